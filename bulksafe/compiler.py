@@ -1,0 +1,198 @@
+"""What a migration stores of an invariant: which templates to fill, with what.
+
+A released class path, its arguments and the templates of a released version never change their
+meaning: migrations of years ago refer to them.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import pgtrigger
+
+from bulksafe.rendering import quoting, templates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from django.db import models
+
+#: The template version that new migrations are made with.
+VERSION = "v1"
+
+
+class Trigger(pgtrigger.Trigger):
+    """The compiled form of one invariant, as ``pgtrigger.migrations.AddTrigger`` stores it.
+
+    One invariant may own several triggers and functions. They are described, not spelled out, so
+    that a reviewer reads the rule itself in the migration; ``sqlmigrate`` shows the whole SQL.
+
+    This is a ``pgtrigger.Trigger`` and not a ``pgtrigger.compiler.Trigger``: pgtrigger asks the
+    former for its SQL *with the model at hand*, so the table is the one that the migration state
+    knows at that point. A frozen table name would be wrong after the table was renamed, and when
+    such a migration is reversed.
+
+    Args:
+        name: the invariant's name.
+        invariant: its label, ``"shop.Order:discount_within_amount"``.
+        pgid: the first trigger's name in PostgreSQL. ``pgtrigger.ignore`` knows the invariant by it.
+        version: the folder of ``migrations_templates`` that it is made with.
+        functions: what each function is made of: ``function`` (its name), ``template`` and the
+            template's variables.
+        triggers: the same for each trigger, with ``trigger`` for its name.
+        reads: the columns that a computed value is made from, with their types.
+        column: the computed column.
+        search_path: schemas that ``BULKSAFE["SEARCH_PATH"]`` added.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        invariant: str,
+        pgid: str,
+        version: str,
+        functions: Sequence[Mapping[str, Any]],
+        triggers: Sequence[Mapping[str, Any]],
+        reads: Mapping[str, str] | None = None,
+        column: str = "",
+        search_path: Iterable[str] = (),
+    ) -> None:
+        self.name = name
+        self.invariant = invariant
+        self.pgid = pgid
+        self.version = version
+        self.functions = [dict(function) for function in functions]
+        self.triggers = [dict(trigger) for trigger in triggers]
+        self.reads = dict(reads or {})
+        self.column = column
+        self.search_path = tuple(search_path)
+        self.table = ""
+
+    # What pgtrigger asks for.
+
+    def compile(self, model: type[models.Model]) -> Trigger:  # type: ignore[override]
+        """The same trigger for the table that ``model`` has now."""
+        bound = copy.copy(self)
+        bound.table = model._meta.db_table
+        return bound
+
+    def get_pgid(self, model: type[models.Model]) -> str:
+        return self.pgid
+
+    @property
+    def hash(self) -> str:
+        """Identifies the installed SQL, whatever the table is called. Kept as the triggers' comment."""
+        text = f"{self.reads}\n{self._steps(hash='')}"
+        return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    @property
+    def install_sql(self) -> str:
+        body = templates.fill(
+            self.version,
+            "install",
+            {
+                "table": quoting.relation(self.table),
+                "column": self.column,
+                "reads": _text_array(self.reads),
+                "search_path": ", ".join(map(quoting.identifier, self.search_path)),
+                "statements": self._steps(hash=self.hash),
+            },
+        )
+        return f"{self.uninstall_sql}\n{_do(body)}"
+
+    @property
+    def uninstall_sql(self) -> str:
+        body = templates.fill(
+            self.version,
+            "uninstall",
+            {
+                "table": quoting.relation(self.table),
+                "functions": _text_array(f["function"] for f in self.functions),
+            },
+        )
+        return _do(body)
+
+    @property
+    def enable_sql(self) -> str:
+        return self._for_each_trigger("enable")
+
+    @property
+    def disable_sql(self) -> str:
+        return self._for_each_trigger("disable")
+
+    @property
+    def trigger_names(self) -> list[str]:
+        """The triggers that it owns in the database, in the order of their creation."""
+        return [trigger["trigger"] for trigger in self.triggers]
+
+    def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
+        kwargs: dict[str, Any] = {
+            "name": self.name,
+            "invariant": self.invariant,
+            "pgid": self.pgid,
+            "version": self.version,
+            "functions": self.functions,
+            "triggers": self.triggers,
+        }
+        optional = {"reads": self.reads, "column": self.column, "search_path": self.search_path}
+        kwargs |= {key: value for key, value in optional.items() if value}
+        return f"{type(self).__module__}.{type(self).__qualname__}", [], kwargs
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Trigger) and self.deconstruct() == other.deconstruct()
+
+    def __hash__(self) -> int:
+        return hash((self.invariant, self.pgid))
+
+    # How the SQL is put together.
+
+    def _steps(self, hash: str) -> str:
+        unmuted = self._fill("unmuted", {"invariant": self.invariant, "pgid": self.pgid})
+        statements = [self._function_ddl(function) for function in self.functions]
+        statements += [
+            self._fill(trigger["template"], trigger | {"hash": hash}, unmuted=unmuted)
+            for trigger in self.triggers
+        ]
+        return "\n\n".join(
+            templates.fill(self.version, "execute", {"ddl": statement}) for statement in statements
+        )
+
+    def _function_ddl(self, function: Mapping[str, Any]) -> str:
+        values = {"name": self.name, "invariant": self.invariant, **function}
+        ready = {}
+        if "query" in function:
+            # The query is a format() string inside the function, and the function is one in turn.
+            query = self._fill(function["query"], values)
+            ready["query"] = quoting.for_format(query)
+        if "body" in function:
+            ready["body"] = self._fill(function["body"], values, **ready)
+        return self._fill(function["template"], values, **ready)
+
+    def _fill(self, template: str, values: Mapping[str, Any], **ready: str) -> str:
+        """Fill a template that becomes part of a ``format()`` string.
+
+        ``values`` come from the declaration and are escaped for it, ``ready`` are.
+        """
+        escaped = {key: quoting.for_format(value) for key, value in values.items()}
+        return templates.fill(self.version, template, escaped | ready)
+
+    def _for_each_trigger(self, template: str) -> str:
+        return "\n".join(
+            templates.fill(
+                self.version,
+                template,
+                {"table": quoting.relation(self.table), "trigger": trigger},
+            )
+            for trigger in self.trigger_names
+        )
+
+
+def _do(body: str) -> str:
+    return f"DO {quoting.dollar_quoted(body, 'bulksafe')};"
+
+
+def _text_array(names: Iterable[str]) -> str:
+    return f"ARRAY[{', '.join(quoting.literal(name) for name in names)}]::pg_catalog.text[]"

@@ -1,0 +1,73 @@
+"""What all invariants have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import pgtrigger
+from pgtrigger import registry
+
+from bulksafe.rendering import names
+
+if TYPE_CHECKING:
+    from django.db import models
+    from django.utils.functional import _StrOrPromise
+
+    from bulksafe.compiler import Trigger
+
+
+class Planner(Protocol):
+    """Turns a declaration on a model into its triggers."""
+
+    def __call__(self, invariant: Invariant, model: type[models.Model], /) -> Trigger: ...
+
+
+class Rejected(Exception):
+    """A declaration that pgtrigger's registry did not take."""
+
+
+class Invariant(pgtrigger.Trigger):
+    """A rule that holds for every row, whatever way the row is written.
+
+    An invariant goes into ``Meta.triggers`` or into ``bulksafe.register``. It holds no reference to
+    a model: the same object in an abstract base stands for a rule on every concrete child.
+
+    A declaration never raises: what is wrong with it is reported by ``manage.py check``.
+    """
+
+    #: Set by bulksafe.planning, which lies above this layer.
+    planner: ClassVar[Planner]
+    #: Declarations that could not be registered, as (model, invariant, reason).
+    rejected: ClassVar[list[tuple[type[models.Model], Invariant, str]]] = []
+
+    #: The model that ``bulksafe.register`` was called for, where a proxy carries the triggers.
+    declared_for: str | None = None
+
+    def __init__(self, *, name: str | None, message: _StrOrPromise | None = None) -> None:
+        self.name = name if isinstance(name, str) else ""
+        self.message = message
+
+    def get_pgid(self, model: type[models.Model]) -> str:
+        return names.identifier("pgtrigger_", self.name, self.get_uri(model))
+
+    def validate_name(self) -> None:
+        """Left to the system checks, which can say what to write instead."""
+
+    def compile(self, model: type[models.Model]) -> Trigger:  # type: ignore[override]
+        """The triggers of this invariant on ``model``, as a migration stores them.
+
+        Raises:
+            InvalidDeclaration: the system checks refuse this declaration.
+        """
+        return Invariant.planner(self, model)
+
+    def register(self, *models: type[models.Model]) -> Any:
+        for model in models:
+            try:
+                registry.set(self.get_uri(model), model=model, trigger=self)
+            except KeyError as error:
+                self.rejected.append((model, self, str(error.args[0])))
+
+    def default_message(self, label: str) -> str:
+        """The message for a violation when the user gave none."""
+        return f"Invariant “{label.rpartition(':')[2]}” is violated."

@@ -1,0 +1,34 @@
+"""``Immutable``: columns that no update changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bulksafe.declarations.base import Invariant
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise
+
+
+class Immutable(Invariant):
+    """No update changes the value of any of ``fields``; writing the same value is fine.
+
+    NULL counts as a value: it cannot be filled in later. Text is compared as it is, also where the
+    column's collation takes two spellings for equal.
+
+    Args:
+        *fields: names of concrete fields of the model.
+        name: defaults to ``immutable_<field>_<field>…``.
+        message: what a violation says; may be translatable.
+    """
+
+    def __init__(
+        self, *fields: str, name: str | None = None, message: _StrOrPromise | None = None
+    ) -> None:
+        default = "immutable_" + "_".join(str(field) for field in fields)
+        super().__init__(name=default if name is None else name, message=message)
+        self.fields = fields
+
+    def default_message(self, label: str) -> str:
+        names = ", ".join(f"“{field}”" for field in self.fields)
+        return f"{names} cannot be changed."

@@ -1,0 +1,49 @@
+"""``Transition``: a state machine over one column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from bulksafe.declarations.base import Invariant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from django.utils.functional import _StrOrPromise
+
+
+class Transition(Invariant):
+    """An update takes ``field`` from a state only to a state that ``allowed`` lists for it.
+
+    Staying in a state is always allowed. A state without an entry is final. None stands for NULL.
+
+    Args:
+        field: the name of a concrete field of the model.
+        allowed: the states that may follow, by state.
+        initial: the states that a new row may have; any by default.
+        name: defaults to ``transition_<field>``.
+        message: what a violation says; may be translatable.
+    """
+
+    def __init__(
+        self,
+        field: str = "",
+        allowed: Mapping[Any, Iterable[Any]] | None = None,
+        *,
+        initial: Iterable[Any] | None = None,
+        name: str | None = None,
+        message: _StrOrPromise | None = None,
+    ) -> None:
+        super().__init__(name=f"transition_{field}" if name is None else name, message=message)
+        self.field = field
+        self.allowed = allowed
+        self.initial = initial
+
+    def default_message(self, label: str) -> str:
+        return f"This change of “{self.field}” is not allowed."
+
+    def edges(self) -> dict[Any, list[Any]]:
+        """``allowed`` with its states in a stable order and without repetitions."""
+        allowed = self.allowed if isinstance(self.allowed, Mapping) else {}
+        return {state: list(dict.fromkeys(followers)) for state, followers in allowed.items()}

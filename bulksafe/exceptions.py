@@ -1,0 +1,68 @@
+"""What bulksafe raises. See ``docs/errors.md`` for the list of system checks."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.db import IntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# The DETAIL that migrations_templates/v1/refuse.sql writes; it names the invariant in every client.
+_DETAIL = re.compile(r"\AInvariant (?P<invariant>[^\s:]+:.+?) refuses the (?P<operation>[A-Z]+)")
+
+
+class InvalidDeclaration(ImproperlyConfigured):
+    """An invariant was compiled although ``manage.py check`` refuses its declaration."""
+
+
+class InvariantViolation(IntegrityError):
+    """A write would have broken an invariant; PostgreSQL refused the whole statement.
+
+    Raised at the statement, or at the commit when the invariant is deferred, whatever way the
+    write took through Django. A subclass of ``django.db.IntegrityError``, with the same
+    arguments and the same ``__cause__`` (psycopg's error, whose ``diag`` holds all fields).
+
+    Attributes:
+        invariant: the invariant's label, ``"shop.Order:discount_within_amount"``.
+        message: the declared message, or the default one.
+    """
+
+    #: Replaced by bulksafe.apps: finds the declared (perhaps translatable) message of a label.
+    declared_message: Callable[[str], Any] = staticmethod(lambda invariant: None)
+
+    def __init__(self, *args: Any, invariant: str = "", message: str = "") -> None:
+        super().__init__(*args)
+        self.invariant = invariant
+        self._message = message
+
+    @property
+    def message(self) -> str:
+        return str(type(self).declared_message(self.invariant) or self._message)
+
+    def as_validation_error(self) -> ValidationError:
+        """The same refusal as a form, an admin page or a serializer shows it."""
+        return ValidationError(self.message, code=self.invariant.rpartition(":")[2])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self.args, self.invariant, self._message)
+
+
+def _rebuild(args: tuple[Any, ...], invariant: str, message: str) -> InvariantViolation:
+    return InvariantViolation(*args, invariant=invariant, message=message)
+
+
+def violation_from(error: BaseException) -> InvariantViolation | None:
+    """Return the ``InvariantViolation`` that psycopg's ``error`` reports, or None if it is none."""
+    diag = getattr(error, "diag", None)
+    if diag is None or not (getattr(error, "sqlstate", None) or "").startswith("23"):
+        return None
+    match = _DETAIL.match(diag.message_detail or "")
+    if match is None:
+        return None
+    return InvariantViolation(
+        *error.args, invariant=match["invariant"], message=diag.message_primary or ""
+    )

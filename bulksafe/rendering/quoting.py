@@ -1,0 +1,70 @@
+"""Quoting without a connection: what a server would be sent, decided at ``makemigrations``."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+from psycopg import sql
+
+
+@cache
+def _adapters() -> Any:
+    """psycopg's adapters as Django sets them up, so that every value is written as Django would."""
+    from django.db.backends.postgresql.psycopg_any import get_adapters_template
+
+    return get_adapters_template(use_tz=True, timezone=None)
+
+
+class _Context:
+    """An adaptation context without a connection."""
+
+    connection = None
+
+    @property
+    def adapters(self) -> Any:
+        return _adapters()
+
+
+def literal(value: Any) -> str:
+    """``value`` as an SQL literal. Text is quoted for any setting of the server."""
+    return sql.Literal(value).as_string(_Context()).strip()  # type: ignore[arg-type]
+
+
+def identifier(name: str) -> str:
+    """``name`` as a quoted SQL identifier."""
+    return sql.Identifier(name).as_string()
+
+
+def relation(db_table: str) -> str:
+    """A model's ``db_table`` as Django writes it in SQL.
+
+    Django leaves a name alone that is in quotes already, which projects use for
+    ``'"schema"."table"'``.
+    """
+    if db_table.startswith('"') and db_table.endswith('"'):
+        return db_table
+    return f'"{db_table}"'
+
+
+def dollar_quoted(text: str, tag: str) -> str:
+    """``text`` as a dollar-quoted literal, under a tag that does not occur in it."""
+    number = ""
+    while f"${tag}{number}$" in text:
+        number = str(int(number or 1) + 1)
+    delimiter = f"${tag}{number}$"
+    return f"{delimiter}{text}{delimiter}"
+
+
+def for_format(text: str) -> str:
+    """``text`` escaped for PostgreSQL's ``format()``."""
+    return text.replace("%", "%%")
+
+
+_WHITESPACE = re.compile(r"[ \t]+$", re.MULTILINE)
+
+
+def tidy(text: str) -> str:
+    """``text`` without blanks at the ends of its lines."""
+    return _WHITESPACE.sub("", text).strip()

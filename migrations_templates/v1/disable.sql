@@ -1,0 +1,3 @@
+-- Switch a trigger off.
+
+ALTER TABLE :table DISABLE TRIGGER :"trigger";

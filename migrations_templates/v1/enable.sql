@@ -1,0 +1,3 @@
+-- Switch a trigger on again.
+
+ALTER TABLE :table ENABLE TRIGGER :"trigger";

@@ -1,0 +1,6 @@
+-- A trigger function. Its own search_path, so that the caller's has no say.
+
+CREATE FUNCTION %2$I.:"function"() RETURNS trigger
+LANGUAGE plpgsql :security
+SET search_path = %3$s
+AS :$body;

@@ -1,0 +1,69 @@
+-- The body of the DO block that installs one invariant.
+--
+-- The table is looked up on the caller's search_path, as Django does. Everything else is resolved with
+-- a path of pg_catalog, the schemas that the table's own types and collations live in, and what
+-- BULKSAFE["SEARCH_PATH"] adds, so that no function or operator of another schema can take part.
+--
+-- Arguments of every format(): 1 table, 2 its schema, 3 the search path, 4 the parameters of a function
+-- over the columns that are read, 5 the same columns of the new row as its arguments, 6 the computed
+-- column's type, 7 the same with its precision.
+
+DECLARE
+    caller_path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
+    target CONSTANT pg_catalog.regclass := :'table';
+    home pg_catalog.name;
+    path pg_catalog.text;
+    parameters pg_catalog.text;
+    arguments pg_catalog.text;
+    result_type pg_catalog.text;
+    stored_type pg_catalog.text;
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
+    SELECT n.nspname INTO STRICT home
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.oid = target;
+
+    SELECT concat_ws(', ', 'pg_catalog', string_agg(quote_ident(s.nspname), ', ' ORDER BY s.nspname),
+                     NULLIF(:'search_path', ''), 'pg_temp') INTO path
+    FROM (
+        SELECT n.nspname
+        FROM pg_attribute AS a
+        JOIN pg_type AS t ON t.oid = a.atttypid
+        JOIN pg_namespace AS n ON n.oid = t.typnamespace
+        WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
+        UNION
+        SELECT n.nspname
+        FROM pg_attribute AS a
+        JOIN pg_collation AS o ON o.oid = a.attcollation
+        JOIN pg_namespace AS n ON n.oid = o.collnamespace
+        WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
+    ) AS s
+    WHERE s.nspname <> 'pg_catalog';
+
+    SELECT string_agg(format('%I %I.%I', a.attname, n.nspname, t.typname), ', ' ORDER BY a.attnum),
+           string_agg(format('new.%I::%I.%I', a.attname, n.nspname, t.typname), ', ' ORDER BY a.attnum)
+    INTO parameters, arguments
+    FROM pg_attribute AS a
+    JOIN pg_type AS t ON t.oid = a.atttypid
+    JOIN pg_namespace AS n ON n.oid = t.typnamespace
+    WHERE a.attrelid = target AND a.attname::text = ANY (:reads);
+
+    -- A length is left out: a cast would cut what an assignment refuses.
+    SELECT format('%I.%I', n.nspname, t.typname),
+           CASE WHEN t.typname IN ('varchar', 'bpchar', 'bit', 'varbit', '_varchar', '_bpchar', '_bit', '_varbit')
+                THEN format('%I.%I', n.nspname, t.typname)
+                ELSE format_type(a.atttypid, a.atttypmod)
+           END
+    INTO result_type, stored_type
+    FROM pg_attribute AS a
+    JOIN pg_type AS t ON t.oid = a.atttypid
+    JOIN pg_namespace AS n ON n.oid = t.typnamespace
+    WHERE a.attrelid = target AND a.attname::text = :'column';
+
+    PERFORM set_config('search_path', path, true);
+
+:statements
+
+    PERFORM set_config('search_path', caller_path, true);
+END

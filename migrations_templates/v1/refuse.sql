@@ -1,0 +1,18 @@
+-- Body of the function behind a row trigger: entered only for a row that breaks the invariant.
+
+DECLARE
+    subject jsonb;
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        subject := to_jsonb(OLD);
+    ELSE
+        subject := to_jsonb(NEW);
+    END IF;
+    RAISE EXCEPTION USING
+        ERRCODE = 'check_violation',
+        MESSAGE = :'message',
+        DETAIL = concat('Invariant ', :'invariant', ' refuses the ', TG_OP, ' of the row with ', :key, '.'),
+        SCHEMA = TG_TABLE_SCHEMA,
+        TABLE = TG_TABLE_NAME,
+        CONSTRAINT = :'name';
+END
