@@ -1,0 +1,99 @@
+"""``bulksafe.muted``: invariants that are not enforced for the length of a block."""
+
+from __future__ import annotations
+
+from contextlib import ContextDecorator, ExitStack
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections, router, transaction
+
+from bulksafe.declarations import Declared, declared
+from bulksafe.planning.problems import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+_SETTING = "bulksafe.muted"
+
+
+class muted(ContextDecorator):  # noqa: N801  (used as a function, like contextlib's)
+    """Switch invariants off for a block, for data repairs and tests.
+
+    The block is a transaction (``atomic``), and the switch a setting that is local to it: it ends
+    with the block, at a rollback, at a lost connection, and cannot reach another transaction that a
+    pooler runs on the same connection. Blocks nest.
+
+    Rows that break an invariant stay as they are; the next write to such a row is refused.
+
+    Args:
+        *invariants: labels, ``"shop.Order:discount_within_amount"``.
+        using: the database; by default those that the models are written to.
+
+    Raises:
+        LookupError: there is no such invariant.
+    """
+
+    def __init__(self, *invariants: str, using: str | None = None) -> None:
+        self.invariants = invariants
+        self.using = using
+        self._stacks: list[ExitStack] = []
+
+    def _recreate_cm(self) -> muted:
+        return type(self)(*self.invariants, using=self.using)
+
+    def __enter__(self) -> None:
+        with ExitStack() as stack:
+            for alias, labels in self._by_database().items():
+                stack.enter_context(transaction.atomic(using=alias))
+                stack.enter_context(_Setting(alias, labels))
+            self._stacks.append(stack.pop_all())
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return self._stacks.pop().__exit__(kind, error, traceback)
+
+    def _by_database(self) -> dict[str, list[str]]:
+        if not self.invariants:
+            raise LookupError("bulksafe.muted() needs the labels of the invariants to mute.")
+        known = {item.label: item for item in declared()}
+        databases: dict[str, list[str]] = {}
+        for label in self.invariants:
+            alias = self.using or router.db_for_write(_known(label, known).model)
+            databases.setdefault(alias, []).append(label)
+        return databases
+
+
+def _known(label: str, known: dict[str, Declared]) -> Declared:
+    if label not in known:
+        listed = f"Declared are: {', '.join(sorted(known)) or 'none'}."
+        raise LookupError(f"There is no invariant {label!r}. {did_you_mean(label, known, listed)}")
+    return known[label]
+
+
+class _Setting:
+    """Adds labels to the transaction's setting and puts the former value back."""
+
+    def __init__(self, alias: str, labels: Iterable[str]) -> None:
+        self.connection = connections[alias]
+        self.labels = list(labels)
+        self.before = ""
+
+    def __enter__(self) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting(%s, true)", [_SETTING])
+            self.before = cursor.fetchone()[0] or ""
+            cursor.execute(
+                "SELECT set_config(%s, (COALESCE(NULLIF(%s, ''), '{}')::text[] || %s::text[])::text, true)",
+                [_SETTING, self.before, self.labels],
+            )
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        # After an error the rollback that follows takes the setting back.
+        if error is None and not self.connection.needs_rollback:
+            with self.connection.cursor() as cursor:
+                cursor.execute("SELECT set_config(%s, %s, true)", [_SETTING, self.before])

@@ -1,0 +1,12 @@
+"""From declarations to triggers: which events, which columns, in which order.
+
+Pure: it needs models, but no database.
+"""
+
+from bulksafe.declarations import Invariant
+from bulksafe.planning.plan import plan, problems_of
+from bulksafe.planning.problems import Problem, Refused
+
+__all__ = ["Problem", "Refused", "plan", "problems_of"]
+
+Invariant.planner = staticmethod(plan)  # type: ignore[assignment]

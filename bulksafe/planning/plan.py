@@ -1,0 +1,258 @@
+"""One function for each kind of invariant: what it asks of PostgreSQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
+
+import pgtrigger
+from django.utils import translation
+
+from bulksafe import compiler, conf
+from bulksafe.declarations import Check, Compute, Immutable, Invariant, Transition, label_of
+from bulksafe.exceptions import InvalidDeclaration
+from bulksafe.planning import fields, rules
+from bulksafe.planning.expressions import NEW, OLD, compile_expression
+from bulksafe.planning.problems import Problem, Refused
+from bulksafe.rendering import names, quoting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from django.db import models
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An invariant on a model, and the names of what it owns in the database."""
+
+    invariant: Invariant
+    model: type[models.Model]
+
+    @property
+    def label(self) -> str:
+        return label_of(self.model, self.invariant)
+
+    @property
+    def pgid(self) -> str:
+        return self.invariant.get_pgid(self.model)
+
+    def owned(self, kind: str) -> str:
+        """The name of something beside the first trigger. pgtrigger's prune leaves it alone."""
+        uri = self.invariant.get_uri(self.model)
+        return names.identifier("bulksafe_", self.invariant.name, uri, suffix=f"_{kind}")
+
+    @property
+    def message(self) -> str:
+        # A migration holds the untranslated text; the translation happens where it is shown.
+        with translation.override(None):
+            return str(self.invariant.message or self.invariant.default_message(self.label))
+
+    @property
+    def key(self) -> str:
+        """SQL for ``id=5``, from the row's image in the variable ``subject``."""
+        parts = [
+            f"{quoting.literal(f'{column}=')}, subject ->> {quoting.literal(column)}"
+            for column in fields.primary_key_columns(self.model)
+        ]
+        return ", ', ', ".join(parts)
+
+    def refusal(self, function: str, **values: str) -> dict[str, str]:
+        """A function that raises the violation."""
+        return {
+            "function": function,
+            "template": "function",
+            "body": "refuse",
+            "security": "",
+            "message": self.message,
+            "key": self.key,
+            **values,
+        }
+
+    def compiled(self, **parts: Any) -> compiler.Trigger:
+        trigger = compiler.Trigger(
+            name=self.invariant.name,
+            invariant=self.label,
+            pgid=self.pgid,
+            version=compiler.VERSION,
+            search_path=conf.get().SEARCH_PATH,
+            **parts,
+        )
+        return trigger.compile(self.model)
+
+
+def row_trigger(trigger: str, function: str, events: str, condition: str) -> dict[str, str]:
+    return {
+        "trigger": trigger,
+        "template": "row_trigger",
+        "timing": "AFTER",
+        "events": events,
+        "condition": condition,
+        "function": function,
+    }
+
+
+def plan(invariant: Invariant, model: type[models.Model]) -> compiler.Trigger:
+    """Compile ``invariant`` for ``model``.
+
+    Raises:
+        InvalidDeclaration: the system checks refuse it.
+    """
+    errors = [problem for problem in problems_of(invariant, model) if problem.id.startswith("E")]
+    if errors:
+        listed = "\n".join(f"  bulksafe.{p.id}: {p.fact} {p.fix}" for p in errors)
+        raise InvalidDeclaration(f"{label_of(model, invariant)} cannot be compiled:\n{listed}")
+    return triggers(invariant, Subject(invariant, model))
+
+
+def problems_of(invariant: Invariant, model: type[models.Model]) -> list[Problem]:
+    """All that is wrong with ``invariant`` on ``model``: errors, warnings and hints."""
+    found = [*rules.name_problems(invariant, model), *rules.table_problems(model)]
+    if any(problem.id in rules.NO_TABLE for problem in found):
+        return found
+    found += rules.problems(invariant, model)
+    if not any(problem.id.startswith("E") for problem in found):
+        try:
+            triggers(invariant, Subject(invariant, model))
+        except Refused as refused:
+            found.append(refused.problem)
+    return found
+
+
+@singledispatch
+def triggers(invariant: Invariant, subject: Subject) -> compiler.Trigger:
+    """The triggers that keep ``invariant``.
+
+    Raises:
+        Refused: it cannot be kept.
+    """
+    raise NotImplementedError(f"no plan for {type(invariant).__name__}")
+
+
+@triggers.register
+def _check(check: Check, subject: Subject) -> compiler.Trigger:
+    events = rules.events_of(check)
+    deletes = events == [pgtrigger.Delete]
+    condition = compile_expression(
+        subject.model,
+        check.condition,
+        row=OLD if deletes else NEW,
+        annotations=check.annotations,
+    )
+    rules.refuse_missing_row(check, events, condition)
+    # Unknown passes: the negation of unknown is not true.
+    violated = f"NOT ({condition.sql})"
+    if check.deferred:
+        return _deferred(subject, violated)
+    functions = [subject.refusal(subject.pgid)]
+    listed = " OR ".join(event.name for event in events)
+    parts = [row_trigger(subject.pgid, subject.pgid, listed, violated)]
+    if deletes:
+        function, trigger = _truncate(subject, violated)
+        functions.append(function)
+        parts.append(trigger)
+    return subject.compiled(functions=functions, triggers=parts)
+
+
+def _deferred(subject: Subject, violated: str) -> compiler.Trigger:
+    columns = [quoting.identifier(c) for c in fields.primary_key_columns(subject.model)]
+    function = subject.refusal(
+        subject.pgid,
+        body="recheck",
+        query="recheck_query",
+        security="SECURITY DEFINER",
+        violated=violated,
+        pk_columns=", ".join(f'"new".{column}' for column in columns),
+        pk_parameters=", ".join(f"${number}" for number, _ in enumerate(columns, 1)),
+        pk_values=", ".join(f"NEW.{column}" for column in columns),
+    )
+    trigger = {
+        "trigger": subject.pgid,
+        "template": "deferred_trigger",
+        "events": "INSERT OR UPDATE",
+        "condition": violated,
+        "function": subject.pgid,
+    }
+    return subject.compiled(functions=[function], triggers=[trigger])
+
+
+def _truncate(subject: Subject, violated: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    name = subject.owned("truncate")
+    function = subject.refusal(
+        name, body="truncate", query="truncate_query", security="SECURITY DEFINER", violated=violated
+    )
+    return function, {"trigger": name, "template": "truncate_trigger", "function": name}
+
+
+@triggers.register
+def _compute(compute: Compute, subject: Subject) -> compiler.Trigger:
+    field = fields.column_field(subject.model, compute.field)
+    value = compile_expression(subject.model, compute.expression, bare=True)
+    rules.refuse_computed_value(compute, field, value)
+    function, guard = subject.owned("value"), subject.owned("guard")
+    shared = {"template": "compute_trigger", "column": field.column, "value": function}
+    return subject.compiled(
+        functions=[
+            {"function": function, "template": "value_function", "expression": f"({value.sql})"},
+            {
+                "function": subject.pgid,
+                "template": "compute_function",
+                "body": "compute",
+                "column": field.column,
+                "value": function,
+            },
+            subject.refusal(guard),
+        ],
+        triggers=[
+            {"trigger": subject.pgid, "timing": "BEFORE", "function": subject.pgid, **shared},
+            {"trigger": guard, "timing": "AFTER", "function": guard, **shared},
+        ],
+        column=field.column,
+        reads={
+            read.column: fields.type_of(read)
+            for _, read in sorted(value.reads, key=lambda pair: pair[1].column)
+        },
+    )
+
+
+@triggers.register
+def _immutable(immutable: Immutable, subject: Subject) -> compiler.Trigger:
+    changed = [
+        f"{fields.identity(OLD, field)} IS DISTINCT FROM {fields.identity(NEW, field)}"
+        for field in (fields.column_field(subject.model, name) for name in immutable.fields)
+    ]
+    return subject.compiled(
+        functions=[subject.refusal(subject.pgid)],
+        triggers=[row_trigger(subject.pgid, subject.pgid, "UPDATE", " OR ".join(changed))],
+    )
+
+
+@triggers.register
+def _transition(transition: Transition, subject: Subject) -> compiler.Trigger:
+    field = fields.column_field(subject.model, transition.field)
+    old, new = fields.identity(OLD, field), fields.identity(NEW, field)
+    edges = [
+        f"({_is_in(old, field, [state])} AND {_is_in(new, field, followers)})"
+        for state, followers in transition.edges().items()
+        if followers
+    ]
+    moved = f"{old} IS DISTINCT FROM {new}"
+    refused = f"{moved} AND NOT ({' OR '.join(edges)})" if edges else moved
+    parts = [row_trigger(subject.pgid, subject.pgid, "UPDATE", refused)]
+    if transition.initial is not None:
+        starts = _is_in(new, field, list(dict.fromkeys(transition.initial)))
+        name = subject.owned("initial")
+        parts.append(row_trigger(name, subject.pgid, "INSERT", f"NOT {starts}"))
+    return subject.compiled(functions=[subject.refusal(subject.pgid)], triggers=parts)
+
+
+def _is_in(column: str, field: fields.Field, states: list[Any]) -> str:
+    """SQL that is true or false, never unknown: whether the column has one of ``states``."""
+    tests = []
+    literals = [fields.value(field, state) for state in states if state is not None]
+    if literals:
+        tests.append(f"COALESCE({column} IN ({', '.join(literals)}), false)")
+    if None in states:
+        tests.append(f"{column} IS NULL")
+    return f"({' OR '.join(tests)})" if tests else "false"

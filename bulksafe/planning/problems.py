@@ -1,0 +1,39 @@
+"""What is wrong with a declaration: a fact and its fix, under the id that the docs explain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding about a declaration.
+
+    Attributes:
+        id: ``"E020"``, or ``"W003"`` and ``"I001"`` for what need not be mended.
+        fact: what is the case, as a sentence.
+        fix: what to write instead.
+    """
+
+    id: str
+    fact: str
+    fix: str
+
+
+class Refused(Exception):
+    """Planning cannot go on: the declaration has ``problem``."""
+
+    def __init__(self, id: str, fact: str, fix: str) -> None:
+        super().__init__(fact)
+        self.problem = Problem(id, fact, fix)
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """A fix for a misspelt ``word``."""
+    close = get_close_matches(word, list(known), n=1)
+    return f"Did you mean {close[0]!r}?" if close else otherwise
