@@ -2,9 +2,44 @@
 
 from __future__ import annotations
 
-import django
+from typing import TYPE_CHECKING, Any
 
-DJANGO_6 = django.VERSION >= (6, 0)
+import django
+from django.db import connections, transaction
+from django.db.models.sql import UpdateQuery
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from django.db.models import Field, QuerySet
 
 #: As ``connection.pg_version`` has it.
 OLDEST_POSTGRESQL = 140000
+
+#: ``Model.save()`` passes the fields that an UPDATE is to return.
+UPDATE_RETURNS_FIELDS = django.VERSION >= (6, 0)
+
+
+def update_returning(
+    queryset: QuerySet[Any], values: Any, fields: Sequence[Field[Any, Any]]
+) -> list[tuple[Any, ...]]:
+    """Do what ``QuerySet._update(values)`` does and return ``fields`` of the updated rows.
+
+    Django 6.0 has this as an argument of ``_update``.
+    """
+    query = queryset.query.chain(UpdateQuery)
+    query.add_update_fields(values)
+    query.annotations = {}
+    connection = connections[queryset.db]
+    compiler = query.get_compiler(queryset.db)
+    sql, params = compiler.as_sql()
+    columns = [field.get_col(query.model._meta.db_table) for field in fields]
+    returning = ", ".join(compiler.compile(column)[0] for column in columns)
+    with (
+        transaction.mark_for_rollback_on_error(using=queryset.db),
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(f"{sql} RETURNING {returning}", params)
+        rows = cursor.fetchall()
+    converters = compiler.get_converters(columns)
+    return [tuple(row) for row in compiler.apply_converters(rows, converters)]

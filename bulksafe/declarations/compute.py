@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import F
@@ -37,6 +38,13 @@ class Compute(Invariant):
         rank = len(self.inputs_first(model)) - 1
         return names.identifier(f"pgtrigger_zz{rank:02}_", self.name, self.get_uri(model))
 
+    def register(self, *models: type[models.Model]) -> Any:
+        super().register(*models)
+        computed_fields.cache_clear()
+        for model in models:
+            for other in (model, model._meta.concrete_model):
+                other._meta.__dict__.pop("db_returning_fields", None)  # type: ignore[union-attr]
+
     def default_message(self, label: str) -> str:
         return (
             f"“{self.field}” is computed, and a BEFORE trigger that fires later changed it or "
@@ -53,6 +61,17 @@ class Compute(Invariant):
     def cycle(self, model: type[models.Model]) -> list[str]:
         """The fields of a cycle through this field, or an empty list."""
         return _cycle(self.field, self.field, computes_of(model), ())
+
+
+@cache
+def computed_fields(model: type[models.Model]) -> tuple[models.Field[Any, Any], ...]:
+    """The computed columns of the model's own table, as fields of ``model``."""
+    computed = computes_of(model)
+    return tuple(
+        field
+        for field in model._meta.concrete_fields
+        if field.name in computed and field.model._meta.concrete_model is model._meta.concrete_model
+    )
 
 
 def computes_of(model: type[models.Model]) -> dict[str, Compute]:

@@ -1,0 +1,210 @@
+"""Every place where Django or pgtrigger is changed: what, and why.
+
+tests/integration/test_patches.py fails where a new release of either moves what is patched.
+"""
+
+from __future__ import annotations
+
+import functools
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.core.management.commands import makemigrations, migrate
+from django.db import connections
+from django.db.backends.postgresql import operations
+from django.db.backends.postgresql.schema import DatabaseSchemaEditor
+from django.db.backends.signals import connection_created
+from django.db.models import Model, QuerySet
+from django.db.models.options import Options
+from django.db.utils import DatabaseErrorWrapper
+from django.utils.functional import cached_property
+
+from bulksafe import compat, inspection, validation
+from bulksafe.compiler import Trigger
+from bulksafe.declarations import declared
+from bulksafe.declarations.compute import computed_fields
+from bulksafe.exceptions import violation_from
+from bulksafe.planning import autodetection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+_APPLIED = "_bulksafe_applied"
+
+
+def apply() -> None:
+    """Apply all patches; a second call changes nothing."""
+    connection_created.connect(raise_violations, dispatch_uid="bulksafe.raise_violations")
+    for connection in connections.all(initialized_only=True):
+        raise_violations(sender=type(connection), connection=connection)
+    _patch(Model, "get_constraints", _get_constraints)
+    _patch(Model, "_do_update", _do_update)
+    _patch(QuerySet, "bulk_create", _bulk_create)
+    _patch(QuerySet, "bulk_update", _bulk_update)
+    _patch(operations.DatabaseOperations, "execute_sql_flush", _execute_sql_flush)
+    _patch(DatabaseSchemaEditor, "_alter_field", _alter_field)
+    _patch(DatabaseSchemaEditor, "delete_model", _delete_model)
+    _extend_autodetector()
+    _extend_returning()
+
+
+def _patch(owner: type, name: str, replacement: Callable[..., Any]) -> None:
+    """Put ``replacement(original, self, …)`` in the place of ``owner.name``."""
+    original = getattr(owner, name)
+    if getattr(original, _APPLIED, False):
+        return
+
+    @functools.wraps(original)
+    def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return replacement(original, self, *args, **kwargs)
+
+    setattr(patched, _APPLIED, True)
+    setattr(owner, name, patched)
+
+
+# A violation is an InvariantViolation.
+
+
+class _ViolationWrapper(DatabaseErrorWrapper):
+    """Django's translation of driver errors, with one exception class more.
+
+    It sits where Django turns psycopg's errors into its own, so that the class is the same at a
+    statement, while rows are fetched and at the commit.
+    """
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        violation = error and violation_from(error)
+        if violation:
+            raise violation.with_traceback(traceback) from error
+        super().__exit__(kind, error, traceback)  # type: ignore[arg-type]
+
+
+def raise_violations(sender: object, connection: Any, **kwargs: Any) -> None:
+    """Receiver of ``connection_created``: give the connection the wrapper above."""
+    if connection.vendor == "postgresql":
+        connection.wrap_database_errors = _ViolationWrapper(connection)
+
+
+# full_clean() knows the invariants.
+
+
+def _get_constraints(original: Any, self: Model) -> Any:
+    """``Model.validate_constraints`` asks for the constraints of a model and of its parents."""
+    return [*original(self), *validation.constraints_of(type(self))]
+
+
+# Instances carry no stale computed values.
+
+
+def _extend_returning() -> None:
+    """An INSERT returns what the database computed, as it does for database defaults.
+
+    ``Options.db_returning_fields`` is a cached property that no public API can add to.
+    """
+    cached = Options.__dict__["db_returning_fields"]
+    if getattr(cached.func, _APPLIED, False):
+        return
+
+    def db_returning_fields(meta: Options[Any]) -> list[Any]:
+        returning = cached.func(meta)
+        return [*returning, *(f for f in computed_fields(meta.model) if f not in returning)]
+
+    setattr(db_returning_fields, _APPLIED, True)
+    replacement = cached_property(db_returning_fields)
+    replacement.__set_name__(Options, "db_returning_fields")
+    Options.db_returning_fields = replacement  # type: ignore[attr-defined]
+    for item in declared():
+        item.model._meta.__dict__.pop("db_returning_fields", None)
+
+
+def _do_update(
+    original: Any, self: Model, base_qs: Any, using: str, pk_val: Any, values: Any, *rest: Any
+) -> Any:
+    """The UPDATE of a ``save()`` returns the computed columns."""
+    computed = computed_fields(base_qs.model)
+    if not computed or not values:
+        return original(self, base_qs, using, pk_val, values, *rest)
+    if compat.UPDATE_RETURNS_FIELDS:
+        returning = rest[-1]
+        returning += [field for field in computed if field not in returning]
+        return original(self, base_qs, using, pk_val, values, *rest)
+    rows = compat.update_returning(base_qs.filter(pk=pk_val), values, computed)
+    for field, value in zip(computed, rows[0] if rows else (), strict=False):
+        setattr(self, field.attname, value)
+    return bool(rows)
+
+
+def _bulk_create(original: Any, self: Any, objs: Any, *args: Any, **kwargs: Any) -> Any:
+    """``ignore_conflicts`` returns no columns, and leaves it open which row is stored."""
+    created = original(self, objs, *args, **kwargs)
+    if kwargs.get("ignore_conflicts") or (len(args) > 1 and args[1]):
+        _read_back(self, created)
+    return created
+
+
+def _bulk_update(original: Any, self: Any, objs: Any, *args: Any, **kwargs: Any) -> Any:
+    instances = tuple(objs)
+    count = original(self, instances, *args, **kwargs)
+    _read_back(self, instances)
+    return count
+
+
+_READ_BACK_BATCH = 5000
+
+
+def _read_back(queryset: Any, instances: Sequence[Model]) -> None:
+    """Give ``instances`` the computed values that are stored, with one query for a batch."""
+    computed = computed_fields(queryset.model)
+    if not computed:
+        return
+    names = [field.attname for field in computed]
+    for start in range(0, len(instances), _READ_BACK_BATCH):
+        batch = instances[start : start + _READ_BACK_BATCH]
+        keys = [instance.pk for instance in batch if instance.pk is not None]
+        rows = queryset.model._base_manager.using(queryset.db).filter(pk__in=keys)
+        stored = {row[0]: row[1:] for row in rows.values_list("pk", *names)} if keys else {}
+        for instance in batch:
+            values = stored.get(instance.pk, (None,) * len(names))
+            instance.__dict__.update(zip(names, values, strict=True))
+
+
+# TRUNCATE by Django's own flush.
+
+
+def _execute_sql_flush(original: Any, self: Any, sql_list: Any) -> Any:
+    """``flush`` and ``TransactionTestCase`` empty the database, and mean it: rules on deletion rest."""
+    mute = "SELECT set_config('bulksafe.muted', '{*}', true)"
+    return original(self, [mute, *sql_list] if sql_list else sql_list)
+
+
+# Migrations.
+
+
+def _alter_field(original: Any, self: Any, model: Any, old: Any, new: Any, *args: Any, **kwargs: Any) -> Any:
+    """PostgreSQL alters no column that a trigger's WHEN clause uses: put the triggers aside."""
+    with inspection.triggers_put_aside(self, model, old, new):
+        return original(self, model, old, new, *args, **kwargs)
+
+
+def _delete_model(original: Any, self: Any, model: Any) -> Any:
+    """A dropped table takes its triggers along, but not their functions."""
+    for trigger in getattr(model._meta, "triggers", None) or ():
+        if isinstance(trigger, Trigger):
+            self.execute(trigger.compile(model).uninstall_sql, params=None)
+    return original(self, model)
+
+
+def _extend_autodetector() -> None:
+    """Put our mixin before the autodetector that pgtrigger has put before Django's."""
+    for command in (makemigrations, migrate):
+        detector = command.MigrationAutodetector  # type: ignore[attr-defined]
+        if not issubclass(detector, autodetection.InvariantsMixin):
+            extended = type("MigrationAutodetector", (autodetection.InvariantsMixin, detector), {})
+            command.MigrationAutodetector = extended  # type: ignore[attr-defined]
+            command.Command.autodetector = extended  # type: ignore[attr-defined]
