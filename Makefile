@@ -49,4 +49,4 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	    "bulksafe needs Python 3.11 or later, and $(PYTHON) is %d.%d. Try: make PYTHON=python3.12" \
 	    % sys.version_info[:2])'
-	$(PYTHON) -m venv --upgrade-deps $(VENV)
+	$(PYTHON) -m venv $(VENV)

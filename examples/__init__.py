@@ -1,0 +1,1 @@
+"""The example project that the demo, the tests, the benchmarks and the docs share."""
