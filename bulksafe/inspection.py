@@ -1,0 +1,168 @@
+"""What the database has of the invariants."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections, router
+from psycopg import sql
+
+from bulksafe.declarations import Declared, declared
+from bulksafe.rendering import quoting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+
+INSTALLED, OUTDATED, MISSING, DISABLED = "installed", "outdated", "missing", "disabled"
+
+_TRIGGERS = """
+    SELECT t.tgname, obj_description(t.oid, 'pg_trigger'), t.tgenabled, pg_get_triggerdef(t.oid)
+    FROM pg_catalog.pg_trigger AS t
+    WHERE t.tgrelid = to_regclass(%s) AND NOT t.tgisinternal AND t.tgparentid = 0
+    ORDER BY t.tgname
+"""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A trigger in the database."""
+
+    name: str
+    comment: str | None
+    enabled: str
+    definition: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """One invariant, as the code has it and as the database has it.
+
+    Attributes:
+        label: ``"shop.Order:discount_within_amount"``.
+        kind: ``"Check"``, ``"Compute"``…
+        table: the table's name, as in the model.
+        operations: what fires it, ``"INSERT, UPDATE"``.
+        timing: ``"before"``, ``"after"`` or ``"at commit"``.
+        order: its place among the row triggers of its table, from 1. PostgreSQL fires BEFORE
+            triggers first, and each kind in the order of their names.
+        state: ``"installed"``, ``"outdated"``, ``"missing"`` or ``"disabled"``.
+    """
+
+    label: str
+    kind: str
+    table: str
+    operations: str
+    timing: str
+    order: int
+    state: str
+
+
+def statuses(using: str) -> list[Status]:
+    """Every declared invariant whose table is in the database ``using``, in firing order."""
+    rows = [status for item in declared() if is_in(item, using) for status in [_status(item, using)]]
+    by_table: dict[str, list[tuple[tuple[Any, ...], Status]]] = {}
+    for key, status in rows:
+        by_table.setdefault(status.table, []).append((key, status))
+    ordered = []
+    for table in sorted(by_table):
+        for number, (_, status) in enumerate(sorted(by_table[table], key=lambda row: row[0]), 1):
+            ordered.append(Status(**(vars(status) | {"order": number})))
+    return ordered
+
+
+def is_in(item: Declared, using: str) -> bool:
+    """Whether migrations put the invariant's table into the database ``using``."""
+    concrete = item.model._meta.concrete_model or item.model
+    return connections[using].vendor == "postgresql" and router.allow_migrate_model(using, concrete)
+
+
+_ORDER = {"before": 0, "after": 1, "at commit": 2}
+
+
+def _status(item: Declared, using: str) -> tuple[tuple[Any, ...], Status]:
+    compiled = item.invariant.compile(item.model)
+    found = {trigger.name: trigger for trigger in installed(using, compiled.table)}
+    first = compiled.triggers[0]
+    timing = "at commit" if first["template"] == "deferred_trigger" else first.get("timing", "AFTER").lower()
+    events = [trigger.get("events", "") for trigger in compiled.triggers]
+    operations = _operations(events, first["template"])
+    status = Status(
+        label=item.label,
+        kind=type(item.invariant).__name__,
+        table=compiled.table,
+        operations=operations,
+        timing=timing,
+        order=0,
+        state=_state(compiled.hash, [found.get(name) for name in compiled.trigger_names]),
+    )
+    return (_ORDER[timing], compiled.pgid), status
+
+
+def _operations(events: list[str], template: str) -> str:
+    if template == "compute_trigger":
+        return "INSERT, UPDATE"
+    listed = [event for text in events for event in text.split(" OR ") if event]
+    known = [event for event in ("INSERT", "UPDATE", "DELETE") if event in listed]
+    return ", ".join([*known, "TRUNCATE"] if "DELETE" in known else known)
+
+
+def _state(expected: str, found: list[Installed | None]) -> str:
+    present = [trigger for trigger in found if trigger is not None]
+    if not present:
+        return MISSING
+    if len(present) < len(found) or any(trigger.comment != expected for trigger in present):
+        return OUTDATED
+    if any(trigger.enabled == "D" for trigger in present):
+        return DISABLED
+    return INSTALLED
+
+
+def installed(using: str, table: str) -> list[Installed]:
+    """The triggers of a table, in name order; none if there is no such table."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(_TRIGGERS, [quoting.relation(table)])
+        return [Installed(*row) for row in cursor.fetchall()]
+
+
+@contextmanager
+def triggers_put_aside(
+    editor: BaseDatabaseSchemaEditor, model: Any, old_field: Any, new_field: Any
+) -> Iterator[None]:
+    """Drop our triggers while a column's type changes, and create them again.
+
+    pgtrigger does this too, one trigger at a time when PostgreSQL has complained, but only for
+    tables whose name is a plain word.
+    """
+    connection = editor.connection
+    before, after = old_field.db_parameters(connection), new_field.db_parameters(connection)
+    if connection.vendor != "postgresql" or before == after or editor.collect_sql:
+        yield
+        return
+    table = quoting.relation(model._meta.db_table)
+    aside = [t for t in installed(connection.alias, model._meta.db_table) if _is_ours(t)]
+    for trigger in aside:
+        editor.execute(_ddl("DROP TRIGGER {name} ON {table}", trigger, table), params=None)
+    yield
+    for trigger in aside:
+        editor.execute(trigger.definition, params=None)
+        editor.execute(
+            _ddl("COMMENT ON TRIGGER {name} ON {table} IS {comment}", trigger, table), params=None
+        )
+        if trigger.enabled == "D":
+            editor.execute(_ddl("ALTER TABLE {table} DISABLE TRIGGER {name}", trigger, table), params=None)
+
+
+def _is_ours(trigger: Installed) -> bool:
+    return "bulksafe.muted" in trigger.definition
+
+
+def _ddl(template: str, trigger: Installed, table: str) -> str:
+    return sql.SQL(template).format(  # type: ignore[arg-type]
+        name=sql.Identifier(trigger.name),
+        table=sql.SQL(table),  # type: ignore[arg-type]
+        comment=sql.Literal(trigger.comment),
+    ).as_string()
