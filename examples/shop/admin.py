@@ -1,0 +1,52 @@
+from django.contrib import admin
+
+from examples.shop.models import AuditLog, Customer, LedgerEntry, Order, OrderLine, Product
+
+
+@admin.register(Customer)
+class CustomerAdmin(admin.ModelAdmin):
+    list_display = ["name", "email", "credit_limit"]
+    search_fields = ["name", "email_key"]
+
+
+@admin.register(Product)
+class ProductAdmin(admin.ModelAdmin):
+    list_display = ["sku", "name", "price", "stock"]
+    list_editable = ["price", "stock"]
+    search_fields = ["sku", "name"]
+
+
+class OrderLineInline(admin.TabularInline):
+    model = OrderLine
+    autocomplete_fields = ["product"]
+    readonly_fields = ["total"]
+    extra = 0
+
+
+@admin.register(Order)
+class OrderAdmin(admin.ModelAdmin):
+    list_display = ["number", "customer", "status", "amount", "discount", "net", "placed_at"]
+    list_filter = ["status"]
+    list_select_related = ["customer"]
+    search_fields = ["number"]
+    autocomplete_fields = ["customer"]
+    readonly_fields = ["net"]
+    inlines = [OrderLineInline]
+    actions = ["mark_paid"]
+
+    @admin.action(description="Mark the selected orders as paid")
+    def mark_paid(self, request, queryset):
+        """A bulk update, which signal receivers never see."""
+        queryset.update(status=Order.Status.PAID)
+
+
+@admin.register(LedgerEntry)
+class LedgerEntryAdmin(admin.ModelAdmin):
+    list_display = ["booked_at", "account", "kind", "amount", "signed_amount", "closed"]
+    list_filter = ["kind", "closed"]
+
+
+@admin.register(AuditLog)
+class AuditLogAdmin(admin.ModelAdmin):
+    list_display = ["at", "entity", "entity_id", "action"]
+    list_filter = ["entity", "action"]

@@ -1,0 +1,72 @@
+"""Settings of the example shop, for a developer's machine only.
+
+The database is ``DATABASE_URL``, or a server that is started on demand and keeps its data in
+``.postgres/`` of the checkout.
+"""
+
+import os
+from pathlib import Path
+
+from examples import server
+
+BASE_DIR = Path(__file__).resolve().parents[2]
+
+SECRET_KEY = os.environ.get("SECRET_KEY", "only-for-the-example")
+DEBUG = True
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+
+_server = server.start(
+    os.environ.get("SHOP_POSTGRES", "embedded"),
+    data=server.keeping_directory(BASE_DIR / ".postgres"),
+)
+DATABASES = {
+    "default": {
+        **server.database_settings(_server.url),
+        # A pooler in transaction mode gives each transaction any server connection, so that a
+        # cursor does not outlive its transaction there.
+        "DISABLE_SERVER_SIDE_CURSORS": "DATABASE_POOLED" in os.environ,
+    }
+}
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "pgtrigger",
+    "bulksafe",
+    "examples.shop",
+    "examples.shop_signals",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+ROOT_URLCONF = "examples.shop.urls"
+STATIC_URL = "static/"
+USE_TZ = True
+TIME_ZONE = "UTC"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
