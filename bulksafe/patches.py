@@ -202,9 +202,11 @@ def _delete_model(original: Any, self: Any, model: Any) -> Any:
 
 def _extend_autodetector() -> None:
     """Put our mixin before the autodetector that pgtrigger has put before Django's."""
-    for command in (makemigrations, migrate):
-        detector = command.MigrationAutodetector  # type: ignore[attr-defined]
-        if not issubclass(detector, autodetection.InvariantsMixin):
-            extended = type("MigrationAutodetector", (autodetection.InvariantsMixin, detector), {})
-            command.MigrationAutodetector = extended  # type: ignore[attr-defined]
-            command.Command.autodetector = extended  # type: ignore[attr-defined]
+    detector: Any = makemigrations.Command.autodetector
+    if issubclass(detector, autodetection.InvariantsMixin):
+        return
+    extended: Any = type("MigrationAutodetector", (autodetection.InvariantsMixin, detector), {})
+    for module in (makemigrations, migrate):
+        # pgtrigger looks at the modules, Django at the commands.
+        module.MigrationAutodetector = extended  # type: ignore[attr-defined]
+        module.Command.autodetector = extended

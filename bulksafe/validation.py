@@ -99,19 +99,19 @@ def accepts(invariant: Invariant, change: Change) -> bool:
     raise NotImplementedError(f"no validation for {type(invariant).__name__}")
 
 
-@accepts.register
+@accepts.register(Compute)
 def _compute(compute: Compute, change: Change) -> bool:
     return True
 
 
-@accepts.register
+@accepts.register(Immutable)
 def _immutable(immutable: Immutable, change: Change) -> bool:
     old = change.old()
     names = [name for name in immutable.fields if name not in change.exclude]
     return old is None or all(before == after for before, after in (change.changed(old, n) for n in names))
 
 
-@accepts.register
+@accepts.register(Transition)
 def _transition(transition: Transition, change: Change) -> bool:
     if transition.field in change.exclude:
         return True
@@ -124,7 +124,7 @@ def _transition(transition: Transition, change: Change) -> bool:
     return before == after or after in transition.edges().get(before, ())
 
 
-@accepts.register
+@accepts.register(Check)
 def _check(check: Check, change: Change) -> bool:
     events = events_of(check)
     if pgtrigger.Delete in events:

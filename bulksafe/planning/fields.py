@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import models
@@ -11,7 +11,8 @@ from bulksafe.planning import offline
 from bulksafe.planning.problems import Refused, did_you_mean
 from bulksafe.rendering import quoting
 
-Field = models.Field[Any, Any]
+if TYPE_CHECKING:
+    Field: TypeAlias = models.Field[Any, Any]
 
 
 def column_field(model: type[models.Model], name: object) -> Field:

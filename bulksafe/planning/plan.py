@@ -130,7 +130,7 @@ def triggers(invariant: Invariant, subject: Subject) -> compiler.Trigger:
     raise NotImplementedError(f"no plan for {type(invariant).__name__}")
 
 
-@triggers.register
+@triggers.register(Check)
 def _check(check: Check, subject: Subject) -> compiler.Trigger:
     events = rules.events_of(check)
     deletes = events == [pgtrigger.Delete]
@@ -185,7 +185,7 @@ def _truncate(subject: Subject, violated: str) -> tuple[Mapping[str, str], Mappi
     return function, {"trigger": name, "template": "truncate_trigger", "function": name}
 
 
-@triggers.register
+@triggers.register(Compute)
 def _compute(compute: Compute, subject: Subject) -> compiler.Trigger:
     field = fields.column_field(subject.model, compute.field)
     value = compile_expression(subject.model, compute.expression, bare=True)
@@ -216,7 +216,7 @@ def _compute(compute: Compute, subject: Subject) -> compiler.Trigger:
     )
 
 
-@triggers.register
+@triggers.register(Immutable)
 def _immutable(immutable: Immutable, subject: Subject) -> compiler.Trigger:
     changed = [
         f"{fields.identity(OLD, field)} IS DISTINCT FROM {fields.identity(NEW, field)}"
@@ -228,7 +228,7 @@ def _immutable(immutable: Immutable, subject: Subject) -> compiler.Trigger:
     )
 
 
-@triggers.register
+@triggers.register(Transition)
 def _transition(transition: Transition, subject: Subject) -> compiler.Trigger:
     field = fields.column_field(subject.model, transition.field)
     old, new = fields.identity(OLD, field), fields.identity(NEW, field)

@@ -95,7 +95,7 @@ def problems(invariant: Invariant, model: type[models.Model]) -> list[Problem]:
 # Check
 
 
-@problems.register
+@problems.register(Check)
 def _check(check: Check, model: type[models.Model]) -> list[Problem]:
     return [*_condition_problems(check), *_operation_problems(check), *_enough_problems(check)]
 
@@ -212,7 +212,7 @@ def refuse_missing_row(check: Check, events: list[Any], condition: RowSQL) -> No
 # Compute
 
 
-@problems.register
+@problems.register(Compute)
 def _compute(compute: Compute, model: type[models.Model]) -> list[Problem]:
     try:
         field = fields.column_field(model, compute.field)
@@ -321,7 +321,7 @@ def refuse_computed_value(compute: Compute, field: fields.Field, value: RowSQL) 
 # Immutable
 
 
-@problems.register
+@problems.register(Immutable)
 def _immutable(immutable: Immutable, model: type[models.Model]) -> list[Problem]:
     found = []
     if not immutable.fields:
@@ -355,7 +355,7 @@ def _column_problems(model: type[models.Model], listed: Any) -> Iterator[Problem
 # Transition
 
 
-@problems.register
+@problems.register(Transition)
 def _transition(transition: Transition, model: type[models.Model]) -> list[Problem]:
     found = list(_column_problems(model, [transition.field]))
     found += _graph_problems(transition)
