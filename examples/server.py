@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,15 +50,22 @@ class ServerError(RuntimeError):
 
 @dataclass(frozen=True)
 class Server:
-    """A running PostgreSQL server.
-
-    ``bin`` is the directory of its ``psql`` and ``pgbench``; ``version`` reads like "18.6".
-    """
+    """A running PostgreSQL server."""
 
     url: str
-    bin: Path
-    version: str
+    _bin: Path | None = None
     _release: Callable[[], None] = field(repr=False, compare=False, default=lambda: None)
+
+    @cached_property
+    def bin(self) -> Path:
+        """The directory of a ``psql`` and a ``pgbench`` for this server."""
+        return self._bin or _client_bin()
+
+    @cached_property
+    def version(self) -> str:
+        """What the server says that it is, like "18.6"."""
+        with psycopg.connect(self.url) as connection:
+            return (connection.info.parameter_status("server_version") or "unknown").split()[0]
 
     def stop(self) -> None:
         """Stop the server unless another process uses it or it was not started here."""
@@ -78,13 +86,13 @@ def start(
     Raises ``ServerError`` with the server's own words when it does not start.
     """
     if url := os.environ.get("DATABASE_URL"):
-        return Server(url, _client_bin(), _version(url))
+        return Server(url)
     bin_directory = _find_bin(kind)
     stack = ExitStack()
     atexit.register(stack.close)
     try:
         url = _enter(stack, bin_directory, data, options or {})
-        return Server(url, bin_directory, _version(url), stack.close)
+        return Server(url, bin_directory, stack.close)
     except BaseException:
         stack.close()
         raise
@@ -345,8 +353,3 @@ def _locked(path: Path) -> Iterator[None]:
 def _url(socket_directory: Path) -> str:
     host = quote(str(socket_directory), safe="")
     return f"postgresql://{_SUPERUSER}@/{_SUPERUSER}?host={host}&port={_PORT}"
-
-
-def _version(url: str) -> str:
-    with psycopg.connect(url) as connection:
-        return (connection.info.parameter_status("server_version") or "unknown").split()[0]

@@ -1,0 +1,75 @@
+"""What can be said about ``docker-compose.yml`` without an engine."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from psycopg.conninfo import conninfo_to_dict
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def services():
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+
+
+def dependencies(services):
+    return [
+        (name, other, waits["condition"])
+        for name, service in services.items()
+        for other, waits in service.get("depends_on", {}).items()
+    ]
+
+
+def test_every_dependency_exists_and_can_meet_its_condition(services):
+    for name, other, condition in dependencies(services):
+        assert other in services, f"{name} waits for {other}, which is no service"
+        if condition == "service_healthy":
+            assert "healthcheck" in services[other], f"{other} can never be healthy"
+
+
+def test_one_shot_service_is_waited_for_to_end(services):
+    assert ("app", "migrate", "service_completed_successfully") in dependencies(services)
+
+
+def test_database_urls_lead_to_services_with_those_credentials(services):
+    owner = services["postgres"]["environment"]
+    for name in ("app", "migrate"):
+        url = conninfo_to_dict(services[name]["environment"]["DATABASE_URL"])
+        assert url["host"] in services
+        assert (url["user"], url["password"], url["dbname"]) == (
+            owner["POSTGRES_USER"],
+            owner["POSTGRES_PASSWORD"],
+            owner["POSTGRES_DB"],
+        )
+
+
+def test_the_app_goes_through_the_pooler_and_migrations_do_not(services):
+    pooler = services["pgbouncer"]["environment"]
+    app = services["app"]["environment"]
+
+    assert pooler["POOL_MODE"] == "transaction"
+    assert f"@pgbouncer:{pooler['LISTEN_PORT']}/" in app["DATABASE_URL"]
+    assert app["DATABASE_POOLED"]
+    assert "@postgres:5432/" in services["migrate"]["environment"]["DATABASE_URL"]
+
+
+def test_environment_values_are_strings(services):
+    """YAML would turn a bare ``no`` or ``0600`` into something else."""
+    for service in services.values():
+        assert all(isinstance(value, str) for value in service.get("environment", {}).values())
+
+
+def test_what_is_built_is_there(services):
+    assert (ROOT / services["app"]["build"] / "Dockerfile").is_file()
+    for name in ("app", "migrate"):
+        command = services[name].get("command")
+        assert command is None or (ROOT / command[1]).is_file()
+
+
+def test_ports_are_published_on_the_loopback_interface_only(services):
+    published = [port for service in services.values() for port in service.get("ports", [])]
+
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
