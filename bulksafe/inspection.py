@@ -63,7 +63,9 @@ class Status:
 
 def statuses(using: str) -> list[Status]:
     """Every declared invariant whose table is in the database ``using``, in firing order."""
-    rows = [status for item in declared() if is_in(item, using) for status in [_status(item, using)]]
+    rows = [
+        status for item in declared() if is_in(item, using) for status in [_status(item, using)]
+    ]
     by_table: dict[str, list[tuple[tuple[Any, ...], Status]]] = {}
     for key, status in rows:
         by_table.setdefault(status.table, []).append((key, status))
@@ -87,7 +89,11 @@ def _status(item: Declared, using: str) -> tuple[tuple[Any, ...], Status]:
     compiled = item.invariant.compile(item.model)
     found = {trigger.name: trigger for trigger in installed(using, compiled.table)}
     first = compiled.triggers[0]
-    timing = "at commit" if first["template"] == "deferred_trigger" else first.get("timing", "AFTER").lower()
+    timing = (
+        "at commit"
+        if first["template"] == "deferred_trigger"
+        else first.get("timing", "AFTER").lower()
+    )
     events = [trigger.get("events", "") for trigger in compiled.triggers]
     operations = _operations(events, first["template"])
     status = Status(
@@ -153,7 +159,9 @@ def triggers_put_aside(
             _ddl("COMMENT ON TRIGGER {name} ON {table} IS {comment}", trigger, table), params=None
         )
         if trigger.enabled == "D":
-            editor.execute(_ddl("ALTER TABLE {table} DISABLE TRIGGER {name}", trigger, table), params=None)
+            editor.execute(
+                _ddl("ALTER TABLE {table} DISABLE TRIGGER {name}", trigger, table), params=None
+            )
 
 
 def _is_ours(trigger: Installed) -> bool:
@@ -161,8 +169,12 @@ def _is_ours(trigger: Installed) -> bool:
 
 
 def _ddl(template: str, trigger: Installed, table: str) -> str:
-    return sql.SQL(template).format(  # type: ignore[arg-type]
-        name=sql.Identifier(trigger.name),
-        table=sql.SQL(table),  # type: ignore[arg-type]
-        comment=sql.Literal(trigger.comment),
-    ).as_string()
+    return (
+        sql.SQL(template)
+        .format(  # type: ignore[arg-type]
+            name=sql.Identifier(trigger.name),
+            table=sql.SQL(table),  # type: ignore[arg-type]
+            comment=sql.Literal(trigger.comment),
+        )
+        .as_string()
+    )

@@ -186,7 +186,9 @@ def _execute_sql_flush(original: Any, self: Any, sql_list: Any) -> Any:
 # Migrations.
 
 
-def _alter_field(original: Any, self: Any, model: Any, old: Any, new: Any, *args: Any, **kwargs: Any) -> Any:
+def _alter_field(
+    original: Any, self: Any, model: Any, old: Any, new: Any, *args: Any, **kwargs: Any
+) -> Any:
     """PostgreSQL alters no column that a trigger's WHEN clause uses: put the triggers aside."""
     with inspection.triggers_put_aside(self, model, old, new):
         return original(self, model, old, new, *args, **kwargs)

@@ -85,7 +85,9 @@ class Change:
         if self.instance._state.adding or self.instance.pk is None:
             return None
         stored = (self.model._meta.concrete_model or self.model)._base_manager.using(self.using)
-        return stored.filter(pk=getattr(self.instance, self.model._meta.pk.attname, self.instance.pk)).first()
+        return stored.filter(
+            pk=getattr(self.instance, self.model._meta.pk.attname, self.instance.pk)
+        ).first()
 
     def changed(self, old: Model, name: str) -> tuple[Any, Any]:
         """The field's value before and after."""
@@ -108,7 +110,9 @@ def _compute(compute: Compute, change: Change) -> bool:
 def _immutable(immutable: Immutable, change: Change) -> bool:
     old = change.old()
     names = [name for name in immutable.fields if name not in change.exclude]
-    return old is None or all(before == after for before, after in (change.changed(old, n) for n in names))
+    return old is None or all(
+        before == after for before, after in (change.changed(old, n) for n in names)
+    )
 
 
 @accepts.register(Transition)

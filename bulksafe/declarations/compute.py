@@ -91,7 +91,11 @@ def referenced_names(expression: Any) -> Iterator[str]:
     if isinstance(expression, F):
         yield expression.name
     elif isinstance(expression, tuple | list):
-        if isinstance(expression, tuple) and len(expression) == 2 and isinstance(expression[0], str):
+        if (
+            isinstance(expression, tuple)
+            and len(expression) == 2
+            and isinstance(expression[0], str)
+        ):
             yield expression[0]
         for item in expression:
             yield from referenced_names(item)
@@ -103,7 +107,9 @@ def referenced_names(expression: Any) -> Iterator[str]:
 
 def _inputs(compute: Compute, computes: dict[str, Compute]) -> list[str]:
     """The computed fields that ``compute`` reads."""
-    mentioned = {name.removeprefix("new__").split("__")[0] for name in referenced_names(compute.expression)}
+    mentioned = {
+        name.removeprefix("new__").split("__")[0] for name in referenced_names(compute.expression)
+    }
     return sorted(name for name in mentioned if name in computes)
 
 
@@ -111,7 +117,8 @@ def _longest_chain(field: str, computes: dict[str, Compute], seen: tuple[str, ..
     if field not in computes or field in seen:
         return []
     chains = [
-        _longest_chain(name, computes, (*seen, field)) for name in _inputs(computes[field], computes)
+        _longest_chain(name, computes, (*seen, field))
+        for name in _inputs(computes[field], computes)
     ]
     return [*max(chains, key=len, default=[]), field]
 

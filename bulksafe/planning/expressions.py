@@ -144,11 +144,15 @@ class _RowQuery(Query):
     def solve_lookup_type(self, lookup: str, summarize: bool = False) -> Any:
         parts = lookup.split(LOOKUP_SEP)
         row, rest = (self.row, parts) if parts[0] in self.annotations else self.split_row(parts)
-        lookups, field_parts, annotation = super().solve_lookup_type(LOOKUP_SEP.join(rest), summarize)
+        lookups, field_parts, annotation = super().solve_lookup_type(
+            LOOKUP_SEP.join(rest), summarize
+        )
         # setup_joins() splits the row off again.
         return lookups, [row, *field_parts] if rest is not parts else field_parts, annotation
 
-    def setup_joins(self, names: list[str], opts: Any, alias: str, *args: Any, **kwargs: Any) -> Any:
+    def setup_joins(
+        self, names: list[str], opts: Any, alias: str, *args: Any, **kwargs: Any
+    ) -> Any:
         if opts.concrete_model is self.model._meta.concrete_model and alias == self.row:
             alias, names = self.split_row(list(names))
         return super().setup_joins(names, opts, alias, *args, **kwargs)
@@ -300,7 +304,8 @@ def _refuse_node(node: Any) -> None:
             "Write it with F() and Func(), or as a pgtrigger.Trigger of your own.",
         )
     if isinstance(node, Now | Random) or (
-        isinstance(node, Func) and str(node.extra.get("function", node.function)).lower() in _VOLATILE
+        isinstance(node, Func)
+        and str(node.extra.get("function", node.function)).lower() in _VOLATILE
     ):
         raise Refused(
             "E025",
@@ -376,7 +381,9 @@ def _translated(error: Exception, model: type[models.Model], query: _RowQuery) -
         )
     if isinstance(error, FieldError) and "lookup" in text.lower():
         return Refused(
-            "E027", f"{text}.".replace("..", "."), "Use a lookup that the field's type has, or a function."
+            "E027",
+            f"{text}.".replace("..", "."),
+            "Use a lookup that the field's type has, or a function.",
         )
     if isinstance(error, FieldError) and "mixed types" in text:
         return Refused(
@@ -387,10 +394,12 @@ def _translated(error: Exception, model: type[models.Model], query: _RowQuery) -
     ):
         reason = "; ".join(error.messages) if isinstance(error, ValidationError) else text
         return Refused(
-            "E028", f"A value does not fit the column that it is compared with: {reason}",
+            "E028",
+            f"A value does not fit the column that it is compared with: {reason}",
             "Write a value of the column's type.",
         )
     return Refused(
-        "E030", f"Django cannot compile it: {text or type(error).__name__}.",
+        "E030",
+        f"Django cannot compile it: {text or type(error).__name__}.",
         "Check that Model.objects.annotate(x=…) or .filter(…) accepts it.",
     )

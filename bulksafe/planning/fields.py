@@ -93,7 +93,9 @@ def value(field: Field, given: Any) -> str:
     except (ValueError, TypeError, ValidationError) as error:
         reason = "; ".join(error.messages) if isinstance(error, ValidationError) else str(error)
         raise Refused(
-            "E028", f"{given!r} is no value for “{field.name}”: {reason}", "Write a value of the column's type."
+            "E028",
+            f"{given!r} is no value for “{field.name}”: {reason}",
+            "Write a value of the column's type.",
         ) from error
     return quoting.literal(prepared)
 

@@ -180,7 +180,11 @@ def _deferred(subject: Subject, violated: str) -> compiler.Trigger:
 def _truncate(subject: Subject, violated: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
     name = subject.owned("truncate")
     function = subject.refusal(
-        name, body="truncate", query="truncate_query", security="SECURITY DEFINER", violated=violated
+        name,
+        body="truncate",
+        query="truncate_query",
+        security="SECURITY DEFINER",
+        violated=violated,
     )
     return function, {"trigger": name, "template": "truncate_trigger", "function": name}
 

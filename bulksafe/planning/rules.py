@@ -30,7 +30,9 @@ def name_problems(invariant: Invariant, model: type[models.Model]) -> Iterator[P
     kind = type(invariant).__name__
     derived = _has_derived_name(invariant)
     if not invariant.name:
-        yield Problem("E002", f"The {kind} has no name.", f'Write {kind}(…, name="what_must_hold").')
+        yield Problem(
+            "E002", f"The {kind} has no name.", f'Write {kind}(…, name="what_must_hold").'
+        )
     elif not derived and len(invariant.name) > names.MAX_NAME_LENGTH:
         yield Problem(
             "E003",

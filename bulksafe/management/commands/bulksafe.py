@@ -66,14 +66,18 @@ class Command(BaseCommand):
         try:
             code = run(**options)
         except DatabaseError as error:
-            raise CommandError(f"The database cannot be asked: {error}", returncode=ERROR) from error
+            raise CommandError(
+                f"The database cannot be asked: {error}", returncode=ERROR
+            ) from error
         if code:
             raise SystemExit(code)
 
     def ls(self, labels: Sequence[str], database: str, json: bool, **options: Any) -> int:
         if database not in connections:
             known = ", ".join(connections)
-            raise CommandError(f"There is no database {database!r}; known are: {known}.", returncode=ERROR)
+            raise CommandError(
+                f"There is no database {database!r}; known are: {known}.", returncode=ERROR
+            )
         if connections[database].vendor != "postgresql":
             raise CommandError(f"The database {database!r} is not PostgreSQL.", returncode=ERROR)
         found = inspection.statuses(database)
@@ -108,9 +112,13 @@ class Command(BaseCommand):
             style = self.style.SUCCESS if status.state == inspection.INSTALLED else self.style.ERROR
             self.stdout.write("  " + _line(row[:-1], widths) + style(row[-1]))
         wrong = [s for s in found if s.state != inspection.INSTALLED]
-        self.stdout.write(f"\n{len(found)} invariants, {len(wrong)} differ in the database {database!r}.")
+        self.stdout.write(
+            f"\n{len(found)} invariants, {len(wrong)} differ in the database {database!r}."
+        )
         if wrong:
-            self.stdout.write("Run makemigrations and migrate; for disabled ones, enable the trigger.")
+            self.stdout.write(
+                "Run makemigrations and migrate; for disabled ones, enable the trigger."
+            )
 
 
 def _matches(status: inspection.Status, label: str) -> bool:
