@@ -8,7 +8,7 @@ import pgtrigger.apps  # noqa: F401
 from django.apps import AppConfig
 from django.utils.module_loading import autodiscover_modules
 
-from bulksafe import declarations, patches
+from bulksafe import checks, declarations, patches  # noqa: F401  (checks registers itself)
 from bulksafe.exceptions import InvariantViolation
 
 
@@ -17,8 +17,6 @@ class BulksafeConfig(AppConfig):
     verbose_name = "bulksafe"
 
     def ready(self) -> None:
-        from bulksafe import checks  # noqa: F401  (registers the system checks)
-
         autodiscover_modules("invariants", "signals", "receivers")
         InvariantViolation.declared_message = staticmethod(_declared_message)
         patches.apply()

@@ -5,13 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import django
+import pgtrigger
 from django.db import connections, transaction
 from django.db.models.sql import UpdateQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from django.db.models import Field, QuerySet
+    from django.db.models import Field, Model, QuerySet
+
+    class PgTrigger:
+        """pgtrigger.Trigger with a class where its annotations say that it takes an instance."""
+
+        name: str
+
+        def get_uri(self, model: type[Model]) -> str: ...
+        def get_pgid(self, model: type[Model]) -> str: ...
+        def compile(self, model: type[Model]) -> Any: ...
+        def register(self, *models: type[Model]) -> Any: ...
+        def validate_name(self) -> None: ...
+
+else:
+    PgTrigger = pgtrigger.Trigger
 
 #: As ``connection.pg_version`` has it.
 OLDEST_POSTGRESQL = 140000
@@ -33,7 +48,7 @@ def update_returning(
     connection = connections[queryset.db]
     compiler = query.get_compiler(queryset.db)
     sql, params = compiler.as_sql()
-    columns = [field.get_col(query.model._meta.db_table) for field in fields]
+    columns = [field.get_col(queryset.model._meta.db_table) for field in fields]
     returning = ", ".join(compiler.compile(column)[0] for column in columns)
     with (
         transaction.mark_for_rollback_on_error(using=queryset.db),

@@ -10,8 +10,7 @@ import copy
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-import pgtrigger
-
+from bulksafe.compat import PgTrigger
 from bulksafe.rendering import quoting, templates
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 VERSION = "v1"
 
 
-class Trigger(pgtrigger.Trigger):
+class Trigger(PgTrigger):
     """The compiled form of one invariant, as ``pgtrigger.migrations.AddTrigger`` stores it.
 
     One invariant may own several triggers and functions. They are described, not spelled out, so
@@ -37,7 +36,7 @@ class Trigger(pgtrigger.Trigger):
     Args:
         name: the invariant's name.
         invariant: its label, ``"shop.Order:discount_within_amount"``.
-        pgid: the first trigger's name in PostgreSQL. ``pgtrigger.ignore`` knows the invariant by it.
+        pgid: the first trigger's name in PostgreSQL, which ``pgtrigger.ignore`` goes by.
         version: the folder of ``migrations_templates`` that it is made with.
         functions: what each function is made of: ``function`` (its name), ``template`` and the
             template's variables.
@@ -73,7 +72,7 @@ class Trigger(pgtrigger.Trigger):
 
     # What pgtrigger asks for.
 
-    def compile(self, model: type[models.Model]) -> Trigger:  # type: ignore[override]
+    def compile(self, model: type[models.Model]) -> Trigger:
         """The same trigger for the table that ``model`` has now."""
         bound = copy.copy(self)
         bound.table = model._meta.db_table
@@ -84,8 +83,8 @@ class Trigger(pgtrigger.Trigger):
 
     @property
     def hash(self) -> str:
-        """Identifies the installed SQL, whatever the table is called. Kept as the triggers' comment."""
-        text = f"{self.reads}\n{self._steps(hash='')}"
+        """Identifies the installed SQL, whatever the table is called; the triggers' comment."""
+        text = f"{self.reads}\n{self._steps('')}"
         return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     @property
@@ -98,7 +97,7 @@ class Trigger(pgtrigger.Trigger):
                 "column": self.column,
                 "reads": _text_array(self.reads),
                 "search_path": ", ".join(map(quoting.identifier, self.search_path)),
-                "statements": self._steps(hash=self.hash),
+                "statements": self._steps(self.hash),
             },
         )
         return f"{self.uninstall_sql}\n{_do(body)}"
@@ -149,11 +148,11 @@ class Trigger(pgtrigger.Trigger):
 
     # How the SQL is put together.
 
-    def _steps(self, hash: str) -> str:
+    def _steps(self, digest: str) -> str:
         unmuted = self._fill("unmuted", {"invariant": self.invariant, "pgid": self.pgid})
         statements = [self._function_ddl(function) for function in self.functions]
         statements += [
-            self._fill(trigger["template"], trigger | {"hash": hash}, unmuted=unmuted)
+            self._fill(trigger["template"], trigger | {"hash": digest}, unmuted=unmuted)
             for trigger in self.triggers
         ]
         return "\n\n".join(

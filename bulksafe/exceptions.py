@@ -19,7 +19,7 @@ class InvalidDeclaration(ImproperlyConfigured):
     """An invariant was compiled although ``manage.py check`` refuses its declaration."""
 
 
-class InvariantViolation(IntegrityError):
+class InvariantViolation(IntegrityError):  # noqa: N818  (a contract)
     """A write would have broken an invariant; PostgreSQL refused the whole statement.
 
     Raised at the statement, or at the commit when the invariant is deferred, whatever way the

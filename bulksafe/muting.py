@@ -88,7 +88,8 @@ class _Setting:
             cursor.execute("SELECT current_setting(%s, true)", [_SETTING])
             self.before = cursor.fetchone()[0] or ""
             cursor.execute(
-                "SELECT set_config(%s, (COALESCE(NULLIF(%s, ''), '{}')::text[] || %s::text[])::text, true)",
+                "SELECT set_config(%s, "
+                "(COALESCE(NULLIF(%s, ''), '{}')::text[] || %s::text[])::text, true)",
                 [_SETTING, self.before, self.labels],
             )
 

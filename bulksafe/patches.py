@@ -6,7 +6,6 @@ tests/integration/test_patches.py fails where a new release of either moves what
 from __future__ import annotations
 
 import functools
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.core.management.commands import makemigrations, migrate
@@ -82,7 +81,7 @@ class _ViolationWrapper(DatabaseErrorWrapper):
         violation = error and violation_from(error)
         if violation:
             raise violation.with_traceback(traceback) from error
-        super().__exit__(kind, error, traceback)  # type: ignore[arg-type]
+        super().__exit__(kind, error, traceback)
 
 
 def raise_violations(sender: object, connection: Any, **kwargs: Any) -> None:
@@ -118,12 +117,12 @@ def _extend_returning() -> None:
     setattr(db_returning_fields, _APPLIED, True)
     replacement = cached_property(db_returning_fields)
     replacement.__set_name__(Options, "db_returning_fields")
-    Options.db_returning_fields = replacement  # type: ignore[attr-defined]
+    Options.db_returning_fields = replacement  # type: ignore[method-assign, assignment]
     for item in declared():
         item.model._meta.__dict__.pop("db_returning_fields", None)
 
 
-def _do_update(
+def _do_update(  # noqa: PLR0917  (Django's own signature)
     original: Any, self: Model, base_qs: Any, using: str, pk_val: Any, values: Any, *rest: Any
 ) -> Any:
     """The UPDATE of a ``save()`` returns the computed columns."""
@@ -178,7 +177,7 @@ def _read_back(queryset: Any, instances: Sequence[Model]) -> None:
 
 
 def _execute_sql_flush(original: Any, self: Any, sql_list: Any) -> Any:
-    """``flush`` and ``TransactionTestCase`` empty the database, and mean it: rules on deletion rest."""
+    """``flush`` and ``TransactionTestCase`` mean to empty the database: rules on deletion rest."""
     mute = "SELECT set_config('bulksafe.muted', '{*}', true)"
     return original(self, [mute, *sql_list] if sql_list else sql_list)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import pgtrigger
 from pgtrigger import registry
 
+from bulksafe.compat import PgTrigger
 from bulksafe.rendering import names
 
 if TYPE_CHECKING:
@@ -22,11 +22,7 @@ class Planner(Protocol):
     def __call__(self, invariant: Invariant, model: type[models.Model], /) -> Trigger: ...
 
 
-class Rejected(Exception):
-    """A declaration that pgtrigger's registry did not take."""
-
-
-class Invariant(pgtrigger.Trigger):
+class Invariant(PgTrigger):
     """A rule that holds for every row, whatever way the row is written.
 
     An invariant goes into ``Meta.triggers`` or into ``bulksafe.register``. It holds no reference to
@@ -53,7 +49,7 @@ class Invariant(pgtrigger.Trigger):
     def validate_name(self) -> None:
         """Left to the system checks, which can say what to write instead."""
 
-    def compile(self, model: type[models.Model]) -> Trigger:  # type: ignore[override]
+    def compile(self, model: type[models.Model]) -> Trigger:
         """The triggers of this invariant on ``model``, as a migration stores them.
 
         Raises:
@@ -64,7 +60,7 @@ class Invariant(pgtrigger.Trigger):
     def register(self, *models: type[models.Model]) -> Any:
         for model in models:
             try:
-                registry.set(self.get_uri(model), model=model, trigger=self)
+                registry.set(self.get_uri(model), model=model, trigger=self)  # type: ignore[arg-type]
             except KeyError as error:
                 self.rejected.append((model, self, str(error.args[0])))
 

@@ -34,7 +34,7 @@ class Compute(Invariant):
         self.expression = expression
 
     def get_pgid(self, model: type[models.Model]) -> str:
-        """PostgreSQL fires triggers by name: after other BEFORE triggers, and in dependency order."""
+        """PostgreSQL fires triggers by name: these late, and in dependency order."""
         rank = len(self.inputs_first(model)) - 1
         return names.identifier(f"pgtrigger_zz{rank:02}_", self.name, self.get_uri(model))
 
@@ -89,7 +89,7 @@ def computes_of(model: type[models.Model]) -> dict[str, Compute]:
 def referenced_names(expression: Any) -> Iterator[str]:
     """The names that ``F()`` and ``Q`` mention anywhere in an unresolved expression."""
     if isinstance(expression, F):
-        yield expression.name
+        yield expression.name  # type: ignore[attr-defined]
     elif isinstance(expression, tuple | list):
         if (
             isinstance(expression, tuple)

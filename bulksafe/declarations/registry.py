@@ -38,7 +38,8 @@ def label_of(model: type[models.Model], invariant: Invariant) -> str:
 
 def declared() -> Iterator[Declared]:
     """All registered invariants, in the order of their registration."""
-    for model, trigger in registry.registered():
+    registered: Any = registry.registered()
+    for model, trigger in registered:
         if isinstance(trigger, Invariant):
             yield Declared(model, trigger)
 
@@ -68,7 +69,8 @@ def register(model: type[models.Model] | str, *invariants: Invariant, app_label:
         refused_targets.append((model, "the calling module belongs to no installed app"))
         return
     carrier = target if target._meta.app_label == app.label else _proxy(target, app)
-    for invariant in invariants:
+    given: tuple[Any, ...] = invariants
+    for invariant in given:
         if not isinstance(invariant, Invariant):
             refused_targets.append((model, f"{invariant!r} is not an invariant"))
             continue
@@ -89,7 +91,8 @@ def _find(model: type[models.Model] | str) -> type[models.Model] | str:
             return apps.get_model(model)
         except (LookupError, ValueError) as error:
             return str(error)
-    if not (isinstance(model, type) and issubclass(model, models.Model)):
+    given: Any = model
+    if not (isinstance(given, type) and issubclass(given, models.Model)):
         return "it is not a model"
     if model._meta.abstract:
         return "an abstract model has no table; put the invariants into its Meta.triggers"
@@ -109,4 +112,4 @@ def _proxy(target: type[models.Model], app: AppConfig) -> type[models.Model]:
         (),
         {"proxy": True, "app_label": app.label, "default_permissions": (), "triggers": []},
     )
-    return type(name, (target,), {"__module__": app.module.__name__, "Meta": meta})
+    return type(name, (target,), {"__module__": app.name, "Meta": meta})

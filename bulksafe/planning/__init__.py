@@ -9,4 +9,4 @@ from bulksafe.planning.problems import Problem, Refused
 
 __all__ = ["Problem", "Refused", "plan", "problems_of"]
 
-Invariant.planner = staticmethod(plan)  # type: ignore[assignment]
+Invariant.planner = staticmethod(plan)

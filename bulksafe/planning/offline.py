@@ -26,7 +26,7 @@ class _Connection(DatabaseWrapper):
     """
 
     ops_class = _Operations
-    pg_version = OLDEST_POSTGRESQL  # type: ignore[assignment]
+    pg_version = OLDEST_POSTGRESQL
 
     def connect(self) -> None:
         raise AssertionError("compiling an invariant must not need a database connection")

@@ -18,8 +18,6 @@ from bulksafe.planning.problems import Problem, Refused
 from bulksafe.rendering import names, quoting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from django.db import models
 
 
@@ -177,7 +175,7 @@ def _deferred(subject: Subject, violated: str) -> compiler.Trigger:
     return subject.compiled(functions=[function], triggers=[trigger])
 
 
-def _truncate(subject: Subject, violated: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+def _truncate(subject: Subject, violated: str) -> tuple[dict[str, str], dict[str, str]]:
     name = subject.owned("truncate")
     function = subject.refusal(
         name,
@@ -215,7 +213,7 @@ def _compute(compute: Compute, subject: Subject) -> compiler.Trigger:
         column=field.column,
         reads={
             read.column: fields.type_of(read)
-            for _, read in sorted(value.reads, key=lambda pair: pair[1].column)
+            for _, read in sorted(value.reads, key=lambda pair: str(pair[1].column))
         },
     )
 

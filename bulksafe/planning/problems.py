@@ -25,12 +25,12 @@ class Problem:
     fix: str
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818
     """Planning cannot go on: the declaration has ``problem``."""
 
-    def __init__(self, id: str, fact: str, fix: str) -> None:
+    def __init__(self, code: str, fact: str, fix: str) -> None:
         super().__init__(fact)
-        self.problem = Problem(id, fact, fix)
+        self.problem = Problem(code, fact, fix)
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:

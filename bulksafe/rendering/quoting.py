@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from typing import Any
 
+from django.db.backends.postgresql.psycopg_any import get_adapters_template
 from psycopg import sql
 
 
 @cache
 def _adapters() -> Any:
     """psycopg's adapters as Django sets them up, so that every value is written as Django would."""
-    from django.db.backends.postgresql.psycopg_any import get_adapters_template
-
     return get_adapters_template(use_tz=True, timezone=None)
 
 
@@ -29,7 +27,7 @@ class _Context:
 
 def literal(value: Any) -> str:
     """``value`` as an SQL literal. Text is quoted for any setting of the server."""
-    return sql.Literal(value).as_string(_Context()).strip()  # type: ignore[arg-type]
+    return sql.Literal(value).as_string(_Context()).strip()
 
 
 def identifier(name: str) -> str:
@@ -60,11 +58,3 @@ def dollar_quoted(text: str, tag: str) -> str:
 def for_format(text: str) -> str:
     """``text`` escaped for PostgreSQL's ``format()``."""
     return text.replace("%", "%%")
-
-
-_WHITESPACE = re.compile(r"[ \t]+$", re.MULTILINE)
-
-
-def tidy(text: str) -> str:
-    """``text`` without blanks at the ends of its lines."""
-    return _WHITESPACE.sub("", text).strip()

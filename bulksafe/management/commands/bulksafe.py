@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import RawDescriptionHelpFormatter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -40,15 +41,13 @@ examples:
 
 class Command(BaseCommand):
     help = "Look at the invariants of this project and at what the database has of them."
-    requires_system_checks: list[str] = []  # type: ignore[assignment]
+    requires_system_checks: list[str] = []
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         epilog = "exit status: 0 clean, 1 findings, 2 an error"
         return super().create_parser(prog_name, subcommand, epilog=epilog, **kwargs)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        from argparse import RawDescriptionHelpFormatter
-
         subparsers = parser.add_subparsers(title="subcommands", dest="subcommand", required=True)
         ls = subparsers.add_parser(
             "ls",
