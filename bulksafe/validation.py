@@ -20,7 +20,8 @@ from bulksafe.declarations import (
     Transition,
     declared,
 )
-from bulksafe.declarations.compute import computes_of, referenced_names
+from bulksafe.declarations.compute import computes_of, dependencies
+from bulksafe.declarations.dependencies import referenced_names
 from bulksafe.planning.rules import events_of
 
 if TYPE_CHECKING:
@@ -162,13 +163,12 @@ def _mentioned(expressions: Iterable[Any]) -> set[str]:
 
 def _computed_values(change: Change) -> dict[str, Any]:
     """The expressions of the computed fields that can be judged, inputs first."""
-    computes = computes_of(change.model)
-    ordered = sorted(computes.values(), key=lambda c: len(c.inputs_first(change.model)))
+    computes, graph = computes_of(change.model), dependencies(change.model)
     known: dict[str, Any] = {}
-    for compute in ordered:
-        if not _mentioned([compute.expression]) & (change.exclude - set(known)):
-            field = change.model._meta.get_field(compute.field)
-            known[compute.field] = Cast(compute.expression, field)
+    for name in sorted(computes, key=lambda field: len(graph.longest_chain(field))):
+        expression = computes[name].expression
+        if not _mentioned([expression]) & (change.exclude - set(known)):
+            known[name] = Cast(expression, change.model._meta.get_field(name))  # type: ignore[arg-type]
     return known
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import F
-
 from bulksafe.declarations.base import Invariant
+from bulksafe.declarations.dependencies import Dependencies, field_name
 from bulksafe.rendering import names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from django.db import models
 
 
@@ -35,7 +32,8 @@ class Compute(Invariant):
 
     def get_pgid(self, model: type[models.Model]) -> str:
         """PostgreSQL fires triggers by name: these late, and in dependency order."""
-        rank = len(self.inputs_first(model)) - 1
+        chain = dependencies(model).longest_chain(field_name(model, self.field))
+        rank = max(len(chain) - 1, 0)
         return names.identifier(f"pgtrigger_zz{rank:02}_", self.name, self.get_uri(model))
 
     def register(self, *models: type[models.Model]) -> Any:
@@ -50,17 +48,6 @@ class Compute(Invariant):
             f"“{self.field}” is computed, and a BEFORE trigger that fires later changed it or "
             "a column that it is computed from."
         )
-
-    def inputs_first(self, model: type[models.Model]) -> list[str]:
-        """The longest chain of computed fields that ends in this one, inputs first.
-
-        A cycle is cut where it closes; ``cycle`` finds it.
-        """
-        return _longest_chain(self.field, computes_of(model), ())
-
-    def cycle(self, model: type[models.Model]) -> list[str]:
-        """The fields of a cycle through this field, or an empty list."""
-        return _cycle(self.field, self.field, computes_of(model), ())
 
 
 @cache
@@ -78,7 +65,7 @@ def computes_of(model: type[models.Model]) -> dict[str, Compute]:
     """The computes on the table of ``model``, by field: its own and those of its proxies."""
     concrete = model._meta.concrete_model
     return {
-        trigger.field: trigger
+        field_name(model, trigger.field): trigger
         for other in model._meta.apps.get_models(include_auto_created=True)
         if other._meta.concrete_model is concrete
         for trigger in getattr(other._meta, "triggers", None) or ()
@@ -86,47 +73,7 @@ def computes_of(model: type[models.Model]) -> dict[str, Compute]:
     }
 
 
-def referenced_names(expression: Any) -> Iterator[str]:
-    """The names that ``F()`` and ``Q`` mention anywhere in an unresolved expression."""
-    if isinstance(expression, F):
-        yield expression.name  # type: ignore[attr-defined]
-    elif isinstance(expression, tuple | list):
-        if (
-            isinstance(expression, tuple)
-            and len(expression) == 2
-            and isinstance(expression[0], str)
-        ):
-            yield expression[0]
-        for item in expression:
-            yield from referenced_names(item)
-    elif hasattr(expression, "children"):
-        yield from referenced_names(list(expression.children))
-    elif hasattr(expression, "get_source_expressions"):
-        yield from referenced_names(list(expression.get_source_expressions()))
-
-
-def _inputs(compute: Compute, computes: dict[str, Compute]) -> list[str]:
-    """The computed fields that ``compute`` reads."""
-    mentioned = {
-        name.removeprefix("new__").split("__")[0] for name in referenced_names(compute.expression)
-    }
-    return sorted(name for name in mentioned if name in computes)
-
-
-def _longest_chain(field: str, computes: dict[str, Compute], seen: tuple[str, ...]) -> list[str]:
-    if field not in computes or field in seen:
-        return []
-    chains = [
-        _longest_chain(name, computes, (*seen, field))
-        for name in _inputs(computes[field], computes)
-    ]
-    return [*max(chains, key=len, default=[]), field]
-
-
-def _cycle(field: str, goal: str, computes: dict[str, Compute], seen: tuple[str, ...]) -> list[str]:
-    for name in _inputs(computes[field], computes) if field in computes else ():
-        if name == goal:
-            return [*seen, field, goal]
-        if name not in seen and (found := _cycle(name, goal, computes, (*seen, field))):
-            return found
-    return []
+def dependencies(model: type[models.Model]) -> Dependencies:
+    """How the computed fields on the table of ``model`` depend on each other."""
+    expressions = {field: compute.expression for field, compute in computes_of(model).items()}
+    return Dependencies(model, expressions)

@@ -5,36 +5,45 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS
 from django.db.backends.postgresql.base import DatabaseWrapper
-from django.db.backends.postgresql.operations import DatabaseOperations
+from django.db.utils import load_backend
 
 from bulksafe.compat import OLDEST_POSTGRESQL
 from bulksafe.rendering import quoting
 
 
-class _Operations(DatabaseOperations):
-    def compose_sql(self, sql: str, params: Any) -> str:
-        return inline(sql, params)
-
-
-class _Connection(DatabaseWrapper):
-    """A PostgreSQL connection that is never opened.
-
-    Features are those of the oldest server that is supported: the SQL is the same wherever it is
-    made.
-    """
-
-    ops_class = _Operations
-    pg_version = OLDEST_POSTGRESQL
-
-    def connect(self) -> None:
-        raise AssertionError("compiling an invariant must not need a database connection")
-
-
 @cache
 def connection() -> DatabaseWrapper:
-    return _Connection({"OPTIONS": {}, "TIME_ZONE": None, "NAME": "offline"}, DEFAULT_DB_ALIAS)
+    """A PostgreSQL connection that is never opened.
+
+    Its class is the project's own backend, so that PostGIS and others know their types. Its
+    features are those of the oldest server that is supported: the SQL is the same wherever it is
+    made.
+    """
+    backend = _backend()
+
+    class Operations(backend.ops_class):  # type: ignore[misc, name-defined]
+        def compose_sql(self, sql: str, params: Any) -> str:
+            return inline(sql, params)
+
+    class Connection(backend):  # type: ignore[misc, valid-type]
+        ops_class = Operations
+        pg_version = OLDEST_POSTGRESQL
+
+        def connect(self) -> None:
+            raise AssertionError("compiling an invariant must not need a database connection")
+
+    return Connection({"OPTIONS": {}, "TIME_ZONE": None, "NAME": "offline"}, DEFAULT_DB_ALIAS)
+
+
+def _backend() -> type[DatabaseWrapper]:
+    for configured in settings.DATABASES.values():
+        wrapper = load_backend(configured["ENGINE"]).DatabaseWrapper
+        if issubclass(wrapper, DatabaseWrapper):
+            return wrapper
+    return DatabaseWrapper
 
 
 def inline(sql: str, params: Any) -> str:

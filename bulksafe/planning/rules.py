@@ -12,7 +12,8 @@ from django.db.models import Q
 from django.utils.functional import Promise
 
 from bulksafe.declarations import Check, Compute, Immutable, Invariant, Transition
-from bulksafe.declarations.compute import computes_of, referenced_names
+from bulksafe.declarations.compute import computes_of, dependencies
+from bulksafe.declarations.dependencies import field_name, referenced_names
 from bulksafe.planning import fields
 from bulksafe.planning.expressions import NEW, OLD, RowSQL
 from bulksafe.planning.problems import Problem, Refused, did_you_mean
@@ -251,7 +252,7 @@ def _target_problems(
             f"“{field.name}” is computed twice, also by “{others[0].name}”.",
             "Remove one of them.",
         )
-    if cycle := compute.cycle(model):
+    if cycle := dependencies(model).cycle(field_name(model, compute.field)):
         yield Problem(
             "E053",
             f"The computed fields depend on each other in a circle: {' → '.join(cycle)}.",

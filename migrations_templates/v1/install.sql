@@ -62,8 +62,15 @@ BEGIN
     WHERE a.attrelid = target AND a.attname::text = :'column';
 
     PERFORM set_config('search_path', path, true);
-
+    BEGIN
 :statements
+    EXCEPTION WHEN undefined_function OR undefined_object THEN
+        RAISE EXCEPTION USING
+            ERRCODE = SQLSTATE,
+            MESSAGE = SQLERRM,
+            HINT = concat('Looked for in: ', path, '. If it lives in another schema, add that to BULKSAFE["SEARCH_PATH"] '
+                          'in the settings, run makemigrations again and see who may create objects there.');
+    END;
 
     PERFORM set_config('search_path', caller_path, true);
 END
