@@ -29,6 +29,7 @@ INSTALLED_APPS = [
     "bulksafe",
     "examples.shop",
     "examples.shop_signals",
+    "tests.apps.twins",
 ]
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
