@@ -5,10 +5,11 @@ from __future__ import annotations
 # Makes Meta.triggers known to Django before the first model is imported, whatever the order of
 # INSTALLED_APPS.
 import pgtrigger.apps  # noqa: F401
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
+from django.db.models.signals import post_migrate
 from django.utils.module_loading import autodiscover_modules
 
-from bulksafe import checks, declarations, patches  # noqa: F401  (checks registers itself)
+from bulksafe import checks, declarations, patches, syncdb  # noqa: F401  (checks registers itself)
 from bulksafe.exceptions import InvariantViolation
 
 
@@ -20,6 +21,12 @@ class BulksafeConfig(AppConfig):
         autodiscover_modules("invariants", "signals", "receivers")
         InvariantViolation.declared_message = staticmethod(_declared_message)
         patches.apply()
+        # pgtrigger has a models module and so gets one signal for each migrate; bulksafe has none.
+        post_migrate.connect(
+            syncdb.install_missing,
+            sender=apps.app_configs.get("pgtrigger"),
+            dispatch_uid="bulksafe.syncdb",
+        )
 
 
 def _declared_message(label: str) -> object:

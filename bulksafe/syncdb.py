@@ -1,0 +1,45 @@
+"""Invariants on tables that are made without migrations, as tests with ``--nomigrations`` do.
+
+Making a table installs what its own model declares (pgtrigger's schema editor does that). A proxy
+makes no table, so the invariants that it carries would be left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connections, transaction
+from django.db.migrations.loader import MigrationLoader
+
+from bulksafe import inspection
+from bulksafe.declarations import Declared, declared
+from bulksafe.rendering import quoting
+
+
+def install_missing(sender: object, using: str, **kwargs: Any) -> None:
+    """Receiver of ``post_migrate``: install what proxies of apps without migrations declare.
+
+    What is installed already is left alone, as ``migrate`` leaves the tables of such apps alone.
+    """
+    for item in _carried_by_unmigrated_proxies(using):
+        compiled = item.invariant.compile(item.model)
+        present = {trigger.name for trigger in inspection.installed(using, compiled.table)}
+        if _exists(compiled.table, using) and present.isdisjoint(compiled.trigger_names):
+            with transaction.atomic(using=using), connections[using].cursor() as cursor:
+                cursor.execute(compiled.install_sql)
+
+
+def _carried_by_unmigrated_proxies(using: str) -> list[Declared]:
+    carried = [
+        item for item in declared() if item.model._meta.proxy and inspection.is_in(item, using)
+    ]
+    if not carried:
+        return []
+    unmigrated = MigrationLoader(None).unmigrated_apps
+    return [item for item in carried if item.model._meta.app_label in unmigrated]
+
+
+def _exists(table: str, using: str) -> bool:
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [quoting.relation(table)])
+        return bool(cursor.fetchone()[0])
