@@ -29,6 +29,8 @@ INSTALLED_APPS = [
     "bulksafe",
     "examples.shop",
     "examples.shop_signals",
+    "tests.apps.columns",
+    "tests.apps.invoices",
     "tests.apps.twins",
 ]
 MIDDLEWARE = [

@@ -1,0 +1,237 @@
+"""What bulksafe changes in Django, seen from outside: a release that moves it fails here."""
+
+import asyncio
+import pickle
+import threading
+import uuid
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.core.exceptions import ValidationError
+from django.core.management import call_command
+from django.core.management.commands import makemigrations, migrate
+from django.db import IntegrityError, connection, connections, transaction
+from django.db.models import F
+
+import bulksafe
+from bulksafe import patches
+from tests.apps.invoices.models import Invoice, InvoiceProxy, Receipt, Voucher
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def queries(django_assert_num_queries):
+    return django_assert_num_queries
+
+
+def computed(instance):
+    """What the instance carries, without a query."""
+    return instance.__dict__["total"], instance.__dict__["double"]
+
+
+class TestInstancesCarryComputedValues:
+    def test_after_an_insert_in_one_query(self, queries):
+        invoice = Invoice(amount=10, fee=1)
+        with queries(1):
+            invoice.save()
+            assert computed(invoice) == (11, 22)
+
+    def test_after_an_update_in_one_query(self, queries):
+        invoice = Invoice.objects.create(amount=10)
+        invoice.amount = 20
+        with queries(1):
+            invoice.save()
+            assert computed(invoice) == (20, 40)
+
+    def test_after_update_fields(self, queries):
+        invoice = Invoice.objects.create(amount=10)
+        invoice.amount = 20
+        with queries(1):
+            invoice.save(update_fields=["amount"])
+            assert computed(invoice) == (20, 40)
+
+    def test_after_an_expression_was_saved(self):
+        invoice = Invoice.objects.create(amount=10)
+        invoice.amount = F("amount") + 5
+        invoice.save()
+        assert computed(invoice) == (15, 30)
+
+    def test_what_was_written_to_the_field_is_overruled_on_the_instance_too(self):
+        invoice = Invoice(amount=10, total=999)
+        invoice.save()
+        assert computed(invoice) == (10, 20)
+
+    def test_through_a_proxy_and_a_child(self, queries):
+        proxy = InvoiceProxy.objects.create(amount=1)
+        child = Receipt.objects.create(amount=2)
+        assert computed(proxy) == (1, 2)
+        assert computed(child) == (2, 4)
+        child.amount = 3
+        with queries(2):  # one for each table
+            child.save(update_fields=["amount", "paid_by"])
+        assert computed(child) == (3, 6)
+
+    def test_after_bulk_create_without_another_query(self, queries):
+        invoices = [Invoice(amount=n) for n in range(3)]
+        with queries(1):
+            Invoice.objects.bulk_create(invoices)
+            assert [computed(i) for i in invoices] == [(0, 0), (1, 2), (2, 4)]
+
+    def test_after_bulk_create_with_update_conflicts(self):
+        first = Voucher.objects.create(code="a")
+        again = Voucher(pk=first.pk, code="abc")
+        Voucher.objects.bulk_create(
+            [again], update_conflicts=True, update_fields=["code"], unique_fields=["id"]
+        )
+        assert again.__dict__["code_length"] == 3
+
+    def test_after_bulk_create_with_ignore_conflicts(self):
+        first = Voucher.objects.create(code="a")
+        ignored, stored = Voucher(pk=first.pk, code="abc"), Voucher(code="abcd")
+        Voucher.objects.bulk_create([ignored, stored], ignore_conflicts=True)
+        assert ignored.__dict__["code_length"] == 1
+        assert stored.__dict__["code_length"] == 4
+
+    def test_ignore_conflicts_without_keys_leaves_nothing_stale(self):
+        invoice = Invoice(amount=1, total=999)
+        Invoice.objects.bulk_create([invoice], ignore_conflicts=True)
+        assert computed(invoice) == (None, None)
+
+    def test_after_bulk_update_with_one_more_query(self, queries):
+        invoices = Invoice.objects.bulk_create([Invoice(amount=n) for n in range(3)])
+        for invoice in invoices:
+            invoice.amount += 10
+        with queries(2):
+            Invoice.objects.bulk_update((i for i in invoices), ["amount"])
+        assert [computed(i) for i in invoices] == [(10, 20), (11, 22), (12, 24)]
+
+    def test_select_on_save(self):
+        voucher = Voucher.objects.create(code="a")
+        voucher.code = "abc"
+        voucher.save()
+        assert voucher.__dict__["code_length"] == 3
+
+    def test_an_update_of_a_missing_row_inserts(self):
+        key = uuid.uuid4()
+        voucher = Voucher(pk=key, code="abc")
+        voucher._state.adding = False
+        voucher.save()
+        assert Voucher.objects.get(pk=key).code_length == voucher.__dict__["code_length"] == 3
+
+    def test_a_later_save_still_saves_all_fields(self):
+        """Computed fields must not be deferred: Django would turn save() into update_fields."""
+        invoice = Invoice.objects.create(amount=1)
+        Invoice.objects.bulk_update([invoice], ["amount"])
+        assert invoice.get_deferred_fields() == set()
+
+    def test_async_twins(self, transactional_db):
+        invoices = [Invoice(amount=1)]
+
+        async def create():
+            await Invoice.objects.abulk_create(invoices)
+            await sync_to_async(connections.close_all)()
+
+        asyncio.run(create())
+        assert computed(invoices[0]) == (1, 2)
+
+
+class TestViolations:
+    def test_are_integrity_errors_with_name_and_message(self):
+        with pytest.raises(bulksafe.InvariantViolation) as caught, transaction.atomic():
+            Invoice.objects.bulk_create([Invoice(amount=1000)])
+        violation = caught.value
+        assert isinstance(violation, IntegrityError)
+        assert violation.invariant == "invoices.Invoice:total_below_1000"
+        assert violation.message == "Invariant “total_below_1000” is violated."
+        assert violation.__cause__.sqlstate == "23514"
+        assert violation.__cause__.diag.constraint_name == "total_below_1000"
+        assert violation.__cause__.diag.table_name == "invoices_invoice"
+        assert violation.as_validation_error().code == "total_below_1000"
+
+    def test_come_out_of_the_commit(self, transactional_db):
+        with (
+            pytest.raises(bulksafe.InvariantViolation, match="amount_not_negative"),
+            transaction.atomic(),
+        ):
+            Invoice.objects.create(amount=-1)
+        assert not Invoice.objects.exists()
+
+    def test_come_out_of_set_constraints(self):
+        Invoice.objects.create(amount=-1)
+        with pytest.raises(bulksafe.InvariantViolation), connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+    def test_other_errors_stay_what_they_are(self):
+        Voucher.objects.create(code="a")
+        with pytest.raises(IntegrityError) as caught, transaction.atomic():
+            Voucher.objects.create(code="a")
+        assert type(caught.value) is IntegrityError
+
+    def test_survive_pickling(self):
+        with pytest.raises(bulksafe.InvariantViolation) as caught, transaction.atomic():
+            Invoice.objects.create(amount=1000)
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert (copy.invariant, copy.message, copy.args) == (
+            caught.value.invariant,
+            caught.value.message,
+            caught.value.args,
+        )
+
+    def test_on_connections_of_other_threads(self, transactional_db):
+        seen = []
+
+        def write():
+            try:
+                Invoice.objects.create(amount=1000)
+            except IntegrityError as error:
+                seen.append(type(error))
+            finally:
+                connections.close_all()
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+        assert seen == [bulksafe.InvariantViolation]
+
+    def test_after_a_reconnect(self, transactional_db):
+        connection.close()
+        with pytest.raises(bulksafe.InvariantViolation):
+            Invoice.objects.create(amount=1000)
+
+
+def test_full_clean_knows_the_invariants():
+    with pytest.raises(ValidationError) as caught:
+        Invoice(amount=2000).full_clean()
+    assert [e.code for e in caught.value.error_dict["__all__"]] == ["total_below_1000"]
+
+
+class TestFlush:
+    def test_empties_tables_with_rules_on_deletion(self, transactional_db):
+        Invoice.objects.create(amount=1, note="keep")
+        with pytest.raises(bulksafe.InvariantViolation), transaction.atomic():
+            Invoice.objects.all().delete()
+        call_command("flush", interactive=False, verbosity=0)
+        assert not Invoice.objects.exists()
+
+    def test_mutes_for_itself_only(self, transactional_db):
+        call_command("flush", interactive=False, verbosity=0)
+        Invoice.objects.create(amount=1, note="keep")
+        with (
+            pytest.raises(bulksafe.InvariantViolation, match="Kept"),
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("TRUNCATE invoices_invoice CASCADE")
+
+
+def test_both_commands_have_one_autodetector():
+    assert makemigrations.Command.autodetector is migrate.Command.autodetector
+    assert makemigrations.MigrationAutodetector is migrate.MigrationAutodetector
+
+
+def test_applying_twice_changes_nothing():
+    before = {name: getattr(patches.QuerySet, name) for name in ("bulk_create", "bulk_update")}
+    detector = makemigrations.Command.autodetector
+    patches.apply()
+    assert {name: getattr(patches.QuerySet, name) for name in before} == before
+    assert makemigrations.Command.autodetector is detector
