@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections, router
+from django.db import connections, router, transaction
 from psycopg import sql
 
 from bulksafe.declarations import Declared, declared
@@ -138,7 +138,7 @@ def installed(using: str, table: str) -> list[Installed]:
 def triggers_put_aside(
     editor: BaseDatabaseSchemaEditor, model: Any, old_field: Any, new_field: Any
 ) -> Iterator[None]:
-    """Drop our triggers while a column's type changes, and create them again.
+    """Drop our triggers while the type of a column changes, and create them again.
 
     pgtrigger does this too, one trigger at a time when PostgreSQL has complained, but only for
     tables whose name is a plain word.
@@ -148,20 +148,42 @@ def triggers_put_aside(
     if connection.vendor != "postgresql" or before == after or editor.collect_sql:
         yield
         return
-    table = quoting.relation(model._meta.db_table)
-    aside = [t for t in installed(connection.alias, model._meta.db_table) if _is_ours(t)]
-    for trigger in aside:
-        editor.execute(_ddl("DROP TRIGGER {name} ON {table}", trigger, table), params=None)
-    yield
-    for trigger in aside:
-        editor.execute(trigger.definition, params=None)
-        editor.execute(
-            _ddl("COMMENT ON TRIGGER {name} ON {table} IS {comment}", trigger, table), params=None
-        )
-        if trigger.enabled == "D":
-            editor.execute(
-                _ddl("ALTER TABLE {table} DISABLE TRIGGER {name}", trigger, table), params=None
-            )
+    aside = [
+        (trigger, quoting.relation(table))
+        for table in dict.fromkeys(_tables_altered_with(model, old_field))
+        for trigger in installed(connection.alias, table)
+        if _is_ours(trigger)
+    ]
+    # Also in a migration that is not atomic, nobody may see the tables without their triggers.
+    with transaction.atomic(using=connection.alias):
+        for trigger, table in aside:
+            editor.execute(_ddl("DROP TRIGGER {name} ON {table}", trigger, table), params=None)
+        yield
+        for trigger, table in aside:
+            editor.execute(trigger.definition, params=None)
+            for statement in _RESTORE[trigger.enabled]:
+                editor.execute(_ddl(statement, trigger, table), params=None)
+
+
+_COMMENT = "COMMENT ON TRIGGER {name} ON {table} IS {comment}"
+_RESTORE = {
+    "O": [_COMMENT],
+    "D": [_COMMENT, "ALTER TABLE {table} DISABLE TRIGGER {name}"],
+    "R": [_COMMENT, "ALTER TABLE {table} ENABLE REPLICA TRIGGER {name}"],
+    "A": [_COMMENT, "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"],
+}
+
+
+def _tables_altered_with(model: Any, field: Any) -> Iterator[str]:
+    """The field's table, and those whose foreign keys take over the type of the field."""
+    yield model._meta.db_table
+    for relation in model._meta.get_fields(include_hidden=True):
+        if (
+            relation.auto_created
+            and (relation.one_to_many or relation.one_to_one)
+            and field.name in {target.name for target in relation.field.foreign_related_fields}
+        ):
+            yield from _tables_altered_with(relation.related_model, relation.field)
 
 
 def _is_ours(trigger: Installed) -> bool:
