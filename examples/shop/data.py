@@ -8,10 +8,11 @@ columns are left to whatever computes them.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +33,11 @@ class Size:
     customers: int = 2_000
     products: int = 500
     orders: int = 10_000
+
+    @property
+    def rows(self) -> int:
+        """How many rows that is in all tables, lines being as many as they are on average."""
+        return self.customers + self.products + self.orders * 11 // 2
 
 
 @dataclass(frozen=True)
@@ -102,16 +108,35 @@ def ledger_entries(models: ModuleType, orders: Sequence[Any]) -> Iterator[Any]:
             )
 
 
-def load(models: ModuleType, size: Size | None = None) -> None:
-    """Fill the empty shop in bulk, about 57,000 rows by default, and move its orders on."""
+def load(
+    models: ModuleType, size: Size | None = None, advance: Callable[[int], None] = lambda rows: None
+) -> None:
+    """Fill the empty shop in bulk, about 57,000 rows by default, and move its orders on.
+
+    ``advance`` is told how many rows were stored, batch by batch.
+    """
     size = size or Size()
-    buyers = models.Customer.objects.bulk_create(customers(models, size.customers), BATCH)
-    goods = models.Product.objects.bulk_create(products(models, size.products), BATCH)
+
+    def store(model: Any, instances: Iterable[Any]) -> list[Any]:
+        stored = []
+        for batch in _batches(instances):
+            stored += model.objects.bulk_create(batch)
+            advance(len(batch))
+        return stored
+
+    buyers = store(models.Customer, customers(models, size.customers))
+    goods = store(models.Product, products(models, size.products))
     made = list(baskets(models, buyers, goods, size.orders))
-    orders = models.Order.objects.bulk_create((basket.order for basket in made), BATCH)
-    models.OrderLine.objects.bulk_create((line for basket in made for line in basket.lines), BATCH)
-    models.LedgerEntry.objects.bulk_create(ledger_entries(models, orders), BATCH)
+    orders = store(models.Order, (basket.order for basket in made))
+    store(models.OrderLine, (line for basket in made for line in basket.lines))
+    store(models.LedgerEntry, ledger_entries(models, orders))
     _process(models)
+
+
+def _batches(instances: Iterable[Any]) -> Iterator[list[Any]]:
+    remaining = iter(instances)
+    while batch := list(islice(remaining, BATCH)):
+        yield batch
 
 
 def _discount(chance: random.Random, amount: Decimal) -> Decimal:
@@ -121,10 +146,11 @@ def _discount(chance: random.Random, amount: Decimal) -> Decimal:
 
 
 def _process(models: ModuleType) -> None:
-    """Of ten orders eight are paid and six of these shipped; one is cancelled, one stays."""
+    """Of ten orders eight are paid and six of these shipped and booked; one is cancelled."""
     orders = models.Order.objects
     orders.filter(number__regex="[0-7]$").update(status="paid")
     orders.filter(number__regex="[0-5]$").update(
         status="shipped", shipped_at=OPENED + timedelta(days=365)
     )
     orders.filter(number__endswith="8").update(status="cancelled")
+    models.LedgerEntry.objects.filter(reference__regex="[0-5]$").update(closed=True)
