@@ -43,6 +43,7 @@ class Trigger(PgTrigger):
         triggers: the same for each trigger, with ``trigger`` for its name.
         reads: the columns that a computed value is made from, with their types.
         column: the computed column.
+        column_type: its type. Another one makes another trigger.
         search_path: schemas that ``BULKSAFE["SEARCH_PATH"]`` added.
     """
 
@@ -57,6 +58,7 @@ class Trigger(PgTrigger):
         triggers: Sequence[Mapping[str, Any]],
         reads: Mapping[str, str] | None = None,
         column: str = "",
+        column_type: str = "",
         search_path: Iterable[str] = (),
     ) -> None:
         self.name = name
@@ -67,6 +69,7 @@ class Trigger(PgTrigger):
         self.triggers = [dict(trigger) for trigger in triggers]
         self.reads = dict(reads or {})
         self.column = column
+        self.column_type = column_type
         self.search_path = tuple(search_path)
         self.table = ""
 
@@ -136,7 +139,12 @@ class Trigger(PgTrigger):
             "functions": self.functions,
             "triggers": self.triggers,
         }
-        optional = {"reads": self.reads, "column": self.column, "search_path": self.search_path}
+        optional = {
+            "reads": self.reads,
+            "column": self.column,
+            "column_type": self.column_type,
+            "search_path": self.search_path,
+        }
         kwargs |= {key: value for key, value in optional.items() if value}
         return f"{type(self).__module__}.{type(self).__qualname__}", [], kwargs
 
@@ -150,25 +158,30 @@ class Trigger(PgTrigger):
 
     def _steps(self, digest: str) -> str:
         unmuted = self._fill("unmuted", {"invariant": self.invariant, "pgid": self.pgid})
-        statements = [self._function_ddl(function) for function in self.functions]
-        statements += [
-            self._fill(trigger["template"], trigger | {"hash": digest}, unmuted=unmuted)
+        steps = [self._function_steps(function) for function in self.functions]
+        steps += [
+            self._execute(
+                self._fill(trigger["template"], trigger | {"hash": digest}, unmuted=unmuted)
+            )
             for trigger in self.triggers
         ]
-        return "\n\n".join(
-            templates.fill(self.version, "execute", {"ddl": statement}) for statement in statements
-        )
+        return "\n\n".join(steps)
 
-    def _function_ddl(self, function: Mapping[str, Any]) -> str:
+    def _function_steps(self, function: Mapping[str, Any]) -> str:
         values = {"name": self.name, "invariant": self.invariant, **function}
-        ready = {}
+        steps, ready = [], {}
         if "query" in function:
             # The query is a format() string inside the function, and the function is one in turn.
             query = self._fill(function["query"], values)
             ready["query"] = quoting.for_format(query)
         if "body" in function:
-            ready["body"] = self._fill(function["body"], values, **ready)
-        return self._fill(function["template"], values, **ready)
+            body = self._fill(function["body"], values, **ready)
+            steps.append(templates.fill(self.version, "body", {"body": body}))
+        steps.append(self._execute(self._fill(function["template"], values)))
+        return "\n".join(steps)
+
+    def _execute(self, ddl: str) -> str:
+        return templates.fill(self.version, "execute", {"ddl": ddl})
 
     def _fill(self, template: str, values: Mapping[str, Any], **ready: str) -> str:
         """Fill a template that becomes part of a ``format()`` string.

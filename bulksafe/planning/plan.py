@@ -211,6 +211,7 @@ def _compute(compute: Compute, subject: Subject) -> compiler.Trigger:
             {"trigger": guard, "timing": "AFTER", "function": guard, **shared},
         ],
         column=field.column,
+        column_type=fields.type_of(field),
         reads={
             read.column: fields.type_of(read)
             for _, read in sorted(value.reads, key=lambda pair: str(pair[1].column))
