@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 
 from bulksafe import inspection
+from bulksafe.exceptions import InvalidDeclaration
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -64,6 +65,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, run: Callable[..., int], **options: Any) -> None:
         try:
             code = run(**options)
+        except InvalidDeclaration as error:
+            raise CommandError(str(error), returncode=ERROR) from error
         except DatabaseError as error:
             raise CommandError(
                 f"The database cannot be asked: {error}", returncode=ERROR
