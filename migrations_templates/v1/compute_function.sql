@@ -3,4 +3,4 @@
 
 CREATE FUNCTION %2$I.:"function"() RETURNS trigger
 LANGUAGE plpgsql
-AS :$body;
+AS %8$L;

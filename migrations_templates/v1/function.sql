@@ -3,4 +3,4 @@
 CREATE FUNCTION %2$I.:"function"() RETURNS trigger
 LANGUAGE plpgsql :security
 SET search_path = %3$s
-AS :$body;
+AS %8$L;

@@ -6,7 +6,8 @@
 --
 -- Arguments of every format(): 1 table, 2 its schema, 3 the search path, 4 the parameters of a function
 -- over the columns that are read, 5 the same columns of the new row as its arguments, 6 the computed
--- column's type, 7 the same with its precision.
+-- column's type, 7 the same with its precision, 8 the body of a function: the server quotes it, since it
+-- knows what names its format() has put into it.
 
 DECLARE
     caller_path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
@@ -17,6 +18,7 @@ DECLARE
     arguments pg_catalog.text;
     result_type pg_catalog.text;
     stored_type pg_catalog.text;
+    body pg_catalog.text;
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
