@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import psycopg
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import models
 
@@ -36,14 +40,11 @@ def column_field(model: type[models.Model], name: object) -> Field:
         raise Refused(
             "E033",
             f"“{name}” is many-to-many: its values are rows of another table.",
-            f"Declare the invariant on the through model: bulksafe.register({label}.{name}.through, …).",
+            "Declare the invariant on the through model: "
+            f"bulksafe.register({model.__name__}.{name}.through, …).",
         )
     if not getattr(field, "concrete", False) or getattr(field, "column", None) is None:
-        raise Refused(
-            "E036",
-            f"“{name}” of {label} has no column of its own.",
-            "Name the columns that it is made of.",
-        )
+        raise no_column(model, name)
     if field not in model._meta.local_concrete_fields and field not in _own_fields(model):
         raise Refused(
             "E034",
@@ -51,6 +52,28 @@ def column_field(model: type[models.Model], name: object) -> Field:
             f"Declare the invariant on {field.model._meta.label}.",  # type: ignore[union-attr]
         )
     return field  # type: ignore[return-value]
+
+
+def no_column(model: type[models.Model], name: str) -> Refused:
+    return Refused(
+        "E036",
+        f"“{name}” of {model._meta.label} has no column of its own.",
+        "Name the columns that it is made of.",
+    )
+
+
+def has_field(model: type[models.Model], name: str) -> bool:
+    try:
+        model._meta.get_field(name)
+    except FieldDoesNotExist:
+        return False
+    return True
+
+
+def names_of(model: type[models.Model]) -> set[str]:
+    """The names by which an expression can refer to a field."""
+    names = {field.name for field in model._meta.get_fields()}
+    return names | {field.attname for field in model._meta.concrete_fields}
 
 
 def _own_fields(model: type[models.Model]) -> list[Field]:
@@ -72,13 +95,14 @@ def identity(row: str, field: Field) -> str:
     A nondeterministic collation takes ``a`` and ``A`` for equal, Python does not.
     """
     text = column(row, field)
-    return f'{text} COLLATE "C"' if _collation(field) else text
+    return f'{text} COLLATE "C"' if collation(field) else text
 
 
-def _collation(field: Field) -> str | None:
+def collation(field: Field) -> str | None:
+    """The collation that the column, or what its array holds, was given."""
     base = getattr(field, "base_field", None)
     if base is not None:
-        return _collation(base)
+        return collation(base)
     return field.db_parameters(offline.connection()).get("collation")
 
 
@@ -88,16 +112,83 @@ def value(field: Field, given: Any) -> str:
     Raises:
         Refused: the column cannot hold it.
     """
+    refuse_odd_value(field, given)
     try:
-        prepared = field.get_db_prep_value(field.to_python(given), offline.connection())
-    except (ValueError, TypeError, ValidationError) as error:
+        converted = field.to_python(given)
+        prepared = field.get_db_prep_value(converted, offline.connection())
+        literal = quoting.literal(prepared)
+    except (ValueError, TypeError, ValidationError, psycopg.DataError) as error:
         reason = "; ".join(error.messages) if isinstance(error, ValidationError) else str(error)
+        raise _no_value(field, given, reason) from error
+    if isinstance(given, float | Decimal) and isinstance(converted, int) and converted != given:
+        raise _no_value(field, given, "it is no whole number")
+    if field.max_length and isinstance(converted, str) and len(converted) > field.max_length:
+        raise _no_value(field, given, f"it has more than {field.max_length} characters")
+    return literal
+
+
+def refuse_odd_value(field: Field, given: object) -> None:
+    """Refuse what a text column would turn into text that nobody meant, like ``<User: …>``."""
+    if family(field) != "text" or isinstance(given, str):
+        return
+    if isinstance(given, Enum) and not isinstance(given, models.Choices):
         raise Refused(
             "E028",
-            f"{given!r} is no value for “{field.name}”: {reason}",
-            "Write a value of the column's type.",
-        ) from error
-    return quoting.literal(prepared)
+            f"{given!r} is no value for “{field.name}”: Django stores it as {str(given)!r}.",
+            f"Write its value, {given.value!r}, or make it a member of a TextChoices.",
+        )
+    if callable(given) or isinstance(given, _NOT_TEXT):
+        raise _no_value(field, given, "it is no text")
+
+
+_NOT_TEXT = (bytes, bytearray, dict, list, tuple, set, frozenset, models.Model)
+
+
+def _no_value(field: Field, given: object, reason: str) -> Refused:
+    return Refused(
+        "E028",
+        f"{given!r} is no value for “{field.name}”: {reason.rstrip('.')}.",
+        "Write a value of the column's type.",
+    )
+
+
+#: Types that PostgreSQL neither compares with each other nor converts on assignment.
+_FAMILIES: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "AutoField BigAutoField SmallAutoField IntegerField BigIntegerField SmallIntegerField "
+            "PositiveIntegerField PositiveBigIntegerField PositiveSmallIntegerField DecimalField "
+            "FloatField"
+        ).split(),
+        "number",
+    ),
+    **dict.fromkeys(
+        "CharField TextField SlugField FilePathField FileField URLField EmailField".split(), "text"
+    ),
+    "BooleanField": "boolean",
+    "DateField": "date",
+    "DateTimeField": "date",
+    "TimeField": "time",
+    "DurationField": "duration",
+    "UUIDField": "uuid",
+    "JSONField": "json",
+    "BinaryField": "bytes",
+    "GenericIPAddressField": "address",
+    "HStoreField": "hstore",
+}
+
+
+def family(field: Field) -> str | None:
+    """The kind of value that the column holds, where it is known."""
+    if field.is_relation:
+        target = getattr(field, "target_field", None)
+        return family(target) if target is not None else None
+    base = getattr(field, "base_field", None)
+    if base is None:
+        return _FAMILIES.get(field.get_internal_type())
+    inner = family(base)
+    kind = "range" if field.get_internal_type().endswith("RangeField") else "array"
+    return inner and f"{kind} of {inner}"
 
 
 def type_of(field: Field) -> str:

@@ -279,29 +279,6 @@ def _target_hints(compute: Compute, field: fields.Field) -> Iterator[Problem]:
         )
 
 
-#: Types that PostgreSQL does not convert into each other on assignment.
-_FAMILIES: Mapping[str, str] = {
-    **dict.fromkeys(
-        (
-            "AutoField BigAutoField SmallAutoField IntegerField BigIntegerField SmallIntegerField "
-            "PositiveIntegerField PositiveBigIntegerField PositiveSmallIntegerField DecimalField FloatField"
-        ).split(),
-        "number",
-    ),
-    **dict.fromkeys(
-        "CharField TextField SlugField FilePathField FileField URLField EmailField".split(), "text"
-    ),
-    "BooleanField": "boolean",
-    "DateField": "date",
-    "DateTimeField": "date",
-    "TimeField": "time",
-    "DurationField": "duration",
-    "UUIDField": "uuid",
-    "JSONField": "json",
-    "BinaryField": "bytes",
-}
-
-
 def refuse_computed_value(compute: Compute, field: fields.Field, value: RowSQL) -> None:
     """Refuse a value that the column cannot take, or that is made from the old row."""
     if OLD in value.rows():
@@ -310,14 +287,14 @@ def refuse_computed_value(compute: Compute, field: fields.Field, value: RowSQL) 
             "The expression reads the old row: it could not be checked for a row that lies there.",
             "Write it in terms of the row itself, or declare a Check with old__….",
         )
-    target = _FAMILIES.get(field.get_internal_type())
-    source = value.output_field and _FAMILIES.get(value.output_field.get_internal_type())
+    target = fields.family(field)
+    source = value.output_field and fields.family(value.output_field)
     if target and source and target != "text" and source != target:
+        given, wanted = value.output_field.get_internal_type(), field.get_internal_type()  # type: ignore[union-attr]
         raise Refused(
             "E055",
-            f"The expression gives a {value.output_field.get_internal_type()}, and “{field.name}” is a "  # type: ignore[union-attr]
-            f"{field.get_internal_type()}.",
-            f"Wrap it: Cast(…, {field.get_internal_type()}()).",
+            f"The expression gives {given}, and “{field.name}” is {wanted}.",
+            f"Wrap it: Cast(…, {wanted}()).",
         )
 
 

@@ -1,0 +1,318 @@
+"""What an invariant's expression must not contain, and what Django says that it cannot compile."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from django.core.exceptions import FieldError, ValidationError
+from django.db.models.expressions import (
+    CombinedExpression,
+    Func,
+    OrderBy,
+    RawSQL,
+    ResolvedOuterRef,
+    Subquery,
+    Value,
+)
+from django.db.models.functions import Cast, Now, Random
+from django.db.models.lookups import Lookup
+from django.db.models.sql import Query
+
+from bulksafe.planning import fields
+from bulksafe.planning.problems import Refused, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from django.db import models
+    from django.db.models.sql.datastructures import Join
+
+_ROW_LOCAL_ONLY = (
+    "Invariants over the columns of one row are what this version enforces. Keep the value in a "
+    "column of the row itself, or keep the rule in a receiver for now."
+)
+
+
+def walk(node: Any) -> Iterator[Any]:
+    """A resolved expression and all that it is made of."""
+    yield node
+    if hasattr(node, "get_source_expressions"):
+        for child in node.get_source_expressions():
+            if child is not None:
+                yield from walk(child)
+    elif isinstance(node, list | tuple):
+        for child in node:
+            yield from walk(child)
+
+
+def output_field(node: Any) -> fields.Field | None:
+    """The type of a resolved expression's value, where Django knows it."""
+    try:
+        return getattr(node, "_output_field_or_none", None) or getattr(node, "output_field", None)
+    except (FieldError, AttributeError, TypeError):
+        return None
+
+
+def refuse_nodes(resolved: Any) -> None:
+    """Refuse whatever would make the expression depend on more than the row."""
+    nodes = list(walk(resolved))
+    for refuse in (
+        _refuse_other_rows,
+        _refuse_what_is_no_value,
+        _refuse_volatile,
+        _refuse_session_dependent,
+        _refuse_different_types,
+    ):
+        for node in nodes:
+            refuse(node)
+
+
+def _refuse_other_rows(node: Any) -> None:
+    kind = type(node).__name__
+    if _is_itself(node, "contains_aggregate"):
+        raise Refused("E022", f"{kind} aggregates over other rows.", _ROW_LOCAL_ONLY)
+    if isinstance(node, ResolvedOuterRef):
+        name = getattr(node, "name", "")
+        raise Refused(
+            "E023",
+            f"OuterRef({name!r}) refers to a query around it, and there is none.",
+            f"Write F({name!r}) for the row's own column.",
+        )
+    if isinstance(node, Subquery | Query):
+        kind = "A queryset" if isinstance(node, Query) else kind
+        raise Refused("E023", f"{kind} reads other rows.", _ROW_LOCAL_ONLY)
+    if getattr(node, "contains_over_clause", False):
+        raise Refused("E024", "A window function reads other rows.", _ROW_LOCAL_ONLY)
+
+
+def _is_itself(node: Any, trait: str) -> bool:
+    """Whether ``node`` has the trait of its own, not because of something inside it."""
+    if not getattr(node, trait, False) or not hasattr(node, "get_source_expressions"):
+        return False
+    return not any(getattr(child, trait, False) for child in node.get_source_expressions())
+
+
+def _refuse_what_is_no_value(node: Any) -> None:
+    if isinstance(node, RawSQL):
+        raise Refused(
+            "E026",
+            "RawSQL hides which columns it reads.",
+            "Write it with F() and Func(), or as a pgtrigger.Trigger of your own.",
+        )
+    if isinstance(node, OrderBy):
+        raise Refused("E029", "An order is no value.", "Leave .asc() or .desc() out.")
+
+
+#: Functions whose value depends on more than their arguments. PostgreSQL's documentation, "Function
+#: Volatility Categories". Those in the second list are written without parentheses.
+_VOLATILE = re.compile(
+    r"""\b(?:({})\s*\(|(?<!["'.])({})\b(?!["']))""".format(
+        "|".join(
+            """
+            clock_timestamp current_database current_schema current_setting currval
+            gen_random_uuid lastval nextval now pg_backend_pid pg_current_xact_id random
+            random_normal setseed statement_timestamp timeofday transaction_timestamp
+            txid_current uuid_generate_v1 uuid_generate_v1mc uuid_generate_v4 uuidv4 uuidv7
+            """.split()
+        ),
+        "|".join(
+            """
+            current_catalog current_date current_role current_schema current_time
+            current_timestamp current_user localtime localtimestamp session_user
+            """.split()
+        ),
+    ),
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
+
+
+def _refuse_volatile(node: Any) -> None:
+    if isinstance(node, Now | Random):
+        raise _volatile(type(node).__name__)
+    if isinstance(node, Func):
+        name = str(node.extra.get("function", node.function))
+        if _VOLATILE.match(f"{name}("):
+            raise _volatile(name)
+
+
+def refuse_volatile_text(sql: str) -> None:
+    """Refuse a template that calls a volatile function, like contrib.postgres's ``RandomUUID``."""
+    found = _VOLATILE.search(_QUOTED.sub("''", sql))
+    if found:
+        raise _volatile((found[1] or found[2]).lower())
+
+
+def _volatile(name: str) -> Refused:
+    return Refused(
+        "E025",
+        f"{name} gives another value each time: what held when the row was written need not hold "
+        "a moment later.",
+        "Store the value in a column of its own when the row is written, and use that column.",
+    )
+
+
+_FROM_TIMESTAMP = ("DateField", "TimeField", "CharField", "TextField")
+
+
+def _refuse_session_dependent(node: Any) -> None:
+    if isinstance(node, Cast):
+        source = output_field(node.get_source_expressions()[0])
+        target = node.output_field.get_internal_type()
+        if _is_type(source, "DateTimeField") and target in _FROM_TIMESTAMP:
+            raise _session_dependent(f"A cast of a date and time to {target}")
+    if isinstance(node, Lookup | CombinedExpression) and _mixes_dates(_operands(node)):
+        raise _session_dependent("A date beside a date and time")
+
+
+def _mixes_dates(operands: Iterable[Any]) -> bool:
+    found = [output_field(operand) for operand in operands]
+    return any(_is_type(f, "DateField") for f in found) and any(
+        _is_type(f, "DateTimeField") for f in found
+    )
+
+
+def _is_type(field: fields.Field | None, internal_type: str) -> bool:
+    return field is not None and field.get_internal_type() == internal_type
+
+
+def _session_dependent(what: str) -> Refused:
+    return Refused(
+        "E031",
+        f"{what} depends on the time zone of the session that writes.",
+        "Name the time zone: TruncDate('column', tzinfo=…) or Extract('column', 'year', tzinfo=…).",
+    )
+
+
+def _operands(node: Any) -> list[Any]:
+    """The sides of a comparison or an operator that have a type; a literal takes the other's."""
+    sides = (node.lhs, node.rhs)
+    return [s for s in sides if hasattr(s, "resolve_expression") and not isinstance(s, Value)]
+
+
+_COMPARISONS = frozenset("exact gt gte lt lte df ndf".split())
+
+
+def _refuse_different_types(node: Any) -> None:
+    if not isinstance(node, Lookup) or node.lookup_name not in _COMPARISONS:
+        return
+    found = [f for operand in _operands(node) if (f := output_field(operand)) is not None]
+    families = {family for field in found if (family := fields.family(field))}
+    if len(families) > 1 and "json" not in families:
+        left, right = (field.get_internal_type() for field in found)
+        raise Refused(
+            "E037",
+            f"It compares {left} with {right}, which PostgreSQL does not.",
+            f"Convert one side: Cast(…, {left}()).",
+        )
+
+
+def refuse_operand(lhs: Any, lookups: list[str], rhs: Any) -> None:
+    """Refuse what Django would turn into text in silence, or take apart into letters."""
+    if lookups[-1:] == ["in"]:
+        if isinstance(rhs, str):
+            raise Refused(
+                "E028",
+                f"The values after __in are the text {rhs!r}, of which each letter would be one.",
+                f"Write a list: [{rhs!r}].",
+            )
+        listed = list(rhs) if isinstance(rhs, list | tuple | set | frozenset) else []
+    else:
+        listed = [rhs]
+    field = output_field(lhs)
+    for given in listed:
+        if field is not None and not hasattr(given, "resolve_expression"):
+            fields.refuse_odd_value(field, given)
+
+
+def refuse_join(join: Join, parents: Iterable[type[models.Model]]) -> None:
+    """Refuse an expression that reads another table."""
+    if join.table_name in {parent._meta.db_table for parent in parents}:
+        raise Refused(
+            "E034",
+            f"It reads a column of “{join.table_name}”, the table of a parent model: a row there "
+            "can change without a change of this one.",
+            "Declare the invariant on the parent model, or use columns of the child's own table "
+            "only.",
+        )
+    raise Refused(
+        "E021",
+        f"It spans the relation “{_relation_name(join)}”: a change of the related row can break "
+        "it.",
+        _ROW_LOCAL_ONLY,
+    )
+
+
+def _relation_name(join: Join) -> str:
+    """The relation's name in the model; Django calls the hidden one ``Order_tags+``."""
+    field = join.join_field
+    owner = getattr(getattr(field, "model", None), "_meta", None)
+    name = str(getattr(field, "name", None) or join.table_name)
+    return name.rstrip("+").removeprefix(f"{owner.object_name}_") if owner else name
+
+
+# What Django raises.
+
+
+def translated(error: Exception, model: type[models.Model], annotations: Iterable[str]) -> Refused:
+    """What Django, or psycopg, raised about an expression, as a fact with its fix."""
+    text = str(error)
+    if isinstance(error, FieldError):
+        return _field_error(text, model, annotations)
+    if isinstance(error, ValidationError | ValueError | psycopg.DataError) or (
+        isinstance(error, TypeError) and ("expected" in text or "must be" in text)
+    ):
+        reason = "; ".join(error.messages) if isinstance(error, ValidationError) else text
+        return Refused(
+            "E028",
+            f"A value does not fit the column that it is compared with: {_sentence(reason)}",
+            "Write a value of the column's type.",
+        )
+    return _not_compiled(text or type(error).__name__)
+
+
+def _field_error(text: str, model: type[models.Model], annotations: Iterable[str]) -> Refused:
+    if text.startswith("Cannot resolve keyword"):
+        return _unknown_name(text.split("'")[1], model, annotations)
+    if "does not generate an automatic reverse relation" in text:
+        name = text.split("'")[1]
+        return fields.no_column(model, name)
+    if "lookup" in text.lower():
+        return Refused(
+            "E027",
+            _sentence(text),
+            "Use a lookup that the field's type has, or a function; behind a relation, a field of "
+            "the related model.",
+        )
+    if "mixed types" in text or "Cannot infer type" in text:
+        return Refused(
+            "E030",
+            _sentence(text),
+            "Wrap the expression: ExpressionWrapper(…, output_field=DecimalField()).",
+        )
+    return _not_compiled(text)
+
+
+def _unknown_name(word: str, model: type[models.Model], annotations: Iterable[str]) -> Refused:
+    known = sorted(fields.names_of(model) | set(annotations))
+    listed = (
+        f"{model._meta.label} has: {', '.join(known)}. For the text itself write Value({word!r})."
+    )
+    return Refused(
+        "E020", f"{model._meta.label} has no field “{word}”.", did_you_mean(word, known, listed)
+    )
+
+
+def _not_compiled(text: str) -> Refused:
+    return Refused(
+        "E030",
+        f"Django cannot compile it: {_sentence(text)}",
+        "Check that Model.objects.annotate(x=…) or .filter(…) accepts it.",
+    )
+
+
+def _sentence(text: str) -> str:
+    """``text`` with one full stop, also where Django ends it with ``?.``."""
+    return f"{text.rstrip('.').rstrip('?')}."
