@@ -1,0 +1,1 @@
+"""What invariants cost, and what the alternatives cost: ``python -m benchmarks --help``."""
