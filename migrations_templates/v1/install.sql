@@ -6,8 +6,8 @@
 --
 -- Arguments of every format(): 1 table, 2 its schema, 3 the search path, 4 the parameters of a function
 -- over the columns that are read, 5 the same columns of the new row as its arguments, 6 the computed
--- column's type, 7 the same with its precision, 8 the body of a function: the server quotes it, since it
--- knows what names its format() has put into it.
+-- column's type, 7 the same with its precision and how to compare it, 8 the body of a function, which
+-- the server quotes, as it knows what names its format() has put into it.
 
 DECLARE
     caller_path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
@@ -51,12 +51,13 @@ BEGIN
     JOIN pg_namespace AS n ON n.oid = t.typnamespace
     WHERE a.attrelid = target AND a.attname::text = ANY (:reads);
 
-    -- A length is left out: a cast would cut what an assignment refuses.
+    -- A length is left out: a cast would cut what an assignment refuses. Text is compared as it is, not
+    -- as a collation sees it, for which two spellings may be equal.
     SELECT format('%I.%I', n.nspname, t.typname),
            CASE WHEN t.typname IN ('varchar', 'bpchar', 'bit', 'varbit', '_varchar', '_bpchar', '_bit', '_varbit')
                 THEN format('%I.%I', n.nspname, t.typname)
                 ELSE format_type(a.atttypid, a.atttypmod)
-           END
+           END || CASE WHEN a.attcollation = 0 THEN '' ELSE ' COLLATE "C"' END
     INTO result_type, stored_type
     FROM pg_attribute AS a
     JOIN pg_type AS t ON t.oid = a.atttypid
