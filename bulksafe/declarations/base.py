@@ -40,6 +40,7 @@ class Invariant(PgTrigger):
     declared_for: str | None = None
 
     def __init__(self, *, name: str | None, message: _StrOrPromise | None = None) -> None:
+        self.given_name: object = name
         self.name = name if isinstance(name, str) else ""
         self.message = message
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import F
+from django.utils.tree import Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -97,7 +98,7 @@ def referenced_names(expression: Any) -> Iterator[str]:
     elif isinstance(expression, tuple | list):
         for item in expression:
             yield from referenced_names(item)
-    elif hasattr(expression, "children"):
-        yield from referenced_names(list(expression.children))
-    elif hasattr(expression, "get_source_expressions"):
+    elif isinstance(expression, Node):
+        yield from referenced_names(expression.children)
+    elif hasattr(expression, "get_source_expressions") and not isinstance(expression, type):
         yield from referenced_names(list(expression.get_source_expressions()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.declarations.base import Invariant
@@ -37,8 +37,8 @@ class Transition(Invariant):
     ) -> None:
         super().__init__(name=f"transition_{field}" if name is None else name, message=message)
         self.field = field
-        self.allowed = allowed
-        self.initial = initial
+        self.allowed = _kept(allowed)
+        self.initial = _kept(initial)
 
     def default_message(self, label: str) -> str:
         return f"This change of “{self.field}” is not allowed."
@@ -47,3 +47,12 @@ class Transition(Invariant):
         """``allowed`` with its states in a stable order and without repetitions."""
         allowed = self.allowed if isinstance(self.allowed, Mapping) else {}
         return {state: list(dict.fromkeys(followers)) for state, followers in allowed.items()}
+
+
+def _kept(states: Any) -> Any:
+    """``states`` in a form that can be read again, and in the same order by every process."""
+    if isinstance(states, Mapping):
+        return {state: _kept(followers) for state, followers in states.items()}
+    if isinstance(states, set | frozenset):
+        return sorted(states, key=repr)
+    return list(states) if isinstance(states, Iterator) else states

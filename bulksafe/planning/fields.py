@@ -127,6 +127,11 @@ def value(field: Field, given: Any) -> str:
     return literal
 
 
+def plain(given: Any) -> Any:
+    """The value of an enumeration's member, for messages."""
+    return given.value if isinstance(given, Enum) else given
+
+
 def refuse_odd_value(field: Field, given: object) -> None:
     """Refuse what a text column would turn into text that nobody meant, like ``<User: …>``."""
     if family(field) != "text" or isinstance(given, str):

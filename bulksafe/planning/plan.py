@@ -12,7 +12,7 @@ from django.utils import translation
 from bulksafe import compiler, conf
 from bulksafe.declarations import Check, Compute, Immutable, Invariant, Transition, label_of
 from bulksafe.exceptions import InvalidDeclaration
-from bulksafe.planning import fields, rules
+from bulksafe.planning import fields, hints, rules
 from bulksafe.planning.expressions import NEW, OLD, compile_expression
 from bulksafe.planning.problems import Problem, Refused
 from bulksafe.rendering import names, quoting
@@ -105,17 +105,18 @@ def plan(invariant: Invariant, model: type[models.Model]) -> compiler.Trigger:
 
 
 def problems_of(invariant: Invariant, model: type[models.Model]) -> list[Problem]:
-    """All that is wrong with ``invariant`` on ``model``: errors, warnings and hints."""
+    """All errors of ``invariant`` on ``model``; where there are none, warnings and hints."""
     found = [*rules.name_problems(invariant, model), *rules.table_problems(model)]
     if any(problem.id in rules.NO_TABLE for problem in found):
         return found
     found += rules.problems(invariant, model)
-    if not any(problem.id.startswith("E") for problem in found):
-        try:
-            triggers(invariant, Subject(invariant, model))
-        except Refused as refused:
-            found.append(refused.problem)
-    return found
+    if found:
+        return found
+    try:
+        triggers(invariant, Subject(invariant, model))
+    except Refused as refused:
+        return [refused.problem]
+    return list(hints.hints(invariant, model))
 
 
 @singledispatch

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from django.db.models import QuerySet
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -33,7 +35,20 @@ class Refused(Exception):  # noqa: N818
         self.problem = Problem(code, fact, fix)
 
 
-def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+def did_you_mean(word: object, known: Iterable[object], otherwise: str) -> str:
     """A fix for a misspelt ``word``."""
-    close = get_close_matches(word, list(known), n=1)
+    close = get_close_matches(str(word), [str(name) for name in known], n=1)
     return f"Did you mean {close[0]!r}?" if close else otherwise
+
+
+def shown(value: object) -> str:
+    """``value`` as a message can quote it. The repr of a queryset would ask the database."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, QuerySet):
+        return "a queryset"
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+_SHOWN = 80

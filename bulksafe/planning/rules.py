@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import replace
+from enum import Enum
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pgtrigger
 from django.db import connections, router
-from django.db.models import Q
+from django.db.models import CheckConstraint, F, Q
 from django.utils.functional import Promise
 
 from bulksafe.declarations import Check, Compute, Immutable, Invariant, Transition
-from bulksafe.declarations.compute import computes_of, dependencies
+from bulksafe.declarations.compute import dependencies
 from bulksafe.declarations.dependencies import field_name, referenced_names
 from bulksafe.planning import fields
 from bulksafe.planning.expressions import NEW, OLD, RowSQL
-from bulksafe.planning.problems import Problem, Refused, did_you_mean
+from bulksafe.planning.problems import Problem, Refused, did_you_mean, shown
 from bulksafe.rendering import names
 
 if TYPE_CHECKING:
     from django.db import models
+
+Declaration = TypeVar("Declaration", bound=Invariant)
 
 #: Problems that leave nothing to put a trigger on.
 NO_TABLE = ("E006", "E007")
@@ -30,15 +34,22 @@ def name_problems(invariant: Invariant, model: type[models.Model]) -> Iterator[P
     """The name and the message."""
     kind = type(invariant).__name__
     derived = _has_derived_name(invariant)
-    if not invariant.name:
+    if invariant.given_name is not None and not isinstance(invariant.given_name, str):
+        yield Problem(
+            "E004",
+            f"The name is {shown(invariant.given_name)}, not text.",
+            f'Write {kind}(…, name="what_must_hold").',
+        )
+    elif not invariant.name:
         yield Problem(
             "E002", f"The {kind} has no name.", f'Write {kind}(…, name="what_must_hold").'
         )
     elif not derived and len(invariant.name) > names.MAX_NAME_LENGTH:
+        shorter = invariant.name[: names.MAX_NAME_LENGTH].rstrip("_-")
         yield Problem(
             "E003",
             f"The name has {len(invariant.name)} characters; {names.MAX_NAME_LENGTH} is the most.",
-            f'Shorten it, for example name="{invariant.name[: names.MAX_NAME_LENGTH].rstrip("_-")}".',
+            f'Shorten it, for example name="{shorter}".',
         )
     elif not derived and not names.VALID_NAME.match(invariant.name):
         yield Problem(
@@ -46,10 +57,11 @@ def name_problems(invariant: Invariant, model: type[models.Model]) -> Iterator[P
             f"The name {invariant.name!r} has other characters than letters, digits, “-” and “_”.",
             f'Write name="{names.slug(invariant.name)}".',
         )
-    if invariant.message is not None and not isinstance(invariant.message, str | Promise):
+    message: object = invariant.message
+    if message is not None and not isinstance(message, str | Promise):
         yield Problem(
             "E011",
-            f"The message is {invariant.message!r}, not text.",
+            f"The message is {shown(message)}, not text.",
             'Write message="…" or message=gettext_lazy("…").',
         )
 
@@ -71,7 +83,8 @@ def table_problems(model: type[models.Model]) -> Iterator[Problem]:
     if meta.abstract or meta.swapped:
         yield Problem(
             "E006",
-            f"{meta.label} has no table: it is {'abstract' if meta.abstract else f'swapped for {meta.swapped}'}.",
+            f"{meta.label} has no table: it is "
+            f"{'abstract' if meta.abstract else f'swapped for {meta.swapped}'}.",
             "Declare the invariant on the model that is used.",
         )
     elif not (meta.concrete_model or model)._meta.managed:
@@ -100,47 +113,43 @@ def problems(invariant: Invariant, model: type[models.Model]) -> list[Problem]:
 
 @problems.register(Check)
 def _check(check: Check, model: type[models.Model]) -> list[Problem]:
-    return [*_condition_problems(check), *_operation_problems(check), *_enough_problems(check)]
+    return [
+        *_condition_problems(check.condition),
+        *_deferred_problems(check),
+        *_operation_problems(check.operation),
+    ]
 
 
-def _condition_problems(check: Check) -> Iterator[Problem]:
-    condition = check.condition
+def _condition_problems(condition: object) -> Iterator[Problem]:
     if condition is None or (isinstance(condition, Q) and not condition):
         yield Problem(
             "E040", "The Check has no condition.", "Write Check(Q(amount__gte=0), name=…)."
         )
-    elif not getattr(condition, "conditional", False):
+    elif isinstance(condition, type) or not getattr(condition, "conditional", False):
         yield Problem(
             "E041",
-            f"The condition {condition!r} is neither true nor false.",
-            "Write a Q(…), a lookup, Exists(…), or an expression with a BooleanField output.",
+            f"The condition {shown(condition)} is neither true nor false.",
+            _condition_fix(condition),
         )
 
 
-def _operation_problems(check: Check) -> Iterator[Problem]:
-    operation = check.operation
-    if operation is None:
-        pass
-    elif not isinstance(operation, pgtrigger.Operation):
+def _condition_fix(condition: object) -> str:
+    if isinstance(condition, F):
+        return f"For a boolean column write Q({condition.name}=True)."  # type: ignore[attr-defined]
+    if isinstance(condition, CheckConstraint):
+        return "Pass its condition, or put the CheckConstraint into Meta.constraints."
+    if isinstance(condition, pgtrigger.Condition):
+        return "Write a Q with old__… and new__…, or an Immutable."
+    return "Write a Q(…), a lookup, or an expression whose output_field is a BooleanField."
+
+
+def _deferred_problems(check: Check) -> Iterator[Problem]:
+    deferred: object = check.deferred
+    if not isinstance(deferred, bool):
         yield Problem(
-            "E046",
-            f"operation={operation!r} is no operation.",
-            "Write operation=pgtrigger.Insert, Update or Delete, joined with |.",
+            "E048", f"deferred is {shown(deferred)}, not True or False.", "Write deferred=True."
         )
-    elif any(event.name not in _EVENTS for event in _split(operation)):
-        yield Problem(
-            "E046",
-            f"A rule over the columns of a row cannot be kept for {operation}.",
-            "Use pgtrigger.Insert, Update and Delete. A rule for updates looks at every update; what changed "
-            "can be asked with old__… and new__….",
-        )
-    elif pgtrigger.Delete in _split(operation) and len(_split(operation)) > 1:
-        yield Problem(
-            "E047",
-            "One Check cannot be for deletes and for other operations: a delete has no new row.",
-            "Declare two: one with operation=pgtrigger.Delete.",
-        )
-    if check.deferred and operation is not None:
+    elif deferred and check.operation is not None:
         yield Problem(
             "E045",
             "A deferred Check judges the row as it is at the commit, whatever was done to it.",
@@ -148,15 +157,27 @@ def _operation_problems(check: Check) -> Iterator[Problem]:
         )
 
 
-def _enough_problems(check: Check) -> Iterator[Problem]:
-    plain = not check.deferred and check.operation is None and not check.annotations
-    mentioned = list(referenced_names(check.condition))
-    if plain and mentioned and not any(name.startswith(("old__", "new__")) for name in mentioned):
+def _operation_problems(operation: object) -> Iterator[Problem]:
+    if operation is None:
+        return
+    if not isinstance(operation, pgtrigger.Operation):
         yield Problem(
-            "I001",
-            "Django's own CheckConstraint can hold this rule.",
-            "It needs no trigger. Keep the Check if you want its error, bulksafe.muted or no scan of the "
-            "existing rows when it is added.",
+            "E046",
+            f"operation is {shown(operation)}, which is no operation.",
+            "Write operation=pgtrigger.Insert, Update or Delete, joined with |.",
+        )
+    elif any(event.name not in _EVENTS for event in _split(operation)):
+        yield Problem(
+            "E046",
+            f"A rule over the columns of a row cannot be kept for {operation}.",
+            "Use pgtrigger.Insert, Update and Delete. A rule for updates looks at every update; "
+            "what changed can be asked with old__… and new__….",
+        )
+    elif pgtrigger.Delete in _split(operation) and len(_split(operation)) > 1:
+        yield Problem(
+            "E047",
+            "One Check cannot be for deletes and for other operations: a delete has no new row.",
+            "Declare two: one with operation=pgtrigger.Delete.",
         )
 
 
@@ -165,7 +186,8 @@ _EVENTS = ("INSERT", "UPDATE", "DELETE")
 
 def _split(operation: pgtrigger.Operation) -> list[Any]:
     # pgtrigger.UpdateOf has no name of its own.
-    return [event if hasattr(event, "name") else _Unnamed for event in operation]
+    events = [event if hasattr(event, "name") else _Unnamed for event in operation]
+    return list(dict.fromkeys(events))
 
 
 class _Unnamed:
@@ -186,17 +208,20 @@ def events_of(check: Check) -> list[Any]:
 
 def refuse_missing_row(check: Check, events: list[Any], condition: RowSQL) -> None:
     """Refuse a condition that reads a row which the operation does not have, or no row at all."""
-    if not condition.reads:
+    constant = condition.sql if condition.sql in ("true", "false") else ""
+    if constant or not condition.reads:
+        same = f"it is {constant} for every row" if constant else "it is the same for every row"
         raise Refused(
             "E042",
-            "The condition reads no column: it is the same for every row.",
-            "Name a column of the model in it.",
+            f"The condition depends on no column: {same}.",
+            "Name a column of the model in it; look for an empty list after __in.",
         )
     if pgtrigger.Insert in events and OLD in condition.rows():
         raise Refused(
             "E043",
             "The condition reads the old row, and an insert has none.",
-            "Leave operation= out (it is a rule for updates then), or write operation=pgtrigger.Update.",
+            "Leave operation= out (it is a rule for updates then), or write "
+            "operation=pgtrigger.Update.",
         )
     if pgtrigger.Delete in events and NEW in condition.rows():
         raise Refused(
@@ -207,7 +232,7 @@ def refuse_missing_row(check: Check, events: list[Any], condition: RowSQL) -> No
     if check.deferred and OLD in condition.rows():
         raise Refused(
             "E045",
-            "A deferred Check judges the row as it is at the commit, and the old row is gone by then.",
+            "A deferred Check judges the row as it is at the commit; the old row is gone by then.",
             "Leave deferred= out.",
         )
 
@@ -221,7 +246,7 @@ def _compute(compute: Compute, model: type[models.Model]) -> list[Problem]:
         field = fields.column_field(model, compute.field)
     except Refused as refused:
         return [refused.problem]
-    return [*_target_problems(compute, field, model), *_target_hints(compute, field)]
+    return [*_target_problems(compute, field, model), *_order_problems(compute, field, model)]
 
 
 def _target_problems(
@@ -245,14 +270,21 @@ def _target_problems(
             f"“{field.name}” is a GeneratedField: PostgreSQL computes it already.",
             "Remove the Compute, or make it an ordinary field.",
         )
-    others = [other for other in _computes(model) if other.field == compute.field]
-    if len(others) > 1 and others[0] is not compute:
+
+
+def _order_problems(
+    compute: Compute, field: fields.Field, model: type[models.Model]
+) -> Iterator[Problem]:
+    same = [c for c in invariants_of(model, Compute) if field_name(model, c.field) == field.name]
+    if len(same) > 1 and same[0] is not compute:
         yield Problem(
             "E052",
-            f"“{field.name}” is computed twice, also by “{others[0].name}”.",
+            f"“{field.name}” is computed twice, also by “{same[0].name}”.",
             "Remove one of them.",
         )
-    if cycle := dependencies(model).cycle(field_name(model, compute.field)):
+    graph = dependencies(model)
+    graph = replace(graph, expressions={**graph.expressions, field.name: compute.expression})
+    if cycle := graph.cycle(field.name):
         yield Problem(
             "E053",
             f"The computed fields depend on each other in a circle: {' → '.join(cycle)}.",
@@ -260,23 +292,16 @@ def _target_problems(
         )
 
 
-def _computes(model: type[models.Model]) -> list[Compute]:
-    return [t for t in getattr(model._meta, "triggers", None) or () if isinstance(t, Compute)]
-
-
-def _target_hints(compute: Compute, field: fields.Field) -> Iterator[Problem]:
-    if field.editable and not field.generated:
-        yield Problem(
-            "W003",
-            f"“{field.name}” is computed, and forms still ask for it.",
-            f"Add editable=False to {field.name}.",
-        )
-    if getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False):
-        yield Problem(
-            "W004",
-            f"“{field.name}” is computed, so that what auto_now writes is overruled.",
-            "Remove auto_now and auto_now_add.",
-        )
+def invariants_of(model: type[models.Model], kind: type[Declaration]) -> list[Declaration]:
+    """The invariants of a kind on the table of ``model``: its own and those of its proxies."""
+    concrete = model._meta.concrete_model
+    return [
+        trigger
+        for other in model._meta.apps.get_models(include_auto_created=True)
+        if other._meta.concrete_model is concrete
+        for trigger in getattr(other._meta, "triggers", None) or ()
+        if isinstance(trigger, kind)
+    ]
 
 
 def refuse_computed_value(compute: Compute, field: fields.Field, value: RowSQL) -> None:
@@ -289,7 +314,7 @@ def refuse_computed_value(compute: Compute, field: fields.Field, value: RowSQL) 
         )
     target = fields.family(field)
     source = value.output_field and fields.family(value.output_field)
-    if target and source and target != "text" and source != target:
+    if target and source and target not in ("text", source):
         given, wanted = value.output_field.get_internal_type(), field.get_internal_type()  # type: ignore[union-attr]
         raise Refused(
             "E055",
@@ -308,20 +333,13 @@ def _immutable(immutable: Immutable, model: type[models.Model]) -> list[Problem]
         found.append(
             Problem("E061", "The Immutable names no field.", 'Write Immutable("number", …).')
         )
-    for name in sorted({str(f) for f in immutable.fields if immutable.fields.count(f) > 1}):
-        found.append(Problem("E062", f"Immutable names “{name}” twice.", "Name it once."))
-    found += _column_problems(model, immutable.fields)
-    computed = computes_of(model)
-    for name in immutable.fields:
-        if isinstance(name, str) and name in computed:
-            found.append(
-                Problem(
-                    "W080",
-                    f"“{name}” is immutable and computed: an update of what it is computed from is refused.",
-                    "If that is meant, make those columns immutable: the error says more then.",
-                )
-            )
-    return found
+    named = [field_name(model, name) for name in immutable.fields]
+    found += [
+        Problem("E062", f"Immutable names “{name}” twice.", "Name it once.")
+        for name in dict.fromkeys(named)
+        if named.count(name) > 1
+    ]
+    return [*found, *_column_problems(model, immutable.fields)]
 
 
 def _column_problems(model: type[models.Model], listed: Any) -> Iterator[Problem]:
@@ -338,40 +356,69 @@ def _column_problems(model: type[models.Model], listed: Any) -> Iterator[Problem
 @problems.register(Transition)
 def _transition(transition: Transition, model: type[models.Model]) -> list[Problem]:
     found = list(_column_problems(model, [transition.field]))
-    found += _graph_problems(transition)
-    if found:
-        return found
-    field = fields.column_field(model, transition.field)
-    return [*_state_problems(transition, field), *_initial_problems(transition, field)]
+    found += [*_graph_problems(transition), *_initial_problems(transition)]
+    if not found:
+        found += _state_problems(transition, fields.column_field(model, transition.field))
+    return found
 
 
 def _graph_problems(transition: Transition) -> Iterator[Problem]:
-    allowed = transition.allowed
-    example = 'Write {"draft": ["paid", "cancelled"], "paid": ["shipped"]}.'
+    allowed: object = transition.allowed
     if not isinstance(allowed, Mapping):
-        yield Problem("E071", f"allowed is {allowed!r}, not a dict of states.", example)
+        yield Problem(
+            "E071",
+            f"allowed is {shown(allowed)}, not a dict of states.",
+            'Write {"draft": ["paid", "cancelled"], "paid": ["shipped"]}.',
+        )
         return
     if not allowed:
         yield Problem(
             "E075",
             "allowed is empty: no change would ever be allowed.",
-            f'Use Immutable("{transition.field}") if that is meant.',
+            f"Use Immutable({transition.field!r}) if that is meant.",
         )
     for state, followers in allowed.items():
-        if isinstance(followers, str) or not hasattr(followers, "__iter__"):
+        if not _is_listed(followers):
+            wanted = [] if followers is None else [followers]
             yield Problem(
                 "E074",
-                f"The states after {state!r} are {followers!r}, not a list.",
-                f"Write {{{state!r}: [{followers!r}]}}.",
+                f"The states after {state!r} are {shown(followers)}, not a list.",
+                f"Write {{{state!r}: {wanted!r}}}.",
             )
-    if isinstance(transition.initial, str) or (
-        transition.initial is not None and not hasattr(transition.initial, "__iter__")
-    ):
+        else:
+            yield from _unhashable(followers)
+
+
+def _initial_problems(transition: Transition) -> Iterator[Problem]:
+    initial: object = transition.initial
+    if initial is None:
+        return
+    if not _is_listed(initial):
         yield Problem(
-            "E074",
-            f"initial is {transition.initial!r}, not a list.",
-            f"Write initial=[{transition.initial!r}].",
+            "E074", f"initial is {shown(initial)}, not a list.", f"Write initial=[{initial!r}]."
         )
+    elif not list(initial):  # type: ignore[call-overload]
+        yield Problem(
+            "E073",
+            "initial is empty: no row could be inserted.",
+            "List the states that a new row may have, or leave initial= out.",
+        )
+    else:
+        yield from _unhashable(initial)
+
+
+def _is_listed(states: object) -> bool:
+    return hasattr(states, "__iter__") and not isinstance(states, str | bytes)
+
+
+def _unhashable(states: Any) -> Iterator[Problem]:
+    for state in states:
+        if not isinstance(state, Hashable):
+            yield Problem(
+                "E078",
+                f"The state {shown(state)} is a {type(state).__name__}, not one value.",
+                "Write each state by itself.",
+            )
 
 
 def _states(transition: Transition) -> list[Any]:
@@ -390,12 +437,7 @@ def _state_problems(transition: Transition, field: fields.Field) -> Iterator[Pro
                     "E076", f"None is a state, and “{field.name}” cannot be NULL.", "Remove it."
                 )
         elif choices and state not in choices:
-            listed = ", ".join(repr(choice) for choice in choices)
-            yield Problem(
-                "E072",
-                f"{state!r} is not among the choices of “{field.name}”.",
-                did_you_mean(str(state), map(str, choices), f"Its choices are {listed}."),
-            )
+            yield _unknown_state(state, field, choices)
         else:
             try:
                 fields.value(field, state)
@@ -403,20 +445,8 @@ def _state_problems(transition: Transition, field: fields.Field) -> Iterator[Pro
                 yield refused.problem
 
 
-def _initial_problems(transition: Transition, field: fields.Field) -> Iterator[Problem]:
-    if transition.initial is None:
-        return
-    initial = list(transition.initial)
-    if not initial:
-        yield Problem(
-            "E073",
-            "initial is empty: no row could be inserted.",
-            "List the states that a new row may have, or leave initial= out.",
-        )
-    elif field.has_default() and not callable(field.default) and field.default not in initial:
-        yield Problem(
-            "W077",
-            f"The default of “{field.name}”, {field.default!r}, is not among the initial states: "
-            "a row without a state is refused.",
-            "Add it to initial=, or change the default.",
-        )
+def _unknown_state(state: Any, field: fields.Field, choices: list[Any]) -> Problem:
+    listed = f"Its choices are {', '.join(repr(fields.plain(choice)) for choice in choices)}."
+    meant = state.value if isinstance(state, Enum) else str(state)
+    fix = f"Write {meant!r}." if meant in choices else did_you_mean(meant, choices, listed)
+    return Problem("E072", f"{shown(state)} is not among the choices of “{field.name}”.", fix)
