@@ -13,6 +13,7 @@ from django.db import connections
 from django.db.backends.postgresql import operations
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 from django.db.backends.signals import connection_created
+from django.db.migrations.state import ProjectState, StateApps
 from django.db.models import Model, QuerySet
 from django.db.models.options import Options
 from django.db.utils import DatabaseErrorWrapper
@@ -22,12 +23,15 @@ from bulksafe import compat, inspection, validation
 from bulksafe.compiler import Trigger
 from bulksafe.declarations import declared
 from bulksafe.declarations.compute import computed_fields
+from bulksafe.declarations.registry import carriers
 from bulksafe.exceptions import violation_from
 from bulksafe.planning import autodetection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
+
+    from django.db.migrations.state import ModelState
 
 _APPLIED = "_bulksafe_applied"
 
@@ -44,6 +48,8 @@ def apply() -> None:
     _patch(operations.DatabaseOperations, "execute_sql_flush", _execute_sql_flush)
     _patch(DatabaseSchemaEditor, "_alter_field", _alter_field)
     _patch(DatabaseSchemaEditor, "delete_model", _delete_model)
+    _patch(ProjectState, "rename_model", _rename_model)
+    _patch(StateApps, "render_multiple", _render_multiple)
     _extend_autodetector()
     _extend_returning()
 
@@ -159,10 +165,10 @@ _READ_BACK_BATCH = 5000
 
 def _read_back(queryset: Any, instances: Sequence[Model]) -> None:
     """Give ``instances`` the computed values that are stored, with one query for a batch."""
-    computed = computed_fields(queryset.model)
-    if not computed:
+    tables = (queryset.model, *queryset.model._meta.get_parent_list())
+    names = [field.attname for table in tables for field in computed_fields(table)]
+    if not names:
         return
-    names = [field.attname for field in computed]
     for start in range(0, len(instances), _READ_BACK_BATCH):
         batch = instances[start : start + _READ_BACK_BATCH]
         keys = [instance.pk for instance in batch if instance.pk is not None]
@@ -199,6 +205,27 @@ def _delete_model(original: Any, self: Any, model: Any) -> Any:
         if isinstance(trigger, Trigger):
             self.execute(trigger.compile(model).uninstall_sql, params=None)
     return original(self, model)
+
+
+def _rename_model(original: Any, self: Any, app_label: str, old_name: str, new_name: str) -> None:
+    """Django repoints foreign keys to a model that is renamed, but not proxies of it."""
+    original(self, app_label, old_name, new_name)
+    autodetection.repoint_proxies(self, (app_label, old_name.lower()), (app_label, new_name.lower()))
+
+
+def _render_multiple(original: Any, self: Any, model_states: Any) -> Any:
+    """Leave out the proxies that ``register`` made in apps without migrations.
+
+    Django puts the models of such apps into every state, also where the base of a proxy is not made
+    yet, and never with automatic through models.
+    """
+    unneeded = [state for state in self.real_models if _label(state) in carriers]
+    needed = [state for state in model_states if not any(state is one for one in unneeded)]
+    return original(self, needed)
+
+
+def _label(state: ModelState) -> str:
+    return f"{state.app_label}.{state.name_lower}"
 
 
 def _extend_autodetector() -> None:

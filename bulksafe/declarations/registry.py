@@ -47,6 +47,9 @@ def declared() -> Iterator[Declared]:
 #: Calls of ``register`` that could not be carried out, as (target, reason); for the system checks.
 refused_targets: list[tuple[Any, str]] = []
 
+#: The labels of the proxies that ``register`` made, in lower case.
+carriers: set[str] = set()
+
 
 def register(model: type[models.Model] | str, *invariants: Invariant, app_label: str = "") -> None:
     """Declare invariants on a model that is not yours, from your app's ``invariants.py``.
@@ -68,7 +71,9 @@ def register(model: type[models.Model] | str, *invariants: Invariant, app_label:
     if app is None:
         refused_targets.append((model, "the calling module belongs to no installed app"))
         return
-    carrier = target if target._meta.app_label == app.label else _proxy(target, app)
+    # makemigrations does not look at automatic through tables: they need a proxy at home, too.
+    is_own = target._meta.app_label == app.label and not target._meta.auto_created
+    carrier = target if is_own else _proxy(target, app)
     given: tuple[Any, ...] = invariants
     for invariant in given:
         if not isinstance(invariant, Invariant):
@@ -88,9 +93,9 @@ def _find(model: type[models.Model] | str) -> type[models.Model] | str:
     """The model class, or the reason why there is none to put triggers on."""
     if isinstance(model, str):
         try:
-            return apps.get_model(model)
+            model = apps.get_model(model)
         except (LookupError, ValueError) as error:
-            return str(error)
+            return str(error).rstrip(".")
     given: Any = model
     if not (isinstance(given, type) and issubclass(given, models.Model)):
         return "it is not a model"
@@ -112,4 +117,6 @@ def _proxy(target: type[models.Model], app: AppConfig) -> type[models.Model]:
         (),
         {"proxy": True, "app_label": app.label, "default_permissions": (), "triggers": []},
     )
-    return type(name, (target,), {"__module__": app.name, "Meta": meta})
+    proxy = type(name, (target,), {"__module__": app.name, "Meta": meta})
+    carriers.add(proxy._meta.label_lower)
+    return proxy
