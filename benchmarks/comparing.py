@@ -26,7 +26,7 @@ AGAINST_SAVE = Aim(30, at_most=False)
 GROWTH = Aim(1.1, at_most=True)
 
 WHOLE = "whole statement"
-ADDED = "what the rules add"
+ADDED = "added cost"
 BELOW_NOISE = "below the noise"
 
 SECTIONS = {
@@ -135,10 +135,10 @@ def _against_save(timings: Timings, rows: int, operation: str) -> Iterator[Compa
     if measured_at is not None:
         theirs = timings.of(measured_at, save, variants.SIGNALS)
         ours = timings.of(rows, operation, BULKSAFE)
-        subject = variants.OPERATIONS[save]
-        found = ratio(theirs, ours) if measured_at == rows else unpaired_ratio(theirs, ours)
-        if measured_at != rows:
-            subject += f", scaled from {measured_at:,} rows"
+        same = measured_at == rows
+        found = ratio(theirs, ours) if same else unpaired_ratio(theirs, ours)
+        scaled = "" if same else f", scaled from {measured_at:,}"
+        subject = f"{variants.OPERATIONS[save]}{scaled}"
         yield Comparison("c", rows, operation, subject, WHOLE, AGAINST_SAVE, found)
 
 

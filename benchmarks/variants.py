@@ -52,10 +52,10 @@ VARIANTS = [
     _single("only-number", "Immutable number", "NumberOnly", "number"),
     _single("only-status", "Transition status", "StatusOnly", "initial", "status"),
     Variant("hand-functions", "pgtrigger, func", "HandFunctions", large=True),
-    Variant("hand-conditions", "pgtrigger, condition=Q", "HandConditions", large=True),
-    Variant("hand-one-function", "pgtrigger, one func for all", "HandOneFunction"),
-    Variant("hand-after", "pgtrigger, condition=Q, AFTER", "HandAfter"),
-    Variant(SIGNALS, "save() with receivers", "Signals", per_row=True),
+    Variant("hand-conditions", "pgtrigger, Q", "HandConditions", large=True),
+    Variant("hand-one-function", "pgtrigger, one func", "HandOneFunction"),
+    Variant("hand-after", "pgtrigger, Q, AFTER", "HandAfter"),
+    Variant(SIGNALS, "signal receivers", "Signals", per_row=True),
 ]
 BY_KEY = {variant.key: variant for variant in VARIANTS}
 HANDWRITTEN = [variant.key for variant in VARIANTS if variant.key.startswith("hand-")]
