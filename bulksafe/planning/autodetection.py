@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.migrations.autodetector import OperationDependency
 from django.db.migrations.operations import DeleteModel, RemoveField, RenameModel
-from pgtrigger.migrations import AddTrigger
+from pgtrigger.migrations import AddTrigger, RemoveTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from django.db.migrations.operations.base import Operation
     from django.db.migrations.state import ModelState, ProjectState
+
+
+#: Stands for a model's triggers where Django has the name of a field.
+_TRIGGERS = "Meta.triggers"
 
 
 class InvariantsMixin:
@@ -29,17 +33,17 @@ class InvariantsMixin:
         super().add_operation(app_label, operation, dependencies, beginning)  # type: ignore[misc]
 
     def check_dependency(self, operation: Operation, dependency: OperationDependency) -> bool:
-        """What needs a new model is content with a renamed one.
-
-        A proxy of a model that is renamed, in another app, would otherwise not wait for it.
-        """
-        is_renamed = (
-            isinstance(operation, RenameModel)
-            and dependency.type == OperationDependency.Type.CREATE
-            and dependency.field_name is None
-            and operation.new_name_lower == dependency.model_name_lower
-        )
-        return is_renamed or super().check_dependency(operation, dependency)  # type: ignore[misc]
+        match operation, dependency.type:
+            case RenameModel(), OperationDependency.Type.CREATE if dependency.field_name is None:
+                # What needs a new model is content with a renamed one: a proxy of it in another app
+                # would otherwise not wait for the renaming.
+                return operation.new_name_lower == dependency.model_name_lower
+            case RemoveTrigger(), OperationDependency.Type.ALTER:
+                return (operation.model_name.lower(), _TRIGGERS) == (
+                    dependency.model_name_lower,
+                    dependency.field_name,
+                )
+        return bool(super().check_dependency(operation, dependency))  # type: ignore[misc]
 
     def _further_dependencies(
         self, app_label: str, operation: Operation
@@ -48,7 +52,10 @@ class InvariantsMixin:
             case AddTrigger():
                 return self._added_fields(app_label, operation.model_name.lower())
             case DeleteModel():
-                return self._removed_proxies(f"{app_label}.{operation.name_lower}")
+                triggers = OperationDependency(
+                    app_label, operation.name, _TRIGGERS, OperationDependency.Type.ALTER
+                )
+                return [triggers, *self._removed_proxies(f"{app_label}.{operation.name_lower}")]
             case RemoveField():
                 return self._removed_proxies(self._through(app_label, operation))
             case RenameModel():
@@ -105,4 +112,4 @@ def repoint_proxies(state: ProjectState, old: tuple[str, str], new: tuple[str, s
             ".".join(new) if isinstance(base, str) and base.lower() == ".".join(old) else base
             for base in proxy.bases
         )
-    state.reload_models(proxies, delay=True)
+    state.reload_models(list(proxies), delay=True)
