@@ -221,9 +221,7 @@ class Project:
     def manage(self, *argv, code=0, answers="", **variables):
         """Run a management command and expect it to end with ``code``."""
         self._write_settings()
-        result = self.forge.manage(
-            self.directory, argv, environment(**variables), answers
-        )
+        result = self.forge.manage(self.directory, argv, environment(**variables), answers)
         assert result.code == code, f"manage.py {' '.join(map(str, argv))}: {result.output}"
         return result
 
@@ -281,7 +279,8 @@ class Project:
         """What a new database gets from the models alone, without any migration."""
         self.aliases["fresh"] = self.database(f"fresh{len(self.databases.made)}")
         kept = self.extra_settings
-        self.extra_settings += f"\nMIGRATION_MODULES = dict.fromkeys({self.apps!r})\n"
+        labels = [app.rpartition(".")[2] for app in [*self.contrib, *self.apps]]
+        self.extra_settings += f"\nMIGRATION_MODULES = dict.fromkeys({labels!r})\n"
         try:
             self.migrate("--run-syncdb", "--database", "fresh")
             return self.installed("fresh")

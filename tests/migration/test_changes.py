@@ -127,7 +127,8 @@ CHANGES = {
         ),
     ),
     "alter_the_computed_column": Change(
-        order(), order(net="DecimalField(max_digits=9, decimal_places=2, default=0, editable=False)")
+        order(),
+        order(net="DecimalField(max_digits=9, decimal_places=2, default=0, editable=False)"),
     ),
     "alter_the_precision_of_the_computed_column": Change(
         order(net="DecimalField(max_digits=9, decimal_places=2, default=0, editable=False)"),
@@ -202,7 +203,8 @@ CHANGES = {
     "remove_one": Change(order(), order().replace('bulksafe.Immutable("number"', '# ("number"')),
     "remove_all": Change(order(), order().split("    class Meta")[0]),
     "remove_with_the_field": Change(
-        line('bulksafe.Check(Q(d=0), name="x")', fields=["d = models.IntegerField(default=0)"]), line()
+        line('bulksafe.Check(Q(d=0), name="x")', fields=["d = models.IntegerField(default=0)"]),
+        line(),
     ),
     "add_with_the_field": Change(
         line(), line('bulksafe.Compute("d", F("a"))', fields=["d = models.IntegerField(default=0)"])
@@ -212,7 +214,10 @@ CHANGES = {
     ),
     "computes_rename_and_dependency": Change(
         line('bulksafe.Compute("b", F("a") * 2)', 'bulksafe.Compute("c", F("a") + 1)'),
-        line('bulksafe.Compute("b", F("a") * 2)', 'bulksafe.Compute("c", F("b") + 1, name="double_and_one")'),
+        line(
+            'bulksafe.Compute("b", F("a") * 2)',
+            'bulksafe.Compute("c", F("b") + 1, name="double_and_one")',
+        ),
     ),
     "computes_turn_round": Change(
         line('bulksafe.Compute("b", F("a") * 2)', 'bulksafe.Compute("c", F("b") + 1)'),
@@ -227,8 +232,11 @@ CHANGES = {
     ),
     "move_to_an_abstract_base": Change(
         line('bulksafe.Check(Q(a__gt=0), name="x")', 'bulksafe.Compute("c", F("a"))'),
-        line('bulksafe.Check(Q(a__gt=0), name="x")', 'bulksafe.Compute("c", F("a"))', meta=["abstract = True"])
-        .replace("class Line", "class Base")
+        line(
+            'bulksafe.Check(Q(a__gt=0), name="x")',
+            'bulksafe.Compute("c", F("a"))',
+            meta=["abstract = True"],
+        ).replace("class Line", "class Base")
         + "\nclass Line(Base):\n    class Meta(Base.Meta): pass",
         unchanged=True,
     ),
@@ -251,9 +259,16 @@ CHANGES = {
     "rename_the_model_of_a_proxy": Change(
         line() + "\nclass Strict(Line):\n    class Meta:\n        proxy = True\n"
         '        triggers = [bulksafe.Check(Q(a__gt=0), name="x")]',
-        line().replace("Line", "Row") + "\nclass Strict(Row):\n    class Meta:\n        proxy = True\n"
+        line().replace("Line", "Row")
+        + "\nclass Strict(Row):\n    class Meta:\n        proxy = True\n"
         '        triggers = [bulksafe.Check(Q(a__gt=0), name="x")]',
         "y\n",
+    ),
+    "rename_the_table_of_a_proxy": Change(
+        line() + "\nclass Strict(Line):\n    class Meta:\n        proxy = True\n"
+        '        triggers = [bulksafe.Check(Q(a__gt=0), name="x"), bulksafe.Compute("c", F("a"))]',
+        line(meta=[SPACED]) + "\nclass Strict(Line):\n    class Meta:\n        proxy = True\n"
+        '        triggers = [bulksafe.Check(Q(a__gt=0), name="x"), bulksafe.Compute("c", F("a"))]',
     ),
     "add_a_child_table": Change(
         line('bulksafe.Check(Q(a__gt=0), name="x")'),
