@@ -4,10 +4,14 @@ Declare what must hold in ``Meta.triggers``; ``makemigrations`` turns it into Po
 and every write path enforces it.
 """
 
-from bulksafe import planning as _planning  # noqa: F401  (planning tells declarations how to compile)
+from bulksafe import checks as _checks  # noqa: F401  (registers itself, also if not installed)
+from bulksafe import compat as _compat
+from bulksafe import planning as _planning  # noqa: F401  (tells declarations how to compile)
 from bulksafe.declarations import Check, Compute, Immutable, Transition, register
 from bulksafe.exceptions import InvalidDeclaration, InvariantViolation
 from bulksafe.muting import muted
+
+_compat.allow_meta_triggers()
 
 __version__ = "0.1.0"
 

@@ -9,8 +9,10 @@ from django.apps import AppConfig, apps
 from django.db.models.signals import post_migrate
 from django.utils.module_loading import autodiscover_modules
 
-from bulksafe import checks, declarations, patches, syncdb  # noqa: F401  (checks registers itself)
+from bulksafe import declarations, patches, syncdb
 from bulksafe.exceptions import InvariantViolation
+
+patches.apply_early()
 
 
 class BulksafeConfig(AppConfig):

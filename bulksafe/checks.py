@@ -10,7 +10,7 @@ from django.core import checks
 
 from bulksafe import conf, planning
 from bulksafe.declarations import Declared, Invariant, declared
-from bulksafe.declarations.registry import refused_targets
+from bulksafe.declarations.registry import misplaced, refused_targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,36 +20,46 @@ if TYPE_CHECKING:
 _LEVELS = {"E": checks.Error, "W": checks.Warning, "I": checks.Info}
 
 
-def message(id: str, fact: str, fix: str, obj: Any = None) -> checks.CheckMessage:
-    return _LEVELS[id[0]](fact, hint=fix, obj=obj, id=f"bulksafe.{id}")
+def message(code: str, fact: str, fix: str, obj: Any = None) -> checks.CheckMessage:
+    """``fact`` and ``fix`` under the id that ``docs/errors.md`` explains."""
+    return _LEVELS[code[0]](fact, hint=fix, obj=obj, id=f"bulksafe.{code}")
 
 
 class _Where:
     """What a check message is about, as the console shows it."""
 
-    def __init__(self, item: Declared) -> None:
-        self.item = item
+    def __init__(self, *items: Declared) -> None:
+        self.items = items
 
     def __str__(self) -> str:
-        return self.item.label
+        return ", ".join(item.label for item in self.items)
 
 
 @checks.register("bulksafe")
 def check_settings(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[checks.CheckMessage]:
-    found = [
-        message("E009", fact, fix) for fact, fix in conf.problems(getattr(settings, "BULKSAFE", {}))
+    """The settings, whichever app is looked at."""
+    configured = getattr(settings, "BULKSAFE", {})
+    return [
+        *(message("E009", fact, fix) for fact, fix in conf.problems(configured)),
+        *_check_installed(),
     ]
+
+
+def _check_installed() -> Iterator[checks.CheckMessage]:
     if not apps.is_installed("pgtrigger"):
-        found.append(
-            message(
-                "E001",
-                "“pgtrigger” is not in INSTALLED_APPS: makemigrations would not see any invariant.",
-                "Add 'pgtrigger' to INSTALLED_APPS, before 'bulksafe'.",
-            )
+        yield message(
+            "E001",
+            "“pgtrigger” is not in INSTALLED_APPS: makemigrations would not see any invariant.",
+            "Add 'pgtrigger' to INSTALLED_APPS, before 'bulksafe'.",
         )
-    return found
+    if not apps.is_installed("bulksafe"):
+        yield message(
+            "E012",
+            "“bulksafe” is not in INSTALLED_APPS: invariants would be only half of themselves.",
+            "Add 'bulksafe' to INSTALLED_APPS, after 'pgtrigger'.",
+        )
 
 
 @checks.register(checks.Tags.models)
@@ -60,6 +70,7 @@ def check_declarations(
     return [
         *_check_planned(app_configs),
         *_check_rejected(app_configs),
+        *_check_misplaced(app_configs),
         *_check_targets(),
     ]
 
@@ -69,27 +80,70 @@ def _in(app_configs: Sequence[AppConfig] | None, model: Any) -> bool:
 
 
 def _check_planned(app_configs: Sequence[AppConfig] | None) -> Iterator[checks.CheckMessage]:
+    hinted: dict[planning.Problem, list[Declared]] = {}
     for item in declared():
         if _in(app_configs, item.model):
             for problem in planning.problems_of(item.invariant, item.model):
-                yield message(problem.id, problem.fact, problem.fix, _Where(item))
+                if problem.id.startswith("I"):
+                    hinted.setdefault(problem, []).append(item)
+                else:
+                    yield message(problem.id, problem.fact, problem.fix, _Where(item))
+    # Every command shows them: one message for all invariants that a hint is about.
+    for problem, items in hinted.items():
+        yield message(problem.id, problem.fact, problem.fix, _Where(*items))
 
 
 def _check_rejected(app_configs: Sequence[AppConfig] | None) -> Iterator[checks.CheckMessage]:
-    for model, invariant, reason in Invariant.rejected:
+    """What pgtrigger's registry did not take, and so is not among the declared."""
+    for model, trigger in Invariant.rejected:
         if _in(app_configs, model):
-            yield message(
-                "E005",
-                f"Two triggers on “{model._meta.db_table}” have the name “{invariant.name}”: {reason}",
-                "Give one of them another name=….",
-                _Where(Declared(model, invariant)),
-            )
+            yield from _check_one_rejected(model, trigger)
+
+
+def _check_one_rejected(model: Any, trigger: Any) -> Iterator[checks.CheckMessage]:
+    where: Any = model
+    if isinstance(trigger, Invariant):
+        where = _Where(Declared(model, trigger))
+        for problem in planning.problems_of(trigger, model):
+            if problem.id.startswith("E"):
+                yield message(problem.id, problem.fact, problem.fix, where)
+    if trigger.name:
+        yield message(
+            "E005",
+            f"Two triggers on the table “{model._meta.db_table}” have the name “{trigger.name}”.",
+            "Give one of them another name=….",
+            where,
+        )
+
+
+def _check_misplaced(app_configs: Sequence[AppConfig] | None) -> Iterator[checks.CheckMessage]:
+    for model, found in misplaced:
+        if _in(app_configs, model):
+            yield message("E010", *_misplaced(found), obj=model)
+
+
+def _misplaced(found: object) -> tuple[str, str]:
+    if isinstance(found, type):
+        return (
+            f"Meta.triggers has the class {found.__name__}, not an instance of it.",
+            f"Write {found.__name__}(…).",
+        )
+    if isinstance(found, Invariant):
+        return (
+            f"Meta.triggers is a single {type(found).__name__}, not a list.",
+            "Put it into brackets: triggers = […].",
+        )
+    return (
+        f"Meta.triggers has {planning.shown(found)}, which is no trigger.",
+        "List invariants and pgtrigger triggers; constraints belong into Meta.constraints.",
+    )
 
 
 def _check_targets() -> Iterator[checks.CheckMessage]:
     for target, reason in refused_targets:
         yield message(
             "E008",
-            f"bulksafe.register({target!r}, …) registered nothing: {reason}.",
-            "Pass an installed model, or its label “app.Model”, and invariants, from a module of your app.",
+            f"bulksafe.register({planning.shown(target)}, …) did not register all: {reason}.",
+            "Pass an installed model, or its label “app.Model”, and invariants, from the "
+            "invariants.py of your app.",
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import django
 import pgtrigger
+from django.conf import settings
 from django.db import connections, transaction
 from django.db.models.sql import UpdateQuery
 
@@ -58,3 +59,13 @@ def update_returning(
         rows = cursor.fetchall()
     converters = compiler.get_converters(columns)
     return [tuple(row) for row in compiler.apply_converters(rows, converters)]
+
+
+def allow_meta_triggers() -> None:
+    """Let Django accept ``Meta.triggers``, also where 'pgtrigger' is missing in INSTALLED_APPS.
+
+    Importing pgtrigger's app does that. Otherwise Django would refuse the first model, before the
+    system checks could say what is missing.
+    """
+    if settings.configured:
+        import pgtrigger.apps  # noqa: F401, PLC0415

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+import pgtrigger.apps
 from django.core.management.commands import makemigrations, migrate
 from django.db import connections
 from django.db.backends.postgresql import operations
@@ -18,12 +19,13 @@ from django.db.models import Model, QuerySet
 from django.db.models.options import Options
 from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
+from pgtrigger import features
 
 from bulksafe import compat, inspection, validation
 from bulksafe.compiler import Trigger
 from bulksafe.declarations import declared
 from bulksafe.declarations.compute import computed_fields
-from bulksafe.declarations.registry import carriers
+from bulksafe.declarations.registry import carriers, register_meta_triggers
 from bulksafe.exceptions import violation_from
 from bulksafe.planning import autodetection
 
@@ -52,6 +54,11 @@ def apply() -> None:
     _patch(StateApps, "render_multiple", _render_multiple)
     _extend_autodetector()
     _extend_returning()
+
+
+def apply_early() -> None:
+    """Apply what must be in place before pgtrigger's ``ready()``."""
+    pgtrigger.apps.register_triggers_from_meta = _register_triggers_from_meta
 
 
 def _patch(owner: type, name: str, replacement: Callable[..., Any]) -> None:
@@ -210,7 +217,9 @@ def _delete_model(original: Any, self: Any, model: Any) -> Any:
 def _rename_model(original: Any, self: Any, app_label: str, old_name: str, new_name: str) -> None:
     """Django repoints foreign keys to a model that is renamed, but not proxies of it."""
     original(self, app_label, old_name, new_name)
-    autodetection.repoint_proxies(self, (app_label, old_name.lower()), (app_label, new_name.lower()))
+    autodetection.repoint_proxies(
+        self, (app_label, old_name.lower()), (app_label, new_name.lower())
+    )
 
 
 def _render_multiple(original: Any, self: Any, model_states: Any) -> Any:
@@ -238,3 +247,15 @@ def _extend_autodetector() -> None:
         # pgtrigger looks at the modules, Django at the commands.
         module.MigrationAutodetector = extended  # type: ignore[attr-defined]
         module.Command.autodetector = extended
+
+
+# Meta.triggers.
+
+
+def _register_triggers_from_meta() -> None:
+    """pgtrigger raises TypeError for what is no trigger, and KeyError for a name that is taken.
+
+    Both end ``django.setup()``, so that no system check could say what is wrong.
+    """
+    if features.model_meta():  # type: ignore[no-untyped-call]
+        register_meta_triggers()

@@ -33,8 +33,8 @@ class Invariant(PgTrigger):
 
     #: Set by bulksafe.planning, which lies above this layer.
     planner: ClassVar[Planner]
-    #: Declarations that could not be registered, as (model, invariant, reason).
-    rejected: ClassVar[list[tuple[type[models.Model], Invariant, str]]] = []
+    #: Declarations, and other triggers, whose name was taken, as (model, trigger).
+    rejected: ClassVar[list[tuple[type[models.Model], PgTrigger]]] = []
 
     #: The model that ``bulksafe.register`` was called for, where a proxy carries the triggers.
     declared_for: str | None = None
@@ -62,8 +62,8 @@ class Invariant(PgTrigger):
         for model in models:
             try:
                 registry.set(self.get_uri(model), model=model, trigger=self)  # type: ignore[arg-type]
-            except KeyError as error:
-                self.rejected.append((model, self, str(error.args[0])))
+            except KeyError:
+                self.rejected.append((model, self))
 
     def default_message(self, label: str) -> str:
         """The message for a violation when the user gave none."""

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pgtrigger
 from django.apps import apps
 from django.db import models
 from pgtrigger import registry
@@ -44,6 +45,37 @@ def declared() -> Iterator[Declared]:
             yield Declared(model, trigger)
 
 
+#: What stood in a Meta.triggers and is no trigger, as (model, it).
+misplaced: list[tuple[type[models.Model], object]] = []
+
+
+def register_meta_triggers() -> None:
+    """Register everything in ``Meta.triggers``, and keep for the system checks what cannot be.
+
+    pgtrigger's own loop ends ``django.setup()`` with an exception there.
+    """
+    for model in apps.get_models():
+        for trigger in _sorted_out(model):
+            try:
+                trigger.register(model)
+            except KeyError:
+                Invariant.rejected.append((model, trigger))
+
+
+def _sorted_out(model: type[models.Model]) -> list[Any]:
+    """The triggers of ``model``; whatever else was among them leaves its Meta."""
+    meta: Any = model._meta
+    given = getattr(meta, "triggers", None) or []
+    listed = list(given) if isinstance(given, list | tuple | set) else [given]
+    triggers = [item for item in listed if isinstance(item, pgtrigger.Trigger)]
+    misplaced.extend((model, item) for item in listed if not isinstance(item, pgtrigger.Trigger))
+    if triggers and not isinstance(given, list | tuple | set):
+        misplaced.append((model, given))
+    if len(triggers) < len(listed) or listed is not given:
+        meta.triggers = meta.original_attrs["triggers"] = triggers
+    return triggers
+
+
 #: Calls of ``register`` that could not be carried out, as (target, reason); for the system checks.
 refused_targets: list[tuple[Any, str]] = []
 
@@ -63,34 +95,46 @@ def register(model: type[models.Model] | str, *invariants: Invariant, app_label:
         *invariants: what must hold for its rows.
         app_label: the app that gets the migration; by default the one whose module calls.
     """
-    app = apps.get_app_config(app_label) if app_label else _calling_app()
-    target = _find(model)
+    target, app = _find(model), _app(app_label)
     if isinstance(target, str):
         refused_targets.append((model, target))
         return
-    if app is None:
-        refused_targets.append((model, "the calling module belongs to no installed app"))
+    if isinstance(app, str):
+        refused_targets.append((model, app))
         return
+    if not invariants:
+        refused_targets.append((model, "no invariants were given"))
     # makemigrations does not look at automatic through tables: they need a proxy at home, too.
     is_own = target._meta.app_label == app.label and not target._meta.auto_created
     carrier = target if is_own else _proxy(target, app)
     given: tuple[Any, ...] = invariants
     for invariant in given:
         if not isinstance(invariant, Invariant):
-            refused_targets.append((model, f"{invariant!r} is not an invariant"))
+            refused_targets.append((model, f"{invariant!r} is no invariant"))
             continue
         own = copy.copy(invariant)
         own.declared_for = target._meta.label
         own.register(carrier)
 
 
-def _calling_app() -> AppConfig | None:
+def _app(app_label: str) -> AppConfig | str:
+    """The app that gets the migration, or the reason why there is none."""
+    if app_label:
+        try:
+            return apps.get_app_config(app_label)
+        except LookupError as error:
+            return str(error).rstrip(".")
+    # This function, register() and its caller.
     module = sys._getframe(2).f_globals.get("__name__", "")
-    return apps.get_containing_app_config(module)
+    return apps.get_containing_app_config(module) or (
+        f"the calling module {module} belongs to no installed app"
+    )
 
 
 def _find(model: type[models.Model] | str) -> type[models.Model] | str:
     """The model class, or the reason why there is none to put triggers on."""
+    if not apps.models_ready:
+        return "the models are not loaded yet; call it in your app's invariants.py"
     if isinstance(model, str):
         try:
             model = apps.get_model(model)

@@ -5,8 +5,8 @@ Pure: it needs models, but no database.
 
 from bulksafe.declarations import Invariant
 from bulksafe.planning.plan import plan, problems_of
-from bulksafe.planning.problems import Problem, Refused
+from bulksafe.planning.problems import Problem, Refused, shown
 
-__all__ = ["Problem", "Refused", "plan", "problems_of"]
+__all__ = ["Problem", "Refused", "plan", "problems_of", "shown"]
 
 Invariant.planner = staticmethod(plan)
