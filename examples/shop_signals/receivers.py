@@ -19,9 +19,13 @@ from examples.shop_signals.models import (
 STATUS_TRANSITIONS = {"draft": {"paid", "cancelled"}, "paid": {"shipped"}}
 
 
+class RuleBrokenError(IntegrityError):
+    """A receiver refused a write."""
+
+
 def refuse_unless(holds, message):
     if not holds:
-        raise IntegrityError(message)
+        raise RuleBrokenError(message)
 
 
 def stored(instance):
