@@ -13,7 +13,7 @@ from typing import Any
 from django.core.exceptions import EmptyResultSet, FullResultSet
 from django.db import models
 from django.db.models.constants import LOOKUP_SEP
-from django.db.models.expressions import Col
+from django.db.models.expressions import Col, CombinedExpression, Func, Value
 from django.db.models.functions import Cast
 from django.db.models.sql import Query
 from django.db.models.sql.compiler import SQLCompiler
@@ -210,6 +210,8 @@ class _RowCompiler(SQLCompiler):
             if self.query.bare:  # type: ignore[attr-defined]
                 return self._parameter(node.target)
             node = Col(row, node.target, node.output_field)
+        if isinstance(node, CombinedExpression) and _moves_a_moment(node):
+            return self._moved(node)
         return super().compile(node)
 
     def _parameter(self, field: models.Field[Any, Any]) -> tuple[str, tuple[()]]:
@@ -217,6 +219,40 @@ class _RowCompiler(SQLCompiler):
         name = self.quote_name(str(field.column))
         collation = fields.collation(field)
         return (f"({name} COLLATE {self.quote_name(collation)})" if collation else name), ()
+
+    def _moved(self, node: CombinedExpression) -> tuple[str, tuple[Any, ...]]:
+        """A moment moved by a duration, in Django's time zone.
+
+        A day has 23 or 25 hours where the clocks change, and PostgreSQL would ask the session where
+        that is.
+        """
+        zone = Value(self.connection.timezone_name)
+        local = node.copy()
+        local.set_source_expressions(
+            [
+                _AtTimeZone(source, zone) if _is_moment(source) else source
+                for source in node.get_source_expressions()
+            ]
+        )
+        sql, params = super().compile(local)
+        return f"(({sql}) AT TIME ZONE %s)", (*params, zone.value)
+
+
+class _AtTimeZone(Func):
+    template = "(%(expressions)s)"
+    arg_joiner = " AT TIME ZONE "
+    output_field = models.DateTimeField()
+
+
+def _is_moment(node: Any) -> bool:
+    return isinstance(refusals.output_field(node), models.DateTimeField)
+
+
+def _moves_a_moment(node: CombinedExpression) -> bool:
+    """Whether it is ``moment ± duration``."""
+    sides = node.get_source_expressions()
+    durations = [isinstance(refusals.output_field(s), models.DurationField) for s in sides]
+    return any(durations) and any(map(_is_moment, sides))
 
 
 def _has_transform(model: type[models.Model], field: str, name: str) -> bool:
