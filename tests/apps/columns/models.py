@@ -118,7 +118,13 @@ KINDS = {
     "Slug": _text(models.SlugField),
     "URL": _text(models.URLField),
     "Email": _text(models.EmailField),
-    "File": _text(models.FileField, upload_to="files"),
+    # Django stores the empty string for None.
+    "File": Kind(
+        lambda **options: models.FileField(upload_to="files", **options),
+        ("", "x", "X"),
+        ~Q(a=F("b")) | Q(a=""),
+        Lower(Concat("a", "b")),
+    ),
     "FilePath": _text(models.FilePathField),
     "UUID": Kind(models.UUIDField, tuple(uuid.UUID(int=n) for n in (1, 2, 3))),
     "IPAddress": Kind(
@@ -378,6 +384,14 @@ class Nullable(models.Model):
     flag = models.BooleanField(null=True)
     day = models.DateField(null=True)
     data = models.JSONField(null=True)
+
+
+class Wide(models.Model):
+    """Text of any length, without invariants of its own."""
+
+    t = models.TextField(null=True)
+    u = models.TextField(null=True, editable=False)
+    n = models.IntegerField(default=0)
 
 
 class Guarded(models.Model):

@@ -1,0 +1,66 @@
+"""Helpers of the tests that try invariants out inside a transaction that is rolled back."""
+
+import functools
+
+import pytest
+from django.db import connection, transaction
+from django.db.models import BooleanField, ExpressionWrapper
+from django.db.models.functions import Coalesce
+from hypothesis import HealthCheck, settings
+
+import bulksafe
+
+
+def examples(count):
+    return settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+
+
+class Undo(Exception):
+    """Rolls an example back."""
+
+
+def undone(function):
+    """Run each example of hypothesis in a savepoint of its own."""
+
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        with pytest.raises(Undo), transaction.atomic():
+            function(*args, **kwargs)
+            raise Undo
+
+    return run
+
+
+def install(model, *invariants):
+    """Put the triggers of invariants that the model does not declare on its table."""
+    with connection.cursor() as cursor:
+        for invariant in invariants:
+            cursor.execute(invariant.compile(model).install_sql)
+
+
+def refused(operation):
+    """Whether an invariant refuses the operation, which then leaves nothing behind."""
+    try:
+        with transaction.atomic():
+            operation()
+    except bulksafe.InvariantViolation:
+        return True
+    return False
+
+
+def check_constraints():
+    """What a commit does to deferred rules."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
+
+
+def accepted(rows, condition, **annotations):
+    """The keys of the rows for which the ORM finds the condition true or unknown."""
+    satisfied = Coalesce(ExpressionWrapper(condition, BooleanField()), True)
+    found = rows.annotate(**annotations).annotate(satisfied=satisfied).filter(satisfied=True)
+    return set(found.values_list("pk", flat=True))
