@@ -1,4 +1,4 @@
-"""Twin tables: the same columns, guarded by bulksafe on one side and by signal receivers on the other.
+"""Twin tables: the same columns, guarded by bulksafe here and by signal receivers there.
 
 Every guarded model has the same invariants, one of each kind, so that a write path is tried in the
 same way on an ordinary table, on a partitioned one and on both tables of multi-table inheritance.
@@ -30,7 +30,8 @@ class Columns(models.Model):
     double_net = models.IntegerField(editable=False)
     number = models.CharField(max_length=20, default="N")
     state = models.CharField(max_length=10, default="draft")
-    # Without a rule. UPDATE … SET column = F(…) takes its values from them.
+    # Without a rule. Every update sets the first; SET column = F(…) uses the others.
+    seen = models.BooleanField(default=False)
     step = models.IntegerField(default=0)
     wish = models.CharField(max_length=20, default="")
 
@@ -104,7 +105,7 @@ class Memo(Document):
     remark = models.CharField(max_length=20, default="")
 
     class Meta:
-        """Without a Meta of its own it inherits that of ``Guarded``, with rules on columns it lacks."""
+        """Without one it inherits that of ``Guarded``, with rules on columns that it lacks."""
 
 
 class DocumentTwin(Columns):

@@ -21,13 +21,13 @@ from tests.apps.twins.models import (
 SENDERS = (DocumentTwin, EntryTwin, MemoTwin, ParcelTwin, ReportTwin)
 
 
-class Refused(IntegrityError):
+class RefusedError(IntegrityError):
     """A receiver refuses the write. Its only argument is the name of the rule."""
 
 
 def refuse_unless(holds, rule):
     if not holds:
-        raise Refused(rule)
+        raise RefusedError(rule)
 
 
 def check_row(instance, **kwargs):
