@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, router, transaction
 from psycopg import sql
 
+from bulksafe.compiler import Trigger
 from bulksafe.declarations import Declared, declared
 from bulksafe.rendering import quoting
 
@@ -149,7 +150,7 @@ def triggers_put_aside(
         yield
         return
     aside = [
-        (trigger, quoting.relation(table))
+        (trigger, table)
         for table in dict.fromkeys(_tables_altered_with(model, old_field))
         for trigger in installed(connection.alias, table)
         if _is_ours(trigger)
@@ -159,18 +160,44 @@ def triggers_put_aside(
         for trigger, table in aside:
             editor.execute(_ddl("DROP TRIGGER {name} ON {table}", trigger, table), params=None)
         yield
-        for trigger, table in aside:
-            editor.execute(trigger.definition, params=None)
-            for statement in _RESTORE[trigger.enabled]:
-                editor.execute(_ddl(statement, trigger, table), params=None)
+        for statement in _restoring(model, aside):
+            editor.execute(statement, params=None)
+
+
+def _restoring(model: Any, aside: list[tuple[Installed, str]]) -> Iterator[str]:
+    """SQL that creates the triggers again, in the state that they had.
+
+    Those that the migrations know are installed from there: what a ``Compute`` has for its columns'
+    types depends on them.
+    """
+    known = _known_by_name(model, {table for _, table in aside})
+    names = [trigger.name for trigger, _ in aside]
+    yield from dict.fromkeys(known[name].install_sql for name in names if name in known)
+    for trigger, table in aside:
+        if trigger.name not in known:
+            yield trigger.definition
+            yield _ddl(_COMMENT, trigger, table)
+        if trigger.enabled in _MODES:
+            yield _ddl(_MODES[trigger.enabled], trigger, table)
+
+
+def _known_by_name(model: Any, tables: set[str]) -> dict[str, Trigger]:
+    """The compiled triggers on ``tables`` in the migration state that ``model`` belongs to."""
+    return {
+        name: trigger.compile(other)
+        for other in model._meta.apps.get_models(include_auto_created=True)
+        if other._meta.db_table in tables
+        for trigger in getattr(other._meta, "triggers", None) or ()
+        if isinstance(trigger, Trigger)
+        for name in trigger.trigger_names
+    }
 
 
 _COMMENT = "COMMENT ON TRIGGER {name} ON {table} IS {comment}"
-_RESTORE = {
-    "O": [_COMMENT],
-    "D": [_COMMENT, "ALTER TABLE {table} DISABLE TRIGGER {name}"],
-    "R": [_COMMENT, "ALTER TABLE {table} ENABLE REPLICA TRIGGER {name}"],
-    "A": [_COMMENT, "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"],
+_MODES = {
+    "D": "ALTER TABLE {table} DISABLE TRIGGER {name}",
+    "R": "ALTER TABLE {table} ENABLE REPLICA TRIGGER {name}",
+    "A": "ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}",
 }
 
 
@@ -195,7 +222,7 @@ def _ddl(template: str, trigger: Installed, table: str) -> str:
         sql.SQL(template)
         .format(  # type: ignore[arg-type]
             name=sql.Identifier(trigger.name),
-            table=sql.SQL(table),  # type: ignore[arg-type]
+            table=sql.SQL(quoting.relation(table)),  # type: ignore[arg-type]
             comment=sql.Literal(trigger.comment),
         )
         .as_string()
