@@ -259,7 +259,7 @@ class Project:
         """Execute SQL as a program without Django would, and return the rows."""
         with self.connect(alias) as connection:
             cursor = connection.execute(statement, parameters or None)
-            return cursor.fetchall() if cursor.description else []
+            return cursor.fetchall() if cursor.description is not None else []
 
     def refusal(self, statement, alias="default"):
         """The name of the invariant that refuses the statement."""

@@ -301,3 +301,40 @@ def test_change(project, change):
     assert project.installed() == after
     project.migrate("shop", "zero")
     assert not project.installed()
+
+
+def test_alter_a_key_that_another_app_refers_to(project):
+    """Each app has a migration of its own then, and either may be the first."""
+    customer = """
+    class Customer(models.Model):
+        id = models.{}(primary_key=True)
+    """
+    project.models(customer.format("IntegerField"), app="people")
+    project.models(
+        """
+        class Order(models.Model):
+            customer = models.ForeignKey("people.Customer", models.CASCADE)
+            owner = models.BigIntegerField(default=0)
+            class Meta:
+                db_table = "Sales Orders"
+                triggers = [
+                    bulksafe.Immutable("customer"),
+                    bulksafe.Compute("owner", F("customer_id") + 1),
+                ]
+        """
+    )
+    project.make()
+    project.migrate()
+    before = project.installed()
+    project.models(customer.format("BigIntegerField"), app="people")
+    project.make()
+    assert project.migrations() == ["0001_initial", "0002_remove_order_compute_owner_and_more"]
+    project.assert_nothing_to_make()
+    for first in ("people", "shop"):
+        project.migrate(first)
+        project.migrate()
+        project.assert_all_installed()
+        assert project.installed() == project.fresh()
+        project.migrate("people", "0001")
+        project.migrate("shop", "0001")
+        assert project.installed() == before
