@@ -28,6 +28,7 @@ _STYLES = {
 
 _WITHOUT = "WITHOUT bulksafe: the rules are in signal receivers (examples/shop_signals)"
 _WITH = "WITH bulksafe: the same rules are in Meta.triggers (examples/shop)"
+_REFUSALS = "What the refusals said (bulksafe.InvariantViolation, an IntegrityError)"
 
 
 @dataclass(frozen=True)
@@ -92,17 +93,19 @@ def _explained(cell: Cell) -> str:
 
 def show(results: Results, console: Console) -> None:
     """Print the whole report."""
-    for part in (
-        _heading(results),
-        _rules(),
-        _matrix(_WITHOUT, results.without, results.paths, console),
-        _matrix(_WITH, results.with_, results.paths, console),
-        _legend(results),
-        _messages(results.with_),
-        _summary(results),
+    console.print(_heading(results), end="\n\n")
+    for title, table in (
+        ("The rules", _rules()),
+        (_WITHOUT, _matrix(results.without, results.paths, console)),
+        (_WITH, _matrix(results.with_, results.paths, console)),
+        ("How to read it", _legend(results)),
+        (_REFUSALS, _messages(results.with_)),
     ):
-        console.print(part)
+        console.print(title, style="bold", highlight=False)
+        console.print(table)
         console.print()
+    console.print(_summary(results))
+    console.print()
     # What is to be copied is one line, however narrow the console.
     console.print(_further(), soft_wrap=True)
 
@@ -116,27 +119,23 @@ def _heading(results: Results) -> Text:
 
 
 def _rules() -> Table:
-    table = _list("The rules")
+    table = _list()
     for breach in BREACHES:
         table.add_row(breach.kind, breach.rule)
     return table
 
 
-def _matrix(
-    title: str, cells: Sequence[Cell], paths: Sequence[WritePath], console: Console
-) -> Table:
+def _matrix(cells: Sequence[Cell], paths: Sequence[WritePath], console: Console) -> Table:
     """The table with each cell on one line, or on two where one is too long for the console."""
-    table = _matrix_with(" ", title, cells, paths)
+    table = _matrix_with(" ", cells, paths)
     endless = console.options.update_width(10_000)
     if console.measure(table, options=endless).maximum <= console.width:
         return table
-    return _matrix_with("\n", title, cells, paths)
+    return _matrix_with("\n", cells, paths)
 
 
-def _matrix_with(
-    separator: str, title: str, cells: Sequence[Cell], paths: Sequence[WritePath]
-) -> Table:
-    table = _table(title)
+def _matrix_with(separator: str, cells: Sequence[Cell], paths: Sequence[WritePath]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="underline")
     table.add_column("write path", no_wrap=True)
     for breach in BREACHES:
         table.add_column(breach.kind, no_wrap=True)
@@ -147,21 +146,9 @@ def _matrix_with(
     return table
 
 
-def _table(title: str, **options: Any) -> Table:
-    return Table(
-        title=title,
-        title_style="bold",
-        title_justify="left",
-        box=None,
-        padding=(0, 2, 0, 0),
-        header_style="bold underline",
-        **options,
-    )
-
-
-def _list(title: str) -> Table:
+def _list() -> Table:
     """A table of words and what there is to say of them."""
-    table = _table(title, show_header=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     return table
@@ -171,7 +158,7 @@ def _cell(cell: Cell, separator: str) -> Text:
     if cell.verdict is Verdict.IMPOSSIBLE:
         return Text(_DASH, _STYLES[cell.verdict])
     word = f"{cell.verdict} {cell.rows:,}" if cell.verdict is Verdict.BROKE else str(cell.verdict)
-    return Text(word, _STYLES[cell.verdict]).append(separator + _time(cell.seconds), "not bold dim")
+    return Text.assemble((word, _STYLES[cell.verdict]), (separator + _time(cell.seconds), "dim"))
 
 
 def _time(seconds: float) -> str:
@@ -179,7 +166,7 @@ def _time(seconds: float) -> str:
 
 
 def _legend(results: Results) -> Table:
-    table = _list("How to read it")
+    table = _list()
     found = {cell.verdict for cell in (*results.without, *results.with_)}
     for verdict, word, meaning in (
         (
@@ -215,7 +202,7 @@ def _impossible(results: Results) -> str:
 
 
 def _messages(cells: Sequence[Cell]) -> Table:
-    table = _list("What the refusals said (bulksafe.InvariantViolation, an IntegrityError)")
+    table = _list()
     for breach in BREACHES:
         for message in _refusals(cells, breach):
             table.add_row(breach.kind, Text.assemble(f"{message}\n", (breach.label, "dim")))
