@@ -1,16 +1,24 @@
-"""Invariants in ``Model.full_clean()``, so that a form shows the message."""
+"""Invariants in ``Model.full_clean()``, so that a form shows the message.
+
+PostgreSQL judges the row to come, with the very condition that the trigger has: types, rounding,
+collations and unknown values mean here what they mean there.
+"""
 
 from __future__ import annotations
 
+import logging
+import re
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import singledispatch
+from functools import cached_property, singledispatch
 from typing import TYPE_CHECKING, Any
 
 import pgtrigger
-from django.core.exceptions import FieldError, ValidationError
-from django.db.models import BooleanField, Model, Q
-from django.db.models.functions import Cast, Coalesce
+import psycopg
+from django.core.exceptions import ValidationError
+from django.db import DatabaseError, connections, transaction
 
+from bulksafe import compiler
 from bulksafe.declarations import (
     Check,
     Compute,
@@ -20,14 +28,19 @@ from bulksafe.declarations import (
     Transition,
     declared,
 )
-from bulksafe.declarations.compute import computes_of, dependencies
-from bulksafe.declarations.dependencies import referenced_names
+from bulksafe.declarations.compute import computes_of
+from bulksafe.exceptions import InvalidDeclaration
+from bulksafe.planning import Refused, fields
+from bulksafe.planning.expressions import NEW, OLD, compile_expression
 from bulksafe.planning.rules import events_of
+from bulksafe.rendering import quoting, templates
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-_ROW_PREFIXES = ("old__", "new__")
+    from django.db.models import Model
+
+logger = logging.getLogger("bulksafe")
 
 
 def constraints_of(model: type[Model]) -> list[tuple[type[Model], list[Validator]]]:
@@ -45,6 +58,8 @@ class Validator:
     """Looks like a constraint to ``Model.validate_constraints``."""
 
     item: Declared
+    #: Django asks a constraint for its fields when the error's code is "unique".
+    fields: tuple[str, ...] = ()
 
     def validate(
         self,
@@ -56,13 +71,87 @@ class Validator:
         """Raise ValidationError if saving ``instance`` would break the invariant.
 
         Like a ``CheckConstraint``, a rule is left to the database where a field that it reads is
-        excluded from validation.
+        excluded from validation, or has a value that is known only there.
         """
-        change = Change(model, instance, frozenset(exclude or ()), using)
-        if not accepts(self.item.invariant, change):
+        concrete = model._meta.concrete_model or model
+        change = Change(concrete, instance, frozenset(exclude or ()), using)
+        if connections[using].vendor == "postgresql" and not change.passes(self.item):
             invariant = self.item.invariant
             message = invariant.message or invariant.default_message(self.item.label)
             raise ValidationError(message, code=invariant.name)
+
+
+class _Unknown(Exception):  # noqa: N818
+    """The row to come has a value that is not to be judged, or not known yet."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a trigger would refuse.
+
+    Attributes:
+        violated: SQL over the rows ``old`` and ``new``.
+        reads: the columns of the new row that it needs.
+        events: the operations that it is for.
+        reads_old: whether it needs the old row.
+    """
+
+    violated: str
+    reads: frozenset[fields.Field]
+    events: tuple[Any, ...]
+    reads_old: bool
+
+
+@singledispatch
+def rules_of(invariant: Invariant, change: Change) -> list[Rule]:
+    """The rules that can be judged before the row is stored."""
+    raise NotImplementedError(f"no validation for {type(invariant).__name__}")
+
+
+@rules_of.register(Compute)
+def _compute(compute: Compute, change: Change) -> list[Rule]:
+    return []
+
+
+@rules_of.register(Check)
+def _check(check: Check, change: Change) -> list[Rule]:
+    events = tuple(events_of(check))
+    if pgtrigger.Delete in events:
+        return []
+    condition = compile_expression(change.model, check.condition, annotations=check.annotations)
+    reads = frozenset(field for row, field in condition.reads if row == NEW)
+    return [Rule(f"NOT ({condition.sql})", reads, events, OLD in condition.rows())]
+
+
+@rules_of.register(Immutable)
+def _immutable(immutable: Immutable, change: Change) -> list[Rule]:
+    rules = []
+    for field in (fields.column_field(change.model, name) for name in immutable.fields):
+        # Each by itself: that one of them is excluded is no reason to let the others pass.
+        alone = Immutable(field.name, name=immutable.name)
+        rules += _triggers_as_rules(alone, field, change)
+    return rules
+
+
+@rules_of.register(Transition)
+def _transition(transition: Transition, change: Change) -> list[Rule]:
+    field = fields.column_field(change.model, transition.field)
+    return _triggers_as_rules(transition, field, change)
+
+
+_EVENTS = {"INSERT": pgtrigger.Insert, "UPDATE": pgtrigger.Update}
+
+
+def _triggers_as_rules(invariant: Invariant, field: fields.Field, change: Change) -> list[Rule]:
+    return [
+        Rule(
+            trigger["condition"],
+            frozenset([field]),
+            (_EVENTS[trigger["events"]],),
+            trigger["events"] == "UPDATE",
+        )
+        for trigger in invariant.compile(change.model).triggers
+    ]
 
 
 @dataclass(frozen=True)
@@ -81,104 +170,144 @@ class Change:
     exclude: frozenset[str]
     using: str
 
-    def old(self) -> Model | None:
-        """The row as it is stored, or None if it is not."""
-        if self.instance._state.adding or self.instance.pk is None:
-            return None
-        stored = (self.model._meta.concrete_model or self.model)._base_manager.using(self.using)
-        return stored.filter(
-            pk=getattr(self.instance, self.model._meta.pk.attname, self.instance.pk)
-        ).first()
+    def passes(self, item: Declared) -> bool:
+        """Whether the invariant lets the change pass, as far as that can be known before."""
+        try:
+            rules = rules_of(item.invariant, self)
+        except (Refused, InvalidDeclaration):
+            # The system checks report it; there is no trigger.
+            return True
+        return not any(self._breaks(rule, item) for rule in rules)
 
-    def changed(self, old: Model, name: str) -> tuple[Any, Any]:
-        """The field's value before and after."""
-        attname = self.model._meta.get_field(name).attname  # type: ignore[union-attr]
-        return getattr(old, attname), getattr(self.instance, attname)
+    def _breaks(self, rule: Rule, item: Declared) -> bool:
+        try:
+            row = self._new_row(rule.reads)
+            if rule.reads_old:
+                rows = f'({row}) AS "new" CROSS JOIN ({self._stored()}) AS "old"'
+                return self._may_exist() and self._fetch(f"{_violated(rule, item)} FROM {rows}")
+            if len(rule.events) == 1 and self._is_stored() is (pgtrigger.Insert in rule.events):
+                return False
+            return self._fetch(f'{_violated(rule, item)} FROM ({row}) AS "new"')
+        except _Unknown:
+            return False
+
+    # Whether it is an insert or an update.
+
+    def _may_exist(self) -> bool:
+        """Whether a row can be there already; with a parent's key also that of a new child."""
+        is_own = type(self.instance)._meta.concrete_model is self.model
+        known = None not in self._key()
+        return known and not (is_own and self.instance._state.adding)
+
+    def _is_stored(self) -> bool:
+        return self._may_exist() and self._fetch(f"SELECT EXISTS ({self._stored()})")
+
+    def _key(self) -> list[Any]:
+        return [getattr(self.instance, field.attname) for field in self.model._meta.pk_fields]
+
+    def _stored(self) -> str:
+        table = quoting.relation(self.model._meta.db_table)
+        key = zip(self.model._meta.pk_fields, self._key(), strict=True)
+        found = [
+            f"{quoting.identifier(str(field.column))} = {self._literal(field, value)}"
+            for field, value in key
+        ]
+        return f"SELECT * FROM {table} WHERE {' AND '.join(found)}"  # noqa: S608  (all quoted)
+
+    # The row to come.
+
+    def _new_row(self, needed: Iterable[fields.Field]) -> str:
+        """``SELECT … AS "amount", …``: what would be stored.
+
+        Raises:
+            _Unknown: that cannot be said.
+        """
+        columns = sorted({str(field.column): field for field in needed}.items())
+        listed = [
+            f"{self._value(field, ())} AS {quoting.identifier(column)}" for column, field in columns
+        ]
+        return f"SELECT {', '.join(listed)}"
+
+    @cached_property
+    def _computes(self) -> dict[str, Compute]:
+        return computes_of(self.model)
+
+    def _value(self, field: fields.Field, seen: tuple[str, ...]) -> str:
+        if field.name in seen:
+            # A circle; the system checks report it.
+            raise _Unknown
+        compute = self._computes.get(field.name)
+        expression = compute.expression if compute else getattr(field, "expression", None)
+        if expression is not None and (compute or field.generated):
+            return self._computed(field, expression, (*seen, field.name))
+        value = getattr(self.instance, field.attname)
+        if self._is_unknown(field, value):
+            raise _Unknown
+        return _typed(self._literal(field, value), field)
+
+    def _computed(self, field: fields.Field, expression: Any, seen: tuple[str, ...]) -> str:
+        value = compile_expression(self.model, expression, bare=True)
+        inputs = [
+            f"{self._value(read, seen)} AS {quoting.identifier(str(read.column))}"
+            for _, read in sorted(value.reads, key=lambda pair: str(pair[1].column))
+        ]
+        source = f' FROM (SELECT {", ".join(inputs)}) AS "inputs"' if inputs else ""
+        return _typed(f"(SELECT {value.sql}{source})", field)
+
+    def _is_unknown(self, field: fields.Field, value: Any) -> bool:
+        adding = self.instance._state.adding
+        return (
+            field.name in self.exclude
+            # F("amount") + 1, or the mark of a db_default.
+            or hasattr(value, "resolve_expression")
+            or getattr(field, "auto_now", False)
+            or (getattr(field, "auto_now_add", False) and adding)
+            or (field.primary_key and value is None)
+        )
+
+    def _literal(self, field: fields.Field, value: Any) -> str:
+        try:
+            prepared = field.get_db_prep_save(value, connections[self.using])
+            return quoting.literal(prepared)
+        except (ValueError, TypeError, ValidationError, psycopg.Error) as error:
+            # clean_fields() says what is wrong with it.
+            raise _Unknown from error
+
+    # The question to PostgreSQL.
+
+    def _fetch(self, sql: str) -> bool:
+        """Whether the first value of the first row is true.
+
+        Where the question fails, so will the write, with an error of its own: the rule itself is
+        not broken. Django's ``CheckConstraint`` does the same.
+        """
+        connection = connections[self.using]
+        in_block = connection.in_atomic_block
+        savepoint = transaction.atomic(using=self.using) if in_block else nullcontext()
+        try:
+            with savepoint, connection.cursor() as cursor:
+                cursor.execute(sql)
+                row = cursor.fetchone()
+        except DatabaseError as error:
+            logger.warning("full_clean() could not judge %r: %s", self.instance, error)
+            return False
+        return bool(row and row[0])
 
 
-@singledispatch
-def accepts(invariant: Invariant, change: Change) -> bool:
-    """Whether ``invariant`` lets the change pass, as far as that can be known before."""
-    raise NotImplementedError(f"no validation for {type(invariant).__name__}")
+def _violated(rule: Rule, item: Declared) -> str:
+    """``SELECT``, and what the trigger asks in its ``WHEN``; muted invariants are never broken."""
+    names = {"invariant": item.label, "pgid": item.invariant.get_pgid(item.model)}
+    unmuted = templates.fill(compiler.VERSION, "unmuted", names)
+    return f"SELECT ({rule.violated}) AND {unmuted}"
 
 
-@accepts.register(Compute)
-def _compute(compute: Compute, change: Change) -> bool:
-    return True
+#: A cast would cut what an assignment refuses.
+_LENGTH = re.compile(r"\A(?:varchar|char|character varying|character)\(\d+\)")
 
 
-@accepts.register(Immutable)
-def _immutable(immutable: Immutable, change: Change) -> bool:
-    old = change.old()
-    names = [name for name in immutable.fields if name not in change.exclude]
-    return old is None or all(
-        before == after for before, after in (change.changed(old, n) for n in names)
-    )
-
-
-@accepts.register(Transition)
-def _transition(transition: Transition, change: Change) -> bool:
-    if transition.field in change.exclude:
-        return True
-    old = change.old()
-    if old is None:
-        field = change.model._meta.get_field(transition.field)
-        state = getattr(change.instance, field.attname)  # type: ignore[union-attr]
-        return transition.initial is None or state in list(transition.initial)
-    before, after = change.changed(old, transition.field)
-    return before == after or after in transition.edges().get(before, ())
-
-
-@accepts.register(Check)
-def _check(check: Check, change: Change) -> bool:
-    events = events_of(check)
-    if pgtrigger.Delete in events:
-        return True
-    old = change.old()
-    if (pgtrigger.Update if old is not None else pgtrigger.Insert) not in events:
-        return True
-    computed = _computed_values(change)
-    mentioned = _mentioned((check.condition, *check.annotations.values()))
-    if mentioned & (change.exclude - set(computed)):
-        return True
-    against = _values(change, computed, old) | check.annotations
-    # Unknown passes.
-    satisfied = Coalesce(check.condition, True, output_field=BooleanField())
-    try:
-        return Q(satisfied).check(against, using=change.using)
-    except FieldError:
-        # Reads something that is not at hand before the row is stored; the database judges it.
-        return True
-
-
-def _mentioned(expressions: Iterable[Any]) -> set[str]:
-    names = set()
-    for expression in expressions:
-        for name in referenced_names(expression):
-            for prefix in _ROW_PREFIXES:
-                name = name.removeprefix(prefix)
-            names.add(name.split("__")[0])
-    return names
-
-
-def _computed_values(change: Change) -> dict[str, Any]:
-    """The expressions of the computed fields that can be judged, inputs first."""
-    computes, graph = computes_of(change.model), dependencies(change.model)
-    known: dict[str, Any] = {}
-    for name in sorted(computes, key=lambda field: len(graph.longest_chain(field))):
-        expression = computes[name].expression
-        if not _mentioned([expression]) & (change.exclude - set(known)):
-            known[name] = Cast(expression, change.model._meta.get_field(name))  # type: ignore[arg-type]
-    return known
-
-
-def _values(change: Change, computed: dict[str, Any], old: Model | None) -> dict[str, Any]:
-    """What the names in a condition stand for."""
-    meta = change.model._meta
-    new = change.instance._get_field_expression_map(meta, change.exclude)  # type: ignore[attr-defined]
-    new = {name: value for name, value in new.items() if name not in computed} | computed
-    values = new | {f"new__{name}": value for name, value in new.items()}
-    if old is not None:
-        stored = old._get_field_expression_map(meta)  # type: ignore[attr-defined]
-        values |= {f"old__{name}": value for name, value in stored.items()}
-    return values
+def _typed(sql: str, field: fields.Field) -> str:
+    """``sql`` as a value of the column's type and collation, as it would be stored."""
+    db_type = _LENGTH.sub("text", fields.cast_type(field))
+    collation = fields.collation(field)
+    collate = f" COLLATE {quoting.identifier(collation)}" if collation else ""
+    return f"({sql})::{db_type}{collate}"

@@ -199,3 +199,8 @@ def family(field: Field) -> str | None:
 def type_of(field: Field) -> str:
     """The column's type, for comparison between two states of a project."""
     return field.db_parameters(offline.connection())["type"] or ""
+
+
+def cast_type(field: Field) -> str:
+    """The column's type, as a cast names it."""
+    return field.cast_db_type(offline.connection()) or ""
