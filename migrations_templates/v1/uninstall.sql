@@ -8,6 +8,7 @@ DECLARE
     home CONSTANT pg_catalog.name := pg_catalog.current_schema();
     owned pg_catalog.oid[];
     item pg_catalog.record;
+    waiting pg_catalog.text;
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
@@ -25,8 +26,16 @@ BEGIN
         WHERE t.tgfoid = ANY (owned) AND t.tgparentid = 0
         ORDER BY t.tgname
     LOOP
-        -- PostgreSQL drops no trigger from a table that has deferred events waiting.
-        SET CONSTRAINTS ALL IMMEDIATE;
+        -- PostgreSQL drops no trigger from a table that has deferred events waiting: they are judged now.
+        -- Those of other tables stay deferred.
+        SELECT string_agg(DISTINCT format('%I.%I', n.nspname, o.conname), ', ') INTO waiting
+        FROM pg_trigger AS t
+        JOIN pg_constraint AS o ON o.oid = t.tgconstraint
+        JOIN pg_namespace AS n ON n.oid = o.connamespace
+        WHERE t.tgrelid = item.tgtable AND t.tgdeferrable;
+        IF waiting IS NOT NULL THEN
+            EXECUTE format('SET CONSTRAINTS %s IMMEDIATE', waiting);
+        END IF;
         EXECUTE format('DROP TRIGGER %I ON %s', item.tgname, item.tgtable);
     END LOOP;
 
