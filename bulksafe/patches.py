@@ -228,9 +228,8 @@ def _render_multiple(original: Any, self: Any, model_states: Any) -> Any:
     Django puts the models of such apps into every state, also where the base of a proxy is not made
     yet, and never with automatic through models.
     """
-    unneeded = [state for state in self.real_models if _label(state) in carriers]
-    needed = [state for state in model_states if not any(state is one for one in unneeded)]
-    return original(self, needed)
+    unneeded = carriers & {_label(state) for state in self.real_models}
+    return original(self, [state for state in model_states if _label(state) not in unneeded])
 
 
 def _label(state: ModelState) -> str:
