@@ -325,10 +325,11 @@ def test_alter_a_key_that_another_app_refers_to(project):
     )
     project.make()
     project.migrate()
+    project.run("INSERT INTO people_customer VALUES (1)")
     before = project.installed()
     project.models(customer.format("BigIntegerField"), app="people")
     project.make()
-    assert project.migrations() == ["0001_initial", "0002_remove_order_compute_owner_and_more"]
+    assert len(project.migrations()) == len(project.migrations("people")) == 2
     project.assert_nothing_to_make()
     for first in ("people", "shop"):
         project.migrate(first)
@@ -337,4 +338,8 @@ def test_alter_a_key_that_another_app_refers_to(project):
         assert project.installed() == project.fresh()
         project.migrate("people", "0001")
         project.migrate("shop", "0001")
-        assert project.installed() == before
+        # Not the same types: Django takes a foreign key back only where it knows of it already.
+        taken_back = [(trigger.name, trigger.comment) for trigger in project.installed().triggers]
+        assert taken_back == [(trigger.name, trigger.comment) for trigger in before.triggers]
+        project.run('INSERT INTO "Sales Orders" (customer_id, owner) VALUES (1, 0)')
+        assert project.run('DELETE FROM "Sales Orders" RETURNING owner') == [(2,)]

@@ -149,7 +149,8 @@ def test_add_change_and_remove_around_data_in_one_transaction(adding):
     edit(adding, "0002", with_data(text, after=steps))
     adding.migrate()
     adding.assert_all_installed()
-    assert adding.run("SELECT DISTINCT a, b FROM shop_order WHERE id > 1") == [(2, 4)]
+    # The last row was written while there were no triggers.
+    assert adding.run("SELECT a, b FROM shop_order ORDER BY id") == [(2, 4)] * 3 + [(2, 0)]
     adding.migrate("shop", "0001")
     assert not adding.installed()
     adding.migrate()

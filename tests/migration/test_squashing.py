@@ -76,7 +76,9 @@ def test_foreign_key_to_a_new_model_of_another_app_with_a_check_on_it(project):
     project.models(
         """
         class Customer(models.Model):
-            favourite = models.ForeignKey("shop.Order", models.CASCADE, null=True)
+            favourite = models.ForeignKey(
+                "shop.Order", models.CASCADE, null=True, related_name="+"
+            )
             class Meta:
                 triggers = [bulksafe.Immutable("favourite")]
         """,
