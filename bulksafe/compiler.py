@@ -101,6 +101,9 @@ class Trigger(PgTrigger):
                 "reads": _text_array(self.reads),
                 "search_path": ", ".join(map(quoting.identifier, self.search_path)),
                 "statements": self._steps(self.hash),
+                "functions": _text_array(f["function"] for f in self.functions),
+                "triggers": _text_array(self.trigger_names),
+                "trusted": _text_array(self.search_path),
             },
         )
         return f"{self.uninstall_sql}\n{_do(body)}"

@@ -18,6 +18,8 @@ from bulksafe.planning.problems import Problem, Refused
 from bulksafe.rendering import names, quoting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from django.db import models
 
 
@@ -143,25 +145,64 @@ def _check(check: Check, subject: Subject) -> compiler.Trigger:
     # Unknown passes: the negation of unknown is not true.
     violated = f"NOT ({condition.sql})"
     if check.deferred:
-        return _deferred(subject, violated)
+        return _deferred(check, subject, violated)
     functions = [subject.refusal(subject.pgid)]
     listed = " OR ".join(event.name for event in events)
     parts = [row_trigger(subject.pgid, subject.pgid, listed, violated)]
-    if deletes:
-        function, trigger = _truncate(subject, violated)
-        functions.append(function)
-        parts.append(trigger)
-    return subject.compiled(functions=functions, triggers=parts)
+    if not deletes:
+        return subject.compiled(functions=functions, triggers=parts)
+    rule = _rule_function(check, subject)
+    function, trigger = _truncate(subject, rule)
+    return subject.compiled(
+        functions=[*functions, rule.function, function],
+        triggers=[*parts, trigger],
+        reads=rule.reads,
+    )
 
 
-def _deferred(subject: Subject, violated: str) -> compiler.Trigger:
+@dataclass(frozen=True)
+class _RuleFunction:
+    """A condition as a function, for queries that a trigger function makes at run time.
+
+    What the condition means is settled when the function is made: those queries run with the
+    rights of the function's owner, and no schema but ``pg_catalog`` may have a say in them.
+    """
+
+    function: dict[str, str]
+    reads: dict[str, str]
+
+    def called(self, row: str) -> dict[str, str]:
+        columns = map(quoting.identifier, self.reads)
+        arguments = ", ".join(f"{column} => {row}.{column}" for column in columns)
+        return {"rule": self.function["function"], "rule_arguments": arguments}
+
+
+def _rule_function(check: Check, subject: Subject) -> _RuleFunction:
+    condition = compile_expression(
+        subject.model, check.condition, bare=True, annotations=check.annotations
+    )
+    function = {
+        "function": subject.owned("rule"),
+        "template": "rule_function",
+        "condition": condition.sql,
+    }
+    return _RuleFunction(function, _types_of(condition.reads))
+
+
+def _types_of(reads: Iterable[tuple[str, fields.Field]]) -> dict[str, str]:
+    columns = sorted((field for _, field in reads), key=lambda field: str(field.column))
+    return {str(field.column): fields.type_of(field) for field in columns}
+
+
+def _deferred(check: Check, subject: Subject, violated: str) -> compiler.Trigger:
     columns = [quoting.identifier(c) for c in fields.primary_key_columns(subject.model)]
+    rule = _rule_function(check, subject)
     function = subject.refusal(
         subject.pgid,
         body="recheck",
         query="recheck_query",
         security="SECURITY DEFINER",
-        violated=violated,
+        **rule.called('"new"'),
         pk_columns=", ".join(f'"new".{column}' for column in columns),
         pk_parameters=", ".join(f"${number}" for number, _ in enumerate(columns, 1)),
         pk_values=", ".join(f"NEW.{column}" for column in columns),
@@ -173,17 +214,19 @@ def _deferred(subject: Subject, violated: str) -> compiler.Trigger:
         "condition": violated,
         "function": subject.pgid,
     }
-    return subject.compiled(functions=[function], triggers=[trigger])
+    return subject.compiled(
+        functions=[rule.function, function], triggers=[trigger], reads=rule.reads
+    )
 
 
-def _truncate(subject: Subject, violated: str) -> tuple[dict[str, str], dict[str, str]]:
+def _truncate(subject: Subject, rule: _RuleFunction) -> tuple[dict[str, str], dict[str, str]]:
     name = subject.owned("truncate")
     function = subject.refusal(
         name,
         body="truncate",
         query="truncate_query",
         security="SECURITY DEFINER",
-        violated=violated,
+        **rule.called('"old"'),
     )
     return function, {"trigger": name, "template": "truncate_trigger", "function": name}
 
@@ -213,10 +256,7 @@ def _compute(compute: Compute, subject: Subject) -> compiler.Trigger:
         ],
         column=field.column,
         column_type=fields.type_of(field),
-        reads={
-            read.column: fields.type_of(read)
-            for _, read in sorted(value.reads, key=lambda pair: str(pair[1].column))
-        },
+        reads=_types_of(value.reads),
     )
 
 

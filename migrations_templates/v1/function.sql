@@ -1,6 +1,8 @@
--- A trigger function. Its own search_path, so that the caller's has no say.
+-- A trigger function. Its own search_path, so that the caller's has no say. Nobody else may make triggers
+-- with it: on a view of theirs, it would do what the view says with the rights of its owner.
 
 CREATE FUNCTION %2$I.:"function"() RETURNS trigger
 LANGUAGE plpgsql :security
-SET search_path = %3$s
+SET search_path = pg_catalog, pg_temp
 AS %8$L;
+REVOKE ALL ON FUNCTION %2$I.:"function" FROM PUBLIC;

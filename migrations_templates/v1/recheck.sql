@@ -5,7 +5,7 @@ DECLARE
     broken boolean;
     subject jsonb := to_jsonb(NEW);
 BEGIN
-    EXECUTE format(:$query, TG_RELID::regclass) INTO broken USING :pk_values;
+    EXECUTE format(:$query, TG_RELID::regclass, %2$L) INTO broken USING :pk_values;
     IF broken THEN
         RAISE EXCEPTION USING
             ERRCODE = 'check_violation',

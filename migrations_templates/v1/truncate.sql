@@ -3,7 +3,7 @@
 DECLARE
     subject jsonb;
 BEGIN
-    EXECUTE format(:$query, TG_RELID::regclass) INTO subject;
+    EXECUTE format(:$query, TG_RELID::regclass, %2$L) INTO subject;
     IF subject IS NOT NULL THEN
         RAISE EXCEPTION USING
             ERRCODE = 'check_violation',

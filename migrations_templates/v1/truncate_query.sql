@@ -1,3 +1,3 @@
 -- One row that must not be deleted.
 
-SELECT to_jsonb("old") FROM ONLY %1$s AS "old" WHERE :violated LIMIT 1
+SELECT to_jsonb("old".*) FROM ONLY %1$s AS "old" WHERE %2$I.:"rule"(:rule_arguments) LIMIT 1
