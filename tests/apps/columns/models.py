@@ -331,12 +331,12 @@ class OddlyNamed(models.Model):
 
     id = models.AutoField(primary_key=True, db_column="Primary Kéy")
     amount = models.IntegerField(default=0, db_column="Amount in € :'x'")
-    limit = models.IntegerField(default=10, db_column="$body$ '; SELECT 1; --")
+    limit = models.IntegerField(default=10, db_column="body '; SELECT 1; --")
     half = models.IntegerField(default=0, db_column="x" * 63, editable=False)
-    kind = models.CharField(max_length=200, null=True, db_column="żółć $ddl$ $1")
+    kind = models.CharField(max_length=200, null=True, db_column="żółć")
 
     class Meta:
-        db_table = "Odd Täble: $bulksafe$"
+        db_table = "Odd Täble: 'x' -- ; {}"
         triggers = [
             bulksafe.Check(Q(amount__lte=F("limit")), name="Within-Limit", message=HOSTILE),
             bulksafe.Check(Q(amount__gte=0), name="at_commit", message=HOSTILE, deferred=True),

@@ -6,14 +6,16 @@ import pytest
 from django.db import connection, transaction
 from django.db.models import BooleanField, ExpressionWrapper
 from django.db.models.functions import Coalesce
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 import bulksafe
 
 
 def examples(count):
+    """Few examples, each of which writes to the database; they are not made smaller either."""
     return settings(
         max_examples=count,
+        phases=[Phase.explicit, Phase.generate],
         deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

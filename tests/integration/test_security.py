@@ -1,0 +1,310 @@
+"""Roles with few rights, hostile schemas, and what can be done with the functions that are left behind."""
+
+from contextlib import contextmanager
+
+import pgtrigger
+import pytest
+from django.db import DatabaseError, ProgrammingError, connection, transaction
+from django.db.models import F, Q, Value
+from django.db.models.functions import Concat, Lower
+
+import bulksafe
+from tests.apps.columns.models import TYPED, Guarded, InSchema
+from tests.apps.columns.trying import Undo, check_constraints, install, refused
+
+pytestmark = pytest.mark.django_db
+
+INSERT = "INSERT INTO {} (label, amount, \"limit\", lower, state, data) VALUES ('Li', {}, 10, '', 'draft', '{{}}')"
+TABLE = Guarded._meta.db_table
+#: One function in place of all: it says that it was called, for which the statement fails.
+EVIL = """
+    CREATE FUNCTION {schema}.{name}({arguments}) RETURNS {result} LANGUAGE plpgsql
+    AS $$ BEGIN RAISE EXCEPTION 'hijacked by {name}'; END $$
+"""
+SHADOWS = [
+    ("lower", "text", "text"),
+    ("lower", "varchar", "text"),
+    ("upper", "varchar", "text"),
+    ("concat", "text, text", "text"),
+    ("concat", "text, text, text, text, text, text, text", "text"),
+    ("concat", "VARIADIC text[]", "text"),
+    ("to_jsonb", "anyelement", "jsonb"),
+    ("to_jsonb", "ROW", "jsonb"),
+    ("current_setting", "text, boolean", "text"),
+    ("current_setting", "varchar, boolean", "text"),
+    ("format", "text, text", "text"),
+    ("format", "text, regclass, name, text, text, text, text, text", "text"),
+    ("format", "text, regclass, name, text, text, text, text, text, text", "text"),
+    ("set_config", "text, text, boolean", "text"),
+    ("quote_ident", "text", "text"),
+    ("eq", "integer, integer", "boolean"),
+    ("eq", "bigint, bigint", "boolean"),
+    ("eq", "text, text", "boolean"),
+    ("eq", "varchar, varchar", "boolean"),
+    ("eq", "jsonb, jsonb", "boolean"),
+    ("le", "integer, integer", "boolean"),
+    ("le", "varchar, varchar", "boolean"),
+    ("like", "varchar, varchar", "boolean"),
+    ("like", "text, text", "boolean"),
+    ("minus", "integer, integer", "integer"),
+    ("arrow", "jsonb, jsonb", "text"),
+    ("arrow", "jsonb, text", "text"),
+    ("cat", "varchar, varchar", "text"),
+    ("cat", "text, text", "text"),
+    ("overlap", "text[], text[]", "boolean"),
+]
+OPERATORS = {
+    "eq": "=",
+    "le": "<=",
+    "like": "~~",
+    "minus": "-",
+    "arrow": "->>",
+    "cat": "||",
+    "overlap": "&&",
+}
+TYPES = "text jsonb int4 varchar name regclass boolean bigint".split()
+
+
+def execute(sql, params=None):
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        return cursor.fetchall() if cursor.description else []
+
+
+def make_hostile(schema, row_type=TABLE):
+    """Fill ``schema`` with all that an expression or a function of ours could be led astray by."""
+    for name, listed, result in SHADOWS:
+        arguments = listed.replace("ROW", row_type)
+        execute(EVIL.format(schema=schema, name=name, arguments=arguments, result=result))
+        if name in OPERATORS:
+            left, right = arguments.split(", ")
+            execute(
+                f"CREATE OPERATOR {schema}.{OPERATORS[name]} "
+                f"(FUNCTION = {schema}.{name}, LEFTARG = {left}, RIGHTARG = {right})"
+            )
+
+
+def make_hostile_types(schema):
+    for name in TYPES:
+        execute(f'CREATE DOMAIN {schema}."{name}" AS pg_catalog.int4 CHECK (VALUE > 0)')
+
+
+@contextmanager
+def search_path(value):
+    execute("SELECT pg_catalog.set_config('search_path', %s, true)", [value])
+    yield
+    execute('SET LOCAL search_path = "$user", public')
+
+
+@pytest.fixture
+def hostile(db):
+    """A schema that comes before pg_catalog. Django's own queries would be led astray as well."""
+    execute("CREATE SCHEMA hostile")
+    make_hostile("hostile")
+    make_hostile_types("hostile")
+    return "hostile, pg_catalog, public"
+
+
+def sqlstate(sql):
+    """What the server says to a statement: an SQLSTATE and a message, or None twice."""
+    try:
+        with transaction.atomic():
+            execute(sql)
+    except DatabaseError as error:
+        diag = error.__cause__.diag
+        return diag.sqlstate, diag.message_primary
+    return None, None
+
+
+def the_rules_hold(table):
+    """Every kind of invariant does its work, by statements in which nothing can be shadowed."""
+    assert sqlstate(INSERT.format(table, 9)) == (None, None)
+    assert sqlstate(INSERT.format(table, 10)) == ("23514", "Too much.")
+    assert sqlstate(f"UPDATE {table} SET label = 'x'")[0] == "23514"
+    assert sqlstate(f"UPDATE {table} SET state = 'sent'")[0] == "23514"
+    assert sqlstate(f"UPDATE {table} SET lower = 'x', state = 'kept'") == (None, None)
+    assert sqlstate(f"DELETE FROM {table}")[0] == "23514"
+    assert (
+        sqlstate(f"UPDATE {table} SET amount = '-1'; SET CONSTRAINTS ALL IMMEDIATE")[0] == "23514"
+    )
+
+
+def reinstall(model, **changes):
+    install(model, *model._meta.triggers)
+
+
+def test_a_schema_in_front_changes_nothing_at_run_time(hostile):
+    with search_path(hostile):
+        the_rules_hold(f"public.{TABLE}")
+        assert sqlstate(f"TRUNCATE public.{TABLE}")[0] == "23514"
+    assert Guarded.objects.get().lower == "li-kept"
+
+
+def test_a_schema_in_front_changes_nothing_at_migrate_time(hostile):
+    with search_path(hostile):
+        reinstall(Guarded)
+    the_rules_hold(TABLE)
+    with search_path(hostile):
+        reinstall(Guarded)
+    assert sqlstate(f"DELETE FROM {TABLE}")[0] == "23514"
+    assert Guarded.objects.get().lower == "li-kept"
+
+
+def test_better_matching_functions_in_public_change_nothing():
+    """CVE-2018-1058: a varchar column prefers the attacker's lower(varchar), whatever is in front."""
+    make_hostile("public")
+    reinstall(Guarded)
+    the_rules_hold(TABLE)
+    assert execute(f"SELECT pg_catalog.lower(lower) FROM {TABLE}") == [("li-kept",)]
+
+
+def test_temporary_objects_change_nothing():
+    make_hostile_types("pg_temp")
+    execute(f"CREATE TEMP TABLE {TABLE} (id int)")
+    with search_path("public, pg_temp"):
+        reinstall(Guarded)
+    the_rules_hold(f"public.{TABLE}")
+    assert sqlstate(f"TRUNCATE public.{TABLE}")[0] == "23514"
+
+
+def test_installing_leaves_the_search_path_alone():
+    with search_path("hostile, public"):
+        reinstall(Guarded)
+        assert execute("SHOW search_path") == [("hostile, public",)]
+
+
+@pytest.fixture
+def clerk(db):
+    """A role that may write to the tables and nothing else."""
+    execute("CREATE ROLE clerk")
+    execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+    reinstall(Guarded)
+    reinstall(InSchema)
+    execute(f"GRANT INSERT, UPDATE, DELETE ON {TABLE} TO clerk")
+    execute(f"GRANT SELECT (label, state, amount) ON {TABLE} TO clerk")
+    execute(f"GRANT USAGE ON SEQUENCE {TABLE}_id_seq TO clerk")
+
+
+@contextmanager
+def role(name):
+    execute(f"SET LOCAL ROLE {name}")
+    yield
+    execute("RESET ROLE")
+
+
+def test_a_role_that_may_only_write_is_held_to_the_rules(clerk):
+    execute(f"REVOKE SELECT (label, state, amount) ON {TABLE} FROM clerk")
+    with role("clerk"):
+        assert sqlstate(f"SELECT label FROM {TABLE}")[0] == "42501"
+        the_rules_hold(TABLE)
+    assert Guarded.objects.get().lower == "li-kept"
+
+
+def test_a_role_that_writes_through_a_view_needs_no_right_on_the_schema(clerk):
+    execute('CREATE VIEW api AS SELECT number, double FROM "Side Schéma"."in schema"')
+    execute("GRANT INSERT, UPDATE, DELETE ON api TO clerk")
+    with role("clerk"):
+        assert sqlstate("INSERT INTO api VALUES (2, 0)") == (None, None)
+        assert sqlstate("UPDATE api SET number = '-1'")[0] == "23514"
+        assert sqlstate("UPDATE api SET number = 11; SET CONSTRAINTS ALL IMMEDIATE")[0] == "23514"
+    assert InSchema.objects.get().double == 4
+
+
+def definers():
+    """Our functions that run with the rights of who made them."""
+    return [
+        name
+        for (name,) in execute(
+            "SELECT p.oid::regprocedure::text FROM pg_proc AS p "
+            "WHERE p.prosecdef AND p.prosrc LIKE %s",
+            ["%Invariant %"],
+        )
+    ]
+
+
+def test_functions_with_the_rights_of_their_owner_are_for_their_own_triggers_only():
+    """Attached to a view of one's own, they would run what the view calls with those rights."""
+    assert definers()
+    execute("CREATE ROLE mallory")
+    execute("GRANT CREATE ON SCHEMA public TO mallory")
+    with role("mallory"):
+        execute("CREATE VIEW mine AS SELECT 1 AS id, 0 AS amount")
+        for name in definers():
+            assert sqlstate(f"SELECT {name}")[0] in ("0A000", "42501")
+            trigger = (
+                f"CREATE TRIGGER t INSTEAD OF INSERT ON mine FOR EACH ROW EXECUTE FUNCTION {name}"
+            )
+            assert sqlstate(trigger)[0] == "42501"
+
+
+def test_no_function_but_those_of_values_can_be_called_by_everybody():
+    callable_by_all = execute(
+        "SELECT p.proname FROM pg_proc AS p, aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) AS a "
+        "WHERE (p.proname LIKE 'bulksafe%%' OR p.proname LIKE 'pgtrigger_%%') AND a.grantee = 0 AND p.prosecdef"
+    )
+    assert callable_by_all == []
+
+
+def test_functions_run_with_a_path_of_their_own():
+    paths = execute(
+        "SELECT DISTINCT p.proconfig FROM pg_proc AS p "
+        "WHERE p.proname LIKE 'pgtrigger_%%' AND p.prosrc LIKE '%%RAISE EXCEPTION%%'"
+    )
+    assert paths == [(["search_path=pg_catalog, pg_temp"],)]
+
+
+@pytest.fixture
+def mallory(db):
+    """A role that may create objects in the schema that a column type, hstore, lives in."""
+    execute("CREATE ROLE mallory")
+    execute("GRANT CREATE ON SCHEMA public TO mallory")
+    table = TYPED["HStore"]._meta.db_table
+    with role("mallory"):
+        make_hostile("public", row_type=table)
+
+
+def test_whoever_may_write_to_the_schema_of_a_type_gets_nothing_at_run_time(mallory):
+    model = TYPED["HStore"]
+    model.objects.create(fixed={"k": "v"}, a={"free": None})
+    assert model.objects.get().c == {"free": None}
+    assert refused(lambda: model.objects.update(fixed={}))
+    assert refused(lambda: model.objects.update(a={"k": "v"}, b={"k": "v"}))
+
+
+def test_whoever_may_write_to_the_schema_of_a_type_gets_nothing_from_queries(db):
+    """The functions that make queries at run time have the rights of who installed them."""
+    model = TYPED["HStore"]
+    install(
+        model,
+        bulksafe.Check(~Q(a__k="x"), name="at_commit", deferred=True),
+        bulksafe.Check(~Q(a__k="kept"), name="kept", operation=pgtrigger.Delete),
+    )
+    execute("CREATE ROLE mallory")
+    execute("GRANT CREATE ON SCHEMA public TO mallory")
+    with role("mallory"):
+        make_hostile("public", row_type=model._meta.db_table)
+    model.objects.create(a={"k": "x"})
+    assert refused(check_constraints)
+    model.objects.update(a={"k": "kept"})
+    check_constraints()
+    assert refused(lambda: execute(f"TRUNCATE {model._meta.db_table}"))
+
+
+@pytest.mark.parametrize(
+    "invariant",
+    [
+        bulksafe.Check(Q(a__k="x"), name="check"),
+        bulksafe.Check(Q(a__k="x"), name="deferred", deferred=True),
+        bulksafe.Compute("b", F("a")),
+        bulksafe.Immutable("a"),
+    ],
+    ids=lambda invariant: invariant.name,
+)
+def test_an_invariant_that_would_use_what_others_made_is_not_installed(mallory, invariant):
+    with pytest.raises(ProgrammingError, match="which belongs to mallory"), transaction.atomic():
+        install(TYPED["HStore"], invariant)
+
+
+def test_what_others_made_is_used_where_the_settings_trust_its_schema(mallory, settings):
+    settings.BULKSAFE = {"SEARCH_PATH": ["public"]}
+    install(TYPED["HStore"], bulksafe.Immutable("a"))
