@@ -149,6 +149,12 @@ class _RowQuery(Query):
 
     # Resolution and text.
 
+    def resolve_lookup_value(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(value, set | frozenset):
+            # Every process has them in another order, and the migration would differ.
+            value = sorted(value, key=repr)
+        return super().resolve_lookup_value(value, *args, **kwargs)
+
     def add_row_annotation(self, name: str, annotation: Any) -> None:
         if not (hasattr(annotation, "resolve_expression")):
             raise Refused(
