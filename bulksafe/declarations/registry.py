@@ -110,11 +110,15 @@ def register(model: type[models.Model] | str, *invariants: Invariant, app_label:
     given: tuple[Any, ...] = invariants
     for invariant in given:
         if not isinstance(invariant, Invariant):
-            refused_targets.append((model, f"{invariant!r} is no invariant"))
+            refused_targets.append((model, f"{_kind(invariant)} is no invariant"))
             continue
         own = copy.copy(invariant)
         own.declared_for = target._meta.label
         own.register(carrier)
+
+
+def _kind(given: object) -> str:
+    return f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
 
 
 def _app(app_label: str) -> AppConfig | str:
@@ -135,19 +139,26 @@ def _find(model: type[models.Model] | str) -> type[models.Model] | str:
     """The model class, or the reason why there is none to put triggers on."""
     if not apps.models_ready:
         return "the models are not loaded yet; call it in your app's invariants.py"
-    if isinstance(model, str):
-        try:
-            model = apps.get_model(model)
-        except (LookupError, ValueError) as error:
-            return str(error).rstrip(".")
-    given: Any = model
-    if not (isinstance(given, type) and issubclass(given, models.Model)):
+    found: Any = _by_label(model) if isinstance(model, str) else model
+    if isinstance(found, str):
+        return found
+    if not (isinstance(found, type) and issubclass(found, models.Model)):
         return "it is not a model"
-    if model._meta.abstract:
+    meta = getattr(found, "_meta", None)
+    if meta is None or meta.abstract:
         return "an abstract model has no table; put the invariants into its Meta.triggers"
-    if model._meta.swapped:
-        return f"it is swapped out for {model._meta.swapped}; register that one"
-    return model
+    if meta.swapped:
+        return f"it is swapped out for {meta.swapped}; register that one"
+    return found
+
+
+def _by_label(label: str) -> type[models.Model] | str:
+    if label.count(".") != 1:
+        return "a label has the form “app.Model”"
+    try:
+        return apps.get_model(label)
+    except LookupError as error:
+        return str(error).rstrip(".")
 
 
 def _proxy(target: type[models.Model], app: AppConfig) -> type[models.Model]:

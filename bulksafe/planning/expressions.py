@@ -21,7 +21,7 @@ from django.db.models.sql.datastructures import BaseTable, Join
 from django.utils import timezone, translation
 
 from bulksafe.planning import fields, offline, refusals
-from bulksafe.planning.problems import Refused, did_you_mean
+from bulksafe.planning.problems import Refused, did_you_mean, shown
 
 OLD = "old"
 NEW = "new"
@@ -156,10 +156,10 @@ class _RowQuery(Query):
         return super().resolve_lookup_value(value, *args, **kwargs)
 
     def add_row_annotation(self, name: str, annotation: Any) -> None:
-        if not (hasattr(annotation, "resolve_expression")):
+        if not _is_expression(annotation):
             raise Refused(
                 "E029",
-                f"{name}={annotation!r} is no expression.",
+                f"{name}={shown(annotation)} is no expression.",
                 did_you_mean(
                     name,
                     ("name", "message", "deferred", "operation"),
@@ -175,10 +175,10 @@ class _RowQuery(Query):
         self.annotations[name] = self.resolve(annotation)
 
     def resolve(self, expression: Any) -> Any:
-        if not hasattr(expression, "resolve_expression"):
+        if not _is_expression(expression):
             raise Refused(
                 "E029",
-                f"{expression!r} is no expression.",
+                f"{shown(expression)} is no expression.",
                 "Use F('column'), Value(…), Q(…) or a function of django.db.models.functions.",
             )
         return expression.resolve_expression(self, allow_joins=True, reuse=None)
@@ -259,6 +259,10 @@ def _moves_a_moment(node: CombinedExpression) -> bool:
     sides = node.get_source_expressions()
     durations = [isinstance(refusals.output_field(s), models.DurationField) for s in sides]
     return any(durations) and any(map(_is_moment, sides))
+
+
+def _is_expression(given: object) -> bool:
+    return hasattr(given, "resolve_expression") and not isinstance(given, type)
 
 
 def _has_transform(model: type[models.Model], field: str, name: str) -> bool:

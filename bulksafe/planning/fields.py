@@ -12,7 +12,7 @@ from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import models
 
 from bulksafe.planning import offline
-from bulksafe.planning.problems import Refused, did_you_mean
+from bulksafe.planning.problems import Refused, did_you_mean, shown
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ def column_field(model: type[models.Model], name: object) -> Field:
     """
     label = model._meta.label
     if not isinstance(name, str) or not name:
-        raise Refused("E029", f"{name!r} is no field name.", "Write the field's name as a string.")
+        raise Refused(
+            "E029", f"{shown(name)} is no field name.", "Write the field's name as a string."
+        )
     try:
         field = model._meta.pk if name == "pk" else model._meta.get_field(name)
     except FieldDoesNotExist:
@@ -139,7 +141,7 @@ def refuse_odd_value(field: Field, given: object) -> None:
     if isinstance(given, Enum) and not isinstance(given, models.Choices):
         raise Refused(
             "E028",
-            f"{given!r} is no value for “{field.name}”: Django stores it as {str(given)!r}.",
+            f"{shown(given)} is no value for “{field.name}”: Django stores it as {str(given)!r}.",
             f"Write its value, {given.value!r}, or make it a member of a TextChoices.",
         )
     if callable(given) or isinstance(given, _NOT_TEXT):
@@ -152,7 +154,7 @@ _NOT_TEXT = (bytes, bytearray, dict, list, tuple, set, frozenset, models.Model)
 def _no_value(field: Field, given: object, reason: str) -> Refused:
     return Refused(
         "E028",
-        f"{given!r} is no value for “{field.name}”: {reason.rstrip('.')}.",
+        f"{shown(given)} is no value for “{field.name}”: {reason.rstrip('.')}.",
         "Write a value of the column's type.",
     )
 

@@ -108,17 +108,20 @@ def plan(invariant: Invariant, model: type[models.Model]) -> compiler.Trigger:
 
 def problems_of(invariant: Invariant, model: type[models.Model]) -> list[Problem]:
     """All errors of ``invariant`` on ``model``; where there are none, warnings and hints."""
-    found = [*rules.name_problems(invariant, model), *rules.table_problems(model)]
-    if any(problem.id in rules.NO_TABLE for problem in found):
-        return found
-    found += rules.problems(invariant, model)
-    if found:
-        return found
+    errors = [*rules.name_problems(invariant, model), *rules.table_problems(model)]
+    if any(problem.id in rules.NO_TABLE for problem in errors):
+        return errors
+    errors += rules.problems(invariant, model) or _refusals(invariant, model)
+    return errors or list(hints.hints(invariant, model))
+
+
+def _refusals(invariant: Invariant, model: type[models.Model]) -> list[Problem]:
+    """What comes to light when the expressions are compiled."""
     try:
         triggers(invariant, Subject(invariant, model))
     except Refused as refused:
         return [refused.problem]
-    return list(hints.hints(invariant, model))
+    return []
 
 
 @singledispatch
@@ -236,17 +239,19 @@ def _compute(compute: Compute, subject: Subject) -> compiler.Trigger:
     field = fields.column_field(subject.model, compute.field)
     value = compile_expression(subject.model, compute.expression, bare=True)
     rules.refuse_computed_value(compute, field, value)
-    function, guard = subject.owned("value"), subject.owned("guard")
+    function, guard, unmuted = (subject.owned(kind) for kind in ("value", "guard", "unmuted"))
     shared = {"template": "compute_trigger", "column": field.column, "value": function}
     return subject.compiled(
         functions=[
             {"function": function, "template": "value_function", "expression": f"({value.sql})"},
+            {"function": unmuted, "template": "unmuted_function"},
             {
                 "function": subject.pgid,
                 "template": "compute_function",
                 "body": "compute",
                 "column": field.column,
                 "value": function,
+                "is_unmuted": unmuted,
             },
             subject.refusal(guard),
         ],

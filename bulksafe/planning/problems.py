@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -47,8 +48,9 @@ def shown(value: object) -> str:
         return f"the class {value.__name__}"
     if isinstance(value, QuerySet):
         return "a queryset"
-    text = repr(value)
+    text = _ADDRESS.sub("", repr(value))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 _SHOWN = 80
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")

@@ -1,0 +1,279 @@
+"""What is wrong around the declarations: settings, INSTALLED_APPS, and modules that are imported.
+
+The projects here are real ones, in a process of their own, since the mistakes are made while
+Django starts. No command may end in a traceback.
+"""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from django.test import override_settings
+
+import bulksafe
+from bulksafe import checks, conf
+from tests.unit.declaring import ids
+
+
+@pytest.mark.parametrize(
+    ("configured", "fact", "fix"),
+    [
+        (None, "BULKSAFE is None, not a dict.", "Write BULKSAFE = {…}."),
+        (["SEARCH_PATH"], "is ['SEARCH_PATH'], not a dict", "Write BULKSAFE"),
+        ({"SEARCHPATH": []}, "unknown key 'SEARCHPATH'", "Did you mean 'SEARCH_PATH'?"),
+        ({"search_path": []}, "unknown key 'search_path'", "Known keys: SEARCH_PATH."),
+        ({5: []}, "unknown key 5", "Known keys: SEARCH_PATH."),
+        ({"SEARCH_PATH": "public"}, "is 'public', not a list", '["public"]'),
+        ({"SEARCH_PATH": None}, "is None, not a list", '["public"]'),
+        ({"SEARCH_PATH": [5]}, "lists 5", "List names of schemas"),
+        ({"SEARCH_PATH": [""]}, "lists ''", "List names of schemas"),
+        ({"SEARCH_PATH": ["x" * 64]}, "no schema", "up to 63 bytes"),
+        ({"SEARCH_PATH": ["ä" * 32]}, "no schema", "up to 63 bytes"),
+        ({"SEARCH_PATH": ["a\0b"]}, "no schema", "List names"),
+        ({"SEARCH_PATH": ["$user"]}, "lists '$user'", "no “$user”"),
+        ({"SEARCH_PATH": ["public", "pg_temp"]}, "lists 'pg_temp'", "no temporary schema"),
+    ],
+)
+def test_e009(configured, fact, fix):
+    with override_settings(BULKSAFE=configured):
+        found = checks.check_settings(None)
+
+        assert ids(found) == ["E009"]
+        assert fact in found[0].msg
+        assert fix in found[0].hint
+        # What is wrong is left out, until it is mended.
+        assert conf.get() == conf.Settings()
+
+
+@pytest.mark.parametrize("configured", [{}, {"SEARCH_PATH": []}, {"SEARCH_PATH": ("a b", "Ä")}])
+def test_settings_that_are_fine(configured):
+    with override_settings(BULKSAFE=configured):
+        assert checks.check_settings(None) == []
+        search_path = conf.get().SEARCH_PATH
+        assert search_path == tuple(configured.get("SEARCH_PATH", ()))
+
+
+def test_e001(modify_installed_apps):
+    modify_installed_apps("pgtrigger")
+
+    (found,) = checks.check_settings(None)
+
+    assert ids([found]) == ["E001"]
+    assert "“pgtrigger” is not in INSTALLED_APPS" in found.msg
+    assert found.hint == "Add 'pgtrigger' to INSTALLED_APPS, before 'bulksafe'."
+
+
+def test_e012(modify_installed_apps):
+    modify_installed_apps("bulksafe")
+
+    (found,) = checks.check_settings(None)
+
+    assert ids([found]) == ["E012"]
+    assert "“bulksafe” is not in INSTALLED_APPS" in found.msg
+    assert found.hint == "Add 'bulksafe' to INSTALLED_APPS, after 'pgtrigger'."
+
+
+@pytest.fixture
+def modify_installed_apps(monkeypatch):
+    def without(app):
+        installed = checks.apps.is_installed
+        monkeypatch.setattr(
+            checks.apps, "is_installed", lambda name: name != app and installed(name)
+        )
+
+    return without
+
+
+# Whole projects.
+
+
+ROOT = Path(bulksafe.__file__).parents[1]
+
+SETTINGS = """
+SECRET_KEY = "only-for-tests"
+INSTALLED_APPS = {apps!r}
+DATABASES = {{"default": {{"ENGINE": "django.db.backends.postgresql", "NAME": "none",
+                           "HOST": "/nowhere"}}}}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+"""
+
+IMPORTS = """
+import bulksafe
+import pgtrigger
+from django.db import models
+from django.db.models import Count, F, Q
+"""
+
+BAD_MODELS = """
+bulksafe.register("auth.Group", bulksafe.Check(Q(name="x"), name="too_early"))
+
+class Base(models.Model):
+    amount = models.IntegerField()
+    net = models.IntegerField(editable=False)
+
+    class Meta:
+        abstract = True
+
+class TheClass(Base):
+    class Meta:
+        triggers = [bulksafe.Check, bulksafe.Immutable("amount")]
+
+class Single(Base):
+    class Meta:
+        triggers = bulksafe.Compute("net", F("amont"))
+
+class Constraint(Base):
+    class Meta:
+        triggers = [models.CheckConstraint(condition=Q(amount__gt=0), name="c")]
+
+class Nothing(Base):
+    class Meta:
+        triggers = None
+
+class Twice(Base):
+    class Meta:
+        triggers = [
+            bulksafe.Immutable("amount", name="protect"),
+            pgtrigger.Protect(name="protect", operation=pgtrigger.Delete),
+        ]
+
+class TwiceProxy(Twice):
+    class Meta:
+        proxy = True
+        triggers = [pgtrigger.Protect(name="protect", operation=pgtrigger.Delete)]
+
+class Nonsense(Base):
+    class Meta:
+        triggers = [
+            bulksafe.Check(),
+            bulksafe.Check(lambda row: row.amount > 0, name="function"),
+            bulksafe.Check(Nothing, name="model"),
+            bulksafe.Check(Nothing.objects.all(), name="queryset"),
+            bulksafe.Check(Q(amount__gt=Count("id")), name="aggregate", mesage="x"),
+            bulksafe.Compute("net", F("net") + 1),
+            bulksafe.Immutable(["amount"]),
+            bulksafe.Transition("amount", {1: [[2]]}, initial=3),
+        ]
+"""
+
+BAD_INVARIANTS = """
+bulksafe.register("auth.Grupo", bulksafe.Check(Q(name="x"), name="unknown"))
+bulksafe.register("auth.Group", bulksafe.Check)
+bulksafe.register("auth.Group", bulksafe.Check(Q(nam="x"), name="typo"))
+bulksafe.register("auth.Group", bulksafe.Check(Q(name="x"), name="a"), app_label="nowhere")
+"""
+
+GOOD_MODELS = """
+class Order(models.Model):
+    amount = models.IntegerField()
+
+    class Meta:
+        triggers = [bulksafe.Immutable("amount")]
+"""
+
+ALL_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "pgtrigger", "bulksafe", "till"]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Runs ``manage.py`` in a project with one app, ``till``."""
+
+    def make(models, invariants="", apps=ALL_APPS, settings=""):
+        app = tmp_path / "till"
+        (app / "migrations").mkdir(parents=True)
+        for package in (app, app / "migrations"):
+            (package / "__init__.py").touch()
+        (app / "models.py").write_text(IMPORTS + models)
+        (app / "invariants.py").write_text(IMPORTS + invariants)
+        text = SETTINGS.format(apps=apps) + settings
+        (tmp_path / "project_settings.py").write_text(textwrap.dedent(text))
+        return run
+
+    def run(*command):
+        env = os.environ | {
+            "DJANGO_SETTINGS_MODULE": "project_settings",
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "django", *command],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    return make
+
+
+def reported(done):
+    """The ids of the errors that a command ended with, and no traceback."""
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "SystemCheckError" in done.stderr
+    return sorted(
+        word.strip("()").removeprefix("bulksafe.").rstrip(":)")
+        for word in done.stderr.split()
+        if word.startswith("(bulksafe.E")
+    )
+
+
+@pytest.mark.parametrize("command", ["check", "makemigrations"])
+def test_bad_declarations_stop_a_command_without_a_traceback(project, command, tmp_path):
+    run = project(BAD_MODELS, BAD_INVARIANTS)
+
+    assert reported(run(command)) == [
+        "E002",  # Check() without anything,
+        *["E005", "E005"],  # “protect” twice, on the model and its proxy
+        *["E008"] * 4,  # too early, unknown, no invariant, unknown app
+        *["E010", "E010", "E010"],  # the class, the single one, the constraint
+        *["E020", "E020"],  # the single one's amont, the registered nam
+        *["E029", "E029"],  # mesage=, the list of fields
+        "E040",
+        *["E041", "E041", "E041"],
+        "E053",
+        *["E074", "E078"],
+    ]
+    assert not list((tmp_path / "till" / "migrations").glob("0*"))
+
+
+@pytest.mark.parametrize(("missing", "code"), [(["pgtrigger"], ["E001"]), (["bulksafe"], ["E012"])])
+def test_a_missing_app(project, missing, code):
+    run = project(GOOD_MODELS, apps=[app for app in ALL_APPS if app not in missing])
+
+    assert reported(run("check")) == code
+    assert reported(run("makemigrations")) == code
+
+
+def test_both_apps_missing(project):
+    run = project(GOOD_MODELS, apps=[*ALL_APPS[:2], "till"])
+
+    assert reported(run("check")) == ["E001", "E012"]
+
+
+def test_the_order_of_the_apps_does_not_matter(project):
+    run = project(GOOD_MODELS, apps=ALL_APPS[::-1])
+
+    assert run("check").stderr.strip() == ""
+
+
+def test_a_bad_setting(project):
+    run = project(GOOD_MODELS, settings='BULKSAFE = {"SERCH_PATH": ["public"]}')
+
+    assert reported(run("check")) == ["E009"]
+    assert reported(run("makemigrations", "--check")) == ["E009"]
+
+
+def test_a_good_project_makes_its_migration_without_a_server(project, tmp_path):
+    run = project(GOOD_MODELS)
+
+    done = run("makemigrations")
+
+    assert done.returncode == 0, done.stderr
+    assert "Create trigger immutable_amount on model order" in done.stdout
+    assert (tmp_path / "till" / "migrations" / "0001_initial.py").exists()
