@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: The template version that new migrations are made with.
 VERSION = "v1"
 
+#: What the comments of our triggers begin with.
+MARK = "bulksafe:"
+
 
 class Trigger(PgTrigger):
     """The compiled form of one invariant, as ``pgtrigger.migrations.AddTrigger`` stores it.
@@ -88,7 +91,7 @@ class Trigger(PgTrigger):
     def hash(self) -> str:
         """Identifies the installed SQL, whatever the table is called; the triggers' comment."""
         text = f"{self.reads}\n{self._steps('')}"
-        return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        return MARK + hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     @property
     def install_sql(self) -> str:
@@ -161,7 +164,7 @@ class Trigger(PgTrigger):
 
     def _steps(self, digest: str) -> str:
         unmuted = self._fill("unmuted", {"invariant": self.invariant, "pgid": self.pgid})
-        steps = [self._function_steps(function) for function in self.functions]
+        steps = [self._function_steps(function, unmuted) for function in self.functions]
         steps += [
             self._execute(
                 self._fill(trigger["template"], trigger | {"hash": digest}, unmuted=unmuted)
@@ -170,9 +173,9 @@ class Trigger(PgTrigger):
         ]
         return "\n\n".join(steps)
 
-    def _function_steps(self, function: Mapping[str, Any]) -> str:
+    def _function_steps(self, function: Mapping[str, Any], unmuted: str) -> str:
         values = {"name": self.name, "invariant": self.invariant, **function}
-        steps, ready = [], {}
+        steps, ready = [], {"unmuted": unmuted}
         if "query" in function:
             # The query is a format() string inside the function, and the function is one in turn.
             query = self._fill(function["query"], values)
@@ -180,7 +183,7 @@ class Trigger(PgTrigger):
         if "body" in function:
             body = self._fill(function["body"], values, **ready)
             steps.append(templates.fill(self.version, "body", {"body": body}))
-        steps.append(self._execute(self._fill(function["template"], values)))
+        steps.append(self._execute(self._fill(function["template"], values, **ready)))
         return "\n".join(steps)
 
     def _execute(self, ddl: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, router, transaction
 from psycopg import sql
 
-from bulksafe.compiler import Trigger
+from bulksafe.compiler import MARK, Trigger
 from bulksafe.declarations import Declared, declared
 from bulksafe.rendering import quoting
 
@@ -214,7 +214,7 @@ def _tables_altered_with(model: Any, field: Any) -> Iterator[str]:
 
 
 def _is_ours(trigger: Installed) -> bool:
-    return "bulksafe.muted" in trigger.definition
+    return (trigger.comment or "").startswith(MARK)
 
 
 def _ddl(template: str, trigger: Installed, table: str) -> str:

@@ -3,6 +3,10 @@
 DECLARE
     subject jsonb;
 BEGIN
+    -- Asked here and not in the WHEN clause, which PostgreSQL reads anew for every statement.
+    IF NOT :unmuted THEN
+        RETURN NULL;
+    END IF;
     IF TG_OP = 'DELETE' THEN
         subject := to_jsonb(OLD);
     ELSE

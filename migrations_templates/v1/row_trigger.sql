@@ -4,9 +4,6 @@
 CREATE TRIGGER :"trigger"
     :timing :events ON %1$s
     FOR EACH ROW
-    WHEN (
-        (:condition)
-        AND :unmuted
-    )
+    WHEN (:condition)
     EXECUTE FUNCTION %2$I.:"function"();
 COMMENT ON TRIGGER :"trigger" ON %1$s IS :'hash';

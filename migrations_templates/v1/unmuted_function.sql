@@ -1,0 +1,5 @@
+-- Whether the invariant is enforced in this transaction. The body is parsed here and now.
+
+CREATE FUNCTION %2$I.:"function"() RETURNS boolean
+LANGUAGE sql
+RETURN :unmuted;
