@@ -13,19 +13,28 @@ import psycopg
 import pytest
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Model
 from django.test import Client
 
 import bulksafe
 from bulksafe.declarations import label_of
 from examples import server
-from tests.acceptance import data_changes, twin_tables
+from tests.acceptance import data_changes, twin_tables, write_path_table, write_paths
 from tests.acceptance.committed import _django_db_helper, committed  # noqa: F401
-from tests.acceptance.data_changes import BYSTANDER, COMPUTED, Change, Kind, Row, Step
+from tests.acceptance.data_changes import (
+    BYSTANDER,
+    CHANGES,
+    KINDS,
+    Change,
+    Kind,
+    Operation,
+    Row,
+    Step,
+)
 from tests.acceptance.write_paths import PATHS, Path, SqlRefusal, Write
 from tests.apps.twins import receivers
-from tests.apps.twins.models import TWINS, Document, Memo, Parcel
+from tests.apps.twins.models import TWINS, Document, Entry, Memo, Parcel
 
 CELLS = [(path, change) for path in PATHS for change in path.changes()]
 
@@ -137,15 +146,6 @@ def check_refusal(path: Path, kind: Kind, error: Exception) -> None:
     assert error.args == ("23514", table, kind.rule)
 
 
-def check_instances(instances: Any, model: type[Model]) -> None:
-    """What the path leaves in the caller's hands has the stored computed values, or none."""
-    stored = {row["key"]: row for row in twin_tables.snapshot(model)}
-    for instance in instances or ():
-        for name in COMPUTED:
-            known = {stored[instance.key][name], None if instance.pk is None else ...}
-            assert getattr(instance, name) in known
-
-
 def perform(path: Path, write: Write) -> Any:
     """Write; several statements are one transaction, a single one is its own."""
     with transaction.atomic() if path.many_statements else nullcontext():
@@ -165,7 +165,7 @@ def check_cell(path: Path, change: Change, write: Write) -> None:
         check_refusal(path, change.kind, caught.value)
         assert expected.rows == before
     else:
-        check_instances(perform(path, write), path.model)
+        twin_tables.check_instances(perform(path, write), path.model)
         assert expected.rows != before
     assert twin_tables.snapshot(path.model) == expected.rows
 
@@ -173,3 +173,53 @@ def check_cell(path: Path, change: Change, write: Write) -> None:
 @pytest.mark.parametrize(("path", "change"), CELLS, ids=str)
 def test_write_path(path, change, write):
     check_cell(path, change, write(path, change))
+
+
+def test_the_page_is_up_to_date():
+    stored = write_path_table.PAGE.read_text()
+
+    assert stored == write_path_table.page(), "run python -m tests.acceptance.write_path_table"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.title)
+def test_the_matrix_notices_a_trigger_that_is_off(kind):
+    """Without this the matrix might be comparing nothing."""
+    path = next(path for path in PATHS if path.title == "Raw SQL")
+    changes = [change for change in path.changes() if change.kind is kind and change.illegal]
+
+    for change in changes:
+        with (
+            twin_tables.disabled(Entry, kind.rule),
+            pytest.raises((AssertionError, IntegrityError, pytest.fail.Exception)),
+        ):
+            check_cell(path, change, Write(Entry, change))
+    assert changes
+
+
+def test_a_deferred_check_lets_a_row_be_mended():
+    twin_tables.fill(Entry, [])
+
+    with transaction.atomic():
+        Entry.objects.bulk_create(Entry(key=key, debit=5) for key in (1, 2))
+        Entry.objects.filter(key=1).update(credit=5)
+        Entry.objects.filter(key=2).delete()
+
+    assert Entry.objects.get().credit == 5
+
+
+def test_copy_on_the_connection_of_django_can_raise_the_error_of_django():
+    twin_tables.fill(Entry, [])
+    change = next(c for c in CHANGES if c.operation is Operation.INSERT and c.refused)
+
+    with pytest.raises(bulksafe.InvariantViolation), connection.wrap_database_errors:
+        write_paths.copy_from(Write(Entry, change))
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_truncate_is_a_delete_of_all_rows(locked):
+    twin_tables.fill(Entry, [data_changes.stored_row(key=1, locked=locked)])
+
+    with pytest.raises(bulksafe.InvariantViolation) if locked else nullcontext():
+        write_paths.execute("TRUNCATE twins_entry")
+
+    assert Entry.objects.count() == int(locked)

@@ -1,7 +1,4 @@
-"""Every way to write to a table of a Django project, as functions that write the same change.
-
-``python -m tests.acceptance.write_paths`` writes the table of ``docs/write-paths.md``.
-"""
+"""Every way to write to a table of a Django project, as functions that write the same change."""
 
 from __future__ import annotations
 

@@ -69,9 +69,7 @@ def note_for_commit(sender, instance, **kwargs):
 
 def check_at_commit():
     """What the end of a transaction is to a deferred rule. Django has no signal for it."""
-    noted = sorted(to_check_at_commit, key=lambda row: (row[0].__name__, row[1]))
-    to_check_at_commit.clear()
-    for model, key in noted:
+    for model, key in sorted(to_check_at_commit, key=lambda row: (row[0].__name__, row[1])):
         for row in model.objects.filter(key=key):
             refuse_unless(row.debit == row.credit, "balanced")
 
