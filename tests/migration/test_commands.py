@@ -48,7 +48,9 @@ def test_installed(lines):
 
 def test_order_timing_and_operations(lines):
     found = json.loads(lines.manage("bulksafe", "ls", "--json").stdout)
-    assert [(s["order"], s["label"].partition(":")[2], s["timing"], s["operations"]) for s in found] == [
+    assert [
+        (s["order"], s["label"].partition(":")[2], s["timing"], s["operations"]) for s in found
+    ] == [
         (1, "compute_c", "before", "INSERT, UPDATE"),
         (2, "kept", "after", "DELETE, TRUNCATE"),
         (3, "positive", "after", "INSERT, UPDATE"),
@@ -98,7 +100,10 @@ def test_errors(project):
     project.models(LINE)
     unknown = project.manage("bulksafe", "ls", "--database", "elsewhere", code=2).stderr
     assert "no database 'elsewhere'; known are: default" in unknown
-    assert "No invariant matches 'shop.Lime'" in project.manage("bulksafe", "ls", "shop.Lime", code=2).stderr
+    assert (
+        "No invariant matches 'shop.Lime'"
+        in project.manage("bulksafe", "ls", "shop.Lime", code=2).stderr
+    )
     project.aliases["lite"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
     assert "not PostgreSQL" in project.manage("bulksafe", "ls", "--database", "lite", code=2).stderr
     project.aliases["away"] = {**project.aliases["default"], "NAME": "no_such_database"}

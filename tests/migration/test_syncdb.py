@@ -25,7 +25,9 @@ def registered(project):
 
 
 def named(project):
-    return {trigger.name.split("_", 1)[1].rpartition("_")[0] for trigger in project.installed().triggers}
+    return {
+        trigger.name.split("_", 1)[1].rpartition("_")[0] for trigger in project.installed().triggers
+    }
 
 
 def test_what_proxies_carry_is_installed(project):

@@ -1,0 +1,281 @@
+DO $bulksafe$DECLARE
+    caller_path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
+    target CONSTANT pg_catalog.regclass := pg_catalog.to_regclass('"Sales Orders"');
+    home CONSTANT pg_catalog.name := pg_catalog.current_schema();
+    owned pg_catalog.oid[];
+    item pg_catalog.record;
+    waiting pg_catalog.text;
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
+    SELECT array_agg(p.oid) INTO owned
+    FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+    WHERE p.proname::text = ANY (ARRAY['bulksafe_compute_net_ecf95_value', 'bulksafe_compute_net_ecf95_unmuted', 'pgtrigger_zz00_compute_net_ecf95', 'bulksafe_compute_net_ecf95_guard']::pg_catalog.text[])
+      AND n.nspname = COALESCE(
+          (SELECT m.nspname FROM pg_class AS c JOIN pg_namespace AS m ON m.oid = c.relnamespace WHERE c.oid = target),
+          home
+      );
+
+    FOR item IN
+        SELECT t.tgname, t.tgrelid::regclass AS tgtable
+        FROM pg_trigger AS t
+        WHERE t.tgfoid = ANY (owned) AND t.tgparentid = 0
+        ORDER BY t.tgname
+    LOOP
+        -- PostgreSQL drops no trigger from a table that has deferred events waiting: they are judged now.
+        -- Those of other tables stay deferred.
+        SELECT string_agg(DISTINCT format('%I.%I', n.nspname, o.conname), ', ') INTO waiting
+        FROM pg_trigger AS t
+        JOIN pg_constraint AS o ON o.oid = t.tgconstraint
+        JOIN pg_namespace AS n ON n.oid = o.connamespace
+        WHERE t.tgrelid = item.tgtable AND t.tgdeferrable;
+        IF waiting IS NOT NULL THEN
+            EXECUTE format('SET CONSTRAINTS %s IMMEDIATE', waiting);
+        END IF;
+        EXECUTE format('DROP TRIGGER %I ON %s', item.tgname, item.tgtable);
+    END LOOP;
+
+    FOR item IN SELECT p.oid::regprocedure AS signature FROM pg_proc AS p WHERE p.oid = ANY (owned)
+    LOOP
+        EXECUTE format('DROP FUNCTION %s', item.signature);
+    END LOOP;
+
+    PERFORM set_config('search_path', caller_path, true);
+END$bulksafe$;
+DO $bulksafe$DECLARE
+    caller_path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
+    target CONSTANT pg_catalog.regclass := '"Sales Orders"';
+    home pg_catalog.name;
+    path pg_catalog.text;
+    parameters pg_catalog.text;
+    arguments pg_catalog.text;
+    result_type pg_catalog.text;
+    stored_type pg_catalog.text;
+    body pg_catalog.text;
+    intruder pg_catalog.record;
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
+    SELECT n.nspname INTO STRICT home
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.oid = target;
+
+    SELECT concat_ws(', ', 'pg_catalog', string_agg(quote_ident(s.nspname), ', ' ORDER BY s.nspname),
+                     NULLIF('', ''), 'pg_temp') INTO path
+    FROM (
+        SELECT n.nspname
+        FROM pg_attribute AS a
+        JOIN pg_type AS t ON t.oid = a.atttypid
+        JOIN pg_namespace AS n ON n.oid = t.typnamespace
+        WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
+        UNION
+        SELECT n.nspname
+        FROM pg_attribute AS a
+        JOIN pg_collation AS o ON o.oid = a.attcollation
+        JOIN pg_namespace AS n ON n.oid = o.collnamespace
+        WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
+    ) AS s
+    WHERE s.nspname <> 'pg_catalog';
+
+    SELECT string_agg(format('%I %I.%I', a.attname, n.nspname, t.typname), ', ' ORDER BY a.attnum),
+           string_agg(format('new.%I::%I.%I', a.attname, n.nspname, t.typname), ', ' ORDER BY a.attnum)
+    INTO parameters, arguments
+    FROM pg_attribute AS a
+    JOIN pg_type AS t ON t.oid = a.atttypid
+    JOIN pg_namespace AS n ON n.oid = t.typnamespace
+    WHERE a.attrelid = target AND a.attname::text = ANY (ARRAY['amount', 'discount']::pg_catalog.text[]);
+
+    -- A length is left out: a cast would cut what an assignment refuses. Text is compared as it is, not
+    -- as a collation sees it, for which two spellings may be equal.
+    SELECT format('%I.%I', n.nspname, t.typname),
+           CASE WHEN t.typname IN ('varchar', 'bpchar', 'bit', 'varbit', '_varchar', '_bpchar', '_bit', '_varbit')
+                THEN format('%I.%I', n.nspname, t.typname)
+                ELSE format_type(a.atttypid, a.atttypmod)
+           END || CASE WHEN a.attcollation = 0 THEN '' ELSE ' COLLATE "C"' END
+    INTO result_type, stored_type
+    FROM pg_attribute AS a
+    JOIN pg_type AS t ON t.oid = a.atttypid
+    JOIN pg_namespace AS n ON n.oid = t.typnamespace
+    WHERE a.attrelid = target AND a.attname::text = 'net';
+
+    PERFORM set_config('search_path', path, true);
+    BEGIN
+EXECUTE pg_catalog.format($ddl$
+CREATE FUNCTION %2$I."bulksafe_compute_net_ecf95_value"(%4$s) RETURNS %6$s
+LANGUAGE sql
+RETURN (("amount" - "discount"));
+GRANT EXECUTE ON FUNCTION %2$I."bulksafe_compute_net_ecf95_value" TO PUBLIC;
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+
+EXECUTE pg_catalog.format($ddl$
+CREATE FUNCTION %2$I."bulksafe_compute_net_ecf95_unmuted"() RETURNS boolean
+LANGUAGE sql
+RETURN (
+        COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
+        OR NOT (
+            COALESCE(NULLIF(current_setting('bulksafe.muted', true), ''), '{}')::text[] && ARRAY['shop.Order:compute_net', '*']
+            OR 'pgtrigger_zz00_compute_net_ecf95' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
+        )
+    );
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+
+body := pg_catalog.format($body$
+BEGIN
+    IF %2$I."bulksafe_compute_net_ecf95_unmuted"() THEN
+        NEW."net" := %2$I."bulksafe_compute_net_ecf95_value"(%5$s);
+    END IF;
+    RETURN NEW;
+END
+$body$, target, home, path, parameters, arguments, result_type, stored_type);
+EXECUTE pg_catalog.format($ddl$
+CREATE FUNCTION %2$I."pgtrigger_zz00_compute_net_ecf95"() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+AS %8$L;
+REVOKE ALL ON FUNCTION %2$I."pgtrigger_zz00_compute_net_ecf95" FROM PUBLIC;
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+
+body := pg_catalog.format($body$
+DECLARE
+    subject jsonb;
+BEGIN
+    -- Asked here and not in the WHEN clause, which PostgreSQL reads anew for every statement.
+    IF NOT (
+        COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
+        OR NOT (
+            COALESCE(NULLIF(current_setting('bulksafe.muted', true), ''), '{}')::text[] && ARRAY['shop.Order:compute_net', '*']
+            OR 'pgtrigger_zz00_compute_net_ecf95' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
+        )
+    ) THEN
+        RETURN NULL;
+    END IF;
+    IF TG_OP = 'DELETE' THEN
+        subject := to_jsonb(OLD);
+    ELSE
+        subject := to_jsonb(NEW);
+    END IF;
+    RAISE EXCEPTION USING
+        ERRCODE = 'check_violation',
+        MESSAGE = '“net” is computed, and a BEFORE trigger that fires later changed it or a column that it is computed from.',
+        DETAIL = concat('Invariant ', 'shop.Order:compute_net', ' refuses the ', TG_OP, ' of the row with ', 'id=', subject ->> 'id', '.'),
+        SCHEMA = TG_TABLE_SCHEMA,
+        TABLE = TG_TABLE_NAME,
+        CONSTRAINT = 'compute_net';
+END
+$body$, target, home, path, parameters, arguments, result_type, stored_type);
+EXECUTE pg_catalog.format($ddl$
+CREATE FUNCTION %2$I."bulksafe_compute_net_ecf95_guard"() RETURNS trigger
+LANGUAGE plpgsql 
+SET search_path = pg_catalog, pg_temp
+AS %8$L;
+REVOKE ALL ON FUNCTION %2$I."bulksafe_compute_net_ecf95_guard" FROM PUBLIC;
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+
+EXECUTE pg_catalog.format($ddl$
+CREATE TRIGGER "pgtrigger_zz00_compute_net_ecf95"
+    BEFORE INSERT OR UPDATE ON %1$s
+    FOR EACH ROW
+    WHEN (new."net" IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
+    EXECUTE FUNCTION %2$I."pgtrigger_zz00_compute_net_ecf95"();
+COMMENT ON TRIGGER "pgtrigger_zz00_compute_net_ecf95" ON %1$s IS 'bulksafe:d33309834e2b9bb58b324c24d9beef89617aad98';
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+
+EXECUTE pg_catalog.format($ddl$
+CREATE TRIGGER "bulksafe_compute_net_ecf95_guard"
+    AFTER INSERT OR UPDATE ON %1$s
+    FOR EACH ROW
+    WHEN (new."net" IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
+    EXECUTE FUNCTION %2$I."bulksafe_compute_net_ecf95_guard"();
+COMMENT ON TRIGGER "bulksafe_compute_net_ecf95_guard" ON %1$s IS 'bulksafe:d33309834e2b9bb58b324c24d9beef89617aad98';
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+    EXCEPTION WHEN undefined_function OR undefined_object THEN
+        RAISE EXCEPTION USING
+            ERRCODE = SQLSTATE,
+            MESSAGE = SQLERRM,
+            HINT = pg_catalog.concat('Looked for in: ', path, '. If it lives in another schema, add that to BULKSAFE["SEARCH_PATH"] '
+                          'in the settings, run makemigrations again and see who may create objects there.');
+    END;
+
+    -- A function that takes a column's very type is preferred to one of pg_catalog that takes a wider one
+    -- (CVE-2018-1058), and the schemas of types may be open to others.
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    FOR intruder IN
+        SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
+        FROM pg_depend AS d
+        JOIN (
+            SELECT 'pg_proc'::regclass AS class, oid, proowner AS owner, pronamespace AS namespace FROM pg_proc
+            UNION ALL
+            SELECT 'pg_operator'::regclass, oid, oprowner, oprnamespace FROM pg_operator
+        ) AS o ON o.class = d.refclassid AND o.oid = d.refobjid
+        JOIN pg_namespace AS n ON n.oid = o.namespace
+        JOIN pg_roles AS r ON r.oid = o.owner
+        JOIN pg_class AS c ON c.oid = target
+        WHERE (d.classid, d.objid) IN (
+                SELECT 'pg_proc'::regclass, p.oid FROM pg_proc AS p
+                WHERE p.proname::text = ANY (ARRAY['bulksafe_compute_net_ecf95_value', 'bulksafe_compute_net_ecf95_unmuted', 'pgtrigger_zz00_compute_net_ecf95', 'bulksafe_compute_net_ecf95_guard']::pg_catalog.text[]) AND p.pronamespace = c.relnamespace
+                UNION ALL
+                SELECT 'pg_trigger'::regclass, t.oid FROM pg_trigger AS t
+                WHERE t.tgrelid = target AND t.tgname::text = ANY (ARRAY['pgtrigger_zz00_compute_net_ecf95', 'bulksafe_compute_net_ecf95_guard']::pg_catalog.text[])
+            )
+            AND NOT (r.rolsuper OR r.rolname = current_user OR o.owner = c.relowner)
+            AND n.nspname::text <> ALL (ARRAY[]::pg_catalog.text[])
+            AND NOT EXISTS (
+                SELECT FROM pg_depend AS e
+                WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'
+            )
+    LOOP
+        RAISE EXCEPTION USING
+            ERRCODE = 'insufficient_privilege',
+            MESSAGE = format('the invariant would use %s, which belongs to %s', intruder.object, intruder.owner),
+            HINT = 'Drop it, or add its schema to BULKSAFE["SEARCH_PATH"] in the settings if you trust all who may '
+                   'create objects there.';
+    END LOOP;
+
+    PERFORM set_config('search_path', caller_path, true);
+END$bulksafe$;
+
+-- uninstall
+
+DO $bulksafe$DECLARE
+    caller_path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
+    target CONSTANT pg_catalog.regclass := pg_catalog.to_regclass('"Sales Orders"');
+    home CONSTANT pg_catalog.name := pg_catalog.current_schema();
+    owned pg_catalog.oid[];
+    item pg_catalog.record;
+    waiting pg_catalog.text;
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
+    SELECT array_agg(p.oid) INTO owned
+    FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+    WHERE p.proname::text = ANY (ARRAY['bulksafe_compute_net_ecf95_value', 'bulksafe_compute_net_ecf95_unmuted', 'pgtrigger_zz00_compute_net_ecf95', 'bulksafe_compute_net_ecf95_guard']::pg_catalog.text[])
+      AND n.nspname = COALESCE(
+          (SELECT m.nspname FROM pg_class AS c JOIN pg_namespace AS m ON m.oid = c.relnamespace WHERE c.oid = target),
+          home
+      );
+
+    FOR item IN
+        SELECT t.tgname, t.tgrelid::regclass AS tgtable
+        FROM pg_trigger AS t
+        WHERE t.tgfoid = ANY (owned) AND t.tgparentid = 0
+        ORDER BY t.tgname
+    LOOP
+        -- PostgreSQL drops no trigger from a table that has deferred events waiting: they are judged now.
+        -- Those of other tables stay deferred.
+        SELECT string_agg(DISTINCT format('%I.%I', n.nspname, o.conname), ', ') INTO waiting
+        FROM pg_trigger AS t
+        JOIN pg_constraint AS o ON o.oid = t.tgconstraint
+        JOIN pg_namespace AS n ON n.oid = o.connamespace
+        WHERE t.tgrelid = item.tgtable AND t.tgdeferrable;
+        IF waiting IS NOT NULL THEN
+            EXECUTE format('SET CONSTRAINTS %s IMMEDIATE', waiting);
+        END IF;
+        EXECUTE format('DROP TRIGGER %I ON %s', item.tgname, item.tgtable);
+    END LOOP;
+
+    FOR item IN SELECT p.oid::regprocedure AS signature FROM pg_proc AS p WHERE p.oid = ANY (owned)
+    LOOP
+        EXECUTE format('DROP FUNCTION %s', item.signature);
+    END LOOP;
+
+    PERFORM set_config('search_path', caller_path, true);
+END$bulksafe$;
