@@ -43,7 +43,7 @@ def update_returning(
 
     Django 6.0 has this as an argument of ``_update``.
     """
-    query = queryset.query.chain(UpdateQuery)
+    query: Any = queryset.query.chain(UpdateQuery)
     query.add_update_fields(values)
     query.annotations = {}
     connection = connections[queryset.db]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, router, transaction
-from psycopg import sql
 
 from bulksafe.compiler import MARK, Trigger
 from bulksafe.declarations import Declared, declared
@@ -218,12 +217,8 @@ def _is_ours(trigger: Installed) -> bool:
 
 
 def _ddl(template: str, trigger: Installed, table: str) -> str:
-    return (
-        sql.SQL(template)
-        .format(  # type: ignore[arg-type]
-            name=sql.Identifier(trigger.name),
-            table=sql.SQL(quoting.relation(table)),  # type: ignore[arg-type]
-            comment=sql.Literal(trigger.comment),
-        )
-        .as_string()
+    return template.format(
+        name=quoting.identifier(trigger.name),
+        table=quoting.relation(table),
+        comment=quoting.literal(trigger.comment),
     )

@@ -172,6 +172,6 @@ def _proxy(target: type[models.Model], app: AppConfig) -> type[models.Model]:
         (),
         {"proxy": True, "app_label": app.label, "default_permissions": (), "triggers": []},
     )
-    proxy = type(name, (target,), {"__module__": app.name, "Meta": meta})
+    proxy: type[models.Model] = type(name, (target,), {"__module__": app.name, "Meta": meta})
     carriers.add(proxy._meta.label_lower)
     return proxy

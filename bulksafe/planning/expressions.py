@@ -271,7 +271,7 @@ def _has_transform(model: type[models.Model], field: str, name: str) -> bool:
     if found.is_relation:
         return name in fields.names_of(found.related_model)  # type: ignore[arg-type]
     try:
-        return bool(found.get_transform(name) or found.get_lookup(name))  # type: ignore[union-attr]
+        return bool(found.get_transform(name) or found.get_lookup(name))
     except (AttributeError, ValueError):
         return False
 

@@ -38,7 +38,7 @@ def column_field(model: type[models.Model], name: object) -> Field:
         raise Refused(
             "E020", f"{label} has no field “{name}”.", did_you_mean(name, known, listed)
         ) from None
-    if field.many_to_many:  # type: ignore[union-attr]
+    if field.many_to_many:
         raise Refused(
             "E033",
             f"“{name}” is many-to-many: its values are rows of another table.",
@@ -50,8 +50,8 @@ def column_field(model: type[models.Model], name: object) -> Field:
     if field not in model._meta.local_concrete_fields and field not in _own_fields(model):
         raise Refused(
             "E034",
-            f"“{name}” is a column of “{field.model._meta.db_table}”, the table of a parent model.",  # type: ignore[union-attr]
-            f"Declare the invariant on {field.model._meta.label}.",  # type: ignore[union-attr]
+            f"“{name}” is a column of “{field.model._meta.db_table}”, the table of a parent model.",
+            f"Declare the invariant on {field.model._meta.label}.",
         )
     return field  # type: ignore[return-value]
 
@@ -84,11 +84,11 @@ def _own_fields(model: type[models.Model]) -> list[Field]:
 
 
 def primary_key_columns(model: type[models.Model]) -> list[str]:
-    return [field.column for field in model._meta.pk_fields]
+    return [str(field.column) for field in model._meta.pk_fields]
 
 
 def column(row: str, field: Field) -> str:
-    return f"{quoting.identifier(row)}.{quoting.identifier(field.column)}"
+    return f"{quoting.identifier(row)}.{quoting.identifier(str(field.column))}"
 
 
 def identity(row: str, field: Field) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS
@@ -42,7 +42,7 @@ def _backend() -> type[DatabaseWrapper]:
     for configured in settings.DATABASES.values():
         wrapper = load_backend(configured["ENGINE"]).DatabaseWrapper
         if issubclass(wrapper, DatabaseWrapper):
-            return wrapper
+            return cast("type[DatabaseWrapper]", wrapper)
     return DatabaseWrapper
 
 
