@@ -163,6 +163,13 @@ def _refuse_session_dependent(node: Any) -> None:
         target = node.output_field.get_internal_type()
         if _is_type(source, "DateTimeField") and target in _FROM_TIMESTAMP:
             raise _session_dependent(f"A cast of a date and time to {target}")
+    if isinstance(node, Func) and getattr(node, "config", "") is None:
+        raise Refused(
+            "E031",
+            f"{type(node).__name__} depends on the text search configuration of the session that "
+            "writes.",
+            f"Name it: {type(node).__name__}(…, config='english').",
+        )
     if isinstance(node, Lookup | CombinedExpression) and _mixes_dates(_operands(node)):
         raise _session_dependent("A date beside a date and time")
 
