@@ -1,4 +1,4 @@
-"""Tables, columns, literals and messages whose text SQL, ``format()`` or a template could misread."""
+"""Names, literals and messages that SQL, ``format()`` or a template could misread."""
 
 import re
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db
 #: What ends, opens or fills something in the languages that the SQL passes through.
 PIECES = st.sampled_from(
     """' '' " \\ \\\\ % %% %s %1$s %(a)s { } {0} $ $$ $bulksafe$ $bulksafe2$ $body$ $ddl$ $query$ $$bulksafe$
-    :'name' :"trigger" :condition :$body E' ); -- /* */ ; \n \r \t \\n \\' U&' ’ ż 漢 NULL""".split(
+    :'name' :"trigger" :condition :$body E' ); -- /* */ ; \n \r \t \\n \\' U&' ż 漢 NULL""".split(
         " "
     )
 )

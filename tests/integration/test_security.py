@@ -1,12 +1,12 @@
-"""Roles with few rights, hostile schemas, and what can be done with the functions that are left behind."""
+"""Roles with few rights, hostile schemas, the functions that are left behind, and muting."""
 
 from contextlib import contextmanager
 
 import pgtrigger
 import pytest
-from django.db import DatabaseError, ProgrammingError, connection, transaction
+from django.db import DatabaseError, ProgrammingError, connection, connections, transaction
 from django.db.models import F, Q, Value
-from django.db.models.functions import Concat, Lower
+from django.db.models.functions import Concat
 
 import bulksafe
 from tests.apps.columns.models import TYPED, Guarded, InSchema
@@ -308,3 +308,217 @@ def test_an_invariant_that_would_use_what_others_made_is_not_installed(mallory, 
 def test_what_others_made_is_used_where_the_settings_trust_its_schema(mallory, settings):
     settings.BULKSAFE = {"SEARCH_PATH": ["public"]}
     install(TYPED["HStore"], bulksafe.Immutable("a"))
+
+
+# Muting: what it switches off, and where that ends.
+
+LIMIT = "columns.Guarded:amount_below_limit"
+LABEL = "columns.Guarded:immutable_label"
+
+
+def too_much():
+    Guarded.objects.create(amount=50)
+
+
+def rename():
+    Guarded.objects.update(label=Concat("label", Value("x")))
+
+
+def muted_now(alias="default"):
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT current_setting('bulksafe.muted', true)")
+        return cursor.fetchone()[0] or ""
+
+
+def test_muted_switches_off_what_it_names_and_nothing_else():
+    with bulksafe.muted(LIMIT):
+        too_much()
+        assert refused(rename)
+    assert refused(too_much)
+    assert Guarded.objects.filter(amount=50).count() == 1
+
+
+def test_muted_blocks_nest_and_end_one_by_one():
+    with bulksafe.muted(LIMIT):
+        with bulksafe.muted(LABEL):
+            too_much()
+            rename()
+        assert refused(rename)
+        too_much()
+        with bulksafe.muted(LIMIT):
+            too_much()
+        too_much()
+    assert refused(too_much)
+    assert muted_now() == ""
+
+
+def test_muted_as_a_decorator_can_be_called_again_and_inside_itself():
+    @bulksafe.muted(LIMIT)
+    def repair(times):
+        too_much()
+        if times:
+            repair(times - 1)
+            too_much()
+
+    repair(2)
+    assert refused(too_much)
+    repair(0)
+    assert refused(too_much)
+
+
+@pytest.mark.parametrize("error", [ValueError, DatabaseError])
+def test_muted_ends_with_an_exception(error):
+    with pytest.raises(error), bulksafe.muted(LIMIT):
+        too_much()
+        if error is DatabaseError:
+            execute("SELECT 1/0")
+        raise error
+    assert not Guarded.objects.exists()
+    assert refused(too_much)
+
+
+def test_muted_ends_where_an_error_is_caught_inside():
+    with bulksafe.muted(LIMIT):
+        with pytest.raises(DatabaseError), transaction.atomic():
+            execute("SELECT 1/0")
+        too_much()
+    assert refused(too_much)
+
+
+def test_muted_ends_with_a_rollback_that_is_asked_for():
+    with transaction.atomic():
+        with bulksafe.muted(LIMIT):
+            too_much()
+            transaction.set_rollback(True)
+        transaction.set_rollback(False)
+        assert not Guarded.objects.exists()
+        assert refused(too_much)
+
+
+def test_muted_is_as_it_was_after_a_rollback_to_a_savepoint():
+    with bulksafe.muted(LIMIT):
+        with pytest.raises(Undo), bulksafe.muted(LABEL):
+            raise Undo
+        too_much()
+        assert refused(rename)
+
+
+def test_muted_does_not_outlive_its_block_in_an_outer_transaction():
+    with transaction.atomic():
+        with bulksafe.muted(LIMIT):
+            too_much()
+        assert refused(too_much)
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_muted_reaches_no_other_connection_and_no_later_transaction():
+    with bulksafe.muted(LIMIT):
+        too_much()
+        other = connection.copy()
+        try:
+            with other.cursor() as cursor, pytest.raises(bulksafe.InvariantViolation):
+                cursor.execute(INSERT.format(TABLE, 50))
+        finally:
+            other.close()
+        with pytest.raises(bulksafe.InvariantViolation):
+            Guarded.objects.using("other").create(amount=50)
+    assert muted_now() == muted_now("other") == ""
+    assert refused(too_much)
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_muted_for_another_database():
+    with bulksafe.muted(LIMIT, using="other"):
+        Guarded.objects.using("other").create(amount=50)
+        assert refused(too_much)
+    with pytest.raises(bulksafe.InvariantViolation):
+        Guarded.objects.using("other").create(amount=50)
+
+
+def test_a_deferred_rule_is_muted_where_the_row_is_written():
+    with bulksafe.muted("columns.Guarded:amount_positive"):
+        Guarded.objects.create(amount=-1)
+    check_constraints()
+    Guarded.objects.update(amount=-2)
+    with pytest.raises(bulksafe.InvariantViolation), transaction.atomic():
+        check_constraints()
+    Guarded.objects.update(amount=1)
+    check_constraints()
+
+
+def test_a_muted_rule_on_deletion_lets_truncate_pass():
+    Guarded.objects.create(state="kept")
+    truncate = lambda: execute(f"TRUNCATE {TABLE}")  # noqa: E731
+    check_constraints()
+    assert refused(truncate)
+    with bulksafe.muted("columns.Guarded:kept_stays"):
+        truncate()
+
+
+def test_a_muted_compute_leaves_what_is_written():
+    with bulksafe.muted("columns.Guarded:compute_lower"):
+        Guarded.objects.create(lower="mine", label="L")
+    assert Guarded.objects.get().lower == "mine"
+    Guarded.objects.update(amount=1)
+    assert Guarded.objects.get().lower == "l-draft"
+
+
+@pytest.mark.parametrize(
+    ("label", "hint"),
+    [
+        (
+            "columns.Guarded:amount_below_limits",
+            "Did you mean 'columns.Guarded:amount_below_limit'?",
+        ),
+        ("nothing.like:it_at_all_xyz", "Declared are: "),
+    ],
+)
+def test_an_unknown_label_is_refused_before_anything_is_done(label, hint):
+    with pytest.raises(LookupError) as raised, bulksafe.muted(LIMIT, label):
+        pytest.fail("entered")
+    assert label in str(raised.value)
+    assert hint in str(raised.value)
+    assert muted_now() == ""
+
+
+def test_muting_nothing_is_refused():
+    with pytest.raises(LookupError), bulksafe.muted():
+        pytest.fail("entered")
+
+
+def test_pgtrigger_ignore_goes_on_working():
+    with pgtrigger.ignore("columns.Guarded:amount_below_limit"):
+        too_much()
+        assert refused(rename)
+    assert refused(too_much)
+
+
+def test_pgtrigger_ignore_of_all_reaches_invariants():
+    with transaction.atomic():
+        with pgtrigger.ignore():
+            too_much()
+            rename()
+        assert refused(too_much)
+
+
+def test_muted_and_pgtrigger_ignore_together():
+    with bulksafe.muted(LIMIT), pgtrigger.ignore(LABEL):
+        too_much()
+        rename()
+        with bulksafe.muted(LABEL):
+            rename()
+        rename()
+    assert refused(too_much)
+    with pgtrigger.ignore(LIMIT), bulksafe.muted(LABEL):
+        too_much()
+        rename()
+    assert refused(too_much)
+
+
+def test_a_setting_that_is_no_list_mutes_nothing():
+    """Somebody may have written anything into it; the write is refused then, not let pass."""
+    execute("SELECT set_config('bulksafe.muted', 'columns.Guarded:amount_below_limit', true)")
+    with pytest.raises(DatabaseError), transaction.atomic():
+        too_much()
+    execute("SELECT set_config('bulksafe.muted', '', true)")
+    assert refused(too_much)
