@@ -4,6 +4,7 @@ A test is named after its id and runs once for each kind of mistake that has it.
 declarations stand in decorators shows that making one never raises.
 """
 
+import datetime  # noqa: F401  (for the examples in the docs)
 import enum
 import re
 import uuid
@@ -1300,3 +1301,25 @@ def test_at_least_sixty_kinds_of_mistakes_are_tried():
         for value in mark.args[1]
     ]
     assert len(kinds_tried) >= 60
+
+
+def documented_examples():
+    """The examples that are one declaration, as (id, whether it is the wrong one, its code)."""
+    text = (PACKAGE.parent / "docs" / "errors.md").read_text()
+    pattern = r"^\(([EWI]\d{3})\)=$.*?^```python\n(.*?)^```$.*?^```python\n(.*?)^```$"
+    for code, wrong, right in re.findall(pattern, text, re.MULTILINE | re.DOTALL):
+        for is_wrong, example in ((True, wrong), (False, right)):
+            if re.match(r"(Check|Compute|Immutable|Transition)\(", example):
+                yield pytest.param(code, is_wrong, example, id=f"{code}-{is_wrong}")
+
+
+@pytest.mark.parametrize(("code", "is_wrong", "example"), list(documented_examples()))
+def test_the_documented_examples_are_what_they_are_said_to_be(code, is_wrong, example):
+    declaration = eval(example, dict(globals()))
+
+    found = ids(findings(order_with(declaration)))
+
+    if is_wrong:
+        assert found == [code]
+    else:
+        assert not [other for other in found if other.startswith("E") or other == code]
