@@ -26,8 +26,9 @@ from tests.acceptance import twin_tables, write_paths
 from tests.acceptance.committed import _django_db_helper, committed  # noqa: F401
 from tests.acceptance.data_changes import (
     BYSTANDER,
+    CHAINED,
     CHECK,
-    KINDS,
+    DEFERRED,
     NEWCOMER,
     NULLABLE,
     Change,
@@ -50,7 +51,7 @@ SETTINGS = settings(
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=50,
+    max_examples=30,
     stateful_step_count=40,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
@@ -300,9 +301,9 @@ def test_the_twins_never_differ():
         assert Twins.seen[operation, True] > 5, Twins.seen
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.title)
+@pytest.mark.parametrize("kind", [CHECK, DEFERRED, CHAINED], ids=lambda kind: kind.title)
 def test_the_machine_notices_a_trigger_that_is_off(kind):
-    """Without this the machine might be comparing nothing."""
+    """Without this the machine might be comparing nothing. The matrix does it for every kind."""
     # A column that nobody computes is NULL, and cannot be.
     noticed = (AssertionError, IntegrityError)
     with twin_tables.disabled(Entry, kind.rule), pytest.raises(noticed):

@@ -223,3 +223,24 @@ def test_truncate_is_a_delete_of_all_rows(locked):
         write_paths.execute("TRUNCATE twins_entry")
 
     assert Entry.objects.count() == int(locked)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="PostgreSQL moves a row with DELETE and INSERT and fires no AFTER UPDATE trigger",
+)
+@pytest.mark.parametrize(
+    ("before", "values", "refused"),
+    [
+        ({}, "price = 999", True),
+        ({}, "number = 'M'", True),
+        ({"state": "paid"}, "seen = true", False),
+        ({"locked": True}, "seen = true", False),
+    ],
+)
+def test_an_update_that_moves_a_row_to_another_partition(before, values, refused):
+    """It is an update like any other: rules for inserts and deletes have no say in it."""
+    twin_tables.fill(Parcel, [data_changes.stored_row(key=1, **before)])
+
+    with pytest.raises(bulksafe.InvariantViolation) if refused else nullcontext():
+        write_paths.execute(f"UPDATE twins_parcel SET key = 2001, {values} WHERE key = 1")

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.acceptance import data_changes, write_paths
 
 PAGE = Path(__file__).parents[2] / "docs" / "write-paths.md"
 
@@ -31,6 +35,13 @@ the invariant. Other clients see SQLSTATE 23514 with the names of the table and 
 `with connection.wrap_database_errors:` around it to get Django's error class.
 
 A deferred check refuses at the commit, every other kind at the statement.
+
+## Not covered
+
+An `UPDATE` that moves a row from one partition of a table to another. PostgreSQL makes a `DELETE`
+and an `INSERT` of it and fires no `AFTER UPDATE` trigger: rules that compare the old row with the
+new one are not asked, and rules for inserts and for deletes are, though a row-by-row `save()` would
+only update. Rules over the new row alone and computed columns hold.
 """
 
 
@@ -53,7 +64,7 @@ def table() -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def cell(path, kind) -> str:
+def cell(path: write_paths.Path, kind: data_changes.Kind) -> str:
     """What the path does when the change would break the invariant."""
     tried = [change for change in path.changes() if change.kind is kind and change.illegal]
     if not tried:
