@@ -6,6 +6,7 @@ line comes in (``argv``, ``directory``, ``environment``, ``input``), one a line 
 ``stdout``, ``stderr``).
 """
 
+import gc
 import json
 import os
 import sys
@@ -17,12 +18,19 @@ import django.core.management.commands.makemigrations
 import django.core.management.commands.migrate
 import django.db.backends.postgresql.base
 import django.db.migrations.autodetector
+import django.middleware.csrf
+import django.utils.log
+import django.views.csrf
+import django.views.debug
+import django.views.generic
 import psycopg  # noqa: F401
 
-import bulksafe.inspection  # noqa: F401
+import bulksafe.planning.autodetection
+import bulksafe.validation  # noqa: F401
 
 
 def main() -> None:
+    gc.freeze()
     for line in sys.stdin:
         print(json.dumps(_run(json.loads(line))), flush=True)
 

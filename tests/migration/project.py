@@ -134,7 +134,7 @@ class Forge:
 
 
 def environment(**extra):
-    """What a process of the project sees: the checkout importable, nothing of the test run's settings."""
+    """What a process of the project sees: the checkout, and nothing of the run's own settings."""
     return {
         **{key: value for key, value in os.environ.items() if not key.startswith("DJANGO_")},
         "PYTHONPATH": str(CHECKOUT),
@@ -220,7 +220,7 @@ class Project:
 
     def manage(self, *argv, code=0, answers="", **variables):
         """Run a management command and expect it to end with ``code``."""
-        self._write_settings()
+        self.write_settings()
         result = self.forge.manage(self.directory, argv, environment(**variables), answers)
         assert result.code == code, f"manage.py {' '.join(map(str, argv))}: {result.output}"
         return result
@@ -245,7 +245,7 @@ class Project:
         """The settings of another new database on the same server."""
         return self.databases.new(f"{self.prefix}_{suffix}")
 
-    def _write_settings(self):
+    def write_settings(self):
         installed = [*self.contrib, "pgtrigger", "bulksafe", *self.apps]
         text = SETTINGS.format(databases=self.aliases, installed=installed)
         self.write("settings.py", text + self.extra_settings)

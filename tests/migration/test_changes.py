@@ -74,7 +74,6 @@ class Change:
     unchanged: bool = False
 
 
-NEW_APP_COLUMN = "Numeric(max_digits=12, decimal_places=2)"
 SPACED = 'db_table = "Sales Orders (old)"'
 
 CHANGES = {
@@ -160,7 +159,10 @@ CHANGES = {
             owner = models.BigIntegerField(default=0)
             class Meta:
                 db_table = "Sales Orders"
-                triggers = [bulksafe.Immutable("customer"), bulksafe.Compute("owner", F("customer_id"))]
+                triggers = [
+                    bulksafe.Immutable("customer"),
+                    bulksafe.Compute("owner", F("customer_id")),
+                ]
         """,
         """
         class Customer(models.Model):
@@ -171,7 +173,10 @@ CHANGES = {
             owner = models.BigIntegerField(default=0)
             class Meta:
                 db_table = "Sales Orders"
-                triggers = [bulksafe.Immutable("customer"), bulksafe.Compute("owner", F("customer_id"))]
+                triggers = [
+                    bulksafe.Immutable("customer"),
+                    bulksafe.Compute("owner", F("customer_id")),
+                ]
         """,
     ),
     "change_a_condition": Change(
@@ -274,7 +279,8 @@ CHANGES = {
         line('bulksafe.Check(Q(a__gt=0), name="x")'),
         line('bulksafe.Check(Q(a__gt=0), name="x")')
         + "\nclass Special(Line):\n    extra = models.IntegerField()\n    class Meta:\n"
-        '        triggers = [bulksafe.Immutable("extra"), bulksafe.Check(Q(extra__gt=0), name="x")]',
+        '        triggers = [bulksafe.Immutable("extra"), '
+        'bulksafe.Check(Q(extra__gt=0), name="x")]',
     ),
 }
 

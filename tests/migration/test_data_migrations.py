@@ -184,7 +184,9 @@ def test_a_failing_alteration_that_is_not_atomic_loses_no_trigger(adding):
             atomic = False
             dependencies = [("shop", "0002_invariants")]
             operations = [
-                migrations.AlterField("order", "a", models.DecimalField(max_digits=1, decimal_places=0)),
+                migrations.AlterField(
+                    "order", "a", models.DecimalField(max_digits=1, decimal_places=0)
+                ),
             ]
         """,
     )

@@ -21,7 +21,9 @@ class Order(models.Model):
     class Meta:
         triggers = [
             bulksafe.Check(
-                Q(due__year__gte=2020) & Q(due__date__gte="2020-01-01") & ~Q(status__in={"a", "b", "c"}),
+                Q(due__year__gte=2020)
+                & Q(due__date__gte="2020-01-01")
+                & ~Q(status__in={"a", "b", "c"}),
                 name="late",
                 message=gettext_lazy("Yes"),
             ),
@@ -32,7 +34,9 @@ class Order(models.Model):
                 limit=F("amount") * 2,
                 low=Value(1),
             ),
-            bulksafe.Compute("net", Case(When(status="draft", then=-F("amount")), default=F("amount"))),
+            bulksafe.Compute(
+                "net", Case(When(status="draft", then=-F("amount")), default=F("amount"))
+            ),
             bulksafe.Immutable("due", "day"),
             bulksafe.Transition(
                 "status",
@@ -57,7 +61,7 @@ def declared(project):
 def made(project, python=sys.executable, settings="", **variables):
     """The text of the initial migrations, made by a process of its own."""
     project.settings(settings)
-    project._write_settings()
+    project.write_settings()
     for app in project.apps:
         for path in (project.directory / app / "migrations").glob("0*.py"):
             path.unlink()

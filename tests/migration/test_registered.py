@@ -16,7 +16,11 @@ class Article(models.Model):
 """
 ON_TITLE = 'bulksafe.register({}, bulksafe.Check(~Q(title=""), name="titled"))\n'
 ON_TAGS = """
-bulksafe.register({}, bulksafe.Immutable("article", "tag"), bulksafe.Check(Q(tag_id__gt=0), name="tagged"))
+bulksafe.register(
+    {},
+    bulksafe.Immutable("article", "tag"),
+    bulksafe.Check(Q(tag_id__gt=0), name="tagged"),
+)
 """
 
 

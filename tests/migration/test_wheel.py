@@ -5,6 +5,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -43,10 +44,9 @@ def python(wheel, tmp_path_factory):
     _run([sys.executable, "-m", "venv", "--without-pip", directory], cwd=directory)
     interpreter = directory / "bin" / "python"
     paths = {"base": str(directory), "platbase": str(directory)}
-    packages = sysconfig.get_path("purelib", "venv", paths)
+    packages = Path(sysconfig.get_path("purelib", "venv", paths))
     # A path file does not process those that it leads to, so that no editable install comes along.
-    with open(os.path.join(packages, "dependencies.pth"), "w") as file:
-        file.write(sysconfig.get_path("purelib"))
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     install = ["install", "--quiet", "--no-deps", "--no-index", wheel]
     _run([sys.executable, "-m", "pip", "--python", interpreter, *install], cwd=directory)
     return interpreter
@@ -84,7 +84,7 @@ def test_it_contains_every_template_and_nothing_of_the_checkout(wheel):
 
 def test_a_migration_is_made_and_rendered_with_it(python, project):
     project.models(order())
-    project._write_settings()
+    project.write_settings()
 
     def manage(*argv):
         return _run([python, "manage.py", *argv], cwd=project.directory)
