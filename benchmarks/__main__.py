@@ -69,8 +69,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"rounds for each size (default: {ROUNDS}, above 100,000 rows {LARGE_ROUNDS})",
     )
+    found.add_argument("--json", type=_writable, metavar="FILE", help="also write all times there")
     found.add_argument(
-        "--json", type=_writable, metavar="FILE", help="also write the results there"
+        "--markdown", type=_writable, metavar="FILE", help="also write the tables there"
     )
     found.add_argument(
         "--postgres",
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     plan = measuring.Plan(rounds_of(options))
     with database.fresh_database(options.postgres):
         about = reporting.environment()
-        reporting.show_environment(console, about)
+        console.print(*reporting.describe(about), sep="\n", style="dim", highlight=False)
         database.create_tables()
         kept = proof.prove()
         console.print(f"Each of {len(kept)} variants was seen to keep its rules.")
@@ -98,9 +99,12 @@ def run(options: argparse.Namespace, console: Console) -> None:
                 lambda doing, written: bar.update(task, description=doing, advance=written),
                 lambda text: console.print(text, style="dim"),
             ).run(plan)
-    reporting.show(console, timings)
     if options.json:
         reporting.write_json(options.json, about, kept, timings)
+    if options.markdown:
+        reporting.write_markdown(options.markdown, about, timings)
+    for grid in reporting.grids(timings):
+        console.print(grid.as_rich())
 
 
 def rounds_of(options: argparse.Namespace) -> dict[int, int]:

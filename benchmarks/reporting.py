@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from math import isfinite
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import django
 import pgtrigger
 import psycopg
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks import database, variants
 from benchmarks.comparing import (
@@ -46,46 +46,77 @@ def environment() -> dict[str, Any]:
     }
 
 
-def show_environment(console: Console, found: dict[str, Any]) -> None:
+def describe(found: dict[str, Any]) -> list[str]:
+    """The environment in two lines."""
     settings = ", ".join(f"{key}={value}" for key, value in found["server_settings"].items())
-    console.print(
+    return [
         f"PostgreSQL {found['postgresql']}, Django {found['django']}, "
         f"django-pgtrigger {found['pgtrigger']}, psycopg {found['psycopg']}, "
-        f"Python {found['python']}; {found['cpus']} CPUs, load at the start {found['load']:.2f}"
-    )
-    console.print(f"Server: {settings}", style="dim")
+        f"Python {found['python']}; {found['cpus']} CPUs, load at the start {found['load']:.2f}",
+        f"Server: {settings}",
+    ]
 
 
-def show(console: Console, timings: Timings) -> None:
-    for rows in timings.sizes:
-        for operation in variants.OPERATIONS:
-            if any(timings.has(rows, operation, key) for key in variants.BY_KEY):
-                console.print(times_table(timings, rows, operation))
-    for section, found in groupby(comparisons(timings), key=lambda one: one.section):
-        console.print(comparison_table(section, list(found)))
+@dataclass(frozen=True)
+class Grid:
+    """A table before it is known where it is shown. Columns are ``headings``, text first."""
+
+    title: str
+    headings: list[str]
+    text_columns: int
+    lines: list[list[str]]
+    caption: str = ""
+
+    def as_rich(self) -> Table:
+        table = Table(title=self.title, title_justify="left", caption=self.caption or None)
+        for number, heading in enumerate(self.headings):
+            table.add_column(heading, justify=self._justify(number))
+        for line in self.lines:
+            table.add_row(*line[:-1], _coloured(line[-1]))
+        return table
+
+    def as_markdown(self) -> str:
+        rule = ["---:" if self._justify(i) == "right" else "---" for i in range(len(self.headings))]
+        rows = [self.headings, rule, *self.lines]
+        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        return "\n\n".join(part for part in (f"**{self.title}**", table, self.caption) if part)
+
+    def _justify(self, column: int) -> Literal["left", "right"]:
+        return "left" if column < self.text_columns else "right"
 
 
-def times_table(timings: Timings, rows: int, operation: str) -> Table:
+def grids(timings: Timings) -> list[Grid]:
+    """All tables of the report: the times first, then what they come to."""
+    times = [
+        times_grid(timings, rows, operation)
+        for rows in timings.sizes
+        for operation in variants.OPERATIONS
+        if any(timings.has(rows, operation, key) for key in variants.BY_KEY)
+    ]
+    sections = groupby(comparisons(timings), key=lambda one: one.section)
+    return times + [comparison_grid(section, list(found)) for section, found in sections]
+
+
+def times_grid(timings: Timings, rows: int, operation: str) -> Grid:
     """Times per row; what was written in bulk beside what the rules add to it."""
     in_bulk = operation in variants.BULK_OPERATIONS
-    count = len(next(v for (r, o, _), v in timings.values.items() if (r, o) == (rows, operation)))
-    table = Table(
-        title=f"{variants.OPERATIONS[operation]} · table of {rows:,} rows · {count} rounds",
-        title_justify="left",
+    shown = [key for key in variants.BY_KEY if timings.has(rows, operation, key)]
+    rounds = len(timings.of(rows, operation, shown[0]))
+    noise = noise_of(timings, rows, operation) * MICROSECOND if in_bulk else 0
+    return Grid(
+        f"{variants.OPERATIONS[operation]}: {rows:,} rows, {rounds} rounds",
+        ["rules", "µs per row", "lowest to highest", *(["added µs", "ratio"] if in_bulk else [])],
+        1,
+        [
+            [
+                variants.BY_KEY[key].label,
+                *_times_cells(timings.of(rows, operation, key)),
+                *(_bulk_cells(timings, rows, operation, key) if in_bulk else []),
+            ]
+            for key in shown
+        ],
+        f"noise (none against none): {noise:.2f} µs per row" if in_bulk else "",
     )
-    table.add_column("rules")
-    for heading in ("µs per row", "lowest to highest", *(("added µs", "ratio") if in_bulk else ())):
-        table.add_column(heading, justify="right")
-    for key, variant in variants.BY_KEY.items():
-        if timings.has(rows, operation, key):
-            cells = _times_cells(timings.of(rows, operation, key))
-            if in_bulk:
-                cells += _bulk_cells(timings, rows, operation, key)
-            table.add_row(variant.label, *cells)
-    if in_bulk:
-        of_noise = noise_of(timings, rows, operation) * MICROSECOND
-        table.caption = f"noise (none against none): {of_noise:.2f} µs per row"
-    return table
 
 
 def _times_cells(values: list[float]) -> list[str]:
@@ -99,30 +130,37 @@ def _bulk_cells(timings: Timings, rows: int, operation: str, key: str) -> list[s
     return [f"{adds:+.2f}", f"{against.middle:.2f}"]
 
 
-def comparison_table(section: str, found: list[Comparison]) -> Table:
-    table = Table(title=SECTIONS[section], title_justify="left")
-    for heading in ("rows", "write", "compared", "ratio of"):
-        table.add_column(heading, justify="right" if heading == "rows" else "left")
-    for heading in ("aim", "reached", "lowest to highest"):
-        table.add_column(heading, justify="right")
-    table.add_column("verdict")
-    for one in found:
-        table.add_row(
-            f"{one.rows:,}",
-            variants.OPERATIONS[one.operation],
-            one.subject,
-            one.measure,
-            str(one.aim or ""),
-            f"{one.ratio.middle:.2f}" if one.ratio else "—",
-            f"{one.ratio.low:.2f} to {one.ratio.high:.2f}" if one.ratio else "",
-            _styled(one.verdict),
-        )
-    return table
+def comparison_grid(section: str, found: list[Comparison]) -> Grid:
+    return Grid(
+        SECTIONS[section],
+        "write,compared,ratio of,rows,aim,reached,lowest to highest,verdict".split(","),
+        3,
+        [
+            [
+                variants.OPERATIONS[one.operation],
+                one.subject,
+                one.measure,
+                f"{one.rows:,}",
+                str(one.aim or ""),
+                f"{one.ratio.middle:.2f}" if one.ratio else "—",
+                f"{one.ratio.low:.2f} to {one.ratio.high:.2f}" if one.ratio else "",
+                one.verdict,
+            ]
+            for one in found
+        ],
+    )
 
 
-def _styled(verdict: str) -> str:
-    style = {"reached": "green", "missed": "red"}.get(verdict)
-    return f"[{style}]{verdict}[/]" if style else verdict
+def _coloured(cell: str) -> Text:
+    return Text(cell, style={"reached": "green", "missed": "red"}.get(cell, ""))
+
+
+def write_markdown(path: Path, about: dict[str, Any], timings: Timings) -> None:
+    """Write the report for ``docs/benchmarks.md``: the comparisons before the times."""
+    found = grids(timings)
+    found.sort(key=lambda grid: grid.title not in SECTIONS.values())
+    parts = [*describe(about), *(grid.as_markdown() for grid in found)]
+    path.write_text("\n\n".join(parts) + "\n")
 
 
 def write_json(

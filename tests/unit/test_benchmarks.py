@@ -35,13 +35,14 @@ def python(postgres, *arguments):
 
 @pytest.fixture(scope="module")
 def measured(postgres, tmp_path_factory):
-    """One tiny run, as (what it printed, what it wrote)."""
-    file = tmp_path_factory.mktemp("benchmarks") / "results.json"
-    done = python(
-        postgres, "-m", "benchmarks", "--rows", "20,40", "--rounds", "2", "--json", str(file)
-    )
+    """One tiny run, as (what it printed, what it wrote as JSON, what it wrote as Markdown)."""
+    directory = tmp_path_factory.mktemp("benchmarks")
+    files = directory / "results.json", directory / "results.md"
+    tiny = ["--rows", "20,40", "--rounds", "2"]
+    written = ["--json", str(files[0]), "--markdown", str(files[1])]
+    done = python(postgres, "-m", "benchmarks", *tiny, *written)
     assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads(file.read_text())
+    return done.stdout, json.loads(files[0].read_text()), files[1].read_text()
 
 
 # The run.
@@ -79,11 +80,20 @@ def test_every_variant_is_measured_at_every_size_and_in_every_round(measured):
 
 
 def test_output_shows_each_section_and_the_environment(measured):
-    printed, written = measured
+    printed, written, markdown = measured
     for section in comparing.SECTIONS.values():
         assert section in printed
+        assert f"**{section}**" in markdown
     assert f"PostgreSQL {written['environment']['postgresql']}" in printed
     assert f"{written['environment']['cpus']} CPUs" in printed
+
+
+def test_comparisons_in_the_json_file_are_those_in_the_tables(measured):
+    found = [one for one in measured[1]["comparisons"] if one["section"] == "c"]
+    assert {one["rows"] for one in found} == {20, 40}
+    for one in found:
+        line = f"| {one['rows']:,} | ≥ 30 | {one['ratio']['middle']:.2f} |"
+        assert line in measured[2]
 
 
 def test_database_of_the_run_is_gone(measured, postgres):
