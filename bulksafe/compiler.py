@@ -133,8 +133,13 @@ class Trigger(PgTrigger):
 
     @property
     def trigger_names(self) -> list[str]:
-        """The triggers that it owns in the database, in the order of their creation."""
+        """The triggers that it may own in the database, in the order of their creation."""
         return [trigger["trigger"] for trigger in self.triggers]
+
+    @property
+    def expected_names(self) -> list[str]:
+        """Those that it owns on every kind of table."""
+        return [t["trigger"] for t in self.triggers if not _only_for_partitions(t)]
 
     def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
         kwargs: dict[str, Any] = {
@@ -167,7 +172,8 @@ class Trigger(PgTrigger):
         steps = [self._function_steps(function, unmuted) for function in self.functions]
         steps += [
             self._execute(
-                self._fill(trigger["template"], trigger | {"hash": digest}, unmuted=unmuted)
+                self._fill(trigger["template"], trigger | {"hash": digest}, unmuted=unmuted),
+                "execute_if_partitioned" if _only_for_partitions(trigger) else "execute",
             )
             for trigger in self.triggers
         ]
@@ -186,8 +192,8 @@ class Trigger(PgTrigger):
         steps.append(self._execute(self._fill(function["template"], values, **ready)))
         return "\n".join(steps)
 
-    def _execute(self, ddl: str) -> str:
-        return templates.fill(self.version, "execute", {"ddl": ddl})
+    def _execute(self, ddl: str, template: str = "execute") -> str:
+        return templates.fill(self.version, template, {"ddl": ddl})
 
     def _fill(self, template: str, values: Mapping[str, Any], **ready: str) -> str:
         """Fill a template that becomes part of a ``format()`` string.
@@ -204,8 +210,12 @@ class Trigger(PgTrigger):
                 template,
                 {"table": quoting.relation(self.table), "trigger": trigger},
             )
-            for trigger in self.trigger_names
+            for trigger in self.expected_names
         )
+
+
+def _only_for_partitions(trigger: Mapping[str, Any]) -> bool:
+    return bool(trigger["template"] == "move_trigger")
 
 
 def _do(body: str) -> str:

@@ -103,7 +103,7 @@ def _status(item: Declared, using: str) -> tuple[tuple[Any, ...], Status]:
         operations=operations,
         timing=timing,
         order=0,
-        state=_state(compiled.hash, [found.get(name) for name in compiled.trigger_names]),
+        state=_state(compiled.hash, [found.get(name) for name in compiled.expected_names]),
     )
     return (_ORDER[timing], compiled.pgid), status
 

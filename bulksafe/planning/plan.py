@@ -38,10 +38,10 @@ class Subject:
     def pgid(self) -> str:
         return self.invariant.get_pgid(self.model)
 
-    def owned(self, kind: str) -> str:
+    def owned(self, kind: str, prefix: str = "bulksafe_") -> str:
         """The name of something beside the first trigger. pgtrigger's prune leaves it alone."""
         uri = self.invariant.get_uri(self.model)
-        return names.identifier("bulksafe_", self.invariant.name, uri, suffix=f"_{kind}")
+        return names.identifier(prefix, self.invariant.name, uri, suffix=f"_{kind}")
 
     @property
     def message(self) -> str:
@@ -91,6 +91,17 @@ def row_trigger(trigger: str, function: str, events: str, condition: str) -> dic
         "condition": condition,
         "function": function,
     }
+
+
+def update_triggers(subject: Subject, condition: str) -> list[dict[str, str]]:
+    """The triggers of a rule for updates: the usual one, and one for moves between partitions."""
+    move = {
+        "trigger": subject.owned("move", prefix="zz_bulksafe_"),
+        "template": "move_trigger",
+        "condition": condition,
+        "function": subject.pgid,
+    }
+    return [row_trigger(subject.pgid, subject.pgid, "UPDATE", condition), move]
 
 
 def plan(invariant: Invariant, model: type[models.Model]) -> compiler.Trigger:
@@ -152,6 +163,8 @@ def _check(check: Check, subject: Subject) -> compiler.Trigger:
     functions = [subject.refusal(subject.pgid)]
     listed = " OR ".join(event.name for event in events)
     parts = [row_trigger(subject.pgid, subject.pgid, listed, violated)]
+    if events == [pgtrigger.Update]:
+        parts = update_triggers(subject, violated)
     if not deletes:
         return subject.compiled(functions=functions, triggers=parts)
     rule = _rule_function(check, subject)
@@ -273,7 +286,7 @@ def _immutable(immutable: Immutable, subject: Subject) -> compiler.Trigger:
     ]
     return subject.compiled(
         functions=[subject.refusal(subject.pgid)],
-        triggers=[row_trigger(subject.pgid, subject.pgid, "UPDATE", " OR ".join(changed))],
+        triggers=update_triggers(subject, " OR ".join(changed)),
     )
 
 
@@ -288,7 +301,7 @@ def _transition(transition: Transition, subject: Subject) -> compiler.Trigger:
     ]
     moved = f"{old} IS DISTINCT FROM {new}"
     refused = f"{moved} AND NOT ({' OR '.join(edges)})" if edges else moved
-    parts = [row_trigger(subject.pgid, subject.pgid, "UPDATE", refused)]
+    parts = update_triggers(subject, refused)
     if transition.initial is not None:
         starts = _is_in(new, field, list(dict.fromkeys(transition.initial)))
         name = subject.owned("initial")

@@ -5,7 +5,7 @@ DECLARE
 BEGIN
     -- Asked here and not in the WHEN clause, which PostgreSQL reads anew for every statement.
     IF NOT :unmuted THEN
-        RETURN NULL;
+        RETURN NEW;
     END IF;
     IF TG_OP = 'DELETE' THEN
         subject := to_jsonb(OLD);

@@ -225,21 +225,24 @@ def test_truncate_is_a_delete_of_all_rows(locked):
     assert Entry.objects.count() == int(locked)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="PostgreSQL moves a row with DELETE and INSERT and fires no AFTER UPDATE trigger",
+_MORE_THAN_SAVE = pytest.mark.xfail(
+    strict=True, reason="PostgreSQL moves a row with DELETE and INSERT: it looks new, and deleted"
 )
+
+
 @pytest.mark.parametrize(
     ("before", "values", "refused"),
     [
         ({}, "price = 999", True),
         ({}, "number = 'M'", True),
-        ({"state": "paid"}, "seen = true", False),
-        ({"locked": True}, "seen = true", False),
+        ({}, "state = 'shipped'", True),
+        ({}, "seen = true", False),
+        pytest.param({"state": "paid"}, "seen = true", False, marks=_MORE_THAN_SAVE),
+        pytest.param({"locked": True}, "seen = true", False, marks=_MORE_THAN_SAVE),
     ],
 )
 def test_an_update_that_moves_a_row_to_another_partition(before, values, refused):
-    """It is an update like any other: rules for inserts and deletes have no say in it."""
+    """It is an update like any other; rules for inserts and deletes should have no say in it."""
     twin_tables.fill(Parcel, [data_changes.stored_row(key=1, **before)])
 
     with pytest.raises(bulksafe.InvariantViolation) if refused else nullcontext():

@@ -36,12 +36,12 @@ the invariant. Other clients see SQLSTATE 23514 with the names of the table and 
 
 A deferred check refuses at the commit, every other kind at the statement.
 
-## Not covered
+## Moves between partitions
 
-An `UPDATE` that moves a row from one partition of a table to another. PostgreSQL makes a `DELETE`
-and an `INSERT` of it and fires no `AFTER UPDATE` trigger: rules that compare the old row with the
-new one are not asked, and rules for inserts and for deletes are, though a row-by-row `save()` would
-only update. Rules over the new row alone and computed columns hold.
+Of an `UPDATE` that moves a row from one partition of a table to another PostgreSQL makes a `DELETE`
+and an `INSERT`. All rules hold, and two refuse more than a row-by-row `save()` would, which only
+updates: `initial=` of a `Transition` judges the arriving row as a new one, and a rule for deletion
+the leaving row as a deleted one. Mute the rule for such a move.
 """
 
 

@@ -53,10 +53,11 @@ DO $bulksafe$DECLARE
     stored_type pg_catalog.text;
     body pg_catalog.text;
     intruder pg_catalog.record;
+    partitioned pg_catalog.bool;
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
-    SELECT n.nspname INTO STRICT home
+    SELECT n.nspname, c.relkind = 'p' INTO STRICT home, partitioned
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = target;
 
@@ -112,7 +113,7 @@ BEGIN
             OR 'pgtrigger_within_amount_c9111' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
         )
     ) THEN
-        RETURN NULL;
+        RETURN NEW;
     END IF;
     IF TG_OP = 'DELETE' THEN
         subject := to_jsonb(OLD);
@@ -142,7 +143,7 @@ CREATE TRIGGER "pgtrigger_within_amount_c9111"
     FOR EACH ROW
     WHEN (NOT ("new"."discount" <= ("new"."amount")))
     EXECUTE FUNCTION %2$I."pgtrigger_within_amount_c9111"();
-COMMENT ON TRIGGER "pgtrigger_within_amount_c9111" ON %1$s IS 'bulksafe:df88ec07b0f3c256230a7ed271b0fb00da239c77';
+COMMENT ON TRIGGER "pgtrigger_within_amount_c9111" ON %1$s IS 'bulksafe:197a85d48746c61b8a0f8a8dc1b3bdbca0e99f74';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING

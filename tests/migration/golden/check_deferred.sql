@@ -53,10 +53,11 @@ DO $bulksafe$DECLARE
     stored_type pg_catalog.text;
     body pg_catalog.text;
     intruder pg_catalog.record;
+    partitioned pg_catalog.bool;
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
-    SELECT n.nspname INTO STRICT home
+    SELECT n.nspname, c.relkind = 'p' INTO STRICT home, partitioned
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = target;
 

@@ -53,10 +53,11 @@ DO $bulksafe$DECLARE
     stored_type pg_catalog.text;
     body pg_catalog.text;
     intruder pg_catalog.record;
+    partitioned pg_catalog.bool;
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
-    SELECT n.nspname INTO STRICT home
+    SELECT n.nspname, c.relkind = 'p' INTO STRICT home, partitioned
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = target;
 
@@ -112,7 +113,7 @@ BEGIN
             OR 'pgtrigger_drafts_only_77c86' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
         )
     ) THEN
-        RETURN NULL;
+        RETURN NEW;
     END IF;
     IF TG_OP = 'DELETE' THEN
         subject := to_jsonb(OLD);
@@ -175,7 +176,7 @@ CREATE TRIGGER "pgtrigger_drafts_only_77c86"
     FOR EACH ROW
     WHEN (NOT ("old"."status" = 'draft'))
     EXECUTE FUNCTION %2$I."pgtrigger_drafts_only_77c86"();
-COMMENT ON TRIGGER "pgtrigger_drafts_only_77c86" ON %1$s IS 'bulksafe:15c8f0ccee16e1e0be71658bcb504b2a7d790d13';
+COMMENT ON TRIGGER "pgtrigger_drafts_only_77c86" ON %1$s IS 'bulksafe:a67cca00e35c978ff6c64a103baf543d82e33a6a';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
 
 EXECUTE pg_catalog.format($ddl$
@@ -190,7 +191,7 @@ CREATE TRIGGER "bulksafe_drafts_only_77c86_truncate"
         )
     ))
     EXECUTE FUNCTION %2$I."bulksafe_drafts_only_77c86_truncate"();
-COMMENT ON TRIGGER "bulksafe_drafts_only_77c86_truncate" ON %1$s IS 'bulksafe:15c8f0ccee16e1e0be71658bcb504b2a7d790d13';
+COMMENT ON TRIGGER "bulksafe_drafts_only_77c86_truncate" ON %1$s IS 'bulksafe:a67cca00e35c978ff6c64a103baf543d82e33a6a';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING

@@ -53,10 +53,11 @@ DO $bulksafe$DECLARE
     stored_type pg_catalog.text;
     body pg_catalog.text;
     intruder pg_catalog.record;
+    partitioned pg_catalog.bool;
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
-    SELECT n.nspname INTO STRICT home
+    SELECT n.nspname, c.relkind = 'p' INTO STRICT home, partitioned
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = target;
 
@@ -112,7 +113,7 @@ BEGIN
             OR 'pgtrigger_grows_ee75d' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
         )
     ) THEN
-        RETURN NULL;
+        RETURN NEW;
     END IF;
     IF TG_OP = 'DELETE' THEN
         subject := to_jsonb(OLD);
@@ -142,8 +143,19 @@ CREATE TRIGGER "pgtrigger_grows_ee75d"
     FOR EACH ROW
     WHEN (NOT ("new"."amount" >= ("old"."amount")))
     EXECUTE FUNCTION %2$I."pgtrigger_grows_ee75d"();
-COMMENT ON TRIGGER "pgtrigger_grows_ee75d" ON %1$s IS 'bulksafe:6eed05e69f1937a40ef0cc923968de6930f534d2';
+COMMENT ON TRIGGER "pgtrigger_grows_ee75d" ON %1$s IS 'bulksafe:7f85af921bc8deac8bac4875dc747bdcc1db4857';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+
+IF partitioned THEN
+            EXECUTE pg_catalog.format($ddl$
+CREATE TRIGGER "zz_bulksafe_grows_ee75d_move"
+    BEFORE UPDATE ON %1$s
+    FOR EACH ROW
+    WHEN (NOT ("new"."amount" >= ("old"."amount")))
+    EXECUTE FUNCTION %2$I."pgtrigger_grows_ee75d"();
+COMMENT ON TRIGGER "zz_bulksafe_grows_ee75d_move" ON %1$s IS 'bulksafe:7f85af921bc8deac8bac4875dc747bdcc1db4857';
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+        END IF;
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
             ERRCODE = SQLSTATE,
@@ -171,7 +183,7 @@ $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body
                 WHERE p.proname::text = ANY (ARRAY['pgtrigger_grows_ee75d']::pg_catalog.text[]) AND p.pronamespace = c.relnamespace
                 UNION ALL
                 SELECT 'pg_trigger'::regclass, t.oid FROM pg_trigger AS t
-                WHERE t.tgrelid = target AND t.tgname::text = ANY (ARRAY['pgtrigger_grows_ee75d']::pg_catalog.text[])
+                WHERE t.tgrelid = target AND t.tgname::text = ANY (ARRAY['pgtrigger_grows_ee75d', 'zz_bulksafe_grows_ee75d_move']::pg_catalog.text[])
             )
             AND NOT (r.rolsuper OR r.rolname = current_user OR o.owner = c.relowner)
             AND n.nspname::text <> ALL (ARRAY[]::pg_catalog.text[])

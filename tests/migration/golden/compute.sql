@@ -53,10 +53,11 @@ DO $bulksafe$DECLARE
     stored_type pg_catalog.text;
     body pg_catalog.text;
     intruder pg_catalog.record;
+    partitioned pg_catalog.bool;
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
-    SELECT n.nspname INTO STRICT home
+    SELECT n.nspname, c.relkind = 'p' INTO STRICT home, partitioned
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = target;
 
@@ -146,7 +147,7 @@ BEGIN
             OR 'pgtrigger_zz00_compute_net_ecf95' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
         )
     ) THEN
-        RETURN NULL;
+        RETURN NEW;
     END IF;
     IF TG_OP = 'DELETE' THEN
         subject := to_jsonb(OLD);
@@ -176,7 +177,7 @@ CREATE TRIGGER "pgtrigger_zz00_compute_net_ecf95"
     FOR EACH ROW
     WHEN (new."net" IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
     EXECUTE FUNCTION %2$I."pgtrigger_zz00_compute_net_ecf95"();
-COMMENT ON TRIGGER "pgtrigger_zz00_compute_net_ecf95" ON %1$s IS 'bulksafe:d33309834e2b9bb58b324c24d9beef89617aad98';
+COMMENT ON TRIGGER "pgtrigger_zz00_compute_net_ecf95" ON %1$s IS 'bulksafe:c68cdc48c6a03c9d737900c17dc9089b10582bf0';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
 
 EXECUTE pg_catalog.format($ddl$
@@ -185,7 +186,7 @@ CREATE TRIGGER "bulksafe_compute_net_ecf95_guard"
     FOR EACH ROW
     WHEN (new."net" IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
     EXECUTE FUNCTION %2$I."bulksafe_compute_net_ecf95_guard"();
-COMMENT ON TRIGGER "bulksafe_compute_net_ecf95_guard" ON %1$s IS 'bulksafe:d33309834e2b9bb58b324c24d9beef89617aad98';
+COMMENT ON TRIGGER "bulksafe_compute_net_ecf95_guard" ON %1$s IS 'bulksafe:c68cdc48c6a03c9d737900c17dc9089b10582bf0';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING

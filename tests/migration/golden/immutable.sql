@@ -53,10 +53,11 @@ DO $bulksafe$DECLARE
     stored_type pg_catalog.text;
     body pg_catalog.text;
     intruder pg_catalog.record;
+    partitioned pg_catalog.bool;
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
-    SELECT n.nspname INTO STRICT home
+    SELECT n.nspname, c.relkind = 'p' INTO STRICT home, partitioned
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = target;
 
@@ -112,7 +113,7 @@ BEGIN
             OR 'pgtrigger_immutable_number_status_07f65' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
         )
     ) THEN
-        RETURN NULL;
+        RETURN NEW;
     END IF;
     IF TG_OP = 'DELETE' THEN
         subject := to_jsonb(OLD);
@@ -142,8 +143,19 @@ CREATE TRIGGER "pgtrigger_immutable_number_status_07f65"
     FOR EACH ROW
     WHEN ("old"."number" IS DISTINCT FROM "new"."number" OR "old"."status" IS DISTINCT FROM "new"."status")
     EXECUTE FUNCTION %2$I."pgtrigger_immutable_number_status_07f65"();
-COMMENT ON TRIGGER "pgtrigger_immutable_number_status_07f65" ON %1$s IS 'bulksafe:667cfd34d66de2a2b7d78f54351ee54f1f326cf9';
+COMMENT ON TRIGGER "pgtrigger_immutable_number_status_07f65" ON %1$s IS 'bulksafe:38c191f63196d3035df3ecc05282369695fc21bd';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+
+IF partitioned THEN
+            EXECUTE pg_catalog.format($ddl$
+CREATE TRIGGER "zz_bulksafe_immutable_number_status_07f65_move"
+    BEFORE UPDATE ON %1$s
+    FOR EACH ROW
+    WHEN ("old"."number" IS DISTINCT FROM "new"."number" OR "old"."status" IS DISTINCT FROM "new"."status")
+    EXECUTE FUNCTION %2$I."pgtrigger_immutable_number_status_07f65"();
+COMMENT ON TRIGGER "zz_bulksafe_immutable_number_status_07f65_move" ON %1$s IS 'bulksafe:38c191f63196d3035df3ecc05282369695fc21bd';
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+        END IF;
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
             ERRCODE = SQLSTATE,
@@ -171,7 +183,7 @@ $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body
                 WHERE p.proname::text = ANY (ARRAY['pgtrigger_immutable_number_status_07f65']::pg_catalog.text[]) AND p.pronamespace = c.relnamespace
                 UNION ALL
                 SELECT 'pg_trigger'::regclass, t.oid FROM pg_trigger AS t
-                WHERE t.tgrelid = target AND t.tgname::text = ANY (ARRAY['pgtrigger_immutable_number_status_07f65']::pg_catalog.text[])
+                WHERE t.tgrelid = target AND t.tgname::text = ANY (ARRAY['pgtrigger_immutable_number_status_07f65', 'zz_bulksafe_immutable_number_status_07f65_move']::pg_catalog.text[])
             )
             AND NOT (r.rolsuper OR r.rolname = current_user OR o.owner = c.relowner)
             AND n.nspname::text <> ALL (ARRAY[]::pg_catalog.text[])
