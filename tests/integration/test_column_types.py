@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 import bulksafe
 from tests.apps.columns.models import KINDS, TYPED, Cell, Document, Measure, Nullable, Target
 from tests.apps.columns.trying import (
-    Undo,
     accepted,
     check_constraints,
     examples,
     install,
     refused,
+    rolled_back,
     undone,
 )
 
@@ -36,12 +36,12 @@ TEXT = st.text(
 # Away from the ends of the calendar, so that a sum of two stays in it.
 DAYS = st.dates(dt.date(1900, 1, 1), dt.date(2100, 1, 1))
 MOMENTS = st.datetimes(
-    dt.datetime(1900, 1, 1),
-    dt.datetime(2100, 1, 1),
-    timezones=st.just(dt.UTC),  # noqa: DTZ001
+    dt.datetime(1900, 1, 1),  # noqa: DTZ001
+    dt.datetime(2100, 1, 1),  # noqa: DTZ001
+    timezones=st.just(dt.UTC),
 )
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | TEXT,
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | TEXT,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
     max_leaves=4,
 )
@@ -151,11 +151,10 @@ def test_check_refuses_what_the_orm_finds_false(name):
     @undone
     def agree(pair):
         values = attributes(model, a=pair[0], b=pair[1])
-        with pytest.raises(Undo), transaction.atomic():
+        with rolled_back():
             with bulksafe.muted(f"columns.{model.__name__}:rule"):
                 model.objects.create(**values)
             expected = bool(accepted(model.objects, rule))
-            raise Undo
         assert refused(lambda: model.objects.bulk_create([model(**values)])) is not expected
         assert model.objects.count() == expected
 
@@ -194,10 +193,9 @@ def test_immutable_refuses_what_django_reads_as_another_value(name):
         row = model.objects.create(**attributes(model, fixed=first))
         before = stored(row, "fixed")
         change = lambda: model.objects.update(**attributes(model, fixed=second))  # noqa: E731
-        with pytest.raises(Undo), bulksafe.muted(f"columns.{model.__name__}:immutable_fixed"):
+        with rolled_back(), bulksafe.muted(f"columns.{model.__name__}:immutable_fixed"):
             change()
             after = stored(row, "fixed")
-            raise Undo
         assert refused(change) is (before != after)
         assert stored(row, "fixed") == before
 
@@ -214,7 +212,7 @@ def test_transition_lets_pass_what_it_lists(name):
         states.append(None)
     for old_number, old in enumerate(states):
         for new_number, new in enumerate(states):
-            with pytest.raises(Undo), transaction.atomic():
+            with rolled_back():
                 with bulksafe.muted(f"columns.{model.__name__}:transition_state"):
                     row = model.objects.create(**attributes(model, state=old))
                 before = stored(row, "state")
@@ -222,7 +220,6 @@ def test_transition_lets_pass_what_it_lists(name):
                 write = lambda new=new: model.objects.update(**attributes(model, state=new))  # noqa: E731
                 assert refused(write) is not expected, (old, new)
                 assert stored(row, "state") == before or expected
-                raise Undo
 
 
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.states])

@@ -26,10 +26,13 @@ pytestmark = pytest.mark.django_db
 
 #: What ends, opens or fills something in the languages that the SQL passes through.
 PIECES = st.sampled_from(
-    """' '' " \\ \\\\ % %% %s %1$s %(a)s { } {0} $ $$ $bulksafe$ $bulksafe2$ $body$ $ddl$ $query$ $$bulksafe$
-    :'name' :"trigger" :condition :$body E' ); -- /* */ ; \n \r \t \\n \\' U&' ż 漢 NULL""".split(
-        " "
-    )
+    [
+        *"' '' \" \\ \\\\ % %% %s %1$s %(a)s { } {0} $ $$".split(),
+        *"); -- /* */ ; \\n \\' E' U&' ż 漢 NULL".split(),
+        *"$bulksafe$ $bulksafe2$ $body$ $ddl$ $query$ $$bulksafe$".split(),
+        *""":'name' :"trigger" :condition :$body""".split(),
+        *"\n\r\t ",
+    ]
 )
 TEXT = st.lists(
     PIECES
