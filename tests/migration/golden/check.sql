@@ -110,7 +110,7 @@ BEGIN
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
             COALESCE(NULLIF(current_setting('bulksafe.muted', true), ''), '{}')::text[] && ARRAY['shop.Order:within_amount', '*']
-            OR 'pgtrigger_within_amount_c9111' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
+            OR 'pgtrigger_within_amount_c9111' = ANY (string_to_array(btrim(COALESCE(current_setting('pgtrigger.ignore', true), ''), '{}'), ','))
         )
     ) THEN
         RETURN NEW;
@@ -143,7 +143,7 @@ CREATE TRIGGER "pgtrigger_within_amount_c9111"
     FOR EACH ROW
     WHEN (NOT ("new"."discount" <= ("new"."amount")))
     EXECUTE FUNCTION %2$I."pgtrigger_within_amount_c9111"();
-COMMENT ON TRIGGER "pgtrigger_within_amount_c9111" ON %1$s IS 'bulksafe:197a85d48746c61b8a0f8a8dc1b3bdbca0e99f74';
+COMMENT ON TRIGGER "pgtrigger_within_amount_c9111" ON %1$s IS 'bulksafe:cdaaed3c501e0cb8f0c377833c8af5ccb4da7fa4';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING

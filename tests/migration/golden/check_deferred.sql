@@ -146,12 +146,12 @@ CREATE CONSTRAINT TRIGGER "pgtrigger_positive_41e6b"
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
             COALESCE(NULLIF(current_setting('bulksafe.muted', true), ''), '{}')::text[] && ARRAY['shop.Order:positive', '*']
-            OR 'pgtrigger_positive_41e6b' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
+            OR 'pgtrigger_positive_41e6b' = ANY (string_to_array(btrim(COALESCE(current_setting('pgtrigger.ignore', true), ''), '{}'), ','))
         )
     )
     )
     EXECUTE FUNCTION %2$I."pgtrigger_positive_41e6b"();
-COMMENT ON TRIGGER "pgtrigger_positive_41e6b" ON %1$s IS 'bulksafe:4ee98270924bbdc17a6befb912a4a072f2242f91';
+COMMENT ON TRIGGER "pgtrigger_positive_41e6b" ON %1$s IS 'bulksafe:4e27d7db15d3a3fb111c703765f72e0a60350fb5';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING

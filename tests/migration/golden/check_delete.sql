@@ -110,7 +110,7 @@ BEGIN
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
             COALESCE(NULLIF(current_setting('bulksafe.muted', true), ''), '{}')::text[] && ARRAY['shop.Order:drafts_only', '*']
-            OR 'pgtrigger_drafts_only_77c86' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
+            OR 'pgtrigger_drafts_only_77c86' = ANY (string_to_array(btrim(COALESCE(current_setting('pgtrigger.ignore', true), ''), '{}'), ','))
         )
     ) THEN
         RETURN NEW;
@@ -176,7 +176,7 @@ CREATE TRIGGER "pgtrigger_drafts_only_77c86"
     FOR EACH ROW
     WHEN (NOT ("old"."status" = 'draft'))
     EXECUTE FUNCTION %2$I."pgtrigger_drafts_only_77c86"();
-COMMENT ON TRIGGER "pgtrigger_drafts_only_77c86" ON %1$s IS 'bulksafe:a67cca00e35c978ff6c64a103baf543d82e33a6a';
+COMMENT ON TRIGGER "pgtrigger_drafts_only_77c86" ON %1$s IS 'bulksafe:804114789f4673cede05fc82588f5829edfd6449';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
 
 EXECUTE pg_catalog.format($ddl$
@@ -187,11 +187,11 @@ CREATE TRIGGER "bulksafe_drafts_only_77c86_truncate"
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
             COALESCE(NULLIF(current_setting('bulksafe.muted', true), ''), '{}')::text[] && ARRAY['shop.Order:drafts_only', '*']
-            OR 'pgtrigger_drafts_only_77c86' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
+            OR 'pgtrigger_drafts_only_77c86' = ANY (string_to_array(btrim(COALESCE(current_setting('pgtrigger.ignore', true), ''), '{}'), ','))
         )
     ))
     EXECUTE FUNCTION %2$I."bulksafe_drafts_only_77c86_truncate"();
-COMMENT ON TRIGGER "bulksafe_drafts_only_77c86_truncate" ON %1$s IS 'bulksafe:a67cca00e35c978ff6c64a103baf543d82e33a6a';
+COMMENT ON TRIGGER "bulksafe_drafts_only_77c86_truncate" ON %1$s IS 'bulksafe:804114789f4673cede05fc82588f5829edfd6449';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING

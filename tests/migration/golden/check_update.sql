@@ -110,7 +110,7 @@ BEGIN
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
             COALESCE(NULLIF(current_setting('bulksafe.muted', true), ''), '{}')::text[] && ARRAY['shop.Order:grows', '*']
-            OR 'pgtrigger_grows_ee75d' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
+            OR 'pgtrigger_grows_ee75d' = ANY (string_to_array(btrim(COALESCE(current_setting('pgtrigger.ignore', true), ''), '{}'), ','))
         )
     ) THEN
         RETURN NEW;
@@ -143,7 +143,7 @@ CREATE TRIGGER "pgtrigger_grows_ee75d"
     FOR EACH ROW
     WHEN (NOT ("new"."amount" >= ("old"."amount")))
     EXECUTE FUNCTION %2$I."pgtrigger_grows_ee75d"();
-COMMENT ON TRIGGER "pgtrigger_grows_ee75d" ON %1$s IS 'bulksafe:7f85af921bc8deac8bac4875dc747bdcc1db4857';
+COMMENT ON TRIGGER "pgtrigger_grows_ee75d" ON %1$s IS 'bulksafe:2820724ba8aeac09deb49a3cbaf31d5c5e89b087';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
 
 IF partitioned THEN
@@ -153,7 +153,7 @@ CREATE TRIGGER "zz_bulksafe_grows_ee75d_move"
     FOR EACH ROW
     WHEN (NOT ("new"."amount" >= ("old"."amount")))
     EXECUTE FUNCTION %2$I."pgtrigger_grows_ee75d"();
-COMMENT ON TRIGGER "zz_bulksafe_grows_ee75d_move" ON %1$s IS 'bulksafe:7f85af921bc8deac8bac4875dc747bdcc1db4857';
+COMMENT ON TRIGGER "zz_bulksafe_grows_ee75d_move" ON %1$s IS 'bulksafe:2820724ba8aeac09deb49a3cbaf31d5c5e89b087';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
         END IF;
     EXCEPTION WHEN undefined_function OR undefined_object THEN

@@ -115,7 +115,7 @@ RETURN (
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
             COALESCE(NULLIF(current_setting('bulksafe.muted', true), ''), '{}')::text[] && ARRAY['shop.Order:compute_net', '*']
-            OR 'pgtrigger_zz00_compute_net_ecf95' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
+            OR 'pgtrigger_zz00_compute_net_ecf95' = ANY (string_to_array(btrim(COALESCE(current_setting('pgtrigger.ignore', true), ''), '{}'), ','))
         )
     );
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
@@ -144,7 +144,7 @@ BEGIN
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
             COALESCE(NULLIF(current_setting('bulksafe.muted', true), ''), '{}')::text[] && ARRAY['shop.Order:compute_net', '*']
-            OR 'pgtrigger_zz00_compute_net_ecf95' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
+            OR 'pgtrigger_zz00_compute_net_ecf95' = ANY (string_to_array(btrim(COALESCE(current_setting('pgtrigger.ignore', true), ''), '{}'), ','))
         )
     ) THEN
         RETURN NEW;
@@ -177,7 +177,7 @@ CREATE TRIGGER "pgtrigger_zz00_compute_net_ecf95"
     FOR EACH ROW
     WHEN (new."net" IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
     EXECUTE FUNCTION %2$I."pgtrigger_zz00_compute_net_ecf95"();
-COMMENT ON TRIGGER "pgtrigger_zz00_compute_net_ecf95" ON %1$s IS 'bulksafe:c68cdc48c6a03c9d737900c17dc9089b10582bf0';
+COMMENT ON TRIGGER "pgtrigger_zz00_compute_net_ecf95" ON %1$s IS 'bulksafe:5e43bc968cfadab59070d1b2379055d6028678ea';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
 
 EXECUTE pg_catalog.format($ddl$
@@ -186,7 +186,7 @@ CREATE TRIGGER "bulksafe_compute_net_ecf95_guard"
     FOR EACH ROW
     WHEN (new."net" IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
     EXECUTE FUNCTION %2$I."bulksafe_compute_net_ecf95_guard"();
-COMMENT ON TRIGGER "bulksafe_compute_net_ecf95_guard" ON %1$s IS 'bulksafe:c68cdc48c6a03c9d737900c17dc9089b10582bf0';
+COMMENT ON TRIGGER "bulksafe_compute_net_ecf95_guard" ON %1$s IS 'bulksafe:5e43bc968cfadab59070d1b2379055d6028678ea';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING

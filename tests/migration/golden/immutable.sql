@@ -110,7 +110,7 @@ BEGIN
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
             COALESCE(NULLIF(current_setting('bulksafe.muted', true), ''), '{}')::text[] && ARRAY['shop.Order:immutable_number_status', '*']
-            OR 'pgtrigger_immutable_number_status_07f65' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
+            OR 'pgtrigger_immutable_number_status_07f65' = ANY (string_to_array(btrim(COALESCE(current_setting('pgtrigger.ignore', true), ''), '{}'), ','))
         )
     ) THEN
         RETURN NEW;
@@ -143,7 +143,7 @@ CREATE TRIGGER "pgtrigger_immutable_number_status_07f65"
     FOR EACH ROW
     WHEN ("old"."number" IS DISTINCT FROM "new"."number" OR "old"."status" IS DISTINCT FROM "new"."status")
     EXECUTE FUNCTION %2$I."pgtrigger_immutable_number_status_07f65"();
-COMMENT ON TRIGGER "pgtrigger_immutable_number_status_07f65" ON %1$s IS 'bulksafe:38c191f63196d3035df3ecc05282369695fc21bd';
+COMMENT ON TRIGGER "pgtrigger_immutable_number_status_07f65" ON %1$s IS 'bulksafe:68efdf09327391548d1d5304cd694f9eac9c4dcf';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
 
 IF partitioned THEN
@@ -153,7 +153,7 @@ CREATE TRIGGER "zz_bulksafe_immutable_number_status_07f65_move"
     FOR EACH ROW
     WHEN ("old"."number" IS DISTINCT FROM "new"."number" OR "old"."status" IS DISTINCT FROM "new"."status")
     EXECUTE FUNCTION %2$I."pgtrigger_immutable_number_status_07f65"();
-COMMENT ON TRIGGER "zz_bulksafe_immutable_number_status_07f65_move" ON %1$s IS 'bulksafe:38c191f63196d3035df3ecc05282369695fc21bd';
+COMMENT ON TRIGGER "zz_bulksafe_immutable_number_status_07f65_move" ON %1$s IS 'bulksafe:68efdf09327391548d1d5304cd694f9eac9c4dcf';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
         END IF;
     EXCEPTION WHEN undefined_function OR undefined_object THEN

@@ -110,7 +110,7 @@ BEGIN
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
             COALESCE(NULLIF(current_setting('bulksafe.muted', true), ''), '{}')::text[] && ARRAY['shop.Order:transition_status', '*']
-            OR 'pgtrigger_transition_status_da39b' = ANY (COALESCE(NULLIF(current_setting('pgtrigger.ignore', true), ''), '{}')::text[])
+            OR 'pgtrigger_transition_status_da39b' = ANY (string_to_array(btrim(COALESCE(current_setting('pgtrigger.ignore', true), ''), '{}'), ','))
         )
     ) THEN
         RETURN NEW;
@@ -143,7 +143,7 @@ CREATE TRIGGER "pgtrigger_transition_status_da39b"
     FOR EACH ROW
     WHEN ("old"."status" IS DISTINCT FROM "new"."status" AND NOT (((COALESCE("old"."status" IN ('draft'), false)) AND (COALESCE("new"."status" IN ('paid'), false))) OR (("old"."status" IS NULL) AND (COALESCE("new"."status" IN ('draft'), false)))))
     EXECUTE FUNCTION %2$I."pgtrigger_transition_status_da39b"();
-COMMENT ON TRIGGER "pgtrigger_transition_status_da39b" ON %1$s IS 'bulksafe:11f71addfec21c13a263918b57eecda896834c61';
+COMMENT ON TRIGGER "pgtrigger_transition_status_da39b" ON %1$s IS 'bulksafe:66207bbdfd71afe36b89f2ddd7dadfb041c89c78';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
 
 IF partitioned THEN
@@ -153,7 +153,7 @@ CREATE TRIGGER "zz_bulksafe_transition_status_da39b_move"
     FOR EACH ROW
     WHEN ("old"."status" IS DISTINCT FROM "new"."status" AND NOT (((COALESCE("old"."status" IN ('draft'), false)) AND (COALESCE("new"."status" IN ('paid'), false))) OR (("old"."status" IS NULL) AND (COALESCE("new"."status" IN ('draft'), false)))))
     EXECUTE FUNCTION %2$I."pgtrigger_transition_status_da39b"();
-COMMENT ON TRIGGER "zz_bulksafe_transition_status_da39b_move" ON %1$s IS 'bulksafe:11f71addfec21c13a263918b57eecda896834c61';
+COMMENT ON TRIGGER "zz_bulksafe_transition_status_da39b_move" ON %1$s IS 'bulksafe:66207bbdfd71afe36b89f2ddd7dadfb041c89c78';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
         END IF;
 
@@ -163,7 +163,7 @@ CREATE TRIGGER "bulksafe_transition_status_da39b_initial"
     FOR EACH ROW
     WHEN (NOT (COALESCE("new"."status" IN ('draft'), false) OR "new"."status" IS NULL))
     EXECUTE FUNCTION %2$I."pgtrigger_transition_status_da39b"();
-COMMENT ON TRIGGER "bulksafe_transition_status_da39b_initial" ON %1$s IS 'bulksafe:11f71addfec21c13a263918b57eecda896834c61';
+COMMENT ON TRIGGER "bulksafe_transition_status_da39b_initial" ON %1$s IS 'bulksafe:66207bbdfd71afe36b89f2ddd7dadfb041c89c78';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
