@@ -16,7 +16,6 @@ from benchmarks.variants import VARIANTS, Variant
 from examples import server
 
 SERVER_OPTIONS = {
-    **server.THROWAWAY,
     "autovacuum": "off",
     "shared_buffers": "2GB",
     "max_wal_size": "16GB",
