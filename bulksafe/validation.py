@@ -151,6 +151,7 @@ def _triggers_as_rules(invariant: Invariant, field: fields.Field, change: Change
             trigger["events"] == "UPDATE",
         )
         for trigger in invariant.compile(change.model).triggers
+        if trigger["template"] == "row_trigger"
     ]
 
 
