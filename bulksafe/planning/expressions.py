@@ -21,6 +21,7 @@ from django.db.models.sql.datastructures import BaseTable, Join
 from django.utils import timezone, translation
 
 from bulksafe.planning import fields, offline, refusals
+from bulksafe.planning.nodes import output_field
 from bulksafe.planning.problems import Refused, did_you_mean, shown
 
 OLD = "old"
@@ -193,7 +194,7 @@ class _RowQuery(Query):
             sql, params = "true", ()
         refusals.refuse_volatile_text(sql)
         text = offline.inline(sql, params)
-        return RowSQL(text, frozenset(compiler.reads), refusals.output_field(resolved))
+        return RowSQL(text, frozenset(compiler.reads), output_field(resolved))
 
 
 class _RowCompiler(SQLCompiler):
@@ -251,13 +252,13 @@ class _AtTimeZone(Func):
 
 
 def _is_moment(node: Any) -> bool:
-    return isinstance(refusals.output_field(node), models.DateTimeField)
+    return isinstance(output_field(node), models.DateTimeField)
 
 
 def _moves_a_moment(node: CombinedExpression) -> bool:
     """Whether it is ``moment ± duration``."""
     sides = node.get_source_expressions()
-    durations = [isinstance(refusals.output_field(s), models.DurationField) for s in sides]
+    durations = [isinstance(output_field(s), models.DurationField) for s in sides]
     return any(durations) and any(map(_is_moment, sides))
 
 

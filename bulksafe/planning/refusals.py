@@ -8,23 +8,22 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from django.core.exceptions import FieldError, ValidationError
 from django.db.models.expressions import (
-    CombinedExpression,
     Func,
     OrderBy,
     RawSQL,
     ResolvedOuterRef,
     Subquery,
-    Value,
 )
-from django.db.models.functions import Cast, Now, Random
+from django.db.models.functions import Now, Random
 from django.db.models.lookups import Lookup
 from django.db.models.sql import Query
 
-from bulksafe.planning import fields
+from bulksafe.planning import fields, sessions
+from bulksafe.planning.nodes import operands, output_field, walk
 from bulksafe.planning.problems import Refused, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from django.db import models
     from django.db.models.sql.datastructures import Join
@@ -35,26 +34,6 @@ _ROW_LOCAL_ONLY = (
 )
 
 
-def walk(node: Any) -> Iterator[Any]:
-    """A resolved expression and all that it is made of."""
-    yield node
-    if hasattr(node, "get_source_expressions"):
-        for child in node.get_source_expressions():
-            if child is not None:
-                yield from walk(child)
-    elif isinstance(node, list | tuple):
-        for child in node:
-            yield from walk(child)
-
-
-def output_field(node: Any) -> fields.Field | None:
-    """The type of a resolved expression's value, where Django knows it."""
-    try:
-        return getattr(node, "_output_field_or_none", None) or getattr(node, "output_field", None)
-    except (FieldError, AttributeError, TypeError):
-        return None
-
-
 def refuse_nodes(resolved: Any) -> None:
     """Refuse whatever would make the expression depend on more than the row."""
     nodes = list(walk(resolved))
@@ -62,7 +41,7 @@ def refuse_nodes(resolved: Any) -> None:
         _refuse_other_rows,
         _refuse_what_is_no_value,
         _refuse_volatile,
-        _refuse_session_dependent,
+        sessions.refuse_session_dependent,
         _refuse_different_types,
     ):
         for node in nodes:
@@ -154,58 +133,13 @@ def _volatile(name: str) -> Refused:
     )
 
 
-_FROM_TIMESTAMP = ("DateField", "TimeField", "CharField", "TextField")
-
-
-def _refuse_session_dependent(node: Any) -> None:
-    if isinstance(node, Cast):
-        source = output_field(node.get_source_expressions()[0])
-        target = node.output_field.get_internal_type()
-        if _is_type(source, "DateTimeField") and target in _FROM_TIMESTAMP:
-            raise _session_dependent(f"A cast of a date and time to {target}")
-    if isinstance(node, Func) and getattr(node, "config", "") is None:
-        raise Refused(
-            "E031",
-            f"{type(node).__name__} depends on the text search configuration of the session that "
-            "writes.",
-            f"Name it: {type(node).__name__}(…, config='english').",
-        )
-    if isinstance(node, Lookup | CombinedExpression) and _mixes_dates(_operands(node)):
-        raise _session_dependent("A date beside a date and time")
-
-
-def _mixes_dates(operands: Iterable[Any]) -> bool:
-    found = [output_field(operand) for operand in operands]
-    return any(_is_type(f, "DateField") for f in found) and any(
-        _is_type(f, "DateTimeField") for f in found
-    )
-
-
-def _is_type(field: fields.Field | None, internal_type: str) -> bool:
-    return field is not None and field.get_internal_type() == internal_type
-
-
-def _session_dependent(what: str) -> Refused:
-    return Refused(
-        "E031",
-        f"{what} depends on the time zone of the session that writes.",
-        "Name the time zone: TruncDate('column', tzinfo=…) or Extract('column', 'year', tzinfo=…).",
-    )
-
-
-def _operands(node: Any) -> list[Any]:
-    """The sides of a comparison or an operator that have a type; a literal takes the other's."""
-    sides = (node.lhs, node.rhs)
-    return [s for s in sides if hasattr(s, "resolve_expression") and not isinstance(s, Value)]
-
-
 _COMPARISONS = frozenset("exact gt gte lt lte df ndf".split())
 
 
 def _refuse_different_types(node: Any) -> None:
     if not isinstance(node, Lookup) or node.lookup_name not in _COMPARISONS:
         return
-    found = [f for operand in _operands(node) if (f := output_field(operand)) is not None]
+    found = [f for operand in operands(node) if (f := output_field(operand)) is not None]
     families = {family for field in found if (family := fields.family(field))}
     if len(families) > 1 and "json" not in families:
         left, right = (field.get_internal_type() for field in found)

@@ -16,7 +16,7 @@ from django.utils.functional import Promise
 from bulksafe.declarations import Check, Compute, Immutable, Invariant, Transition
 from bulksafe.declarations.compute import dependencies
 from bulksafe.declarations.dependencies import field_name, referenced_names
-from bulksafe.planning import fields
+from bulksafe.planning import fields, sessions
 from bulksafe.planning.expressions import NEW, OLD, RowSQL
 from bulksafe.planning.problems import Problem, Refused, did_you_mean, shown
 from bulksafe.rendering import names
@@ -321,6 +321,7 @@ def refuse_computed_value(compute: Compute, field: fields.Field, value: RowSQL) 
             f"The expression gives {given}, and “{field.name}” is {wanted}.",
             f"Wrap it: Cast(…, {wanted}()).",
         )
+    sessions.refuse_conversion(value.output_field, field)
 
 
 # Immutable

@@ -36,7 +36,16 @@ from django.db.models import (
     Window,
 )
 from django.db.models.expressions import ExpressionWrapper, RawSQL
-from django.db.models.functions import Cast, Coalesce, Concat, Lower, Now, Random, TruncDate
+from django.db.models.functions import (
+    Cast,
+    Coalesce,
+    Concat,
+    JSONObject,
+    Lower,
+    Now,
+    Random,
+    TruncDate,
+)
 from django.db.models.lookups import Exact, GreaterThan
 from django.test import override_settings
 from django.utils.translation import gettext_lazy
@@ -604,11 +613,22 @@ def test_e030(declaration, fact, fix):
 
 
 ZONE = "Name the time zone: TruncDate('column', tzinfo=…)"
+PARTS = "Take the parts that you need as numbers"
 
 
 @kinds(
-    cast_to_text=(check(Q(note=Cast("at", models.CharField()))), "cast of a date and time", ZONE),
+    cast_to_text=(
+        check(Q(note=Cast("at", models.CharField()))),
+        "DateTimeField to CharField",
+        PARTS,
+    ),
+    cast_of_date=(check(Q(note=Cast("day", models.CharField()))), "DateField to CharField", PARTS),
     cast_to_date=(Compute("day", Cast("at", models.DateField())), "to DateField", ZONE),
+    assigned=(Compute("day", F("at")), "DateTimeField to DateField", ZONE),
+    concatenated=(check(Q(note=Concat("note", "day"))), "The text of a DateField", PARTS),
+    as_json=(check(Q(data=JSONObject(at="at"))), "The text of a DateTimeField", PARTS),
+    pattern=(check(Q(at__contains="2020")), "The text of a DateTimeField", PARTS),
+    pattern_of_date=(check(Q(day__startswith="2020")), "The text of a DateField", PARTS),
     date_beside_time=(check(Q(day__lte=F("at"))), "A date beside a date and time", ZONE),
     time_beside_date=(check(Q(old__at__lte=F("day"))), "A date beside", ZONE),
 )

@@ -1,0 +1,43 @@
+"""Looking at resolved expressions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import FieldError
+from django.db.models import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bulksafe.planning import fields
+
+
+def walk(node: Any) -> Iterator[Any]:
+    """A resolved expression and all that it is made of."""
+    yield node
+    if hasattr(node, "get_source_expressions"):
+        for child in node.get_source_expressions():
+            if child is not None:
+                yield from walk(child)
+    elif isinstance(node, list | tuple):
+        for child in node:
+            yield from walk(child)
+
+
+def output_field(node: Any) -> fields.Field | None:
+    """The type of a resolved expression's value, where Django knows it."""
+    try:
+        return getattr(node, "_output_field_or_none", None) or getattr(node, "output_field", None)
+    except (FieldError, AttributeError, TypeError):
+        return None
+
+
+def operands(node: Any) -> list[Any]:
+    """The sides of a comparison or an operator that have a type; a literal takes the other's."""
+    sides = (node.lhs, node.rhs)
+    return [s for s in sides if hasattr(s, "resolve_expression") and not isinstance(s, Value)]
+
+
+def is_type(field: fields.Field | None, *internal_types: str) -> bool:
+    return field is not None and field.get_internal_type() in internal_types

@@ -1,0 +1,108 @@
+"""What would depend on the settings of the session that writes.
+
+PostgreSQL writes dates and intervals as ``DateStyle`` and ``IntervalStyle`` say, and converts
+between dates and moments in the session's ``TimeZone``. Django's sessions have settings of their
+own, psql's and other services' have others.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Func, Lookup
+from django.db.models.expressions import CombinedExpression
+from django.db.models.functions import Cast
+
+from bulksafe.planning.nodes import is_type, operands, output_field
+from bulksafe.planning.problems import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bulksafe.planning import fields
+
+_DATED = ("DateField", "DateTimeField", "TimeField", "DurationField")
+_TEXT = ("CharField", "TextField", "SlugField", "URLField", "EmailField", "FileField")
+
+#: Functions that write their arguments as text, or as JSON.
+_WRITING = re.compile(
+    r"\A(?:concat|concat_ws|format|to_char|to_json|to_jsonb|jsonb?_build_object|jsonb?_build_array"
+    r"|json_object|json_array|array_to_string|row_to_json|quote_literal)\Z",
+    re.IGNORECASE,
+)
+#: Lookups that compare the text of their left side.
+_TEXTUAL = frozenset(
+    "contains icontains startswith istartswith endswith iendswith regex iregex iexact".split()
+)
+
+
+def refuse_session_dependent(node: Any) -> None:
+    """Refuse one node of an expression that means another thing in another session."""
+    if isinstance(node, Cast):
+        refuse_conversion(output_field(node.get_source_expressions()[0]), node.output_field)
+    elif isinstance(node, Func):
+        _refuse_function(node)
+    elif isinstance(node, Lookup | CombinedExpression) and _mixes_dates(operands(node)):
+        raise _in_time_zone("A date beside a date and time")
+    elif isinstance(node, Lookup) and node.lookup_name in _TEXTUAL:
+        source = output_field(node.lhs)
+        if is_type(source, *_DATED):
+            raise _as_text(f"The text of a {source.get_internal_type()}")  # type: ignore[union-attr]
+
+
+def refuse_conversion(source: fields.Field | None, target: fields.Field) -> None:
+    """Refuse a cast or an assignment of a value of the type ``source`` to ``target``."""
+    if source is None:
+        return
+    given, wanted = source.get_internal_type(), target.get_internal_type()
+    conversion = f"The conversion of {given} to {wanted}"
+    if (given == "DateTimeField" and wanted in ("DateField", "TimeField")) or (
+        given == "DateField" and wanted == "DateTimeField"
+    ):
+        raise _in_time_zone(conversion)
+    if (given in _DATED and wanted in _TEXT) or (
+        given in ("DateTimeField", "DurationField") and wanted == "JSONField"
+    ):
+        raise _as_text(conversion)
+
+
+def _refuse_function(node: Func) -> None:
+    if getattr(node, "config", "") is None:
+        raise Refused(
+            "E031",
+            f"{type(node).__name__} depends on the text search configuration of the session that "
+            "writes.",
+            f"Name it: {type(node).__name__}(…, config='english').",
+        )
+    name = str(node.extra.get("function", node.function))
+    writes = _WRITING.match(name) or type(node).__name__ in ("ConcatPair", "JSONObject")
+    if not writes:
+        return
+    for source in node.get_source_expressions():
+        field = output_field(source)
+        if is_type(field, *_DATED):
+            raise _as_text(f"The text of a {field.get_internal_type()}")  # type: ignore[union-attr]
+
+
+def _mixes_dates(sides: Iterable[Any]) -> bool:
+    found = [output_field(side) for side in sides]
+    return any(is_type(f, "DateField") for f in found) and any(
+        is_type(f, "DateTimeField") for f in found
+    )
+
+
+def _in_time_zone(what: str) -> Refused:
+    return Refused(
+        "E031",
+        f"{what} depends on the time zone of the session that writes.",
+        "Name the time zone: TruncDate('column', tzinfo=…) or Extract('column', 'year', tzinfo=…).",
+    )
+
+
+def _as_text(what: str) -> Refused:
+    return Refused(
+        "E031",
+        f"{what} depends on settings of the session that writes, such as DateStyle and TimeZone.",
+        "Take the parts that you need as numbers: ExtractYear('column', tzinfo=…).",
+    )
