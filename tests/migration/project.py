@@ -154,7 +154,10 @@ class Databases:
     def new(self, name):
         """The settings of a new, empty database."""
         with self._connection() as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            # Copying the files is the faster way here, and the only one before PostgreSQL 15.
+            how = "STRATEGY file_copy" if connection.info.server_version >= 150000 else ""
+            create = sql.SQL(f"CREATE DATABASE {{}} {how}")
+            connection.execute(create.format(sql.Identifier(name)))
         self.made.append(name)
         return {**server.database_settings(self.url), "NAME": name}
 
