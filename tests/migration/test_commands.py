@@ -44,6 +44,7 @@ def test_installed(lines):
     assert "4 invariants, 0 differ" in listed
     assert "\x1b[" not in listed
     assert "\x1b[" in lines.manage("bulksafe", "--force-color", "ls").stdout
+    assert "\x1b[" in lines.manage("bulksafe", "ls", "--force-color", "-v", "0").stdout
 
 
 def test_order_timing_and_operations(lines):

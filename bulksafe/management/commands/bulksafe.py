@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from argparse import RawDescriptionHelpFormatter
+from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,7 @@ class Command(BaseCommand):
         ls.add_argument("--database", default=DEFAULT_DB_ALIAS, help="the database to look at")
         ls.add_argument("--json", action="store_true", help="print a JSON array")
         ls.set_defaults(run=self.ls)
+        _add_common_options(ls)
 
     def handle(self, *args: Any, run: Callable[..., int], **options: Any) -> None:
         try:
@@ -121,6 +122,16 @@ class Command(BaseCommand):
             self.stdout.write(
                 "Run makemigrations and migrate; for disabled ones, enable the trigger."
             )
+
+
+def _add_common_options(subparser: ArgumentParser) -> None:
+    """Django's options for every command, which users write behind the subcommand."""
+    common = subparser.add_argument_group("options of every command")
+    common.add_argument("-v", "--verbosity", type=int, choices=range(4), default=SUPPRESS)
+    common.add_argument("--settings", default=SUPPRESS)
+    common.add_argument("--pythonpath", default=SUPPRESS)
+    for flag in ("--traceback", "--no-color", "--force-color", "--skip-checks"):
+        common.add_argument(flag, action="store_true", default=SUPPRESS)
 
 
 def _matches(status: inspection.Status, label: str) -> bool:
