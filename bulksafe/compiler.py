@@ -182,6 +182,8 @@ class Trigger(PgTrigger):
     def _function_steps(self, function: Mapping[str, Any], unmuted: str) -> str:
         values = {"name": self.name, "invariant": self.invariant, **function}
         steps, ready = [], {"unmuted": unmuted}
+        if "message" in function:
+            ready["violation"] = self._fill("violation", values)
         if "query" in function:
             # The query is a format() string inside the function, and the function is one in turn.
             query = self._fill(function["query"], values)

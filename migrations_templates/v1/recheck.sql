@@ -7,13 +7,7 @@ DECLARE
 BEGIN
     EXECUTE format(:$query, TG_RELID::regclass, %2$L) INTO broken USING :pk_values;
     IF broken THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'check_violation',
-            MESSAGE = :'message',
-            DETAIL = concat('Invariant ', :'invariant', ' refuses the ', TG_OP, ' of the row with ', :key, '.'),
-            SCHEMA = TG_TABLE_SCHEMA,
-            TABLE = TG_TABLE_NAME,
-            CONSTRAINT = :'name';
+        :violation
     END IF;
     RETURN NULL;
 END

@@ -12,11 +12,5 @@ BEGIN
     ELSE
         subject := to_jsonb(NEW);
     END IF;
-    RAISE EXCEPTION USING
-        ERRCODE = 'check_violation',
-        MESSAGE = :'message',
-        DETAIL = concat('Invariant ', :'invariant', ' refuses the ', TG_OP, ' of the row with ', :key, '.'),
-        SCHEMA = TG_TABLE_SCHEMA,
-        TABLE = TG_TABLE_NAME,
-        CONSTRAINT = :'name';
+    :violation
 END

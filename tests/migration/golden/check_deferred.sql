@@ -117,12 +117,12 @@ SELECT EXISTS (SELECT FROM %%1$s AS "new" WHERE ("new"."id") = ($1) AND %%2$I."b
 $query$, TG_RELID::regclass, %2$L) INTO broken USING NEW."id";
     IF broken THEN
         RAISE EXCEPTION USING
-            ERRCODE = 'check_violation',
-            MESSAGE = 'Invariant “positive” is violated.',
-            DETAIL = concat('Invariant ', 'shop.Order:positive', ' refuses the ', TG_OP, ' of the row with ', 'id=', subject ->> 'id', '.'),
-            SCHEMA = TG_TABLE_SCHEMA,
-            TABLE = TG_TABLE_NAME,
-            CONSTRAINT = 'positive';
+        ERRCODE = 'check_violation',
+        MESSAGE = 'Invariant “positive” is violated.',
+        DETAIL = concat('Invariant ', 'shop.Order:positive', ' refuses the ', TG_OP, ' of the row with ', 'id=', subject ->> 'id', '.'),
+        SCHEMA = TG_TABLE_SCHEMA,
+        TABLE = TG_TABLE_NAME,
+        CONSTRAINT = 'positive';
     END IF;
     RETURN NULL;
 END
@@ -151,7 +151,7 @@ CREATE CONSTRAINT TRIGGER "pgtrigger_positive_41e6b"
     )
     )
     EXECUTE FUNCTION %2$I."pgtrigger_positive_41e6b"();
-COMMENT ON TRIGGER "pgtrigger_positive_41e6b" ON %1$s IS 'bulksafe:4e27d7db15d3a3fb111c703765f72e0a60350fb5';
+COMMENT ON TRIGGER "pgtrigger_positive_41e6b" ON %1$s IS 'bulksafe:8a36a373397c8bfbb282e1e6301a5d26330e824d';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING

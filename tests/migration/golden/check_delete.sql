@@ -152,12 +152,12 @@ SELECT to_jsonb("old".*) FROM ONLY %%1$s AS "old" WHERE %%2$I."bulksafe_drafts_o
 $query$, TG_RELID::regclass, %2$L) INTO subject;
     IF subject IS NOT NULL THEN
         RAISE EXCEPTION USING
-            ERRCODE = 'check_violation',
-            MESSAGE = 'Invariant “drafts_only” is violated.',
-            DETAIL = concat('Invariant ', 'shop.Order:drafts_only', ' refuses the ', TG_OP, ' of the row with ', 'id=', subject ->> 'id', '.'),
-            SCHEMA = TG_TABLE_SCHEMA,
-            TABLE = TG_TABLE_NAME,
-            CONSTRAINT = 'drafts_only';
+        ERRCODE = 'check_violation',
+        MESSAGE = 'Invariant “drafts_only” is violated.',
+        DETAIL = concat('Invariant ', 'shop.Order:drafts_only', ' refuses the ', TG_OP, ' of the row with ', 'id=', subject ->> 'id', '.'),
+        SCHEMA = TG_TABLE_SCHEMA,
+        TABLE = TG_TABLE_NAME,
+        CONSTRAINT = 'drafts_only';
     END IF;
     RETURN NULL;
 END
@@ -176,7 +176,7 @@ CREATE TRIGGER "pgtrigger_drafts_only_77c86"
     FOR EACH ROW
     WHEN (NOT ("old"."status" = 'draft'))
     EXECUTE FUNCTION %2$I."pgtrigger_drafts_only_77c86"();
-COMMENT ON TRIGGER "pgtrigger_drafts_only_77c86" ON %1$s IS 'bulksafe:804114789f4673cede05fc82588f5829edfd6449';
+COMMENT ON TRIGGER "pgtrigger_drafts_only_77c86" ON %1$s IS 'bulksafe:5fa13dd58ceffee40c7175c24556fdbc6d707c44';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
 
 EXECUTE pg_catalog.format($ddl$
@@ -191,7 +191,7 @@ CREATE TRIGGER "bulksafe_drafts_only_77c86_truncate"
         )
     ))
     EXECUTE FUNCTION %2$I."bulksafe_drafts_only_77c86_truncate"();
-COMMENT ON TRIGGER "bulksafe_drafts_only_77c86_truncate" ON %1$s IS 'bulksafe:804114789f4673cede05fc82588f5829edfd6449';
+COMMENT ON TRIGGER "bulksafe_drafts_only_77c86_truncate" ON %1$s IS 'bulksafe:5fa13dd58ceffee40c7175c24556fdbc6d707c44';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
