@@ -146,10 +146,13 @@ def _do_update(  # noqa: PLR0917  (Django's own signature)
         returning = rest[-1]
         returning += [field for field in computed if field not in returning]
         return original(self, base_qs, using, pk_val, values, *rest)
-    rows = compat.update_returning(base_qs.filter(pk=pk_val), values, computed)
+    filtered = base_qs.filter(pk=pk_val)
+    rows = compat.update_returning(filtered, values, computed)
     for field, value in zip(computed, rows[0] if rows else (), strict=False):
         setattr(self, field.attname, value)
-    return bool(rows)
+    # With select_on_save, a row that a BEFORE trigger kept from the UPDATE is not a missing one.
+    is_forced = bool(rest[-1])
+    return bool(rows) or (self._meta.select_on_save and not is_forced and filtered.exists())
 
 
 def _bulk_create(original: Any, self: Any, objs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -176,14 +179,25 @@ def _read_back(queryset: Any, instances: Sequence[Model]) -> None:
     names = [field.attname for table in tables for field in computed_fields(table)]
     if not names:
         return
+    pk_names = [field.attname for field in queryset.model._meta.pk_fields]
     for start in range(0, len(instances), _READ_BACK_BATCH):
-        batch = instances[start : start + _READ_BACK_BATCH]
-        keys = [instance.pk for instance in batch if instance.pk is not None]
+        batch = [(_key(instance), instance) for instance in instances[start:][:_READ_BACK_BATCH]]
+        keys = [instance.pk for key, instance in batch if None not in key]
         rows = queryset.model._base_manager.using(queryset.db).filter(pk__in=keys)
-        stored = {row[0]: row[1:] for row in rows.values_list("pk", *names)} if keys else {}
-        for instance in batch:
-            values = stored.get(instance.pk, (None,) * len(names))
-            instance.__dict__.update(zip(names, values, strict=True))
+        listed = rows.values_list(*pk_names, *names) if keys else ()
+        stored = {row[: len(pk_names)]: row[len(pk_names) :] for row in listed}
+        for key, instance in batch:
+            values = stored.get(key, (None,) * len(names))
+            for name, value in zip(names, values, strict=True):
+                # Not into __dict__: a foreign key forgets the object that it had before.
+                setattr(instance, name, value)
+
+
+def _key(instance: Model) -> tuple[Any, ...]:
+    """The primary key as a query returns it: it may have been set as text."""
+    return tuple(
+        field.to_python(getattr(instance, field.attname)) for field in instance._meta.pk_fields
+    )
 
 
 # TRUNCATE by Django's own flush.

@@ -15,6 +15,7 @@ from django.db.models import F
 
 import bulksafe
 from bulksafe import patches
+from tests.apps.columns.models import TYPED, Target
 from tests.apps.invoices.models import Invoice, InvoiceProxy, Receipt, Voucher
 
 pytestmark = pytest.mark.django_db
@@ -111,6 +112,40 @@ class TestInstancesCarryComputedValues:
         voucher.code = "abc"
         voucher.save()
         assert voucher.__dict__["code_length"] == 3
+
+    def test_select_on_save_with_a_trigger_that_leaves_the_row_as_it_is(self):
+        voucher = Voucher.objects.create(code="a")
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql
+                AS 'BEGIN RETURN NULL; END';
+                CREATE TRIGGER skip BEFORE UPDATE ON invoices_voucher
+                FOR EACH ROW EXECUTE FUNCTION skip();
+                """
+            )
+        voucher.code = "abc"
+        voucher.save()
+        assert Voucher.objects.get().code == "a"
+
+    def test_after_bulk_writes_of_instances_whose_key_is_text(self):
+        voucher = Voucher(pk=str(uuid.uuid4()), code="a")
+        Voucher.objects.bulk_create([voucher], ignore_conflicts=True)
+        assert voucher.__dict__["code_length"] == 1
+        voucher.code = "abc"
+        Voucher.objects.bulk_update([voucher], ["code"])
+        assert voucher.__dict__["code_length"] == 3
+        invoice = Invoice(pk=str(Invoice.objects.create(amount=1).pk), amount=10)
+        Invoice.objects.bulk_update([invoice], ["amount"])
+        assert computed(invoice) == (10, 20)
+
+    def test_a_computed_foreign_key_forgets_the_object_that_it_had(self):
+        first, second = (Target.objects.create(number=number) for number in (1, 2))
+        pair = TYPED["ForeignKey"].objects.create(a=first)
+        assert pair.c == first
+        pair.a = second
+        TYPED["ForeignKey"].objects.bulk_update([pair], ["a"])
+        assert pair.c == second
 
     def test_an_update_of_a_missing_row_inserts(self):
         key = uuid.uuid4()
