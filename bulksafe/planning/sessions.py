@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Func, Lookup
+from django.db.models import Func, Lookup, Value
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Cast
 
@@ -31,6 +31,11 @@ _WRITING = re.compile(
     r"|json_object|json_array|array_to_string|row_to_json|quote_literal)\Z",
     re.IGNORECASE,
 )
+#: Functions that ask for the session's time zone when they get so many arguments, a moment among
+#: them. One argument more names the zone.
+_ZONED_OF_A_MOMENT = {"date_trunc": 2, "date_part": 2, "date": 1}
+#: The same for functions that make a moment.
+_ZONED = {"make_timestamptz": 6, "to_timestamp": 2}
 #: Lookups that compare the text of their left side.
 _TEXTUAL = frozenset(
     "contains icontains startswith istartswith endswith iendswith regex iregex iexact".split()
@@ -40,7 +45,11 @@ _TEXTUAL = frozenset(
 def refuse_session_dependent(node: Any) -> None:
     """Refuse one node of an expression that means another thing in another session."""
     if isinstance(node, Cast):
-        refuse_conversion(output_field(node.get_source_expressions()[0]), node.output_field)
+        (source,) = node.get_source_expressions()
+        if not isinstance(source, Value):
+            # A literal is read once and for all when the trigger is made.
+            _refuse_reading(output_field(source), node.output_field)
+        refuse_conversion(output_field(source), node.output_field)
     elif isinstance(node, Func):
         _refuse_function(node)
     elif isinstance(node, Lookup | CombinedExpression) and _mixes_dates(operands(node)):
@@ -67,6 +76,17 @@ def refuse_conversion(source: fields.Field | None, target: fields.Field) -> None
         raise _as_text(conversion)
 
 
+def _refuse_reading(source: fields.Field | None, target: fields.Field) -> None:
+    """Refuse a cast of text, in which 01/02/2024 may be a day in January or in February."""
+    if is_type(source, *_TEXT) and is_type(target, *_DATED):
+        raise Refused(
+            "E031",
+            f"What the text means as a {target.get_internal_type()} depends on settings of the "
+            "session that writes, such as DateStyle and TimeZone.",
+            f"Store it in a {target.get_internal_type()} of its own when the row is written.",
+        )
+
+
 def _refuse_function(node: Func) -> None:
     if getattr(node, "config", "") is None:
         raise Refused(
@@ -76,6 +96,8 @@ def _refuse_function(node: Func) -> None:
             f"Name it: {type(node).__name__}(…, config='english').",
         )
     name = str(node.extra.get("function", node.function))
+    if _is_zoned(name, node.get_source_expressions()):
+        raise _in_time_zone(name)
     writes = _WRITING.match(name) or type(node).__name__ in ("ConcatPair", "JSONObject")
     if not writes:
         return
@@ -83,6 +105,14 @@ def _refuse_function(node: Func) -> None:
         field = output_field(source)
         if is_type(field, *_DATED):
             raise _as_text(f"The text of a {field.get_internal_type()}")  # type: ignore[union-attr]
+
+
+def _is_zoned(name: str, sources: list[Any]) -> bool:
+    """Whether the function looks at a moment, or makes one, in the session's time zone."""
+    given = len(sources)
+    if _ZONED_OF_A_MOMENT.get(name.lower()) == given:
+        return any(is_type(output_field(source), "DateTimeField") for source in sources)
+    return _ZONED.get(name.lower()) == given
 
 
 def _mixes_dates(sides: Iterable[Any]) -> bool:

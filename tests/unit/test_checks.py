@@ -36,6 +36,7 @@ from django.db.models import (
     Window,
 )
 from django.db.models.expressions import ExpressionWrapper, RawSQL
+from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import (
     Cast,
     Coalesce,
@@ -614,6 +615,8 @@ def test_e030(declaration, fact, fix):
 
 ZONE = "Name the time zone: TruncDate('column', tzinfo=…)"
 PARTS = "Take the parts that you need as numbers"
+STORED = "of its own when the row is written"
+MOMENT = models.DateTimeField()
 
 
 @kinds(
@@ -631,6 +634,23 @@ PARTS = "Take the parts that you need as numbers"
     pattern_of_date=(check(Q(day__startswith="2020")), "The text of a DateField", PARTS),
     date_beside_time=(check(Q(day__lte=F("at"))), "A date beside a date and time", ZONE),
     time_beside_date=(check(Q(old__at__lte=F("day"))), "A date beside", ZONE),
+    text_as_date=(Compute("day", Cast("note", models.DateField())), "as a DateField", STORED),
+    text_as_moment=(check(Q(at=Cast("note", models.DateTimeField()))), "as a DateTime", STORED),
+    text_in_json_as_date=(
+        Compute("day", Cast(KeyTextTransform("day", "data"), models.DateField())),
+        "as a DateField",
+        STORED,
+    ),
+    truncated_by_hand=(
+        check(Q(at=Func(Value("day"), F("at"), function="DATE_TRUNC", output_field=MOMENT))),
+        "DATE_TRUNC depends on the time zone",
+        ZONE,
+    ),
+    parsed_by_hand=(
+        check(Q(at=Func(F("note"), Value("YYYY"), function="to_timestamp", output_field=MOMENT))),
+        "to_timestamp depends on the time zone",
+        ZONE,
+    ),
 )
 def test_e031(declaration, fact, fix):
     if isinstance(declaration, Compute):
@@ -642,7 +662,13 @@ def test_e031(declaration, fact, fix):
 
 
 def test_what_names_its_time_zone_is_fine():
-    model = order_with(check(Q(day__lte=TruncDate("old__at"))), check(Q(old__at__year=1), name="y"))
+    of_zone = Func(Value("day"), F("old__at"), Value("UTC"), function="date_trunc")
+    model = order_with(
+        check(Q(day__lte=TruncDate("old__at"))),
+        check(Q(old__at__year=1), name="y"),
+        check(Q(at=ExpressionWrapper(of_zone, MOMENT)), name="z"),
+        check(Q(old__day__gte=Cast(Value("2020-01-01"), models.DateField())), name="literal"),
+    )
 
     assert findings(model) == []
 
