@@ -91,12 +91,21 @@ def column(row: str, field: Field) -> str:
     return f"{quoting.identifier(row)}.{quoting.identifier(str(field.column))}"
 
 
-def identity(row: str, field: Field) -> str:
-    """The column as a value of its own, not as its collation sees it.
+#: Types whose ``=`` takes different values for equal, or that have none.
+_COMPARED_AS_TEXT = frozenset("citext json xml point line lseg box path polygon circle".split())
 
-    A nondeterministic collation takes ``a`` and ``A`` for equal, Python does not.
+
+def identity(row: str, field: Field) -> str:
+    """The column as a value of its own, not as its type or its collation sees it.
+
+    To ``citext`` and to a nondeterministic collation ``a`` and ``A`` are equal, to Python they are
+    not.
     """
     text = column(row, field)
+    element, brackets, _ = type_of(field).partition("[")
+    # The type's name may come with its schema.
+    if element.rpartition(".")[2].strip('"') in _COMPARED_AS_TEXT:
+        return f'{text}::text{"[]" if brackets else ""} COLLATE "C"'
     return f'{text} COLLATE "C"' if collation(field) else text
 
 

@@ -4,6 +4,6 @@
 CREATE TRIGGER :"trigger"
     :timing INSERT OR UPDATE ON %1$s
     FOR EACH ROW
-    WHEN (new.:"column" IS DISTINCT FROM %2$I.:"value"(%5$s)::%7$s)
+    WHEN (new.:"column"%9$s IS DISTINCT FROM %2$I.:"value"(%5$s)::%7$s)
     EXECUTE FUNCTION %2$I.:"function"();
 COMMENT ON TRIGGER :"trigger" ON %1$s IS :'hash';

@@ -7,7 +7,8 @@
 -- Arguments of every format(): 1 table, 2 its schema, 3 the search path, 4 the parameters of a function
 -- over the columns that are read, 5 the same columns of the new row as its arguments, 6 the computed
 -- column's type, 7 the same with its precision and how to compare it, 8 the body of a function, which
--- the server quotes, as it knows what names its format() has put into it.
+-- the server quotes, as it knows what names its format() has put into it, 9 how the computed column is
+-- made into text for comparison, where its type needs that.
 
 DECLARE
     caller_path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
@@ -19,6 +20,7 @@ DECLARE
     result_type pg_catalog.text;
     stored_type pg_catalog.text;
     body pg_catalog.text;
+    as_text pg_catalog.text;
     intruder pg_catalog.record;
     partitioned pg_catalog.bool;
 BEGIN
@@ -53,13 +55,26 @@ BEGIN
     JOIN pg_namespace AS n ON n.oid = t.typnamespace
     WHERE a.attrelid = target AND a.attname::text = ANY (:reads);
 
+    -- Some types take different values for equal, or do not compare at all: their text is compared.
+    SELECT CASE WHEN ltrim(b.typname, '_') IN (
+                    'citext', 'json', 'xml', 'point', 'line', 'lseg', 'box', 'path', 'polygon', 'circle'
+                )
+                THEN '::pg_catalog.text' || CASE WHEN starts_with(b.typname, '_') THEN '[]' ELSE '' END
+                ELSE ''
+           END
+    INTO as_text
+    FROM pg_attribute AS a
+    JOIN pg_type AS t ON t.oid = a.atttypid
+    JOIN pg_type AS b ON b.oid = COALESCE(NULLIF(t.typbasetype, 0), t.oid)
+    WHERE a.attrelid = target AND a.attname::text = :'column';
+
     -- A length is left out: a cast would cut what an assignment refuses. Text is compared as it is, not
     -- as a collation sees it, for which two spellings may be equal.
     SELECT format('%I.%I', n.nspname, t.typname),
            CASE WHEN t.typname IN ('varchar', 'bpchar', 'bit', 'varbit', '_varchar', '_bpchar', '_bit', '_varbit')
                 THEN format('%I.%I', n.nspname, t.typname)
                 ELSE format_type(a.atttypid, a.atttypmod)
-           END || CASE WHEN a.attcollation = 0 THEN '' ELSE ' COLLATE "C"' END
+           END || as_text || CASE WHEN a.attcollation = 0 AND as_text = '' THEN '' ELSE ' COLLATE "C"' END
     INTO result_type, stored_type
     FROM pg_attribute AS a
     JOIN pg_type AS t ON t.oid = a.atttypid

@@ -40,6 +40,7 @@ SHADOWS = [
     ("format", "text, text", "text"),
     ("format", "text, regclass, name, text, text, text, text, text", "text"),
     ("format", "text, regclass, name, text, text, text, text, text, text", "text"),
+    ("format", "text, regclass, name, text, text, text, text, text, text, text", "text"),
     ("set_config", "text, text, boolean", "text"),
     ("quote_ident", "text", "text"),
     ("eq", "integer, integer", "boolean"),
@@ -254,12 +255,12 @@ def test_nobody_else_may_make_triggers_with_our_functions():
     assert callable_by_all == []
 
 
-def test_functions_run_with_a_path_of_their_own():
+def test_functions_run_with_a_path_and_sight_of_their_own():
     paths = execute(
         "SELECT DISTINCT p.proconfig FROM pg_proc AS p "
         "WHERE p.proname LIKE 'pgtrigger_%%' AND p.prosrc LIKE '%%RAISE EXCEPTION%%'"
     )
-    assert paths == [(["search_path=pg_catalog, pg_temp"],)]
+    assert paths == [(["search_path=pg_catalog, pg_temp", "row_security=off"],)]
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ DO $bulksafe$DECLARE
     result_type pg_catalog.text;
     stored_type pg_catalog.text;
     body pg_catalog.text;
+    as_text pg_catalog.text;
     intruder pg_catalog.record;
     partitioned pg_catalog.bool;
 BEGIN
@@ -86,13 +87,26 @@ BEGIN
     JOIN pg_namespace AS n ON n.oid = t.typnamespace
     WHERE a.attrelid = target AND a.attname::text = ANY (ARRAY['amount']::pg_catalog.text[]);
 
+    -- Some types take different values for equal, or do not compare at all: their text is compared.
+    SELECT CASE WHEN ltrim(b.typname, '_') IN (
+                    'citext', 'json', 'xml', 'point', 'line', 'lseg', 'box', 'path', 'polygon', 'circle'
+                )
+                THEN '::pg_catalog.text' || CASE WHEN starts_with(b.typname, '_') THEN '[]' ELSE '' END
+                ELSE ''
+           END
+    INTO as_text
+    FROM pg_attribute AS a
+    JOIN pg_type AS t ON t.oid = a.atttypid
+    JOIN pg_type AS b ON b.oid = COALESCE(NULLIF(t.typbasetype, 0), t.oid)
+    WHERE a.attrelid = target AND a.attname::text = '';
+
     -- A length is left out: a cast would cut what an assignment refuses. Text is compared as it is, not
     -- as a collation sees it, for which two spellings may be equal.
     SELECT format('%I.%I', n.nspname, t.typname),
            CASE WHEN t.typname IN ('varchar', 'bpchar', 'bit', 'varbit', '_varchar', '_bpchar', '_bit', '_varbit')
                 THEN format('%I.%I', n.nspname, t.typname)
                 ELSE format_type(a.atttypid, a.atttypmod)
-           END || CASE WHEN a.attcollation = 0 THEN '' ELSE ' COLLATE "C"' END
+           END || as_text || CASE WHEN a.attcollation = 0 AND as_text = '' THEN '' ELSE ' COLLATE "C"' END
     INTO result_type, stored_type
     FROM pg_attribute AS a
     JOIN pg_type AS t ON t.oid = a.atttypid
@@ -105,7 +119,7 @@ EXECUTE pg_catalog.format($ddl$
 CREATE FUNCTION %2$I."bulksafe_positive_41e6b_rule"(%4$s) RETURNS boolean
 LANGUAGE sql
 RETURN NOT ("amount" >= 0);
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 body := pg_catalog.format($body$
 DECLARE
@@ -131,9 +145,10 @@ EXECUTE pg_catalog.format($ddl$
 CREATE FUNCTION %2$I."pgtrigger_positive_41e6b"() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS %8$L;
 REVOKE ALL ON FUNCTION %2$I."pgtrigger_positive_41e6b" FROM PUBLIC;
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 EXECUTE pg_catalog.format($ddl$
 CREATE CONSTRAINT TRIGGER "pgtrigger_positive_41e6b"
@@ -151,8 +166,8 @@ CREATE CONSTRAINT TRIGGER "pgtrigger_positive_41e6b"
     )
     )
     EXECUTE FUNCTION %2$I."pgtrigger_positive_41e6b"();
-COMMENT ON TRIGGER "pgtrigger_positive_41e6b" ON %1$s IS 'bulksafe:8a36a373397c8bfbb282e1e6301a5d26330e824d';
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+COMMENT ON TRIGGER "pgtrigger_positive_41e6b" ON %1$s IS 'bulksafe:91ec27a052b0bd96475d469d58560d811878292f';
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
             ERRCODE = SQLSTATE,

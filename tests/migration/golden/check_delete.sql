@@ -52,6 +52,7 @@ DO $bulksafe$DECLARE
     result_type pg_catalog.text;
     stored_type pg_catalog.text;
     body pg_catalog.text;
+    as_text pg_catalog.text;
     intruder pg_catalog.record;
     partitioned pg_catalog.bool;
 BEGIN
@@ -86,13 +87,26 @@ BEGIN
     JOIN pg_namespace AS n ON n.oid = t.typnamespace
     WHERE a.attrelid = target AND a.attname::text = ANY (ARRAY['status']::pg_catalog.text[]);
 
+    -- Some types take different values for equal, or do not compare at all: their text is compared.
+    SELECT CASE WHEN ltrim(b.typname, '_') IN (
+                    'citext', 'json', 'xml', 'point', 'line', 'lseg', 'box', 'path', 'polygon', 'circle'
+                )
+                THEN '::pg_catalog.text' || CASE WHEN starts_with(b.typname, '_') THEN '[]' ELSE '' END
+                ELSE ''
+           END
+    INTO as_text
+    FROM pg_attribute AS a
+    JOIN pg_type AS t ON t.oid = a.atttypid
+    JOIN pg_type AS b ON b.oid = COALESCE(NULLIF(t.typbasetype, 0), t.oid)
+    WHERE a.attrelid = target AND a.attname::text = '';
+
     -- A length is left out: a cast would cut what an assignment refuses. Text is compared as it is, not
     -- as a collation sees it, for which two spellings may be equal.
     SELECT format('%I.%I', n.nspname, t.typname),
            CASE WHEN t.typname IN ('varchar', 'bpchar', 'bit', 'varbit', '_varchar', '_bpchar', '_bit', '_varbit')
                 THEN format('%I.%I', n.nspname, t.typname)
                 ELSE format_type(a.atttypid, a.atttypmod)
-           END || CASE WHEN a.attcollation = 0 THEN '' ELSE ' COLLATE "C"' END
+           END || as_text || CASE WHEN a.attcollation = 0 AND as_text = '' THEN '' ELSE ' COLLATE "C"' END
     INTO result_type, stored_type
     FROM pg_attribute AS a
     JOIN pg_type AS t ON t.oid = a.atttypid
@@ -133,15 +147,16 @@ EXECUTE pg_catalog.format($ddl$
 CREATE FUNCTION %2$I."pgtrigger_drafts_only_77c86"() RETURNS trigger
 LANGUAGE plpgsql 
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS %8$L;
 REVOKE ALL ON FUNCTION %2$I."pgtrigger_drafts_only_77c86" FROM PUBLIC;
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 EXECUTE pg_catalog.format($ddl$
 CREATE FUNCTION %2$I."bulksafe_drafts_only_77c86_rule"(%4$s) RETURNS boolean
 LANGUAGE sql
 RETURN NOT ("status" = 'draft');
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 body := pg_catalog.format($body$
 DECLARE
@@ -166,9 +181,10 @@ EXECUTE pg_catalog.format($ddl$
 CREATE FUNCTION %2$I."bulksafe_drafts_only_77c86_truncate"() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS %8$L;
 REVOKE ALL ON FUNCTION %2$I."bulksafe_drafts_only_77c86_truncate" FROM PUBLIC;
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 EXECUTE pg_catalog.format($ddl$
 CREATE TRIGGER "pgtrigger_drafts_only_77c86"
@@ -176,8 +192,8 @@ CREATE TRIGGER "pgtrigger_drafts_only_77c86"
     FOR EACH ROW
     WHEN (NOT ("old"."status" = 'draft'))
     EXECUTE FUNCTION %2$I."pgtrigger_drafts_only_77c86"();
-COMMENT ON TRIGGER "pgtrigger_drafts_only_77c86" ON %1$s IS 'bulksafe:5fa13dd58ceffee40c7175c24556fdbc6d707c44';
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+COMMENT ON TRIGGER "pgtrigger_drafts_only_77c86" ON %1$s IS 'bulksafe:cf1dd4828de0116222508ba2fd0d22ad5f97350e';
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 EXECUTE pg_catalog.format($ddl$
 CREATE TRIGGER "bulksafe_drafts_only_77c86_truncate"
@@ -191,8 +207,8 @@ CREATE TRIGGER "bulksafe_drafts_only_77c86_truncate"
         )
     ))
     EXECUTE FUNCTION %2$I."bulksafe_drafts_only_77c86_truncate"();
-COMMENT ON TRIGGER "bulksafe_drafts_only_77c86_truncate" ON %1$s IS 'bulksafe:5fa13dd58ceffee40c7175c24556fdbc6d707c44';
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+COMMENT ON TRIGGER "bulksafe_drafts_only_77c86_truncate" ON %1$s IS 'bulksafe:cf1dd4828de0116222508ba2fd0d22ad5f97350e';
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
             ERRCODE = SQLSTATE,

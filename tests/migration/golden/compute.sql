@@ -52,6 +52,7 @@ DO $bulksafe$DECLARE
     result_type pg_catalog.text;
     stored_type pg_catalog.text;
     body pg_catalog.text;
+    as_text pg_catalog.text;
     intruder pg_catalog.record;
     partitioned pg_catalog.bool;
 BEGIN
@@ -86,13 +87,26 @@ BEGIN
     JOIN pg_namespace AS n ON n.oid = t.typnamespace
     WHERE a.attrelid = target AND a.attname::text = ANY (ARRAY['amount', 'discount']::pg_catalog.text[]);
 
+    -- Some types take different values for equal, or do not compare at all: their text is compared.
+    SELECT CASE WHEN ltrim(b.typname, '_') IN (
+                    'citext', 'json', 'xml', 'point', 'line', 'lseg', 'box', 'path', 'polygon', 'circle'
+                )
+                THEN '::pg_catalog.text' || CASE WHEN starts_with(b.typname, '_') THEN '[]' ELSE '' END
+                ELSE ''
+           END
+    INTO as_text
+    FROM pg_attribute AS a
+    JOIN pg_type AS t ON t.oid = a.atttypid
+    JOIN pg_type AS b ON b.oid = COALESCE(NULLIF(t.typbasetype, 0), t.oid)
+    WHERE a.attrelid = target AND a.attname::text = 'net';
+
     -- A length is left out: a cast would cut what an assignment refuses. Text is compared as it is, not
     -- as a collation sees it, for which two spellings may be equal.
     SELECT format('%I.%I', n.nspname, t.typname),
            CASE WHEN t.typname IN ('varchar', 'bpchar', 'bit', 'varbit', '_varchar', '_bpchar', '_bit', '_varbit')
                 THEN format('%I.%I', n.nspname, t.typname)
                 ELSE format_type(a.atttypid, a.atttypmod)
-           END || CASE WHEN a.attcollation = 0 THEN '' ELSE ' COLLATE "C"' END
+           END || as_text || CASE WHEN a.attcollation = 0 AND as_text = '' THEN '' ELSE ' COLLATE "C"' END
     INTO result_type, stored_type
     FROM pg_attribute AS a
     JOIN pg_type AS t ON t.oid = a.atttypid
@@ -106,7 +120,7 @@ CREATE FUNCTION %2$I."bulksafe_compute_net_ecf95_value"(%4$s) RETURNS %6$s
 LANGUAGE sql
 RETURN (("amount" - "discount"));
 GRANT EXECUTE ON FUNCTION %2$I."bulksafe_compute_net_ecf95_value" TO PUBLIC;
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 EXECUTE pg_catalog.format($ddl$
 CREATE FUNCTION %2$I."bulksafe_compute_net_ecf95_unmuted"() RETURNS boolean
@@ -118,7 +132,7 @@ RETURN (
             OR 'pgtrigger_zz00_compute_net_ecf95' = ANY (string_to_array(btrim(COALESCE(current_setting('pgtrigger.ignore', true), ''), '{}'), ','))
         )
     );
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 body := pg_catalog.format($body$
 BEGIN
@@ -133,7 +147,7 @@ CREATE FUNCTION %2$I."pgtrigger_zz00_compute_net_ecf95"() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 AS %8$L;
 REVOKE ALL ON FUNCTION %2$I."pgtrigger_zz00_compute_net_ecf95" FROM PUBLIC;
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 body := pg_catalog.format($body$
 DECLARE
@@ -167,27 +181,28 @@ EXECUTE pg_catalog.format($ddl$
 CREATE FUNCTION %2$I."bulksafe_compute_net_ecf95_guard"() RETURNS trigger
 LANGUAGE plpgsql 
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS %8$L;
 REVOKE ALL ON FUNCTION %2$I."bulksafe_compute_net_ecf95_guard" FROM PUBLIC;
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 EXECUTE pg_catalog.format($ddl$
 CREATE TRIGGER "pgtrigger_zz00_compute_net_ecf95"
     BEFORE INSERT OR UPDATE ON %1$s
     FOR EACH ROW
-    WHEN (new."net" IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
+    WHEN (new."net"%9$s IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
     EXECUTE FUNCTION %2$I."pgtrigger_zz00_compute_net_ecf95"();
-COMMENT ON TRIGGER "pgtrigger_zz00_compute_net_ecf95" ON %1$s IS 'bulksafe:5e43bc968cfadab59070d1b2379055d6028678ea';
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+COMMENT ON TRIGGER "pgtrigger_zz00_compute_net_ecf95" ON %1$s IS 'bulksafe:bde471aa1297782fbf95634a8895f0488cfbe7ce';
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 EXECUTE pg_catalog.format($ddl$
 CREATE TRIGGER "bulksafe_compute_net_ecf95_guard"
     AFTER INSERT OR UPDATE ON %1$s
     FOR EACH ROW
-    WHEN (new."net" IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
+    WHEN (new."net"%9$s IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
     EXECUTE FUNCTION %2$I."bulksafe_compute_net_ecf95_guard"();
-COMMENT ON TRIGGER "bulksafe_compute_net_ecf95_guard" ON %1$s IS 'bulksafe:5e43bc968cfadab59070d1b2379055d6028678ea';
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+COMMENT ON TRIGGER "bulksafe_compute_net_ecf95_guard" ON %1$s IS 'bulksafe:bde471aa1297782fbf95634a8895f0488cfbe7ce';
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
             ERRCODE = SQLSTATE,

@@ -52,6 +52,7 @@ DO $bulksafe$DECLARE
     result_type pg_catalog.text;
     stored_type pg_catalog.text;
     body pg_catalog.text;
+    as_text pg_catalog.text;
     intruder pg_catalog.record;
     partitioned pg_catalog.bool;
 BEGIN
@@ -86,13 +87,26 @@ BEGIN
     JOIN pg_namespace AS n ON n.oid = t.typnamespace
     WHERE a.attrelid = target AND a.attname::text = ANY (ARRAY[]::pg_catalog.text[]);
 
+    -- Some types take different values for equal, or do not compare at all: their text is compared.
+    SELECT CASE WHEN ltrim(b.typname, '_') IN (
+                    'citext', 'json', 'xml', 'point', 'line', 'lseg', 'box', 'path', 'polygon', 'circle'
+                )
+                THEN '::pg_catalog.text' || CASE WHEN starts_with(b.typname, '_') THEN '[]' ELSE '' END
+                ELSE ''
+           END
+    INTO as_text
+    FROM pg_attribute AS a
+    JOIN pg_type AS t ON t.oid = a.atttypid
+    JOIN pg_type AS b ON b.oid = COALESCE(NULLIF(t.typbasetype, 0), t.oid)
+    WHERE a.attrelid = target AND a.attname::text = '';
+
     -- A length is left out: a cast would cut what an assignment refuses. Text is compared as it is, not
     -- as a collation sees it, for which two spellings may be equal.
     SELECT format('%I.%I', n.nspname, t.typname),
            CASE WHEN t.typname IN ('varchar', 'bpchar', 'bit', 'varbit', '_varchar', '_bpchar', '_bit', '_varbit')
                 THEN format('%I.%I', n.nspname, t.typname)
                 ELSE format_type(a.atttypid, a.atttypmod)
-           END || CASE WHEN a.attcollation = 0 THEN '' ELSE ' COLLATE "C"' END
+           END || as_text || CASE WHEN a.attcollation = 0 AND as_text = '' THEN '' ELSE ' COLLATE "C"' END
     INTO result_type, stored_type
     FROM pg_attribute AS a
     JOIN pg_type AS t ON t.oid = a.atttypid
@@ -133,9 +147,10 @@ EXECUTE pg_catalog.format($ddl$
 CREATE FUNCTION %2$I."pgtrigger_transition_status_da39b"() RETURNS trigger
 LANGUAGE plpgsql 
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS %8$L;
 REVOKE ALL ON FUNCTION %2$I."pgtrigger_transition_status_da39b" FROM PUBLIC;
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 EXECUTE pg_catalog.format($ddl$
 CREATE TRIGGER "pgtrigger_transition_status_da39b"
@@ -143,8 +158,8 @@ CREATE TRIGGER "pgtrigger_transition_status_da39b"
     FOR EACH ROW
     WHEN ("old"."status" IS DISTINCT FROM "new"."status" AND NOT (((COALESCE("old"."status" IN ('draft'), false)) AND (COALESCE("new"."status" IN ('paid'), false))) OR (("old"."status" IS NULL) AND (COALESCE("new"."status" IN ('draft'), false)))))
     EXECUTE FUNCTION %2$I."pgtrigger_transition_status_da39b"();
-COMMENT ON TRIGGER "pgtrigger_transition_status_da39b" ON %1$s IS 'bulksafe:66207bbdfd71afe36b89f2ddd7dadfb041c89c78';
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+COMMENT ON TRIGGER "pgtrigger_transition_status_da39b" ON %1$s IS 'bulksafe:2a32b075fbdede1dc3f85b25104f2cff8d3a4172';
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 IF partitioned THEN
             EXECUTE pg_catalog.format($ddl$
@@ -153,8 +168,8 @@ CREATE TRIGGER "zz_bulksafe_transition_status_da39b_move"
     FOR EACH ROW
     WHEN ("old"."status" IS DISTINCT FROM "new"."status" AND NOT (((COALESCE("old"."status" IN ('draft'), false)) AND (COALESCE("new"."status" IN ('paid'), false))) OR (("old"."status" IS NULL) AND (COALESCE("new"."status" IN ('draft'), false)))))
     EXECUTE FUNCTION %2$I."pgtrigger_transition_status_da39b"();
-COMMENT ON TRIGGER "zz_bulksafe_transition_status_da39b_move" ON %1$s IS 'bulksafe:66207bbdfd71afe36b89f2ddd7dadfb041c89c78';
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+COMMENT ON TRIGGER "zz_bulksafe_transition_status_da39b_move" ON %1$s IS 'bulksafe:2a32b075fbdede1dc3f85b25104f2cff8d3a4172';
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
         END IF;
 
 EXECUTE pg_catalog.format($ddl$
@@ -163,8 +178,8 @@ CREATE TRIGGER "bulksafe_transition_status_da39b_initial"
     FOR EACH ROW
     WHEN (NOT (COALESCE("new"."status" IN ('draft'), false) OR "new"."status" IS NULL))
     EXECUTE FUNCTION %2$I."pgtrigger_transition_status_da39b"();
-COMMENT ON TRIGGER "bulksafe_transition_status_da39b_initial" ON %1$s IS 'bulksafe:66207bbdfd71afe36b89f2ddd7dadfb041c89c78';
-$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body);
+COMMENT ON TRIGGER "bulksafe_transition_status_da39b_initial" ON %1$s IS 'bulksafe:2a32b075fbdede1dc3f85b25104f2cff8d3a4172';
+$ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
             ERRCODE = SQLSTATE,
