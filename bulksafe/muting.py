@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import ContextDecorator, ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import connections, router, transaction
 
@@ -11,10 +12,15 @@ from bulksafe.declarations import Declared, declared
 from bulksafe.planning.problems import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
+_Function = TypeVar("_Function", bound="Callable[..., Any]")
+
 _SETTING = "bulksafe.muted"
+
+#: Functions that return before they have run.
+_LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 
 class muted(ContextDecorator):  # noqa: N801  (used as a function, like contextlib's)
@@ -32,12 +38,21 @@ class muted(ContextDecorator):  # noqa: N801  (used as a function, like contextl
 
     Raises:
         LookupError: there is no such invariant.
+        TypeError: the decorated function is a generator or asynchronous, and would run unmuted.
     """
 
     def __init__(self, *invariants: str, using: str | None = None) -> None:
         self.invariants = invariants
         self.using = using
         self._stacks: list[ExitStack] = []
+
+    def __call__(self, func: _Function) -> _Function:
+        if any(is_later(func) for is_later in _LATER):
+            raise TypeError(
+                f"bulksafe.muted() cannot decorate {func.__qualname__}(): its body runs after the "
+                "call has returned. Use “with bulksafe.muted(…):” in a plain function."
+            )
+        return super().__call__(func)
 
     def _recreate_cm(self) -> muted:
         return type(self)(*self.invariants, using=self.using)

@@ -378,6 +378,18 @@ def test_muted_as_a_decorator_can_be_called_again_and_inside_itself():
     assert refused(too_much)
 
 
+def test_muted_does_not_decorate_what_would_run_after_it():
+    async def coroutine():
+        too_much()
+
+    def generator():
+        yield too_much()
+
+    for function in (coroutine, generator):
+        with pytest.raises(TypeError, match=r"with bulksafe\.muted"):
+            bulksafe.muted(LIMIT)(function)
+
+
 @pytest.mark.parametrize("error", [ValueError, DatabaseError])
 def test_muted_ends_with_an_exception(error):
     @bulksafe.muted(LIMIT)
