@@ -51,7 +51,9 @@ def column_field(model: type[models.Model], name: object) -> Field:
         raise Refused(
             "E034",
             f"“{name}” is a column of “{field.model._meta.db_table}”, the table of a parent model.",
-            f"Declare the invariant on {field.model._meta.label}.",
+            f"Declare the invariant on {field.model._meta.label}. If it stands in the Meta of an "
+            f"abstract base, give {model.__name__} a class Meta of its own: without one, it "
+            "inherits that.",
         )
     return field  # type: ignore[return-value]
 

@@ -700,6 +700,7 @@ def test_e033(declaration, fact, fix):
     check=(check(Q(limit__gt=1)), "a column of “unit_parent”", "on the parent model"),
     read=(Compute("net", F("limit")), "a column of “unit_parent”", "on the parent model"),
     compute=(Compute("limit", F("quantity")), "“limit” is a column of", "on unit.Parent"),
+    inherited=(Compute("limit", F("quantity")), "parent model", "class Meta of its own"),
     immutable=(Immutable("limit"), "the table of a parent model", "on unit.Parent"),
     parents_key=(Immutable("id"), "“id” is a column of “unit_parent”", "on unit.Parent"),
     transition=(Transition("limit", {1: [2]}), "“limit”", "on unit.Parent"),
