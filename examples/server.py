@@ -107,13 +107,20 @@ def database_settings(url: str) -> dict[str, Any]:
     parameters: dict[str, Any] = dict(conninfo_to_dict(url))
     return {
         "ENGINE": "django.db.backends.postgresql",
-        "NAME": parameters.pop("dbname", ""),
+        "NAME": parameters.pop("dbname", "") or _default_database(parameters),
         "USER": parameters.pop("user", ""),
         "PASSWORD": parameters.pop("password", ""),
         "HOST": parameters.pop("host", ""),
         "PORT": str(parameters.pop("port", "")),
         "OPTIONS": parameters,
     }
+
+
+def _default_database(parameters: Mapping[str, Any]) -> str:
+    """The database that libpq takes where none is named; Django takes none."""
+    if "service" in parameters:
+        return ""  # the service names it
+    return os.environ.get("PGDATABASE") or parameters.get("user") or pwd.getpwuid(os.getuid())[0]
 
 
 def database_url(settings: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Where the demo, the tests and the benchmarks get their PostgreSQL from."""
 
+import getpass
 import shutil
 
 import psycopg
@@ -28,6 +29,19 @@ def test_settings_and_url_are_inverse():
     settings = server.database_settings("postgresql://u:p%26@db.example:5433/shop?sslmode=require")
 
     assert server.database_settings(server.database_url(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("postgresql://maria@db.example", "maria"),
+        ("postgresql://db.example", getpass.getuser()),
+        ("postgresql:///?service=shop", ""),
+    ],
+)
+def test_database_without_a_name_is_the_one_that_libpq_takes(url, name, monkeypatch):
+    monkeypatch.delenv("PGDATABASE", raising=False)
+    assert server.database_settings(url)["NAME"] == name
 
 
 def test_database_url_overrides_and_is_never_stopped(postgres, monkeypatch):
