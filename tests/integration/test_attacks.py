@@ -14,6 +14,8 @@ from tests.unit.declaring import declare, isolated, tables
 
 pytestmark = pytest.mark.django_db
 
+JUDGE = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED"
+
 
 def custom(db_type):
     """A text field that a project made for a type that Django does not know."""
@@ -111,10 +113,29 @@ def hidden_rows(table):
 @pytest.mark.parametrize(
     "write",
     [
-        "INSERT INTO unit_attacked (a) VALUES (-1); SET CONSTRAINTS ALL IMMEDIATE",
+        "INSERT INTO unit_attacked (a) VALUES (-1); " + JUDGE,
         "INSERT INTO unit_attacked (a) VALUES (2); TRUNCATE unit_attacked",
     ],
 )
 def test_a_policy_that_hides_a_row_hides_no_violation(write, hidden_rows):
     with pytest.raises(ProgrammingError, match="affected by row-level security policy"):
         execute(write)
+
+
+def test_a_table_that_was_moved_to_another_schema_takes_its_rules_along(table):
+    check = bulksafe.Check(Q(b__gt=0), name="positive", deferred=True)
+    compute = bulksafe.Compute("b", F("a") + 1)
+    model = table(compute, check, a=models.IntegerField(), b=models.IntegerField(default=0))
+    execute("CREATE SCHEMA moved; ALTER TABLE unit_attacked SET SCHEMA moved")
+    execute("SET LOCAL search_path = moved, public")
+    for compiled in (compute.compile(model), check.compile(model)):
+        execute(compiled.install_sql)  # as the next migration that changes it does
+    assert model.objects.create(a=1).b == 2
+    assert refused(lambda: execute("INSERT INTO moved.unit_attacked (a) VALUES (-1); " + JUDGE))
+    for compiled in (compute.compile(model), check.compile(model)):
+        execute(compiled.uninstall_sql)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT FROM pg_proc WHERE starts_with(proname, 'bulksafe_positive')")
+        assert not cursor.fetchall()
+        cursor.execute("SELECT FROM pg_trigger WHERE tgrelid = 'moved.unit_attacked'::regclass")
+        assert not cursor.fetchall()

@@ -11,9 +11,16 @@ BEGIN
     SELECT array_agg(p.oid) INTO owned
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
     WHERE p.proname::text = ANY (ARRAY['pgtrigger_transition_status_da39b']::pg_catalog.text[])
-      AND n.nspname = COALESCE(
-          (SELECT m.nspname FROM pg_class AS c JOIN pg_namespace AS m ON m.oid = c.relnamespace WHERE c.oid = target),
-          home
+      AND (
+          n.nspname = COALESCE(
+              (SELECT m.nspname FROM pg_class AS c JOIN pg_namespace AS m ON m.oid = c.relnamespace WHERE c.oid = target),
+              home
+          )
+          -- A table that was moved to another schema has left its functions behind.
+          OR n.oid IN (
+              SELECT f.pronamespace FROM pg_trigger AS t JOIN pg_proc AS f ON f.oid = t.tgfoid
+              WHERE t.tgrelid = target AND f.proname::text = ANY (ARRAY['pgtrigger_transition_status_da39b']::pg_catalog.text[])
+          )
       );
 
     FOR item IN
@@ -241,9 +248,16 @@ BEGIN
     SELECT array_agg(p.oid) INTO owned
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
     WHERE p.proname::text = ANY (ARRAY['pgtrigger_transition_status_da39b']::pg_catalog.text[])
-      AND n.nspname = COALESCE(
-          (SELECT m.nspname FROM pg_class AS c JOIN pg_namespace AS m ON m.oid = c.relnamespace WHERE c.oid = target),
-          home
+      AND (
+          n.nspname = COALESCE(
+              (SELECT m.nspname FROM pg_class AS c JOIN pg_namespace AS m ON m.oid = c.relnamespace WHERE c.oid = target),
+              home
+          )
+          -- A table that was moved to another schema has left its functions behind.
+          OR n.oid IN (
+              SELECT f.pronamespace FROM pg_trigger AS t JOIN pg_proc AS f ON f.oid = t.tgfoid
+              WHERE t.tgrelid = target AND f.proname::text = ANY (ARRAY['pgtrigger_transition_status_da39b']::pg_catalog.text[])
+          )
       );
 
     FOR item IN
