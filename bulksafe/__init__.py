@@ -7,7 +7,16 @@ and every write path enforces it.
 from bulksafe import checks as _checks  # noqa: F401  (registers itself, also if not installed)
 from bulksafe import compat as _compat
 from bulksafe import planning as _planning  # noqa: F401  (tells declarations how to compile)
-from bulksafe.declarations import Check, Compute, Immutable, Transition, register
+from bulksafe.contexts import context
+from bulksafe.declarations import (
+    Check,
+    Compute,
+    Emit,
+    Immutable,
+    Transition,
+    critical,
+    register,
+)
 from bulksafe.exceptions import InvalidDeclaration, InvariantViolation
 from bulksafe.muting import muted
 
@@ -18,10 +27,13 @@ __version__ = "0.1.0"
 __all__ = [
     "Check",
     "Compute",
+    "Emit",
     "Immutable",
     "InvalidDeclaration",
     "InvariantViolation",
     "Transition",
+    "context",
+    "critical",
     "muted",
     "register",
 ]

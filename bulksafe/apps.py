@@ -6,10 +6,11 @@ from __future__ import annotations
 # INSTALLED_APPS.
 import pgtrigger.apps  # noqa: F401
 from django.apps import AppConfig, apps
-from django.db.models.signals import post_migrate
+from django.db.models.signals import post_migrate, pre_migrate
 from django.utils.module_loading import autodiscover_modules
 
 from bulksafe import declarations, patches, syncdb
+from bulksafe.declarations import capture
 from bulksafe.exceptions import InvariantViolation
 
 patches.apply_early()
@@ -21,14 +22,18 @@ class BulksafeConfig(AppConfig):
 
     def ready(self) -> None:
         autodiscover_modules("invariants", "signals", "receivers")
+        capture.attach_all()
         InvariantViolation.declared_message = staticmethod(_declared_message)
         patches.apply()
         # pgtrigger has a models module and so gets one signal for each migrate; bulksafe has none.
-        post_migrate.connect(
-            syncdb.install_missing,
-            sender=apps.app_configs.get("pgtrigger"),
-            dispatch_uid="bulksafe.syncdb",
-        )
+        sender = apps.app_configs.get("pgtrigger")
+        for signal, receiver in (
+            (pre_migrate, syncdb.create_outbox),
+            (post_migrate, syncdb.install_missing),
+            (post_migrate, syncdb.create_cursors),
+        ):
+            name = f"bulksafe.{receiver.__name__}"
+            signal.connect(receiver, sender=sender, dispatch_uid=name)
 
 
 def _declared_message(label: str) -> object:

@@ -169,21 +169,36 @@ class Trigger(PgTrigger):
 
     def _steps(self, digest: str) -> str:
         unmuted = self._fill("unmuted", {"invariant": self.invariant, "pgid": self.pgid})
-        steps = [self._function_steps(function, unmuted) for function in self.functions]
-        steps += [
-            self._execute(
-                self._fill(trigger["template"], trigger | {"hash": digest}, unmuted=unmuted),
-                "execute_if_partitioned" if _only_for_partitions(trigger) else "execute",
-            )
-            for trigger in self.triggers
-        ]
+        steps = [templates.read(self.version, "outbox_required")] if self.captures else []
+        steps += [self._function_steps(function, unmuted) for function in self.functions]
+        steps += [self._trigger_step(trigger, digest, unmuted) for trigger in self.triggers]
         return "\n\n".join(steps)
+
+    @property
+    def captures(self) -> bool:
+        """Whether it writes to the outbox, which has to be there before."""
+        return any("streams" in function for function in self.functions)
+
+    def _trigger_step(self, trigger: Mapping[str, Any], digest: str, unmuted: str) -> str:
+        values = trigger | {"hash": digest}
+        ddl = self._fill(trigger["template"], values, unmuted=unmuted)
+        if _only_for_partitions(trigger):
+            return self._execute(ddl, "execute_if_partitioned")
+        if "partitioned_template" in trigger:
+            partitioned_ddl = self._fill(trigger["partitioned_template"], values)
+            steps = {"ddl": ddl, "partitioned_ddl": partitioned_ddl}
+            return templates.fill(self.version, "execute_by_kind", steps)
+        return self._execute(ddl)
 
     def _function_steps(self, function: Mapping[str, Any], unmuted: str) -> str:
         values = {"name": self.name, "invariant": self.invariant, **function}
         steps, ready = [], {"unmuted": unmuted}
-        if "message" in function:
+        if "key" in function:
             ready["violation"] = self._fill("violation", values)
+        if "streams" in function:
+            for level in ("by_row", "by_statement"):
+                parts = [self._stream(stream, stream[level]) for stream in function["streams"]]
+                ready[level] = "\n".join(parts)
         if "query" in function:
             # The query is a format() string inside the function, and the function is one in turn.
             query = self._fill(function["query"], values)
@@ -194,6 +209,11 @@ class Trigger(PgTrigger):
         steps.append(self._execute(self._fill(function["template"], values, **ready)))
         return "\n".join(steps)
 
+    def _stream(self, stream: Mapping[str, Any], rows: str) -> str:
+        """The INSERT into the outbox for the ``rows`` of one model."""
+        joins = [self._fill("capture_join", join) for join in stream["joins"]]
+        return self._fill(stream["template"], {**stream, "rows": rows}, joins="\n".join(joins))
+
     def _execute(self, ddl: str, template: str = "execute") -> str:
         return templates.fill(self.version, template, {"ddl": ddl})
 
@@ -202,7 +222,8 @@ class Trigger(PgTrigger):
 
         ``values`` come from the declaration and are escaped for it, ``ready`` are.
         """
-        escaped = {key: quoting.for_format(value) for key, value in values.items()}
+        texts = {key: value for key, value in values.items() if isinstance(value, str)}
+        escaped = {key: quoting.for_format(value) for key, value in texts.items()}
         return templates.fill(self.version, template, escaped | ready)
 
     def _for_each_trigger(self, template: str) -> str:

@@ -19,9 +19,24 @@ class Settings:
             after ``pg_catalog`` and the schemas of the table's own column types. Empty by default:
             whoever can create objects in a schema that is listed here can change what an
             expression means at the next ``migrate``.
+        TRUNCATE: ``"refuse"`` or ``"allow"``: whether TRUNCATE of a table that has receivers for
+            deletion is an error. It leaves nothing that they could be called with.
+        POLL_INTERVAL: seconds after which a listener that was not woken looks for events.
+        BATCH_SIZE: how many events a worker takes at a time.
+        RETRY_DELAY: seconds before the second attempt for a failed event; doubled for each
+            further one.
+        RETRY_DELAY_MAX: seconds that no delay exceeds.
+        LEASE: seconds that a worker may be silent while it runs receivers with ``atomic=False``;
+            after that another one takes over.
     """
 
     SEARCH_PATH: tuple[str, ...] = ()
+    TRUNCATE: str = "refuse"
+    POLL_INTERVAL: float = 1.0
+    BATCH_SIZE: int = 1000
+    RETRY_DELAY: float = 1.0
+    RETRY_DELAY_MAX: float = 3600.0
+    LEASE: float = 60.0
 
 
 def problems(configured: object) -> list[tuple[str, str]]:
@@ -35,16 +50,34 @@ def problems(configured: object) -> list[tuple[str, str]]:
             close = get_close_matches(str(key), known, n=1)
             fix = f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(known)}."
             found.append((f"BULKSAFE has an unknown key {key!r}.", fix))
-        elif not isinstance(value, list | tuple):
-            found.append(
-                (
-                    f"BULKSAFE[{key!r}] is {value!r}, not a list of schema names.",
-                    f'Write BULKSAFE = {{{key!r}: ["public"]}}.',
-                )
-            )
         else:
-            found += [_wrong_schema(key, name) for name in value if not _is_schema(name)]
+            found += _value_problems(key, value)
     return found
+
+
+def _value_problems(key: str, value: object) -> list[tuple[str, str]]:
+    default = getattr(Settings, key)
+    if key == "SEARCH_PATH":
+        return _search_path_problems(key, value)
+    if key == "TRUNCATE":
+        wrong = value not in ("refuse", "allow")
+        fix = 'Write "refuse" or "allow".'
+    else:
+        kinds: Any = int if isinstance(default, int) else (int, float)
+        wrong = isinstance(value, bool) or not isinstance(value, kinds) or not value > 0
+        fix = f"Write a positive number, like the default {default}."
+    return [(f"BULKSAFE[{key!r}] is {value!r}.", fix)] if wrong else []
+
+
+def _search_path_problems(key: str, value: object) -> list[tuple[str, str]]:
+    if not isinstance(value, list | tuple):
+        return [
+            (
+                f"BULKSAFE[{key!r}] is {value!r}, not a list of schema names.",
+                f'Write BULKSAFE = {{{key!r}: ["public"]}}.',
+            )
+        ]
+    return [_wrong_schema(key, name) for name in value if not _is_schema(name)]
 
 
 #: What PostgreSQL takes for something else than a schema's name.
@@ -74,4 +107,6 @@ def get() -> Settings:
     configured: Any = getattr(settings, "BULKSAFE", {})
     if problems(configured):
         return Settings()
-    return Settings(**{key: tuple(value) for key, value in configured.items()})
+    return Settings(
+        **{key: tuple(v) if isinstance(v, list) else v for key, v in configured.items()}
+    )

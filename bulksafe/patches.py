@@ -21,7 +21,7 @@ from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
 from pgtrigger import features
 
-from bulksafe import compat, inspection, validation
+from bulksafe import compat, contexts, inspection, validation
 from bulksafe.compiler import Trigger
 from bulksafe.declarations import declared
 from bulksafe.declarations.compute import computed_fields
@@ -40,9 +40,10 @@ _APPLIED = "_bulksafe_applied"
 
 def apply() -> None:
     """Apply all patches; a second call changes nothing."""
-    connection_created.connect(raise_violations, dispatch_uid="bulksafe.raise_violations")
-    for connection in connections.all(initialized_only=True):
-        raise_violations(sender=type(connection), connection=connection)
+    for receiver in (raise_violations, contexts.carry):
+        connection_created.connect(receiver, dispatch_uid=f"bulksafe.{receiver.__name__}")
+        for connection in connections.all(initialized_only=True):
+            receiver(sender=type(connection), connection=connection)
     _patch(Model, "get_constraints", _get_constraints)
     _patch(Model, "_do_update", _do_update)
     _patch(QuerySet, "bulk_create", _bulk_create)

@@ -12,8 +12,38 @@ from django.db import connections, transaction
 from django.db.migrations.loader import MigrationLoader
 
 from bulksafe import inspection
-from bulksafe.declarations import Declared, declared
+from bulksafe.declarations import Capture, Declared, declared
+from bulksafe.declarations.receivers import AFTER_COMMIT, DEFAULT_QUEUE, receivers
+from bulksafe.outbox import schema
+from bulksafe.outbox.store import Store
 from bulksafe.rendering import quoting
+
+
+def create_outbox(sender: object, using: str, **kwargs: Any) -> None:
+    """Receiver of ``pre_migrate``: the tables of apps without migrations are made before all others.
+
+    Where such an app has captures, or bulksafe itself is without migrations, nothing else would
+    make the outbox in time.
+    """
+    if not schema.belongs_in(using):
+        return
+    unmigrated = MigrationLoader(None).unmigrated_apps
+    captured = {
+        item.model._meta.app_label for item in declared() if isinstance(item.invariant, Capture)
+    }
+    if "bulksafe" in unmigrated or captured & unmigrated:
+        schema.create(using)
+
+
+def create_cursors(sender: object, using: str, **kwargs: Any) -> None:
+    """Receiver of ``post_migrate``: every queue begins with the migration, not with its listener.
+
+    What happens between the two is kept for it.
+    """
+    if schema.belongs_in(using) and schema.exists(using):
+        queues = {(r.queue, r.atomic) for r in receivers if r.run == AFTER_COMMIT}
+        with transaction.atomic(using=using):
+            Store(using).create_cursors({(DEFAULT_QUEUE, True), *queues})
 
 
 def install_missing(sender: object, using: str, **kwargs: Any) -> None:

@@ -20,6 +20,7 @@ from django.db import DatabaseError, connections, transaction
 
 from bulksafe import compiler
 from bulksafe.declarations import (
+    Capture,
     Check,
     Compute,
     Declared,
@@ -109,7 +110,8 @@ def rules_of(invariant: Invariant, change: Change) -> list[Rule]:
 
 
 @rules_of.register(Compute)
-def _compute(compute: Compute, change: Change) -> list[Rule]:
+@rules_of.register(Capture)
+def _nothing(invariant: Invariant, change: Change) -> list[Rule]:
     return []
 
 

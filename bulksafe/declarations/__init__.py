@@ -1,19 +1,26 @@
 """What a user writes: small classes that say what must hold. They know no SQL."""
 
 from bulksafe.declarations.base import Invariant
+from bulksafe.declarations.capture import Capture
 from bulksafe.declarations.check import Check
 from bulksafe.declarations.compute import Compute
+from bulksafe.declarations.emit import Emit
 from bulksafe.declarations.immutable import Immutable
+from bulksafe.declarations.receivers import Receiver, critical
 from bulksafe.declarations.registry import Declared, declared, label_of, register
 from bulksafe.declarations.transition import Transition
 
 __all__ = [
+    "Capture",
     "Check",
     "Compute",
     "Declared",
+    "Emit",
     "Immutable",
     "Invariant",
+    "Receiver",
     "Transition",
+    "critical",
     "declared",
     "label_of",
     "register",

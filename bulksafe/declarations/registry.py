@@ -13,6 +13,7 @@ from django.db import models
 from pgtrigger import registry
 
 from bulksafe.declarations.base import Invariant
+from bulksafe.declarations.emit import Emit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,11 +69,15 @@ def _sorted_out(model: type[models.Model]) -> list[Any]:
     given = getattr(meta, "triggers", None) or []
     listed = list(given) if isinstance(given, list | tuple | set) else [given]
     triggers = [item for item in listed if isinstance(item, pgtrigger.Trigger)]
-    misplaced.extend((model, item) for item in listed if not isinstance(item, pgtrigger.Trigger))
+    emits = [item for item in listed if isinstance(item, Emit)]
+    misplaced.extend((model, i) for i in listed if not isinstance(i, pgtrigger.Trigger | Emit))
     if triggers and not isinstance(given, list | tuple | set):
         misplaced.append((model, given))
     if len(triggers) < len(listed) or listed is not given:
         meta.triggers = meta.original_attrs["triggers"] = triggers
+    for emit in emits:
+        if not meta.proxy and not meta.abstract and not meta.swapped:
+            emit.register(model)
     return triggers
 
 
@@ -106,7 +111,7 @@ def register(model: type[models.Model] | str, *invariants: Invariant, app_label:
         refused_targets.append((model, "no invariants were given"))
     # makemigrations does not look at automatic through tables: they need a proxy at home, too.
     is_own = target._meta.app_label == app.label and not target._meta.auto_created
-    carrier = target if is_own else _proxy(target, app)
+    carrier = target if is_own else proxy_of(target, app)
     given: tuple[Any, ...] = invariants
     for invariant in given:
         if not isinstance(invariant, Invariant):
@@ -161,7 +166,7 @@ def _by_label(label: str) -> type[models.Model] | str:
         return str(error).rstrip(".")
 
 
-def _proxy(target: type[models.Model], app: AppConfig) -> type[models.Model]:
+def proxy_of(target: type[models.Model], app: AppConfig) -> type[models.Model]:
     """The proxy of ``target`` in ``app``, made at the first call."""
     owner = "".join(part.capitalize() for part in target._meta.app_label.split("_"))
     name = f"{owner}{target._meta.object_name}Invariants"

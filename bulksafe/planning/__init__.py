@@ -4,6 +4,7 @@ Pure: it needs models, but no database.
 """
 
 from bulksafe.declarations import Invariant
+from bulksafe.planning import capture as _capture  # noqa: F401  (registers its plan)
 from bulksafe.planning.plan import plan, problems_of
 from bulksafe.planning.problems import Problem, Refused, shown
 

@@ -8,6 +8,8 @@ from django.db.migrations.autodetector import OperationDependency
 from django.db.migrations.operations import DeleteModel, RemoveField, RenameModel
 from pgtrigger.migrations import AddTrigger, RemoveTrigger
 
+from bulksafe import compiler
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -50,7 +52,10 @@ class InvariantsMixin:
     ) -> Iterable[OperationDependency]:
         match operation:
             case AddTrigger():
-                return self._added_fields(app_label, operation.model_name.lower())
+                return [
+                    *self._added_fields(app_label, operation.model_name.lower()),
+                    *_own_tables(operation.trigger),
+                ]
             case DeleteModel():
                 triggers = OperationDependency(
                     app_label, operation.name, _TRIGGERS, OperationDependency.Type.ALTER
@@ -93,6 +98,13 @@ class InvariantsMixin:
         model = self.from_state.apps.get_model(app_label, operation.model_name)  # type: ignore[attr-defined]
         field = model._meta.get_field(operation.name)
         return field.remote_field.through._meta.label_lower if field.many_to_many else ""
+
+
+def _own_tables(trigger: object) -> list[OperationDependency]:
+    """A capture writes to bulksafe's own tables, which its migrations make."""
+    if isinstance(trigger, compiler.Trigger) and trigger.captures:
+        return [OperationDependency("bulksafe", "outbox", None, OperationDependency.Type.CREATE)]
+    return []
 
 
 def bases_of(state: ModelState) -> list[str]:

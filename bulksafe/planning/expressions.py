@@ -13,15 +13,22 @@ from typing import Any
 from django.core.exceptions import EmptyResultSet, FullResultSet
 from django.db import models
 from django.db.models.constants import LOOKUP_SEP
-from django.db.models.expressions import Col, CombinedExpression, Func, Value
+from django.db.models.expressions import (
+    Col,
+    CombinedExpression,
+    ExpressionWrapper,
+    Func,
+    Value,
+)
 from django.db.models.functions import Cast
 from django.db.models.sql import Query
 from django.db.models.sql.compiler import SQLCompiler
 from django.db.models.sql.datastructures import BaseTable, Join
+from django.db.models.sql.where import WhereNode
 from django.utils import timezone, translation
 
 from bulksafe.planning import fields, offline, refusals
-from bulksafe.planning.nodes import output_field
+from bulksafe.planning.nodes import output_field, walk
 from bulksafe.planning.problems import Refused, did_you_mean, shown
 
 OLD = "old"
@@ -54,6 +61,7 @@ def compile_expression(
     row: str = NEW,
     bare: bool = False,
     annotations: Mapping[str, Any] | None = None,
+    missing: str | None = None,
 ) -> RowSQL:
     """Compile ``expression`` over a row of ``model``.
 
@@ -63,13 +71,15 @@ def compile_expression(
         row: what a name without ``old__``/``new__`` stands for.
         bare: leave the row's name out, for a place where columns are parameters.
         annotations: named expressions that names may refer to as well.
+        missing: the row that the operation does not have, if there is one. A test on it is false,
+            and its negation true.
 
     Raises:
         Refused: it cannot be compiled, or could not be kept true.
     """
     # What is active where makemigrations runs must not be frozen into a migration.
     with translation.override(None), timezone.override(timezone.get_default_timezone()):
-        query = _RowQuery(model, row, bare)
+        query = _RowQuery(model, row, bare, missing)
         with _Refusing(model, query):
             for name, annotation in (annotations or {}).items():
                 query.add_row_annotation(name, annotation)
@@ -83,10 +93,13 @@ class _RowQuery(Query):
 
     model: type[models.Model]
 
-    def __init__(self, model: type[models.Model], row: str, bare: bool) -> None:
+    def __init__(
+        self, model: type[models.Model], row: str, bare: bool, missing: str | None
+    ) -> None:
         super().__init__(model)
         self.row = row
         self.bare = bare
+        self.missing = missing
         for alias in dict.fromkeys((row, *ROWS)):
             self.alias_map[alias] = BaseTable(model._meta.db_table, alias)
             self.alias_refcount[alias] = 1
@@ -210,6 +223,8 @@ class _RowCompiler(SQLCompiler):
     quote_name_unless_alias = quote_name
 
     def compile(self, node: Any) -> Any:
+        if self._tests_missing_row(node):
+            return "false", ()
         if isinstance(node, Col):
             # pgtrigger.F() writes the rows in capitals.
             row = (node.alias or self.query.row).lower()  # type: ignore[attr-defined]
@@ -220,6 +235,15 @@ class _RowCompiler(SQLCompiler):
         if isinstance(node, CombinedExpression) and _moves_a_moment(node):
             return self._moved(node)
         return super().compile(node)
+
+    def _tests_missing_row(self, node: Any) -> bool:
+        """Whether it is a single test, of a row that is not there."""
+        missing = self.query.missing  # type: ignore[attr-defined]
+        if missing is None or isinstance(node, WhereNode | ExpressionWrapper):
+            return False
+        return bool(getattr(node, "conditional", False)) and any(
+            isinstance(part, Col) and (part.alias or "").lower() == missing for part in walk(node)
+        )
 
     def _parameter(self, field: models.Field[Any, Any]) -> tuple[str, tuple[()]]:
         """A column as a function's parameter, which does not bring the column's collation along."""

@@ -16,7 +16,7 @@ from django.db.models.expressions import (
     When,
 )
 
-from bulksafe.declarations import Check, Compute, Immutable, Invariant, Transition
+from bulksafe.declarations import Capture, Check, Compute, Immutable, Invariant, Transition
 from bulksafe.declarations.compute import computes_of, dependencies
 from bulksafe.declarations.dependencies import field_name, referenced_names
 from bulksafe.planning import fields
@@ -39,6 +39,11 @@ def hints(invariant: Invariant, model: type[models.Model]) -> Iterator[Problem]:
 def _is_elsewhere(invariant: Invariant) -> bool:
     """Whether the model belongs to somebody else, so that nothing can be added to it."""
     return invariant.declared_for is not None
+
+
+@hints.register(Capture)
+def _capture(capture: Capture, model: type[models.Model]) -> Iterator[Problem]:
+    return iter(())
 
 
 # Check

@@ -13,7 +13,7 @@ from django.db import connections, router
 from django.db.models import CheckConstraint, F, Q
 from django.utils.functional import Promise
 
-from bulksafe.declarations import Check, Compute, Immutable, Invariant, Transition
+from bulksafe.declarations import Capture, Check, Compute, Immutable, Invariant, Transition
 from bulksafe.declarations.compute import dependencies
 from bulksafe.declarations.dependencies import field_name, referenced_names
 from bulksafe.planning import fields, sessions
@@ -106,6 +106,12 @@ def table_problems(model: type[models.Model]) -> Iterator[Problem]:
 def problems(invariant: Invariant, model: type[models.Model]) -> list[Problem]:
     """What can be said of the arguments alone."""
     raise NotImplementedError(f"no rules for {type(invariant).__name__}")
+
+
+@problems.register(Capture)
+def _capture(capture: Capture, model: type[models.Model]) -> list[Problem]:
+    """Nobody writes a capture: what is wrong with receivers is said of them."""
+    return []
 
 
 # Check

@@ -8,11 +8,12 @@
 -- over the columns that are read, 5 the same columns of the new row as its arguments, 6 the computed
 -- column's type, 7 the same with its precision and how to compare it, 8 the body of a function, which
 -- the server quotes, as it knows what names its format() has put into it, 9 how the computed column is
--- made into text for comparison, where its type needs that.
+-- made into text for comparison, where its type needs that, 10 the schema of the outbox.
 
 DECLARE
     caller_path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
     target CONSTANT pg_catalog.regclass := :'table';
+    outbox_table CONSTANT pg_catalog.regclass := pg_catalog.to_regclass('bulksafe_outbox');
     home pg_catalog.name;
     path pg_catalog.text;
     parameters pg_catalog.text;
@@ -23,8 +24,13 @@ DECLARE
     as_text pg_catalog.text;
     intruder pg_catalog.record;
     partitioned pg_catalog.bool;
+    outbox pg_catalog.name;
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
+    SELECT n.nspname INTO outbox
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.oid = outbox_table;
 
     SELECT n.nspname, c.relkind = 'p' INTO STRICT home, partitioned
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace

@@ -344,7 +344,7 @@ def register_badly(target, *invariants, **kwargs):
     ],
 )
 def test_e008(target, invariants, app_label, reason, monkeypatch):
-    monkeypatch.setattr(declarations, "_proxy", lambda model, app: model)
+    monkeypatch.setattr(declarations, "proxy_of", lambda model, app: model)
 
     found = register_badly(target, *invariants, app_label=app_label)
 

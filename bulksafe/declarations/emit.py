@@ -1,0 +1,79 @@
+"""``Emit``: a custom signal, sent when a row makes a change, whoever wrote it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pgtrigger
+
+from bulksafe.declarations import receivers
+from bulksafe.declarations.receivers import DELETE, INSERT, UPDATE, Receiver, Sender
+
+if TYPE_CHECKING:
+    from django.db import models
+
+
+class Emit:
+    """Send ``signal`` from the listener, after the commit, for every row that matches ``when``.
+
+    The typed domain event: ``order_fulfilled`` reaches its receivers with ``sender`` (the model),
+    the instance under the name ``argument``, ``old``, ``changed``, ``context``, ``event_id``,
+    ``created`` and ``using``. ``send_robust`` is used: one failing receiver keeps no other from its
+    call. A failure is tried again like that of a critical receiver, with all receivers.
+
+    Args:
+        signal: a ``django.dispatch.Signal``.
+        when: a ``Q`` over ``old__…`` and ``new__…``, as for ``bulksafe.critical``.
+        name: unique for the model.
+        argument: the keyword argument that carries the instance.
+        operation: ``pgtrigger.Insert``, ``Update`` and ``Delete``, joined with ``|``; inserts and
+            updates by default.
+        queue, max_attempts, on_dead: as for ``bulksafe.critical``.
+    """
+
+    def __init__(
+        self,
+        signal: Any = None,
+        *,
+        when: Any = None,
+        name: str = "",
+        argument: str = "instance",
+        operation: pgtrigger.Operation | None = None,
+        queue: str = receivers.DEFAULT_QUEUE,
+        max_attempts: int = receivers.DEFAULT_MAX_ATTEMPTS,
+        on_dead: str = "block",
+    ) -> None:
+        self.signal = signal
+        self.when = when
+        self.name = name
+        self.argument = argument
+        self.operation = operation
+        self.queue = queue
+        self.max_attempts = max_attempts
+        self.on_dead = on_dead
+
+    def register(self, model: type[models.Model]) -> None:
+        """Make it a receiver of ``model``, named ``"shop.Order:name"``."""
+        receivers.add(
+            Receiver(
+                function=Sender(self.signal),
+                name=f"{model._meta.label}:{self.name}",
+                signal=self.signal,
+                senders=(model,),
+                run=receivers.AFTER_COMMIT,
+                when=self.when,
+                queue=self.queue,
+                max_attempts=self.max_attempts,
+                on_dead=self.on_dead,
+                has_uid=True,
+                module=model.__module__,
+                argument=self.argument,
+                operations=self._operations(),
+            )
+        )
+
+    def _operations(self) -> tuple[str, ...]:
+        if not isinstance(self.operation, pgtrigger.Operation):
+            return (INSERT, UPDATE)
+        named = {getattr(event, "name", UPDATE) for event in self.operation}
+        return tuple(name for name in (INSERT, UPDATE, DELETE) if name in named)

@@ -1,0 +1,314 @@
+"""``critical`` and ``Emit``: Python that must not be skipped, and on what it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.apps import apps
+from django.db import models
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
+
+if TYPE_CHECKING:
+    from django.dispatch import Signal
+
+_Receiver = TypeVar("_Receiver", bound="Callable[..., Any]")
+
+AFTER_COMMIT = "after_commit"
+IN_TRANSACTION = "in_transaction"
+IN_DATABASE = "in_database"
+
+INSERT, UPDATE, DELETE = "INSERT", "UPDATE", "DELETE"
+
+#: Django's signals by name, in the order in which Django sends them.
+SIGNALS: dict[str, Any] = {
+    "pre_save": pre_save,
+    "post_save": post_save,
+    "pre_delete": pre_delete,
+    "post_delete": post_delete,
+    "m2m_changed": m2m_changed,
+}
+
+#: The changes of a row that a signal is about.
+OPERATIONS: dict[str, tuple[str, ...]] = {
+    "pre_save": (INSERT, UPDATE),
+    "post_save": (INSERT, UPDATE),
+    "pre_delete": (DELETE,),
+    "post_delete": (DELETE,),
+    "m2m_changed": (INSERT, DELETE),
+}
+
+DEFAULT_QUEUE = "default"
+DEFAULT_MAX_ATTEMPTS = 10
+
+
+def signal_name(signal: object) -> str:
+    """``"post_save"``; empty for what is none of the signals that have a critical form."""
+    return next((name for name, known in SIGNALS.items() if known is signal), "")
+
+
+@dataclass(frozen=True, eq=False)
+class Receiver:
+    """One function, called for the changes of the rows of one or more models.
+
+    A declaration never raises: what is wrong with it is reported by ``manage.py check``.
+
+    Attributes:
+        function: what is called. Held strongly.
+        name: its lasting name, under which parked events find it again.
+        signal: the signal that it was declared for.
+        senders: what was given as ``sender``: classes and labels.
+        run: ``"after_commit"``, ``"in_transaction"`` or ``"in_database"``.
+        when: a condition over the row's old and new state, evaluated in the trigger.
+        after: receivers, or their names, that run before this one.
+        batch: call it once for many events.
+        queue: whose cursors it shares.
+        atomic: run it in the transaction that also notes that it ran.
+        max_attempts: how often it is tried for an event before that becomes a dead letter.
+        on_dead: ``"block"`` or ``"skip"``: what a dead letter means for later events of the row.
+        coalesce: changes of a row that wait together become one call.
+        module: where it was declared.
+        argument: for ``Emit``, the keyword argument that carries the instance.
+        operations: the changes that it is called for.
+    """
+
+    function: Callable[..., Any]
+    name: str
+    signal: Any
+    senders: tuple[Any, ...]
+    run: str = IN_TRANSACTION
+    when: Any = None
+    after: tuple[Any, ...] = ()
+    batch: bool = False
+    queue: str = DEFAULT_QUEUE
+    atomic: bool = True
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    on_dead: str = "block"
+    coalesce: bool = False
+    has_uid: bool = False
+    module: str = ""
+    argument: str = "instance"
+    operations: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = field(default=())
+
+    @property
+    def signal_name(self) -> str:
+        return signal_name(self.signal)
+
+    @property
+    def is_emit(self) -> bool:
+        return isinstance(self.function, Sender)
+
+    def __repr__(self) -> str:
+        return f"<critical receiver {self.name}>"
+
+    def models(self) -> list[type[models.Model]]:
+        """The concrete models whose rows it is called for; unknown senders are left out."""
+        found: dict[type[models.Model], None] = {}
+        for sender in self.senders:
+            for model in resolve(sender):
+                found[model] = None
+        return list(found)
+
+
+@dataclass(frozen=True)
+class Sender:
+    """What an ``Emit`` calls: sends its signal."""
+
+    signal: Signal
+
+    def __call__(self, sender: type[models.Model], **kwargs: Any) -> None:
+        """Send to all receivers, then raise what they raised.
+
+        Raises:
+            ExceptionGroup: of the errors of the receivers; one bad receiver keeps no other from its
+                call, and the event is tried again.
+        """
+        kwargs.pop("signal", None)
+        sent = self.signal.send_robust(sender=sender, **kwargs)
+        errors = [response for _, response in sent if isinstance(response, Exception)]
+        if errors:
+            raise ExceptionGroup("receivers of the signal failed", errors)
+
+
+#: Every declared receiver, in the order of declaration.
+receivers: list[Receiver] = []
+
+#: Told of each receiver when the models are loaded; set by bulksafe.declarations.capturing.
+listeners: list[Callable[[Receiver], None]] = []
+
+
+def resolve(sender: Any) -> list[type[models.Model]]:
+    """The concrete models that ``sender`` stands for: none if it is unknown or has no table."""
+    model: Any = sender
+    if isinstance(sender, str):
+        if sender.count(".") != 1:
+            return []
+        try:
+            model = apps.get_model(sender)
+        except LookupError:
+            return []
+    if not (isinstance(model, type) and issubclass(model, models.Model)):
+        return []
+    if model is models.Model:
+        return []
+    if model._meta.abstract:
+        return [
+            child
+            for child in apps.get_models(include_auto_created=True)
+            if issubclass(child, model) and _has_table(child) and not child._meta.proxy
+        ]
+    concrete = model._meta.concrete_model
+    return [concrete] if concrete is not None and _has_table(concrete) else []
+
+
+def _has_table(model: type[models.Model]) -> bool:
+    return bool(model._meta.managed and not model._meta.swapped and not model._meta.abstract)
+
+
+def label_of_sender(sender: Any) -> str:
+    meta = getattr(sender, "_meta", None)
+    return str(sender) if meta is None else str(meta.label)
+
+
+def critical(
+    signal: Any,
+    *,
+    sender: Any = None,
+    run: str = IN_TRANSACTION,
+    when: Any = None,
+    after: Iterable[Any] = (),
+    batch: bool = False,
+    dispatch_uid: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    atomic: bool = True,
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+    on_dead: str = "block",
+    coalesce: bool = False,
+    **unknown: Any,
+) -> Callable[[_Receiver], _Receiver]:
+    """Declare a signal receiver that no write path skips. Stands where ``@receiver`` stood.
+
+    The receiver is called with the arguments that Django's signal has, and with ``old`` (the row
+    before, or None), ``changed`` (a frozenset of field names), ``event_id`` and ``context``.
+
+    What is wrong with the declaration is reported by ``manage.py check``, not raised here.
+
+    Args:
+        signal: ``post_save``, ``post_delete`` or ``m2m_changed`` of ``django.db.models.signals``,
+            or a list of them.
+        sender: the model, its label ``"shop.Order"``, an abstract base (which stands for every
+            concrete child), a proxy (which stands for its table), ``Article.tags.through``, or a
+            list of these.
+        run: ``"after_commit"``: by the listener daemon, once the writer's transaction is
+            committed, whoever wrote.
+        when: a ``Q`` over ``old__…`` and ``new__…``; evaluated in the trigger, so that rows which do
+            not match cost nothing. A test on a row that is not there (the old one of an insert, the
+            new one of a delete) is false, and its negation true.
+        after: receivers that are to run before this one, as functions or names.
+        batch: call it once per batch, with ``instances`` and ``events`` in place of ``instance``.
+        dispatch_uid: the receiver's lasting name. The default is made of the module, the qualified
+            name, the sender and the signal.
+        queue: receivers of one queue wait for each other, those of different queues do not.
+        atomic: False for effects outside the database, like HTTP: the receiver then runs outside a
+            transaction and may be called twice with the same ``event_id`` after a crash.
+        max_attempts: after so many failures an event becomes a dead letter.
+        on_dead: ``"block"`` keeps later events of the row waiting behind a dead letter,
+            ``"skip"`` goes on with them.
+        coalesce: changes of a row that wait together become one call with the last state.
+    """
+
+    def decorate(function: _Receiver) -> _Receiver:
+        for one in signal if isinstance(signal, list | tuple) else (signal,):
+            senders = tuple(sender) if isinstance(sender, list | tuple | set) else (sender,)
+            given = tuple(item for item in senders if item is not None)
+            name = dispatch_uid or default_name(function, given, one)
+            add(
+                Receiver(
+                    function=function,
+                    name=str(name),
+                    signal=one,
+                    senders=given,
+                    run=run,
+                    when=when,
+                    after=tuple(after) if isinstance(after, Iterable) else (after,),
+                    batch=batch,
+                    queue=queue,
+                    atomic=atomic,
+                    max_attempts=max_attempts,
+                    on_dead=on_dead,
+                    coalesce=coalesce,
+                    has_uid=dispatch_uid is not None,
+                    module=getattr(function, "__module__", "") or "",
+                    operations=OPERATIONS.get(signal_name(one), ()),
+                    unknown=tuple(unknown),
+                )
+            )
+        return function
+
+    return decorate
+
+
+def default_name(function: Any, senders: Sequence[Any], signal: Any) -> str:
+    """``"shop.receivers.notify_warehouse@shop.Order.post_save"``."""
+    module = getattr(function, "__module__", type(function).__module__)
+    qualname = getattr(function, "__qualname__", type(function).__qualname__)
+    labels = "+".join(label_of_sender(sender) for sender in senders) or "*"
+    return f"{module}.{qualname}@{labels}.{signal_name(signal) or 'unknown'}"
+
+
+def add(receiver: Receiver) -> None:
+    """Register; a second registration of the same function under the same name replaces it."""
+    for index, other in enumerate(receivers):
+        if other.name == receiver.name and _same_function(other, receiver):
+            receivers[index] = receiver
+            break
+    else:
+        receivers.append(receiver)
+    if apps.models_ready:
+        for tell in listeners:
+            tell(receiver)
+
+
+def _same_function(one: Receiver, other: Receiver) -> bool:
+    """Whether it is one function, perhaps from a module that was imported twice."""
+    if one.function is other.function:
+        return True
+    if isinstance(one.function, Sender) or isinstance(other.function, Sender):
+        return one.module == other.module
+    names = [
+        (r.module, getattr(r.function, "__qualname__", None), r.senders, r.signal)
+        for r in (one, other)
+    ]
+    return names[0] == names[1] and "<lambda>" not in str(names[0][1])
+
+
+def by_name(name: str) -> Receiver | None:
+    return next((receiver for receiver in receivers if receiver.name == name), None)
+
+
+def of_model(model: type[models.Model]) -> list[Receiver]:
+    """The after-commit receivers of the table of ``model``, in the order of declaration.
+
+    Historical models of migrations stand for the model of the same label.
+    """
+    label = (model._meta.concrete_model or model)._meta.label_lower
+    return [
+        receiver
+        for receiver in receivers
+        if receiver.run == AFTER_COMMIT
+        and any(found._meta.label_lower == label for found in receiver.models())
+    ]
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """No receivers but those that the block declares: for tests."""
+    kept = list(receivers)
+    receivers.clear()
+    try:
+        yield
+    finally:
+        receivers[:] = kept

@@ -1,0 +1,43 @@
+"""The tables behind many-to-many fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from django.db.models import ForeignKey, Model
+
+    Link: TypeAlias = ForeignKey[Any, Any]
+
+
+def links(through: type[Model]) -> tuple[Link, Link] | None:
+    """The foreign keys of a through table: to the model with the many-to-many field, and the other.
+
+    None if it is the table of no many-to-many field. Several fields can share one: the first by
+    label and name decides.
+    """
+    concrete = through._meta.concrete_model
+    found = [
+        field
+        for model in sorted(through._meta.apps.get_models(), key=lambda m: m._meta.label)
+        for field in model._meta.local_many_to_many
+        if getattr(field.remote_field.through, "_meta", None) is not None
+        and field.remote_field.through._meta.concrete_model is concrete
+    ]
+    if not found:
+        return None
+    field: Any = found[0]
+    get: Any = through._meta.get_field
+    return get(field.m2m_field_name()), get(field.m2m_reverse_field_name())
+
+
+def link_fields(through: type[Model]) -> tuple[Link, Link]:
+    """The same of a table that is known to be one.
+
+    Raises:
+        LookupError: it is not.
+    """
+    found = links(through)
+    if found is None:
+        raise LookupError(f"{through._meta.label} is the through table of no many-to-many field.")
+    return found

@@ -1,0 +1,293 @@
+"""From the events of a batch to the calls that are due, in order."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+from django.db.models.signals import m2m_changed
+
+from bulksafe.declarations.order import in_order, meant_by
+from bulksafe.dispatch import muting
+from bulksafe.dispatch.calls import Call, m2m_group
+from bulksafe.dispatch.changes import Change
+from bulksafe.dispatch.images import Image, Table, Unreadable
+from bulksafe.outbox import events as outbox_events
+from bulksafe.outbox.events import DELETED, INSERTED, Event
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+
+    from bulksafe.declarations import Receiver
+    from bulksafe.dispatch.routes import Route, Routes
+
+logger = logging.getLogger("bulksafe")
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A change on its way to a receiver.
+
+    Attributes:
+        unreadable: why there are no instances to call it with, if so.
+    """
+
+    receiver: Receiver
+    change: Change
+    unreadable: str = ""
+
+
+class Batch:
+    """Reads the images of events and finds their receivers.
+
+    Args:
+        routes: where events go.
+        prefix: what the ids of events begin with in this database.
+    """
+
+    def __init__(self, routes: Routes, prefix: str) -> None:
+        self.routes = routes
+        self.prefix = prefix
+        self._tables: dict[int, Table] = {}
+        self._strange: set[int] = set()
+
+    def ordered(self, events: Sequence[Event]) -> list[Event]:
+        """The events, bucket by bucket, each row's in the order in which it was changed."""
+        if not any(map(outbox_events.is_shared, events)):
+            return list(events)
+        images: dict[str, dict[int, Any]] | None = None
+
+        def chain(members: list[Event]) -> list[Event]:
+            nonlocal images
+            if images is None:
+                nested = [e for e in events if self._is_known(e)]
+                images = {side: self._values(nested, side) for side in ("old", "new")}
+            if not all(self._is_known(member) for member in members):
+                return members
+            return outbox_events.chained(members, images["old"], images["new"])
+
+        return [
+            event
+            for _, group in outbox_events.by_bucket(events)
+            for event in outbox_events.in_order(group, chain)
+        ]
+
+    def deliveries(self, events: Iterable[Event]) -> list[Delivery]:
+        """Every event with every receiver that it goes to."""
+        routed = [(event, self._wanted(event)) for event in events]
+        routed = self._with_new_conditions(routed)
+        routed = [(event, found) for event, found in routed if found]
+        changes = self._changes([event for event, _ in routed])
+        return [
+            Delivery(route.receiver, *changes[event.seq])
+            for event, found in routed
+            for route in found
+            if not muting.is_muted(route.receiver)
+        ]
+
+    def parked(self, events: Sequence[tuple[Event, Receiver]]) -> list[Delivery]:
+        """Parked events with the receivers that they are parked for."""
+        changes = self._changes([event for event, _ in events])
+        return [Delivery(receiver, *changes[event.seq]) for event, receiver in events]
+
+    def _is_known(self, event: Event) -> bool:
+        if event.source in self.routes.models:
+            return True
+        if event.source not in self._strange:
+            self._strange.add(event.source)
+            logger.warning(
+                "events are captured for a table that no receiver of this code is for (oid %s); "
+                "they are passed over: run makemigrations and migrate",
+                event.source,
+            )
+        return False
+
+    # Conditions.
+
+    def _wanted(self, event: Event) -> list[Route]:
+        if not self._is_known(event):
+            return []
+        met = set(event.matched or ())
+        return [
+            route
+            for route in self.routes.of(event)
+            if route.condition_id is None or event.matched is None or route.condition_id in met
+        ]
+
+    def _with_new_conditions(
+        self, routed: list[tuple[Event, list[Route]]]
+    ) -> list[tuple[Event, list[Route]]]:
+        """Ask the conditions anew that events know nothing of.
+
+        The trigger that captured them was made with other ones: the code has moved on since.
+        """
+        asked: dict[tuple[int, str], list[Event]] = defaultdict(list)
+        for event, _ in routed:
+            if self._is_known(event) and self._has_new_conditions(event):
+                asked[event.source, event.operation].append(event)
+        if not asked:
+            return routed
+        met = {seq: found for group in asked.values() for seq, found in self._ask(group).items()}
+        return [(event, met.get(event.seq, found)) for event, found in routed]
+
+    def _has_new_conditions(self, event: Event) -> bool:
+        known = {route.condition_id for route in self.routes.of(event)} - {None}
+        if event.matched is None:
+            return bool(known)
+        return not known.issuperset(event.matched) and bool(known)
+
+    def _ask(self, events: list[Event]) -> dict[int, list[Route]]:
+        table = self._table(events[0])
+        found = {}
+        for event in events:
+            routes = self.routes.of(event)
+            conditions = [route.condition or "true" for route in routes]
+            met = table.meets(event, conditions)
+            found[event.seq] = [route for route, is_met in zip(routes, met, strict=True) if is_met]
+        return found
+
+    # Images.
+
+    def _table(self, event: Event) -> Table:
+        if event.source not in self._tables:
+            model = self.routes.models[event.source]
+            self._tables[event.source] = Table(model, self.routes.using)
+        return self._tables[event.source]
+
+    def _changes(self, events: Sequence[Event]) -> dict[int, tuple[Change, str]]:
+        old = self._read([e for e in events if e.operation != INSERTED], "old")
+        new = self._read([e for e in events if e.operation != DELETED], "new")
+        return {event.seq: self._change(event, old, new) for event in events}
+
+    def _change(
+        self,
+        event: Event,
+        old: Mapping[int, Image | Unreadable],
+        new: Mapping[int, Image | Unreadable],
+    ) -> tuple[Change, str]:
+        images = old.get(event.before.seq), new.get(event.seq)
+        readable = [image if isinstance(image, Image) else None for image in images]
+        wrong = [str(image) for image in images if isinstance(image, Unreadable)]
+        change = Change(
+            event,
+            self.routes.models[event.source],
+            *readable,
+            using=self.routes.using,
+            event_id=f"{self.prefix}-{event.seq}",
+        )
+        return change, "; ".join(wrong)
+
+    def _read(self, events: Sequence[Event], side: str) -> dict[int, Image | Unreadable]:
+        by_source: dict[int, list[Event]] = defaultdict(list)
+        for event in events:
+            by_source[event.source].append(event.before if side == "old" else event)
+        found: dict[int, Image | Unreadable] = {}
+        for group in by_source.values():
+            found.update(self._table(group[0]).read(group, side))
+        return found
+
+    def _values(self, events: Sequence[Event], side: str) -> dict[int, Any]:
+        absent = INSERTED if side == "old" else DELETED
+        found = self._read([event for event in events if event.operation != absent], side)
+        values: dict[int, Any] = dict.fromkeys(event.seq for event in events)
+        values |= {
+            seq: image.values if isinstance(image, Image) else None for seq, image in found.items()
+        }
+        return values
+
+
+def calls(deliveries: Sequence[Delivery]) -> list[Call]:
+    """The calls in the order in which they are made.
+
+    Event by event, and for each the receivers in their order, as per-row saves do it. A receiver
+    with ``batch=True`` comes once, at the end of the events, and what is declared after it comes
+    then.
+    """
+    found: list[Call] = []
+    unreadable = [d for d in deliveries if d.unreadable]
+    found += [Call(d.receiver, [d.change], d.unreadable) for d in unreadable]
+    for stage in _stages([d for d in deliveries if not d.unreadable]):
+        if stage[0].receiver.batch:
+            found += _batch_calls(stage)
+        else:
+            found += _single_calls(stage)
+    return found
+
+
+def _stages(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:
+    """What runs event by event, then a batch, and so on."""
+    levels = _levels(deliveries)
+    for level in sorted({levels[d.receiver] for d in deliveries}):
+        here = [d for d in deliveries if levels[d.receiver] == level]
+        singles = [d for d in here if not d.receiver.batch]
+        if singles:
+            yield singles
+        for receiver in dict.fromkeys(d.receiver for d in here if d.receiver.batch):
+            yield [d for d in here if d.receiver is receiver]
+
+
+def _levels(deliveries: Sequence[Delivery]) -> dict[Receiver, int]:
+    """How many batches have to be done before each receiver."""
+    receivers = list(dict.fromkeys(delivery.receiver for delivery in deliveries))
+    levels: dict[Receiver, int] = {}
+    for receiver in in_order(receivers):
+        before = [o for ref in receiver.after for o in meant_by(ref, receivers) if o in levels]
+        levels[receiver] = max((levels[other] + other.batch for other in before), default=0)
+    return levels
+
+
+def _batch_calls(stage: Sequence[Delivery]) -> list[Call]:
+    receiver = stage[0].receiver
+    listed = _coalesced(stage) if receiver.coalesce else stage
+    return [Call(receiver, [delivery.change for delivery in listed])]
+
+
+def _single_calls(stage: Sequence[Delivery]) -> list[Call]:
+    groups: dict[Hashable, list[Delivery]] = {}
+    for number, delivery in enumerate(_coalesced(stage)):
+        key: Hashable = number
+        if delivery.receiver.signal is m2m_changed:
+            key = (delivery.receiver, m2m_group(delivery.change))
+        groups.setdefault(key, []).append(delivery)
+    return [Call(group[0].receiver, [d.change for d in group]) for group in groups.values()]
+
+
+def _coalesced(stage: Sequence[Delivery]) -> list[Delivery]:
+    """One delivery for the changes of a row that wait together, where the receiver wants that."""
+    if not any(delivery.receiver.coalesce for delivery in stage):
+        return list(stage)
+    last: dict[Hashable, Delivery] = {}
+    done: list[Delivery] = []
+    for delivery in stage:
+        if not delivery.receiver.coalesce:
+            done.append(delivery)
+            continue
+        key = delivery.receiver, delivery.change.event.row
+        earlier = last.get(key)
+        if earlier is not None:
+            done.remove(earlier)
+            delivery = _joined(earlier, delivery)  # noqa: PLW2901
+        last[key] = delivery
+        done.append(delivery)
+    return done
+
+
+def _joined(earlier: Delivery, later: Delivery) -> Delivery:
+    """The change from before the one to after the other."""
+    one, other = earlier.change, later.change
+    operation = other.event.operation
+    if one.created and operation != DELETED:
+        operation = INSERTED
+    event = replace(other.event, operation=operation, first=one.event.before)
+    change = replace(other, event=event, old_image=one.old_image, _instances={})
+    return replace(later, change=change)
+
+
+def prefix_of(using: str) -> str:
+    """What the ids of this database's events begin with."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT left(id::text, 8) FROM bulksafe_outbox_identity")
+        return str(cursor.fetchone()[0])

@@ -1,0 +1,116 @@
+"""Calling receivers with the arguments of Django's signals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.db.models.signals import m2m_changed, post_delete, post_save
+
+from bulksafe.contexts import context
+from bulksafe.declarations.through import link_fields
+from bulksafe.dispatch.images import Unreadable
+
+if TYPE_CHECKING:
+    from django.db.models import ForeignKey
+
+    from bulksafe.declarations import Receiver
+    from bulksafe.dispatch.changes import Change
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a receiver.
+
+    Attributes:
+        receiver: who is called.
+        changes: what for: one change, or several for ``batch=True`` and ``m2m_changed``.
+        unreadable: why there are no instances to call it with, if so.
+    """
+
+    receiver: Receiver
+    changes: Sequence[Change]
+    unreadable: str = ""
+
+    def __call__(self) -> None:
+        """Call the receiver; whatever it raises comes out.
+
+        Raises:
+            Unreadable: the event's images do not fit the table any more.
+        """
+        if self.unreadable:
+            raise Unreadable(self.unreadable)
+        last = self.changes[-1]
+        with context(**last.context):
+            self.receiver.function(**arguments(self.receiver, self.changes))
+
+    def single_calls(self) -> list[Call]:
+        """The same call, split into one for each change."""
+        return [Call(self.receiver, [change]) for change in self.changes]
+
+
+def arguments(receiver: Receiver, changes: Sequence[Change]) -> dict[str, Any]:
+    """The keyword arguments of a call."""
+    last = changes[-1]
+    common = {"signal": receiver.signal, "sender": last.model, "using": last.using}
+    if receiver.signal is m2m_changed:
+        return {**common, **_of_m2m_changed(changes)}
+    if receiver.batch:
+        instances = [change.instance for change in changes]
+        return {**common, "instances": instances, "events": list(changes)}
+    return {**common, receiver.argument: last.instance, **_of_row(receiver, last)}
+
+
+def _of_row(receiver: Receiver, change: Change) -> dict[str, Any]:
+    extra = {
+        "old": change.old,
+        "changed": change.changed,
+        "event_id": change.event_id,
+        "context": dict(change.context),
+    }
+    if receiver.signal is post_delete:
+        return {"origin": change.instance, **extra}
+    if receiver.signal is post_save:
+        fields = None if change.created else change.changed
+        return {"created": change.created, "raw": False, "update_fields": fields, **extra}
+    return {"created": change.created, **extra}
+
+
+# m2m_changed: the rows of a through table.
+
+
+def m2m_group(change: Change) -> tuple[Any, ...]:
+    """Rows of one group make one call: those that one transaction adds to one instance."""
+    source, _ = link_fields(change.model)
+    return (
+        change.event.xid,
+        change.event.operation,
+        change.event.bucket if change.event.parked else 0,
+        getattr(change.instance, source.attname),
+    )
+
+
+def _of_m2m_changed(changes: Sequence[Change]) -> dict[str, Any]:
+    last = changes[-1]
+    source, target = link_fields(last.model)
+    pks = {getattr(change.instance, target.attname) for change in changes}
+    return {
+        "action": "post_add" if last.created else "post_remove",
+        "instance": _owner(source, getattr(last.instance, source.attname), last.using),
+        "reverse": False,
+        "model": target.related_model,
+        "pk_set": pks,
+        "event_id": last.event_id,
+        "context": dict(last.context),
+    }
+
+
+def _owner(source: ForeignKey[Any, Any], value: Any, using: str) -> Any:
+    """The instance that a through row belongs to; a bare one if it has gone in the meantime."""
+    model: Any = source.related_model
+    name = source.target_field.attname
+    found = model._base_manager.using(using).filter(**{name: value}).first()
+    if found is not None:
+        return found
+    return model.from_db(using, [name], [value])

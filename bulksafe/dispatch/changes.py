@@ -1,0 +1,84 @@
+"""One change of a row, as receivers see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bulksafe.outbox.events import DELETED, INSERTED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from django.db.models import Model
+
+    from bulksafe.dispatch.images import Image
+    from bulksafe.outbox.events import Event
+
+
+@dataclass
+class Change:
+    """An event with its images.
+
+    The instances are made once and shared by the receivers, as with Django's signals;
+    ``forget_instances`` has them made anew after a rollback.
+
+    Attributes:
+        event: what was captured.
+        model: the concrete model of the row.
+        old_image, new_image: the row before and after.
+        using: the database.
+        event_id: identifies the event for good, also for services outside the database.
+    """
+
+    event: Event
+    model: type[Model]
+    old_image: Image | None
+    new_image: Image | None
+    using: str
+    event_id: str
+    _instances: dict[str, Model | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def created(self) -> bool:
+        return self.event.operation == INSERTED
+
+    @property
+    def deleted(self) -> bool:
+        return self.event.operation == DELETED
+
+    @property
+    def context(self) -> Mapping[str, Any]:
+        return self.event.context or {}
+
+    @property
+    def instance(self) -> Model:
+        """The row after the change; for a deletion, as it was before."""
+        found = self._instance("old" if self.deleted else "new")
+        assert found is not None
+        return found
+
+    @property
+    def old(self) -> Model | None:
+        """The row before the change."""
+        return self._instance("old")
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """The names of the fields whose values differ; all of them for a new row."""
+        if self.deleted or self.new_image is None:
+            return frozenset()
+        names = self.new_image.table.names
+        if self.old_image is None:
+            return frozenset(names)
+        pairs = zip(names, self.old_image.values, self.new_image.values, strict=True)
+        return frozenset(name for name, old, new in pairs if old != new)
+
+    def forget_instances(self) -> None:
+        self._instances.clear()
+
+    def _instance(self, side: str) -> Model | None:
+        if side not in self._instances:
+            image = self.old_image if side == "old" else self.new_image
+            self._instances[side] = image and image.instance()
+        return self._instances[side]

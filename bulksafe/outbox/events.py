@@ -1,0 +1,183 @@
+"""Events as the outbox holds them, and in the order in which rows were changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+INSERTED, UPDATED, DELETED = "I", "U", "D"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One change of one row.
+
+    Attributes:
+        slot: the slot of the outbox that holds it, or -1 for a parked one.
+        seq: its number; of several changes of one row, the later one has the higher.
+        xid: the transaction that wrote it.
+        bucket: the hash of its row's key.
+        at: when it was captured.
+        source: the oid of the table of the row's model.
+        part: the oid of the partition, or of the table of multi-table inheritance, if there are any.
+        operation: ``"I"``, ``"U"`` or ``"D"``.
+        depth: 1, or more for changes that triggers made.
+        key: the row's primary key as text; the old one where an update changed it.
+        matched: the ids of the conditions that it met; None where nobody asks.
+        context: what ``bulksafe.context`` had for it.
+        first: the event that has the row's state before the change, where several are one change.
+        parked: the id among the parked events, for one of them.
+        attempts: how often it has failed.
+    """
+
+    slot: int
+    seq: int
+    xid: int
+    bucket: int
+    at: datetime
+    source: int
+    part: int | None
+    operation: str
+    depth: int
+    key: str
+    matched: Sequence[str] | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
+    first: Event | None = None
+    parked: int | None = None
+    attempts: int = 0
+
+    @property
+    def row(self) -> tuple[int, str]:
+        """Tells rows apart: the events of one are dealt with in order."""
+        return self.source, self.key
+
+    @property
+    def before(self) -> Event:
+        """The event whose old image is the row before this change."""
+        return self.first or self
+
+
+def is_shared(event: Event) -> bool:
+    """Whether other events of its transaction may belong to the same change, or before it."""
+    return event.part is not None or event.depth > 1
+
+
+def in_order(events: Iterable[Event], chain: Callable[[list[Event]], list[Event]]) -> list[Event]:
+    """The changes of one bucket in the order in which each row was changed.
+
+    Mostly that is the order of their numbers. An ``AFTER ROW`` trigger that writes to the row again
+    has its change captured first, and a row of multi-table inheritance is written table by table.
+
+    Args:
+        events: of one bucket, by number, with all events of a row and a transaction together.
+        chain: puts the events of one row and one transaction into the order old → new.
+    """
+    listed = list(events)
+    shared: dict[Hashable, list[Event]] = {}
+    for event in listed:
+        shared.setdefault((event.xid, event.row), []).append(event)
+    done: list[Event] = []
+    seen: set[Hashable] = set()
+    for event in listed:
+        group = (event.xid, event.row)
+        members = shared[group]
+        if len(members) == 1 or not any(map(is_shared, members)):
+            done.append(event)
+        elif group not in seen:
+            seen.add(group)
+            ordered = chain(members) if any(e.depth > 1 for e in members) else members
+            done += merged(ordered)
+    return done
+
+
+def merged(events: Sequence[Event]) -> list[Event]:
+    """The events of one row and one transaction, those that are one change made into one.
+
+    A ``save()`` of a model with parents writes one table after the other: each of them at most once
+    belongs to one change. A row that moves to another partition is deleted here and inserted there.
+    """
+    changes: list[list[Event]] = []
+    for event in events:
+        if changes and _belongs(changes[-1], event):
+            changes[-1].append(event)
+        else:
+            changes.append([event])
+    return [_as_one(change) for change in changes]
+
+
+def _belongs(change: list[Event], event: Event) -> bool:
+    if event.part is None or any(other.part is None for other in change):
+        return False
+    if change[-1].operation == DELETED and event.operation == INSERTED:
+        return change[-1].part != event.part
+    return (
+        all(other.operation == UPDATED for other in (*change, event))
+        and event.depth == change[-1].depth
+        and all(other.part != event.part for other in change)
+    )
+
+
+def _as_one(change: list[Event]) -> Event:
+    if len(change) == 1:
+        return change[0]
+    first, last = change[0], change[-1]
+    matched = [m for event in change for m in event.matched or ()]
+    return replace(
+        last,
+        operation=UPDATED,
+        first=first.before,
+        matched=None if last.matched is None else list(dict.fromkeys(matched)),
+    )
+
+
+def chained(
+    events: list[Event], old: Mapping[int, Hashable], new: Mapping[int, Hashable]
+) -> list[Event]:
+    """The events of one row and one transaction in the order old → new.
+
+    Args:
+        events: by number.
+        old, new: the row's state before and after each event, by its number; None where there is
+            no row.
+
+    Returns:
+        The order that begins with the lowest numbers among those in which each event begins where
+        the one before it ended; the given one if there is none.
+    """
+    if _is_chain(events, old, new) or len(events) > _MOST_TRIED:
+        return events
+    found = _extended([], events, old, new)
+    return events if found is None else found
+
+
+_MOST_TRIED = 12
+
+
+def _is_chain(events: Sequence[Event], old: Mapping[int, Any], new: Mapping[int, Any]) -> bool:
+    pairs = zip(events, events[1:], strict=False)
+    return all(new[one.seq] == old[other.seq] for one, other in pairs)
+
+
+def _extended(
+    done: list[Event], left: list[Event], old: Mapping[int, Any], new: Mapping[int, Any]
+) -> list[Event] | None:
+    if not left:
+        return done
+    for event in left:
+        if not done or new[done[-1].seq] == old[event.seq]:
+            rest = [other for other in left if other is not event]
+            found = _extended([*done, event], rest, old, new)
+            if found is not None:
+                return found
+    return None
+
+
+def by_bucket(events: Iterable[Event]) -> Iterator[tuple[int, list[Event]]]:
+    """The events of each bucket; they come sorted by it."""
+    for bucket, group in groupby(events, key=lambda event: event.bucket):
+        yield bucket, list(group)

@@ -1,0 +1,32 @@
+"""The run-time queries: ``bulksafe/sql/*.sql``, each under a name.
+
+A query begins with a line ``-- name: what_it_does`` and a comment that says why it is as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import resources
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_COMMENT = re.compile(r"^--[^\n]*\n", re.MULTILINE)
+
+
+@cache
+def _all() -> dict[str, str]:
+    found: dict[str, str] = {}
+    folder = resources.files("bulksafe") / "sql"
+    for path in sorted(folder.iterdir(), key=lambda p: p.name):
+        if path.name.endswith(".sql"):
+            _, *parts = _NAME.split(path.read_text(encoding="utf-8"))
+            names, texts = parts[::2], parts[1::2]
+            for name, text in zip(names, texts, strict=True):
+                assert name not in found, f"two queries are called {name}"
+                found[name] = _COMMENT.sub("", text).strip()
+    return found
+
+
+def query(name: str) -> str:
+    """The text of one query, with psycopg's ``%(name)s`` for its parameters."""
+    return _all()[name]

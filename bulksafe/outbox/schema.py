@@ -1,0 +1,67 @@
+"""bulksafe's own tables, as a migration operation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connections, router, transaction
+from django.db.migrations.operations.base import Operation
+
+from bulksafe.rendering import templates
+
+VERSION = "v1"
+
+
+class CreateOutbox(Operation):
+    """Create the outbox, the cursors and the parked events; on PostgreSQL only."""
+
+    reversible = True
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+
+    def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
+        return type(self).__qualname__, [], {"version": self.version}
+
+    def state_forwards(self, app_label: str, state: Any) -> None:
+        """The tables are no models."""
+
+    def database_forwards(
+        self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
+    ) -> None:
+        self._execute(app_label, schema_editor, "outbox")
+
+    def database_backwards(
+        self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
+    ) -> None:
+        self._execute(app_label, schema_editor, "outbox_drop")
+
+    def describe(self) -> str:
+        return "Create the outbox, its cursors and the parked events"
+
+    def _execute(self, app_label: str, schema_editor: Any, template: str) -> None:
+        connection = schema_editor.connection
+        if connection.vendor == "postgresql" and router.allow_migrate(connection.alias, app_label):
+            schema_editor.execute(templates.fill(self.version, template, {}), params=None)
+
+
+def create(using: str) -> None:
+    """Create the tables where they are not there, without a migration."""
+    with transaction.atomic(using=using), connections[using].cursor() as cursor:
+        cursor.execute(templates.fill(VERSION, "outbox", {}))
+
+
+def belongs_in(using: str) -> bool:
+    """Whether the database is one that has an outbox."""
+    return connections[using].vendor == "postgresql" and bool(
+        router.allow_migrate(using, "bulksafe")
+    )
+
+
+def exists(using: str) -> bool:
+    """Whether the outbox is there."""
+    if connections[using].vendor != "postgresql":
+        return False
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT to_regclass('bulksafe_outbox') IS NOT NULL")
+        return bool(cursor.fetchone()[0])

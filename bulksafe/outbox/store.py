@@ -1,0 +1,167 @@
+"""The outbox, the cursors and the parked events in the database."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+
+from bulksafe.outbox.events import Event
+from bulksafe.outbox.queries import query
+from bulksafe.outbox.windows import Snapshot, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+#: How many buckets the keys of rows fall into; ``capture_rows.sql`` has it as ``& 15``.
+BUCKETS = 16
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far a queue has come with the rows of one bucket.
+
+    Attributes:
+        queue: the queue's name.
+        atomic: whether it is for the receivers that run in a transaction, or for the others.
+        bucket: the bucket.
+        window: what was and what is to be dealt with.
+        epoch: of the lease, for receivers that run outside a transaction.
+    """
+
+    queue: str
+    atomic: bool
+    bucket: int
+    window: Window
+    epoch: int = 0
+
+    def at(self, window: Window) -> Cursor:
+        return replace(self, window=window)
+
+
+class Store:
+    """Runs the queries on the connection ``using``; transactions are the caller's."""
+
+    def __init__(self, using: str) -> None:
+        self.using = using
+
+    def rows(self, name: str, parameters: Any = None, **parts: str) -> list[tuple[Any, ...]]:
+        """The rows that the query ``name`` returns."""
+        text = query(name)
+        for part, value in parts.items():
+            text = text.replace(f"{{{part}}}", value)
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(text, parameters)
+            return cursor.fetchall() if cursor.description is not None else []
+
+    # Cursors.
+
+    def last_number(self) -> int:
+        """The last number that an event was given, also in a transaction that still runs."""
+        return int(self.rows("last_number")[0][0])
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot.parse(self.rows("snapshot")[0][0])
+
+    def claim(
+        self, queues: Collection[str], atomic: bool, limit: int, stale: float
+    ) -> list[Cursor]:
+        """Lock up to ``limit`` cursors that have work, or were not looked at for ``stale`` seconds."""
+        parameters = {"queues": list(queues), "atomic": atomic, "limit": limit, "stale": stale}
+        return [_cursor(row) for row in self.rows("claim", parameters)]
+
+    def advance(self, cursors: Sequence[Cursor]) -> None:
+        """Store the cursors' windows."""
+        if not cursors:
+            return
+        windows = [cursor.window for cursor in cursors]
+        self.rows(
+            "advance",
+            {
+                "atomic": cursors[0].atomic,
+                "buckets": [cursor.bucket for cursor in cursors],
+                "queues": [cursor.queue for cursor in cursors],
+                "lowers": [str(window.lower) for window in windows],
+                "floors": [window.floor for window in windows],
+                "runnings": [json.dumps(dict(window.running)) for window in windows],
+                "uppers": [window.upper and str(window.upper) for window in windows],
+                "upper_floors": [window.upper_floor for window in windows],
+                "positions": [window.position for window in windows],
+                "skips": [f"{{{','.join(map(str, window.skip))}}}" for window in windows],
+            },
+        )
+
+    def create_cursors(self, queues: Iterable[tuple[str, bool]]) -> None:
+        """Let the queues, as (name, atomic), begin now unless they have begun already."""
+        listed = sorted(set(queues))
+        floor = self.last_number()
+        self.rows(
+            "create_cursors",
+            {
+                "queues": [queue for queue, _ in listed],
+                "atomics": [atomic for _, atomic in listed],
+                "floor": floor,
+            },
+        )
+
+    def queues(self) -> set[tuple[str, bool]]:
+        """The queues that have cursors, as (name, atomic)."""
+        return {(queue, atomic) for queue, atomic in self.rows("cursors")}
+
+    # Events.
+
+    def fetch(self, cursors: Sequence[Cursor], limit: int) -> list[Event]:
+        """Up to ``limit`` events of each cursor's open window."""
+        windows = [cursor.window for cursor in cursors]
+        rows = self.rows(
+            "fetch",
+            {
+                "buckets": [cursor.bucket for cursor in cursors],
+                "starts": [window.start for window in windows],
+                "lowers": [str(window.lower) for window in windows],
+                "uppers": [str(window.upper) for window in windows],
+                "limit": limit,
+            },
+        )
+        return [_event(row) for row in rows]
+
+    def fetch_beyond(self, events: Sequence[Event], position: int) -> list[Event]:
+        """The events beyond ``position`` of the same rows and transactions."""
+        groups = {(event.xid, event.row): event for event in events}.values()
+        rows = self.rows(
+            "fetch_beyond",
+            {
+                "buckets": [event.bucket for event in groups],
+                "positions": [position for _ in groups],
+                "xids": [str(event.xid) for event in groups],
+                "sources": [event.source for event in groups],
+                "keys": [event.key for event in groups],
+            },
+        )
+        return [_event(row) for row in rows]
+
+    def own_events(self, after: int) -> list[Event]:
+        """What the present transaction wrote after the number ``after``."""
+        return [_event(row) for row in self.rows("own_events", {"after": after})]
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    context = row[-1]
+    return Event(*row[:-1], json.loads(context) if context else {})
+
+
+def _cursor(row: tuple[Any, ...]) -> Cursor:
+    queue, atomic, bucket, lower, floor, running, upper, upper_floor, position, skip, epoch = row
+    known = json.loads(running) if isinstance(running, str) else running
+    window = Window(
+        Snapshot.parse(lower),
+        floor,
+        {int(xid): number for xid, number in known.items()},
+        Snapshot.parse(upper) if upper else None,
+        upper_floor or 0,
+        position,
+        tuple(skip),
+    )
+    return Cursor(queue, atomic, bucket, window, epoch)

@@ -1,0 +1,103 @@
+"""What a reader of the outbox has seen and has still to see. Pure arithmetic on snapshots.
+
+PgQ's idea (Skype, 2007): a batch is what became visible between two snapshots. Transactions commit in
+another order than they begin and number their events, so a reader that goes by numbers, or by the
+oldest running transaction alone, loses or swaps events. The difference of two snapshots does
+neither.
+
+The numbers of the events (``seq``) only narrow the search. A transaction that began after a snapshot
+was taken numbers its events after the number that the sequence had before that: this bound is kept
+for each snapshot (``floor``), and for each transaction that was running then (``running``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """PostgreSQL's ``pg_snapshot``.
+
+    Attributes:
+        xmin: every transaction before this one has ended.
+        xmax: this transaction and all later ones had not begun.
+        running: those between that were running.
+    """
+
+    xmin: int
+    xmax: int
+    running: frozenset[int] = frozenset()
+
+    @classmethod
+    def parse(cls, text: str) -> Snapshot:
+        """Read ``xmin:xmax:xip,xip,…``."""
+        xmin, xmax, running = text.split(":")
+        return cls(int(xmin), int(xmax), frozenset(map(int, filter(None, running.split(",")))))
+
+    def __str__(self) -> str:
+        return f"{self.xmin}:{self.xmax}:{','.join(map(str, sorted(self.running)))}"
+
+    def sees(self, xid: int) -> bool:
+        """Whether what the transaction wrote is visible, if it committed."""
+        return xid < self.xmin or (xid < self.xmax and xid not in self.running)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The position of one cursor.
+
+    Attributes:
+        lower: all that this snapshot sees has been dealt with.
+        floor: transactions that it had not seen begin number their events from above this.
+        running: the same bound for each transaction that was running then.
+        upper: the snapshot up to which events are being dealt with, if a window is open.
+        upper_floor: the floor that goes with it.
+        position: the last number that was dealt with in the open window.
+        skip: numbers beyond it that were dealt with ahead of their turn.
+    """
+
+    lower: Snapshot
+    floor: int
+    running: Mapping[int, int] = field(default_factory=dict)
+    upper: Snapshot | None = None
+    upper_floor: int = 0
+    position: int | None = None
+    skip: tuple[int, ...] = ()
+
+    def opened(self, snapshot: Snapshot, floor: int) -> Window:
+        """The window up to ``snapshot``, unless one is open already.
+
+        Args:
+            snapshot: taken now.
+            floor: the sequence's last number, read before the snapshot was taken.
+        """
+        if self.upper is not None:
+            return self
+        return Window(self.lower, self.floor, self.running, snapshot, floor, None, self.skip)
+
+    @property
+    def start(self) -> int:
+        """Every event of the open window that is not dealt with has a higher number."""
+        assert self.upper is not None
+        if self.position is not None:
+            return self.position
+        ended = [number for xid, number in self.running.items() if self.upper.sees(xid)]
+        return min([self.floor, *ended])
+
+    def moved(self, position: int, ahead: Sequence[int] = ()) -> Window:
+        """The same window with the events up to ``position`` dealt with."""
+        skip = tuple(sorted({*(n for n in self.skip if n > position), *ahead}))
+        return Window(
+            self.lower, self.floor, self.running, self.upper, self.upper_floor, position, skip
+        )
+
+    def closed(self) -> Window:
+        """The position when the open window is worked off."""
+        assert self.upper is not None
+        running = {xid: self.running.get(xid, self.floor) for xid in self.upper.running}
+        return Window(self.upper, self.upper_floor, running)

@@ -1,0 +1,295 @@
+"""From critical receivers to capture triggers: one for each operation of a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bulksafe import conf
+from bulksafe.declarations import Capture, receivers
+from bulksafe.declarations.capture import streams
+from bulksafe.declarations.receivers import DELETE, INSERT, UPDATE, Receiver
+from bulksafe.declarations.through import links
+from bulksafe.planning import fields
+from bulksafe.planning.expressions import NEW, OLD, compile_expression
+from bulksafe.planning.plan import Subject, triggers
+from bulksafe.rendering import names, quoting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from django.db import models
+
+    from bulksafe import compiler
+
+    Model = type[models.Model]
+
+OPERATIONS = (INSERT, UPDATE, DELETE)
+
+#: The rows that an operation does not have.
+MISSING = {INSERT: OLD, DELETE: NEW}
+
+_TRANSITIONS = {
+    INSERT: "NEW TABLE AS bulksafe_new",
+    UPDATE: "OLD TABLE AS bulksafe_old NEW TABLE AS bulksafe_new",
+    DELETE: "OLD TABLE AS bulksafe_old",
+}
+
+#: Both transition tables of an UPDATE hold the rows in one order, so their numbers belong together,
+#: whatever the UPDATE did to the primary key.
+_NUMBER = '"bulksafe#"'
+_NUMBERED = f"(SELECT row_number() OVER () AS {_NUMBER}, * FROM {{table}}) AS {{alias}}"
+
+#: Types with a cast to JSON of their own, which does not lead back.
+_KEPT_AS_TEXT = frozenset({"hstore", "geometry", "geography", "raster"})
+
+
+@triggers.register(Capture)
+def _capture(capture: Capture, subject: Subject) -> compiler.Trigger:
+    found = streams(subject.model)
+    functions, parts = [], []
+    for operation in OPERATIONS:
+        sources = [source for source, operations in found if operation in operations]
+        if not sources:
+            continue
+        name = subject.owned(operation.lower()) if parts else subject.pgid
+        listed = [_stream(subject.model, source, operation) for source in sources]
+        functions.append(
+            {
+                "function": name,
+                "template": "capture_function",
+                "body": "capture",
+                "streams": listed,
+            }
+        )
+        parts.append(
+            {
+                "trigger": name,
+                "template": "capture_trigger",
+                "partitioned_template": "capture_trigger_partitioned",
+                "events": operation,
+                "transition": _TRANSITIONS[operation],
+                "function": name,
+            }
+        )
+    if any(DELETE in operations for _, operations in found) and conf.get().TRUNCATE == "refuse":
+        name = subject.owned("truncate")
+        functions.append(
+            {
+                "function": name,
+                "template": "function",
+                "body": "capture_truncate",
+                "security": "",
+                "message": subject.message,
+            }
+        )
+        parts.append({"trigger": name, "template": "truncate_trigger", "function": name})
+    return subject.compiled(functions=functions, triggers=parts)
+
+
+def condition_of(receiver: Receiver, model: Model, operation: str) -> str | None:
+    """SQL over the rows of a change that says whether ``receiver`` is called for it.
+
+    None if it is called for every change.
+
+    Raises:
+        Refused: the condition cannot be compiled.
+    """
+    if receiver.when is None:
+        return None
+    return compile_expression(
+        model,
+        receiver.when,
+        row=OLD if operation == DELETE else NEW,
+        missing=MISSING.get(operation),
+    ).sql
+
+
+def condition_id(condition: str) -> str:
+    """How an event notes that the condition was met."""
+    return names.digest(condition, 10)
+
+
+@dataclass(frozen=True)
+class _Conditions:
+    """What the receivers of one operation on one model want of a row."""
+
+    conditions: list[str]
+    unconditional: bool
+
+    @property
+    def matched(self) -> str:
+        if not self.conditions:
+            return "NULL::text[]"
+        cases = [
+            f"CASE WHEN {condition} THEN {quoting.literal(condition_id(condition))} END"
+            for condition in self.conditions
+        ]
+        return f"array_remove(ARRAY[{', '.join(cases)}], NULL)"
+
+    @property
+    def wanted(self) -> str:
+        if self.unconditional:
+            return "true"
+        return " OR ".join(f"({condition})" for condition in self.conditions)
+
+
+def _conditions(model: Model, operation: str) -> _Conditions:
+    wanted = [
+        condition_of(receiver, model, operation)
+        for receiver in receivers.of_model(model)
+        if operation in receiver.operations
+    ]
+    conditions = sorted({condition for condition in wanted if condition is not None})
+    return _Conditions(conditions, None in wanted)
+
+
+def _stream(table: Model, source: Model, operation: str) -> dict[str, Any]:
+    """The rows of ``source`` that a change of the table of ``table`` makes events of.
+
+    From the statement's transition tables, or row by row for partitioned tables.
+    """
+    is_part = source._meta.concrete_model is not table._meta.concrete_model
+    conditions = _conditions(source, operation)
+    return {
+        "operation": operation[0],
+        "matched": conditions.matched,
+        "condition": conditions.wanted,
+        **(_part(table, source, operation) if is_part else _own(source, operation)),
+    }
+
+
+def _own(source: Model, operation: str) -> dict[str, Any]:
+    """A change of the row's own table."""
+    row = OLD if operation == DELETE else NEW
+    lineage = _Lineage(source, {source: row}, "LEFT JOIN")
+    # Which partition a row lies in, or which part of it this is, is worth a note.
+    part = "bulksafe.part" if lineage.joins else "NULLIF(bulksafe.part, bulksafe.source)"
+    return {
+        "template": "capture_rows",
+        "part": part,
+        "key": key_of(source, NEW if operation == INSERT else OLD),
+        "old": _NO_IMAGE if operation == INSERT else lineage.image({source: OLD}),
+        "new": _NO_IMAGE if operation == DELETE else lineage.image({source: NEW}),
+        "by_row": "(VALUES (0)) AS v",
+        "by_statement": _transition(operation, OLD, NEW),
+        "joins": lineage.joins,
+    }
+
+
+def _part(table: Model, source: Model, operation: str) -> dict[str, Any]:
+    """An UPDATE of a parent's table, for the child whose row it is a part of."""
+    old, new = "old part", "new part"
+    lineage = _Lineage(source, {table: new}, "JOIN")
+    by_row = f'(SELECT "old".*) AS "{old}" CROSS JOIN (SELECT "new".*) AS "{new}"'
+    return {
+        "template": "capture_part",
+        "source": quoting.relation(source._meta.db_table),
+        "part": "bulksafe.part",
+        "key": key_of(source, NEW),
+        "old": lineage.image({table: old}),
+        "new": lineage.image({table: new}),
+        "by_row": by_row,
+        "by_statement": _transition(operation, old, new),
+        "joins": lineage.joins,
+    }
+
+
+_NO_IMAGE = "NULL::jsonb"
+
+
+class _Lineage:
+    """The tables that a row of a model lies in, joined to the one whose rows are at hand.
+
+    Args:
+        source: the model.
+        known: the table at hand and its alias.
+        kind: ``JOIN``, or ``LEFT JOIN`` where the other parts may be gone already.
+    """
+
+    def __init__(self, source: Model, known: Mapping[Model, str], kind: str) -> None:
+        parents = [p for p in source._meta.all_parents if not p._meta.proxy]
+        # The eldest first: its columns come first in the image.
+        self.models = [*sorted(parents, key=lambda p: len(p._meta.all_parents)), source]
+        self.aliases = dict(known)
+        self.joins: list[dict[str, str]] = []
+        links = [link for model in self.models for link in _links(model)]
+        while missing := [link for link in links if self._leads_on(link)]:
+            self._join(missing[0], NEW if source not in self.aliases else None, kind)
+
+    def _leads_on(self, link: _Link) -> bool:
+        return (link.child in self.aliases) != (link.parent in self.aliases)
+
+    def _join(self, link: _Link, source_alias: str | None, kind: str) -> None:
+        added = link.parent if link.child in self.aliases else link.child
+        is_source = added is self.models[-1]
+        alias = (is_source and source_alias) or f"part {len(self.joins) + 1}"
+        self.aliases[added] = alias
+        child, parent = self.aliases[link.child], self.aliases[link.parent]
+        child_column, parent_column = map(quoting.identifier, (link.column, link.target))
+        self.joins.append(
+            {
+                "kind": kind,
+                "table": quoting.relation(added._meta.db_table),
+                "alias": alias,
+                "on": f"{quoting.identifier(child)}.{child_column} = "
+                f"{quoting.identifier(parent)}.{parent_column}",
+            }
+        )
+
+    def image(self, aliases: Mapping[Model, str]) -> str:
+        """SQL for the row as JSON; ``aliases`` name the old or the new state of a part."""
+        named = self.aliases | dict(aliases)
+        return " || ".join(_image(model, named[model]) for model in self.models if model in named)
+
+
+@dataclass(frozen=True)
+class _Link:
+    """How the row of a child finds that of its parent."""
+
+    child: Model
+    parent: Model
+    column: str
+    target: str
+
+
+def _links(model: Model) -> Iterator[_Link]:
+    for parent, link in model._meta.parents.items():
+        if link is not None and not parent._meta.proxy:
+            yield _Link(model, parent, str(link.column), str(link.target_field.column))
+
+
+def _image(model: Model, alias: str) -> str:
+    row = quoting.identifier(alias)
+    texts = [
+        f"{quoting.literal(field.column)}, {row}.{quoting.identifier(str(field.column))}::text"
+        for field in model._meta.local_concrete_fields
+        if fields.type_of(field).partition("(")[0].rstrip("[]") in _KEPT_AS_TEXT
+    ]
+    extra = f" || jsonb_build_object({', '.join(texts)})" if texts else ""
+    return f"to_jsonb({row}.*){extra}"
+
+
+def _transition(operation: str, old: str, new: str) -> str:
+    tables = {OLD: "bulksafe_old", NEW: "bulksafe_new"}
+    aliases = {OLD: quoting.identifier(old), NEW: quoting.identifier(new)}
+    if operation == INSERT:
+        return f"{tables[NEW]} AS {aliases[NEW]}"
+    if operation == DELETE:
+        return f"{tables[OLD]} AS {aliases[OLD]}"
+    sides = [_NUMBERED.format(table=tables[row], alias=aliases[row]) for row in (OLD, NEW)]
+    return f"{sides[0]} JOIN {sides[1]} USING ({_NUMBER})"
+
+
+def key_of(model: Model, row: str) -> str:
+    """SQL for the text that tells the rows of a model apart.
+
+    The rows of a many-to-many table go by the instance that they belong to: what is taken away and
+    added again is another row, and comes in order all the same.
+    """
+    linked = links(model)
+    names = [str(linked[0].column)] if linked else fields.primary_key_columns(model)
+    columns = [f"{quoting.identifier(row)}.{quoting.identifier(name)}" for name in names]
+    if len(columns) == 1:
+        return f"{columns[0]}::text"
+    return f"jsonb_build_array({', '.join(columns)})::text"

@@ -1,0 +1,77 @@
+-- Keeping the outbox small, and saying how it is.
+
+-- name: slots
+-- How big each slot is, and which one is written to.
+SELECT n.slot, pg_relation_size(to_regclass('bulksafe_outbox_' || n.slot)), n.slot = s.last_value
+FROM generate_series(0, 2) AS n (slot) CROSS JOIN bulksafe_outbox_slot AS s
+
+-- name: rotate
+-- From now on events go to the next slot.
+SELECT setval('bulksafe_outbox_slot', (SELECT (last_value + 1) %% 3 FROM bulksafe_outbox_slot))
+
+-- name: rotation_lock
+-- One keeper at a time, until the end of the transaction.
+SELECT pg_try_advisory_xact_lock(1651862124, 'bulksafe_outbox'::regclass::oid::integer)
+
+-- name: is_read
+-- Whether every cursor has passed every event of a slot. The slot is locked: no transaction that wrote to it
+-- is running, so all its events are there to be seen.
+SELECT NOT EXISTS (
+    SELECT FROM bulksafe_cursor AS c
+    WHERE (
+            c.upper IS NOT NULL
+            AND EXISTS (SELECT FROM {slot} AS o WHERE o.bucket = c.bucket)
+        )
+       OR EXISTS (
+            SELECT FROM {slot} AS o
+            WHERE o.bucket = c.bucket AND o.seq > c.floor AND o.xid >= pg_snapshot_xmax(c.lower)
+        )
+       OR EXISTS (
+            SELECT FROM (
+                SELECT r.key::xid8 AS xid, r.value::bigint AS floor
+                FROM jsonb_each_text(c.running) AS r
+                OFFSET 0
+            ) AS running
+            WHERE EXISTS (
+                SELECT FROM {slot} AS o
+                WHERE o.bucket = c.bucket AND o.seq > running.floor AND o.xid = running.xid
+            )
+        )
+)
+
+-- name: lag
+-- What waits, by queue: events that are visible and not dealt with, and the age of the oldest.
+SELECT c.queue, c.atomic, count(o.seq), min(o.at)
+FROM bulksafe_cursor AS c
+LEFT JOIN LATERAL (
+    SELECT e.seq, e.at
+    FROM bulksafe_outbox AS e
+    WHERE e.bucket = c.bucket
+      AND e.seq > LEAST(
+          COALESCE(c.position, c.floor),
+          (SELECT min(r.value::bigint) FROM jsonb_each_text(c.running) AS r)
+      )
+      AND NOT (
+          pg_visible_in_snapshot(e.xid, c.lower)
+          OR (c.position IS NOT NULL AND e.seq <= c.position AND pg_visible_in_snapshot(e.xid, c.upper))
+          OR e.seq = ANY (c.skip)
+      )
+) AS o ON true
+GROUP BY c.queue, c.atomic
+ORDER BY c.queue, c.atomic
+
+-- name: parked_counts
+SELECT queue, atomic, count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'dead'),
+       min(parked_at)
+FROM bulksafe_parked GROUP BY queue, atomic
+
+-- name: parked_receivers
+SELECT receiver, count(*), count(*) FILTER (WHERE state = 'dead') FROM bulksafe_parked GROUP BY receiver
+ORDER BY receiver
+
+-- name: listeners
+-- The daemons that are connected, by the name that they give their connections.
+SELECT application_name, backend_start, client_addr::text
+FROM pg_stat_activity
+WHERE datname = current_database() AND starts_with(application_name, 'bulksafe listen')
+ORDER BY application_name

@@ -1,0 +1,88 @@
+-- Events that a receiver failed on, and those that wait behind them.
+
+-- name: blocked
+-- The rows whose events have to wait, by receiver.
+SELECT DISTINCT p.queue, p.bucket, p.receiver, p.source::oid::bigint, p.key
+FROM bulksafe_parked AS p
+WHERE p.queue = ANY (%(queues)s) AND p.atomic = %(atomic)s AND p.bucket = ANY (%(buckets)s) AND p.blocks
+
+-- name: park
+-- Copied from the outbox: the images never leave the server.
+INSERT INTO bulksafe_parked
+    (queue, atomic, bucket, receiver, seq, at, source, operation, key, old, new, context, attempts, due,
+     error, traceback, state, blocks, attempted_at)
+SELECT w.queue, %(atomic)s::boolean, e.bucket, w.receiver, e.seq, e.at, e.source, w.operation::"char", e.key, f.old, e.new,
+       e.context, w.attempts, clock_timestamp() + w.delay * interval '1 second', w.error, w.traceback,
+       w.state, w.blocks, CASE WHEN w.attempts > 0 THEN clock_timestamp() END
+FROM unnest(%(queues)s::text[], %(receivers)s::text[], %(buckets)s::smallint[], %(firsts)s::bigint[],
+            %(seqs)s::bigint[], %(operations)s::text[], %(attempts)s::integer[], %(delays)s::float8[],
+            %(errors)s::text[], %(tracebacks)s::text[], %(states)s::text[], %(blocks)s::boolean[])
+     WITH ORDINALITY AS w (queue, receiver, bucket, first, seq, operation, attempts, delay, error, traceback,
+                           state, blocks, number)
+JOIN bulksafe_outbox AS e ON e.bucket = w.bucket AND e.seq = w.seq
+JOIN bulksafe_outbox AS f ON f.bucket = w.bucket AND f.seq = w.first
+ORDER BY w.number
+
+-- name: due
+-- The first parked event of each row and receiver, if its time has come.
+SELECT h.id, h.queue, h.bucket, h.receiver, h.seq, h.at, h.source::oid::bigint, h.operation::text, h.key,
+       h.context::text,
+       h.attempts
+FROM (
+    SELECT DISTINCT ON (p.queue, p.bucket, p.receiver, p.source, p.key) p.*
+    FROM bulksafe_parked AS p
+    WHERE p.queue = ANY (%(queues)s) AND p.atomic = %(atomic)s AND p.bucket = ANY (%(buckets)s) AND p.blocks
+    ORDER BY p.queue, p.bucket, p.receiver, p.source, p.key, p.id
+) AS h
+WHERE h.state = 'waiting' AND h.due <= clock_timestamp()
+ORDER BY h.id
+LIMIT %(limit)s
+
+-- name: unpark
+DELETE FROM bulksafe_parked WHERE id = ANY (%(ids)s)
+
+-- name: wake_followers
+-- What waited behind an event that is done, or dead and skipped, is due now.
+UPDATE bulksafe_parked AS p
+SET due = clock_timestamp()
+FROM bulksafe_parked AS q
+WHERE q.id = ANY (%(ids)s)
+  AND (p.queue, p.atomic, p.bucket, p.receiver, p.source, p.key)
+    = (q.queue, q.atomic, q.bucket, q.receiver, q.source, q.key)
+  AND p.id > q.id AND p.state = 'waiting' AND p.attempts = 0
+
+-- name: failed_again
+UPDATE bulksafe_parked
+SET attempts = %(attempts)s,
+    due = clock_timestamp() + %(delay)s * interval '1 second',
+    error = %(error)s,
+    traceback = %(traceback)s,
+    state = %(state)s,
+    blocks = %(blocks)s,
+    attempted_at = clock_timestamp()
+WHERE id = %(id)s
+
+-- name: postpone
+-- Nothing can be done about it for now: another look later.
+UPDATE bulksafe_parked
+SET due = clock_timestamp() + %(delay)s * interval '1 second', error = %(error)s
+WHERE id = %(id)s
+
+-- name: retry
+-- Dead letters get all their attempts again; waiting events are due now.
+UPDATE bulksafe_parked
+SET state = 'waiting', blocks = true, due = clock_timestamp(), attempts = 0,
+    receiver = COALESCE(%(rename)s, receiver)
+WHERE {selection}
+RETURNING id
+
+-- name: discard
+DELETE FROM bulksafe_parked WHERE {selection} RETURNING id
+
+-- name: parked_events
+SELECT id, queue, atomic, receiver, state, attempts, source::text, key, operation, at, due, error, traceback,
+       old, new, context, seq
+FROM bulksafe_parked
+WHERE {selection}
+ORDER BY id
+LIMIT %(limit)s

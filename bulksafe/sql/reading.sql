@@ -1,0 +1,144 @@
+-- Reading the outbox: who may go on, with what, and how far one has come.
+
+-- name: last_number
+-- Read before a snapshot is taken: what begins after that has higher numbers.
+SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe_outbox_seq
+
+-- name: snapshot
+SELECT pg_current_snapshot()::text
+
+-- name: claim
+-- The lock on the cursor's row is the right to go on from there; it ends with the transaction. A cursor has
+-- work if its window is open, if a transaction that it has not seen wrote events for its bucket, or if a
+-- parked event is due. Transactions that were running are looked for only when they have ended, and from the
+-- number that they began at, so that one which runs for hours costs nothing.
+WITH due AS MATERIALIZED (
+    SELECT c.queue, c.atomic, c.bucket
+    FROM bulksafe_cursor AS c
+    WHERE c.queue = ANY (%(queues)s)
+      AND c.atomic = %(atomic)s
+      AND (c.leased_until IS NULL OR c.leased_until < clock_timestamp())
+      AND (
+          c.upper IS NOT NULL
+          OR EXISTS (
+              SELECT FROM bulksafe_outbox AS o
+              WHERE o.bucket = c.bucket AND o.seq > c.floor AND o.xid >= pg_snapshot_xmax(c.lower)
+          )
+          OR EXISTS (
+              SELECT FROM (
+                  SELECT r.key::xid8 AS xid, r.value::bigint AS floor
+                  FROM jsonb_each_text(c.running) AS r
+                  WHERE pg_visible_in_snapshot(r.key::xid8, pg_current_snapshot())
+                  OFFSET 0
+              ) AS ended
+              WHERE EXISTS (
+                  SELECT FROM bulksafe_outbox AS o
+                  WHERE o.bucket = c.bucket AND o.seq > ended.floor AND o.xid = ended.xid
+              )
+          )
+          OR EXISTS (
+              SELECT FROM bulksafe_parked AS p
+              WHERE (p.queue, p.atomic, p.bucket) = (c.queue, c.atomic, c.bucket)
+                AND p.state = 'waiting' AND p.due <= clock_timestamp()
+          )
+          OR c.served_at < clock_timestamp() - %(stale)s * interval '1 second'
+      )
+    ORDER BY c.served_at
+    LIMIT %(limit)s
+    FOR UPDATE OF c SKIP LOCKED
+)
+SELECT c.queue, c.atomic, c.bucket, c.lower::text, c.floor, c.running, c.upper::text, c.upper_floor,
+       c.position, c.skip, c.epoch
+FROM bulksafe_cursor AS c JOIN due USING (queue, atomic, bucket)
+
+-- name: fetch
+-- The next events of some cursors' windows, in the order in which each row was changed.
+SELECT e.slot, e.seq, e.xid::text::bigint, e.bucket, e.at, e.source::oid::bigint, e.part::oid::bigint,
+       e.operation::text, e.depth, e.key, e.matched, e.context::text
+FROM unnest(%(buckets)s::smallint[], %(starts)s::bigint[], %(lowers)s::text[], %(uppers)s::text[])
+     AS w (bucket, start, lower, upper)
+CROSS JOIN LATERAL (
+    SELECT o.*
+    FROM bulksafe_outbox AS o
+    WHERE o.bucket = w.bucket
+      AND o.seq > w.start
+      AND pg_visible_in_snapshot(o.xid, w.upper::pg_snapshot)
+      AND NOT pg_visible_in_snapshot(o.xid, w.lower::pg_snapshot)
+    ORDER BY o.bucket, o.seq
+    LIMIT %(limit)s
+) AS e
+ORDER BY e.bucket, e.seq
+
+-- name: fetch_beyond
+-- The later events of the same rows and transactions, where several belong to one change.
+SELECT e.slot, e.seq, e.xid::text::bigint, e.bucket, e.at, e.source::oid::bigint, e.part::oid::bigint,
+       e.operation::text, e.depth, e.key, e.matched, e.context::text
+FROM unnest(%(buckets)s::smallint[], %(positions)s::bigint[], %(xids)s::text[], %(sources)s::bigint[],
+            %(keys)s::text[]) AS k (bucket, position, xid, source, key)
+JOIN bulksafe_outbox AS e
+  ON e.bucket = k.bucket AND e.seq > k.position AND e.xid = k.xid::xid8
+ AND e.source = k.source::oid::regclass AND e.key = k.key
+ORDER BY e.bucket, e.seq
+
+-- name: own_events
+-- What the present transaction has written itself, for tests that never commit.
+SELECT e.slot, e.seq, e.xid::text::bigint, e.bucket, e.at, e.source::oid::bigint, e.part::oid::bigint,
+       e.operation::text, e.depth, e.key, e.matched, e.context::text
+FROM bulksafe_outbox AS e
+WHERE e.xid = pg_current_xact_id_if_assigned() AND e.seq > %(after)s
+ORDER BY e.seq
+
+-- name: advance
+UPDATE bulksafe_cursor AS c
+SET lower = w.lower::pg_snapshot,
+    floor = w.floor,
+    running = w.running::jsonb,
+    upper = w.upper::pg_snapshot,
+    upper_floor = w.upper_floor,
+    position = w.position,
+    skip = w.skip::bigint[],
+    served_at = clock_timestamp()
+FROM unnest(%(buckets)s::smallint[], %(queues)s::text[], %(lowers)s::text[], %(floors)s::bigint[],
+            %(runnings)s::text[], %(uppers)s::text[], %(upper_floors)s::bigint[], %(positions)s::bigint[],
+            %(skips)s::text[])
+     AS w (bucket, queue, lower, floor, running, upper, upper_floor, position, skip)
+WHERE (c.queue, c.atomic, c.bucket) = (w.queue, %(atomic)s, w.bucket)
+
+-- name: lease
+-- The right to go on outside a transaction: whoever holds the highest epoch has it.
+UPDATE bulksafe_cursor
+SET epoch = epoch + 1, leased_until = clock_timestamp() + %(seconds)s * interval '1 second'
+WHERE queue = %(queue)s AND NOT atomic AND bucket = %(bucket)s
+RETURNING epoch
+
+-- name: renew
+UPDATE bulksafe_cursor
+SET leased_until = clock_timestamp() + %(seconds)s * interval '1 second'
+WHERE queue = %(queue)s AND NOT atomic AND bucket = %(bucket)s AND epoch = %(epoch)s
+RETURNING epoch
+
+-- name: release
+UPDATE bulksafe_cursor
+SET leased_until = NULL
+WHERE queue = %(queue)s AND NOT atomic AND bucket = %(bucket)s AND epoch = %(epoch)s
+RETURNING epoch
+
+-- name: lock_leased
+-- Before a leased cursor moves: nobody else may have taken over.
+SELECT epoch FROM bulksafe_cursor
+WHERE queue = %(queue)s AND NOT atomic AND bucket = %(bucket)s AND epoch = %(epoch)s
+FOR UPDATE
+
+-- name: create_cursors
+-- A new queue begins now. The number is read before the statement takes its snapshot, by the caller.
+INSERT INTO bulksafe_cursor (queue, atomic, bucket, lower, floor, running)
+SELECT q.queue, q.atomic, b.bucket, pg_current_snapshot(), %(floor)s, (
+           SELECT COALESCE(jsonb_object_agg(x.xid::text, 0), '{}')
+           FROM pg_snapshot_xip(pg_current_snapshot()) AS x (xid)
+       )
+FROM unnest(%(queues)s::text[], %(atomics)s::boolean[]) AS q (queue, atomic)
+CROSS JOIN generate_series(0, 15) AS b (bucket)
+ON CONFLICT DO NOTHING
+
+-- name: cursors
+SELECT DISTINCT queue, atomic FROM bulksafe_cursor ORDER BY queue, atomic

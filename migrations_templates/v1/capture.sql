@@ -1,0 +1,32 @@
+-- Body of the function behind a capture trigger: the changed rows become events.
+--
+-- A table has one statement-level trigger for each operation; a partitioned one has row-level triggers, which
+-- PostgreSQL gives to every partition, also to those made later.
+
+#variable_conflict use_column
+<<bulksafe>>
+DECLARE
+    slot CONSTANT smallint := (SELECT last_value FROM %10$I.bulksafe_outbox_slot);
+    source CONSTANT regclass := COALESCE(pg_partition_root(TG_RELID), TG_RELID);
+    part CONSTANT regclass := TG_RELID;
+    depth CONSTANT smallint := pg_trigger_depth();
+    context CONSTANT jsonb := NULLIF(current_setting('bulksafe.context', true), '')::jsonb;
+    captured boolean := false;
+BEGIN
+    IF NOT :unmuted THEN
+        RETURN NULL;
+    END IF;
+    IF TG_LEVEL = 'ROW' THEN
+:by_row
+    ELSE
+:by_statement
+    END IF;
+    -- A listener that sleeps holds this lock exclusively. One that is awake needs no NOTIFY, which would
+    -- make all committing transactions wait for each other.
+    IF captured AND NOT pg_try_advisory_xact_lock_shared(
+        1651862123, to_regclass(format('%%I.bulksafe_outbox', %10$L))::oid::integer
+    ) THEN
+        PERFORM pg_notify('bulksafe', '');
+    END IF;
+    RETURN NULL;
+END

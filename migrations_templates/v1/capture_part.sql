@@ -1,0 +1,15 @@
+-- The events of a child's rows (multi-table inheritance) of which a part lies in this table.
+
+        INSERT INTO %10$I.bulksafe_outbox
+            (slot, bucket, source, part, operation, depth, key, old, new, matched, context)
+        SELECT bulksafe.slot, (hashtextextended(k.key, 0) & 15)::smallint,
+               to_regclass(format('%%I.%%s', %2$L, :'source')), :part,
+               :'operation', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
+        FROM (
+            SELECT :key AS key, :old AS old, :new AS new, :matched AS matched
+            FROM :rows
+            :joins
+            CROSS JOIN LATERAL (SELECT "new".*) AS "old"
+            WHERE :condition
+        ) AS k;
+        captured := captured OR FOUND;

@@ -1,0 +1,4 @@
+-- Takes bulksafe's own tables away.
+
+DROP TABLE IF EXISTS bulksafe_outbox, bulksafe_cursor, bulksafe_parked, bulksafe_outbox_identity;
+DROP SEQUENCE IF EXISTS bulksafe_outbox_seq, bulksafe_outbox_slot;
