@@ -205,7 +205,8 @@ class Trigger(PgTrigger):
             ready["query"] = quoting.for_format(query)
         if "body" in function:
             body = self._fill(function["body"], values, **ready)
-            steps.append(templates.fill(self.version, "body", {"body": body}))
+            template = "body_with_outbox" if self.captures else "body"
+            steps.append(templates.fill(self.version, template, {"body": body}))
         steps.append(self._execute(self._fill(function["template"], values, **ready)))
         return "\n".join(steps)
 
@@ -214,7 +215,8 @@ class Trigger(PgTrigger):
         joins = [self._fill("capture_join", join) for join in stream["joins"]]
         return self._fill(stream["template"], {**stream, "rows": rows}, joins="\n".join(joins))
 
-    def _execute(self, ddl: str, template: str = "execute") -> str:
+    def _execute(self, ddl: str, template: str = "") -> str:
+        template = template or ("execute_with_outbox" if self.captures else "execute")
         return templates.fill(self.version, template, {"ddl": ddl})
 
     def _fill(self, template: str, values: Mapping[str, Any], **ready: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -59,12 +60,14 @@ class Worker:
         using: the database.
         queues: the names of the queues.
         stopping: asked between two receivers that run outside a transaction.
+        guard: wraps the questions whether there is work, which a dead server leaves open.
         delivered: how many calls have been made, since the worker was made.
     """
 
     using: str
     queues: Collection[str]
     stopping: Callable[[], bool] = lambda: False
+    guard: Callable[[], AbstractContextManager[None]] = nullcontext
     delivered: int = 0
     failed: int = 0
     _lanes: dict[bool, Batch] = field(default_factory=dict)
@@ -84,6 +87,14 @@ class Worker:
         if self._has_receivers(atomic=False):
             done += self._under_lease()
         return done
+
+    def has_work(self) -> bool:
+        """Whether there is something to deal with that no other worker has taken."""
+        return any(
+            self.store.has_work(sorted(self.queues), atomic)
+            for atomic in (True, False)
+            if self._has_receivers(atomic=atomic)
+        )
 
     def _has_receivers(self, *, atomic: bool) -> bool:
         return any(
@@ -114,8 +125,9 @@ class Worker:
 
         At READ COMMITTED: each statement sees what has been committed by then.
         """
-        floor = self.store.last_number()
-        cursors = self.store.claim(sorted(self.queues), atomic, limit, STALE)
+        with self.guard():
+            floor = self.store.last_number()
+            cursors = self.store.claim(sorted(self.queues), atomic, limit, STALE)
         if not cursors:
             return []
         snapshot = self.store.snapshot()

@@ -70,7 +70,13 @@ class Store:
     ) -> list[Cursor]:
         """Lock up to ``limit`` cursors that have work, or were not looked at for ``stale`` seconds."""
         parameters = {"queues": list(queues), "atomic": atomic, "limit": limit, "stale": stale}
-        return [_cursor(row) for row in self.rows("claim", parameters)]
+        rows = self.rows("claim", parameters, work=query("work"))
+        return [_cursor(row) for row in rows]
+
+    def has_work(self, queues: Collection[str], atomic: bool) -> bool:
+        """Whether there is something to claim."""
+        parameters = {"queues": list(queues), "atomic": atomic}
+        return bool(self.rows("has_work", parameters, work=query("work"))[0][0])
 
     def advance(self, cursors: Sequence[Cursor]) -> None:
         """Store the cursors' windows."""

@@ -20,7 +20,12 @@ SELECT NOT EXISTS (
     SELECT FROM bulksafe_cursor AS c
     WHERE (
             c.upper IS NOT NULL
-            AND EXISTS (SELECT FROM {slot} AS o WHERE o.bucket = c.bucket)
+            AND EXISTS (
+                SELECT FROM {slot} AS o
+                WHERE o.bucket = c.bucket
+                  AND NOT pg_visible_in_snapshot(o.xid, c.lower)
+                  AND NOT (COALESCE(o.seq <= c.position, false) AND pg_visible_in_snapshot(o.xid, c.upper))
+            )
         )
        OR EXISTS (
             SELECT FROM {slot} AS o
@@ -75,3 +80,10 @@ SELECT application_name, backend_start, client_addr::text
 FROM pg_stat_activity
 WHERE datname = current_database() AND starts_with(application_name, 'bulksafe listen')
 ORDER BY application_name
+
+-- name: is_old
+-- Whether the first event of a slot is older than a slot may become.
+SELECT COALESCE((SELECT o.at < clock_timestamp() - %(age)s::interval FROM {slot} AS o LIMIT 1), false)
+
+-- name: forget_queue
+DELETE FROM bulksafe_cursor WHERE queue = %(queue)s AND atomic = %(atomic)s

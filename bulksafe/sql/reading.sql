@@ -7,15 +7,12 @@ SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe
 -- name: snapshot
 SELECT pg_current_snapshot()::text
 
--- name: claim
--- The lock on the cursor's row is the right to go on from there; it ends with the transaction. A cursor has
--- work if its window is open, if a transaction that it has not seen wrote events for its bucket, or if a
--- parked event is due. Transactions that were running are looked for only when they have ended, and from the
--- number that they began at, so that one which runs for hours costs nothing.
-WITH due AS MATERIALIZED (
-    SELECT c.queue, c.atomic, c.bucket
-    FROM bulksafe_cursor AS c
-    WHERE c.queue = ANY (%(queues)s)
+-- name: work
+-- Part of the next two: the cursors that have work. A cursor has if its window is open, if a transaction that
+-- it has not seen wrote events for its bucket, or if a parked event is due. Transactions that were running are
+-- looked for only when they have ended, and from the number that they began at, so that one which runs for
+-- hours costs nothing.
+c.queue = ANY (%(queues)s)
       AND c.atomic = %(atomic)s
       AND (c.leased_until IS NULL OR c.leased_until < clock_timestamp())
       AND (
@@ -41,8 +38,24 @@ WITH due AS MATERIALIZED (
               WHERE (p.queue, p.atomic, p.bucket) = (c.queue, c.atomic, c.bucket)
                 AND p.state = 'waiting' AND p.due <= clock_timestamp()
           )
-          OR c.served_at < clock_timestamp() - %(stale)s * interval '1 second'
       )
+
+-- name: has_work
+SELECT EXISTS (SELECT FROM bulksafe_cursor AS c WHERE {work})
+
+-- name: claim
+-- The lock on the cursor's row is the right to go on from there; it ends with the transaction. Those without
+-- work are taken too when nobody has looked at them for long.
+WITH due AS MATERIALIZED (
+    SELECT c.queue, c.atomic, c.bucket
+    FROM bulksafe_cursor AS c
+    WHERE ({work})
+       OR (
+           c.queue = ANY (%(queues)s)
+           AND c.atomic = %(atomic)s
+           AND c.leased_until IS NULL
+           AND c.served_at < clock_timestamp() - %(stale)s * interval '1 second'
+       )
     ORDER BY c.served_at
     LIMIT %(limit)s
     FOR UPDATE OF c SKIP LOCKED
@@ -142,3 +155,20 @@ ON CONFLICT DO NOTHING
 
 -- name: cursors
 SELECT DISTINCT queue, atomic FROM bulksafe_cursor ORDER BY queue, atomic
+
+-- name: sleep
+-- While a listener holds this lock, writers notify it. Whoever cannot have it may not sleep: writers are at it
+-- that will not, unless the lock is held by another listener.
+SELECT set_config('idle_in_transaction_session_timeout', '0', true),
+       pg_try_advisory_xact_lock(1651862123, 'bulksafe_outbox'::regclass::oid::integer)
+
+-- name: other_sleeper
+SELECT EXISTS (
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND classid = 1651862123 AND objid = 'bulksafe_outbox'::regclass::oid
+      AND mode = 'ExclusiveLock' AND granted
+)
+
+-- name: wake_others
+SELECT pg_notify('bulksafe', '')

@@ -1,3 +1,3 @@
 -- The body of the function that the next step makes.
 
-        body := pg_catalog.format(:$body, target, home, path, parameters, arguments, result_type, stored_type, NULL, NULL, outbox);
+        body := pg_catalog.format(:$body, target, home, path, parameters, arguments, result_type, stored_type);

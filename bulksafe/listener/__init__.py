@@ -1,0 +1,1 @@
+"""The daemon that runs after-commit receivers."""

@@ -1,0 +1,178 @@
+"""One process that delivers events until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from django.db import DatabaseError, InterfaceError, close_old_connections, connections
+from psycopg import IsolationLevel
+
+from bulksafe.dispatch.delivery import Worker
+from bulksafe.listener.waking import TCP, Sleeper
+from bulksafe.listener.watchdog import Watchdog
+from bulksafe.outbox import keeping
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+logger = logging.getLogger("bulksafe")
+
+#: Seconds between two attempts to connect: the first, and the longest.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0
+#: Seconds between two looks at the slots of the outbox.
+_TIDY = 5.0
+
+
+class Abandoned(BaseException):
+    """A second signal: give up what is being done, and let the transaction roll back."""
+
+
+@dataclass
+class Pulse:
+    """What there is to say about a process, for ``/healthz``.
+
+    Attributes:
+        beat: when the process last went round its loop, as ``time.time()``.
+        connected: whether it has a connection.
+        delivered, failed: how many calls it made.
+    """
+
+    beat: float = field(default_factory=time.time)
+    connected: bool = False
+    delivered: int = 0
+    failed: int = 0
+
+
+@dataclass
+class Daemon:
+    """Delivers the events of some queues.
+
+    Attributes:
+        using: the database.
+        queues: the queues' names.
+        once: end when there is nothing left to do.
+        parent: asked whether the process that started this one is still there.
+        pulse: kept up to date.
+    """
+
+    using: str
+    queues: Collection[str]
+    once: bool = False
+    orphaned: Callable[[], bool] = lambda: False
+    pulse: Pulse = field(default_factory=Pulse)
+    _signals: int = 0
+    _tidied: float = 0.0
+
+    def stopping(self) -> bool:
+        return self._signals > 0 or self.orphaned()
+
+    def handle_signals(self) -> None:
+        """The first SIGTERM or SIGINT ends the process after its batch, the second at once."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            logger.info("%s: finishing the batch", signal.Signals(number).name)
+        else:
+            raise Abandoned
+
+    def run(self) -> int:
+        """Deliver until told to stop; reconnect for ever.
+
+        Returns:
+            how many calls failed.
+        """
+        pause = _FIRST_PAUSE
+        while not self.stopping():
+            worker = Worker(self.using, self.queues, stopping=self.stopping)
+            try:
+                self._serve(worker)
+            except Abandoned:
+                logger.info("gave up the batch: it will be done again")
+                break
+            except (DatabaseError, InterfaceError, psycopg.Error) as error:
+                if self.once:
+                    raise
+                pause = _FIRST_PAUSE if self.pulse.connected else pause
+                self._lost(error, pause)
+                self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            except Exception:
+                if self.once:
+                    raise
+                logger.exception("the listener goes on after an error of its own")
+                self._pause(_LONGEST_PAUSE if pause > 1 else pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            finally:
+                self.pulse.connected = False
+                connections[self.using].close()
+            if self.once:
+                break
+        logger.info("stopped after %d calls", self.pulse.delivered)
+        return self.pulse.failed
+
+    def _lost(self, error: Exception, pause: float) -> None:
+        reason = str(error).strip().partition("\n")[0]
+        logger.warning("no connection (%s): trying again in about %.1f s", reason, pause)
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self.stopping():
+            self.pulse.beat = time.time()
+            time.sleep(min(left, 0.1))
+
+    def _serve(self, worker: Worker) -> None:
+        self._connect()
+        watchdog = Watchdog()
+        worker.guard = lambda: watchdog.watch(connections[self.using].connection)
+        sleeper = Sleeper(worker, self.stopping, watchdog)
+        if not self.once:
+            sleeper.listen()
+        self.pulse.connected = True
+        logger.info("listening for %s on %r", ", ".join(sorted(self.queues)), self.using)
+        try:
+            while not self.stopping():
+                done = worker.work()
+                self._note(worker)
+                self._tidy(worker)
+                if done:
+                    if not self.once:
+                        sleeper.wake_others()
+                elif self.once:
+                    return
+                else:
+                    sleeper.sleep()
+        finally:
+            sleeper.close()
+            watchdog.close()
+
+    def _connect(self) -> None:
+        """A new connection, at READ COMMITTED: each statement sees what is committed by then."""
+        close_old_connections()
+        connection = connections[self.using]
+        options = connection.settings_dict.setdefault("OPTIONS", {})
+        for key, value in TCP.items():
+            options.setdefault(key, value)
+        connection.close()
+        connection.ensure_connection()
+        connection.connection.isolation_level = IsolationLevel.READ_COMMITTED
+
+    def _note(self, worker: Worker) -> None:
+        self.pulse.beat = time.time()
+        self.pulse.delivered += worker.delivered
+        self.pulse.failed += worker.failed
+        worker.delivered = worker.failed = 0
+
+    def _tidy(self, worker: Worker) -> None:
+        if time.monotonic() - self._tidied > _TIDY:
+            keeping.tidy(worker.store)
+            self._tidied = time.monotonic()

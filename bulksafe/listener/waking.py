@@ -1,0 +1,136 @@
+"""Sleeping until there is something to do.
+
+NOTIFY takes a lock that all committing transactions of the server wait for. So writers send one only
+when somebody sleeps: a sleeper holds an advisory lock exclusively, and a writer that gets it shared
+knows that nobody does. Whoever wants to sleep only *tries* to get the lock; who gets it looks once
+more, for what was written before, and may then be sure to be woken.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from django.db import connections, transaction
+
+from bulksafe import conf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bulksafe.dispatch.delivery import Worker
+    from bulksafe.listener.watchdog import Watchdog
+
+logger = logging.getLogger("bulksafe")
+
+_CHANNEL = "bulksafe"
+
+#: Seconds between two looks while writers are at it: they may be about to commit, or not for hours.
+_SHORTEST, _LONGEST = 0.002, 0.05
+#: Seconds after which a waiting process looks whether it should stop.
+_STEP = 0.25
+#: Seconds after which an idle connection is tried.
+_PING = 30.0
+#: For libpq: how soon a peer that is gone without a word is noticed.
+TCP = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+
+
+def application_name(queues: str) -> str:
+    """Under which ``bulksafe status`` finds the listeners; PostgreSQL cuts it at 63 bytes."""
+    return f"bulksafe listen {socket.gethostname()[:20]}:{os.getpid()} {queues}"
+
+
+class Sleeper:
+    """Puts one worker to sleep.
+
+    Args:
+        worker: who sleeps.
+        stopping: asked while waiting.
+    """
+
+    def __init__(self, worker: Worker, stopping: Callable[[], bool], watchdog: Watchdog) -> None:
+        self.worker = worker
+        self.stopping = stopping
+        self.watchdog = watchdog
+        self._ear: psycopg.Connection[Any] | None = None
+        self._pause = _SHORTEST
+        self._tried = 0.0
+
+    def listen(self) -> None:
+        """Open the connection that hears notifications; it is used for nothing else."""
+        self.close()
+        django = connections[self.worker.using]
+        parameters = {
+            key: value
+            for key, value in django.get_connection_params().items()
+            if key not in ("cursor_factory", "context", "prepare_threshold", "isolation_level")
+        }
+        parameters["application_name"] = application_name(",".join(sorted(self.worker.queues)))
+        self._ear = psycopg.connect(**{**TCP, **parameters}, autocommit=True)
+        self._ear.execute(f"LISTEN {_CHANNEL}")
+        self._tried = time.monotonic()
+
+    def close(self) -> None:
+        if self._ear is not None:
+            self._ear.close()
+            self._ear = None
+
+    def sleep(self) -> None:
+        """Wait until there may be something to do."""
+        seconds = conf.get().POLL_INTERVAL
+        with transaction.atomic(using=self.worker.using):
+            has_lock, has_work = self._look("sleep")
+            if has_lock:
+                self._pause = _SHORTEST
+                if not has_work:
+                    self._wait(seconds)
+                return
+        is_second, has_work = self._look("other_sleeper")
+        if has_work:
+            return
+        if is_second:
+            # That one is woken by writers, and tells the others when it has found something.
+            self._wait(seconds)
+        else:
+            self._wait(self._pause * random.uniform(0.5, 1.0))  # noqa: S311
+            self._pause = min(self._pause * 1.5, _LONGEST)
+
+    def _look(self, name: str) -> tuple[bool, bool]:
+        """The answer of the query ``name``, and after that whether there is work."""
+        with self.watchdog.watch(connections[self.worker.using].connection):
+            answer = self.worker.store.rows(name)[0][-1]
+            return answer, self.worker.has_work()
+
+    def wake_others(self) -> None:
+        """Writers that saw this worker awake have notified nobody: tell the other listeners."""
+        if self._ear is not None:
+            self._ear.execute(f"NOTIFY {_CHANNEL}")
+
+    def _wait(self, seconds: float) -> None:
+        """Return at a notification, at the latest after ``seconds``."""
+        ear = self._ear
+        if ear is None:
+            raise psycopg.OperationalError("the connection for notifications is not open")
+        own = ear.info.backend_pid
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self.stopping():
+            heard = [
+                n for n in ear.notifies(timeout=min(left, _STEP), stop_after=1) if n.pid != own
+            ]
+            if heard:
+                return
+        if time.monotonic() - self._tried > _PING:
+            with self.watchdog.watch(ear):
+                ear.execute("SELECT 1")
+            self._tried = time.monotonic()

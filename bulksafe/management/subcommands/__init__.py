@@ -1,0 +1,88 @@
+"""The subcommands of ``manage.py bulksafe``, a module each."""
+
+from __future__ import annotations
+
+from argparse import SUPPRESS, RawDescriptionHelpFormatter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.core.management.base import CommandError
+from django.db import DEFAULT_DB_ALIAS, connections
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from collections.abc import Callable
+
+    from django.core.management.base import BaseCommand
+
+CLEAN, FINDINGS, ERROR = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """One task of ``manage.py bulksafe``.
+
+    Attributes:
+        name: as it is typed.
+        help: in a line.
+        description: what it does, and its exit status.
+        examples: command lines, each with a word on what it does.
+        arguments: adds its arguments to a parser.
+        run: does it with the command and the options, and returns the exit status.
+    """
+
+    name: str
+    help: str
+    description: str
+    examples: str
+    arguments: Callable[[ArgumentParser], None]
+    run: Callable[..., int]
+
+    def add_to(self, subparsers: Any, command: BaseCommand) -> None:
+        parser = subparsers.add_parser(
+            self.name,
+            help=self.help,
+            description=self.description,
+            epilog=f"examples:\n{self.examples}",
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+        self.arguments(parser)
+        parser.add_argument(
+            "--database", default=DEFAULT_DB_ALIAS, help="the database (default: “default”)"
+        )
+        parser.set_defaults(run=lambda **options: self.run(command, **options))
+        _add_common_options(parser)
+
+
+def _add_common_options(parser: ArgumentParser) -> None:
+    """Django's options for every command, which users write behind the subcommand."""
+    common = parser.add_argument_group("options of every command")
+    common.add_argument("-v", "--verbosity", type=int, choices=range(4), default=SUPPRESS)
+    common.add_argument("--settings", default=SUPPRESS)
+    common.add_argument("--pythonpath", default=SUPPRESS)
+    for flag in ("--traceback", "--no-color", "--force-color", "--skip-checks"):
+        common.add_argument(flag, action="store_true", default=SUPPRESS)
+
+
+def failed(text: str) -> CommandError:
+    """An error of the user's, which ends the command with status 2."""
+    return CommandError(text, returncode=ERROR)
+
+
+def check_database(database: str) -> None:
+    """Refuse a database that is not there or not PostgreSQL."""
+    if database not in connections:
+        raise failed(f"There is no database {database!r}; known are: {', '.join(connections)}.")
+    if connections[database].vendor != "postgresql":
+        raise failed(f"The database {database!r} is not PostgreSQL.")
+
+
+def line(cells: Any, widths: Any) -> str:
+    """One line of a table."""
+    return "".join(cell.ljust(width + 2) for cell, width in zip(cells, widths, strict=False))
+
+
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """A table with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return [line(cells, widths).rstrip() for cells in (header, *rows)]

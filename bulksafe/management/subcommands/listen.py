@@ -1,0 +1,201 @@
+"""``manage.py bulksafe listen``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from argparse import ArgumentTypeError
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections, transaction
+
+from bulksafe.declarations.receivers import AFTER_COMMIT, DEFAULT_QUEUE, receivers
+from bulksafe.listener.daemon import Daemon
+from bulksafe.listener.health import Health
+from bulksafe.listener.supervisor import Supervisor
+from bulksafe.management.subcommands import (
+    CLEAN,
+    FINDINGS,
+    Subcommand,
+    check_database,
+    failed,
+)
+from bulksafe.outbox import schema
+from bulksafe.outbox.store import Store
+from bulksafe.planning.problems import did_you_mean
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from collections.abc import Callable, Sequence
+
+_DESCRIPTION = """\
+Run the receivers that are declared with run="after_commit", for every committed change.
+
+Start as many as you like, on as many machines as you like: they share the rows among them. The first
+SIGTERM lets a process finish its batch, the second one gives it up; nothing is lost either way, nor
+by SIGKILL. A lost connection is opened again, for ever.
+
+exit status: 0 stopped as told (with --once: all went well), 1 with --once: receivers failed, 2 an error
+"""
+
+_EXAMPLES = """\
+  manage.py bulksafe listen                        every queue, one process
+  manage.py bulksafe listen --processes 4          four processes, replaced when they die
+  manage.py bulksafe listen --queues mail,search   these queues only
+  manage.py bulksafe listen --once                 deal with what is there and end: for cron
+  manage.py bulksafe listen --health-port 8080     answer GET /healthz for an orchestrator
+"""
+
+
+def _number(lowest: int, highest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not lowest <= int(text) <= highest:
+            raise ArgumentTypeError(f"{text!r} is no number from {lowest} to {highest}")
+        return int(text)
+
+    return parse
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--queues",
+        action="append",
+        metavar="NAME[,NAME]",
+        help="the queues to serve (default: all that receivers name)",
+    )
+    parser.add_argument(
+        "--processes", type=_number(1, 256), default=1, metavar="N", help="how many (default: 1)"
+    )
+    parser.add_argument("--once", action="store_true", help="end when nothing is left to do")
+    parser.add_argument(
+        "--health-port",
+        type=_number(0, 65535),
+        metavar="P",
+        help="answer /healthz there; 0 takes a free port and logs it",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=["text", "json"],
+        default="text",
+        help="of the log on standard error, where LOGGING says nothing of “bulksafe”",
+    )
+
+
+def known_queues() -> list[str]:
+    """The queues that receivers name, and the default one."""
+    named = {r.queue for r in receivers if r.run == AFTER_COMMIT}
+    return sorted({DEFAULT_QUEUE, *named})
+
+
+def _chosen(queues: Sequence[str] | None) -> list[str]:
+    known = known_queues()
+    chosen = [name.strip() for text in queues or () for name in text.split(",") if name.strip()]
+    for name in chosen:
+        if name not in known:
+            hint = did_you_mean(name, known, f"Known are: {', '.join(known)}.")
+            raise failed(f"No receiver has the queue {name!r}. {hint}")
+    if queues and not chosen:
+        raise failed("--queues names no queue.")
+    return sorted(set(chosen)) or known
+
+
+def _run(
+    command: Any,
+    queues: Sequence[str] | None,
+    processes: int,
+    once: bool,
+    health_port: int | None,
+    log_format: str,
+    database: str,
+    verbosity: int = 1,
+    **options: Any,
+) -> int:
+    check_database(database)
+    chosen = _chosen(queues)
+    if once and processes > 1:
+        raise failed("--once is for one process: leave --processes out.")
+    _set_up_logging(command, log_format, verbosity)
+    _begin_queues(database, chosen)
+    if processes > 1:
+        supervisor = Supervisor(database, chosen, processes)
+        health = _health(health_port, supervisor.pulses)
+        failures = supervisor.run(started=health.start if health else lambda: None)
+    else:
+        daemon = Daemon(database, chosen, once=once)
+        daemon.handle_signals()
+        health = _health(health_port, lambda: [daemon.pulse])
+        if health:
+            health.start()
+        failures = daemon.run()
+    if health:
+        health.stop()
+    return FINDINGS if once and failures else CLEAN
+
+
+def _begin_queues(database: str, queues: Sequence[str]) -> None:
+    """Queues that ``migrate`` has not seen begin now."""
+    if not schema.exists(database):
+        raise failed(
+            f"The database {database!r} has no outbox: run “manage.py migrate --database {database}”."
+        )
+    store = Store(database)
+    wanted = {(r.queue, r.atomic) for r in receivers if r.run == AFTER_COMMIT and r.queue in queues}
+    missing = {*wanted, (DEFAULT_QUEUE, True)} - store.queues()
+    if missing:
+        with transaction.atomic(using=database):
+            store.create_cursors(missing)
+    # Processes that are forked must not share it.
+    connections[database].close()
+
+
+def _health(port: int | None, pulses: Callable[[], Any]) -> Health | None:
+    if port is None:
+        return None
+    try:
+        health = Health(port, pulses)
+    except OSError as error:
+        raise failed(f"Port {port} cannot be used: {error}.") from error
+    logging.getLogger("bulksafe").info("answering /healthz on port %d", health.port)
+    return health
+
+
+class _Json(logging.Formatter):
+    """A line of JSON for each record, with what the record has beside its message."""
+
+    _usual = frozenset(vars(logging.makeLogRecord({})))
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+        }
+        said |= {k: v for k, v in vars(record).items() if k not in {*self._usual, "message"}}
+        if record.exc_info:
+            said["exception"] = self.formatException(record.exc_info)
+        return json.dumps(said, default=str)
+
+
+def _set_up_logging(command: Any, log_format: str, verbosity: int) -> None:
+    """Without a word in LOGGING, what the daemon does would be seen nowhere."""
+    logger = logging.getLogger("bulksafe")
+    if logger.handlers or verbosity == 0:
+        return
+    handler = logging.StreamHandler(command.stderr._out)
+    text = logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s")
+    handler.setFormatter(_Json() if log_format == "json" else text)
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if verbosity > 1 else logging.INFO)
+    logger.propagate = False
+
+
+LISTEN = Subcommand(
+    "listen",
+    "run the after-commit receivers: the daemon",
+    _DESCRIPTION,
+    _EXAMPLES,
+    _arguments,
+    _run,
+)

@@ -1,0 +1,109 @@
+"""``manage.py bulksafe ls``."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from bulksafe import inspection
+from bulksafe.management.subcommands import (
+    CLEAN,
+    FINDINGS,
+    Subcommand,
+    check_database,
+    failed,
+    line,
+)
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from collections.abc import Sequence
+
+_DESCRIPTION = """\
+List every invariant: its table, the operations that it guards, the order in which it fires, and its
+state in the database.
+
+  installed  the database enforces what the code declares
+  outdated   the database enforces another version of it: run makemigrations and migrate
+  missing    the database does not enforce it: run makemigrations and migrate
+  disabled   somebody switched its trigger off: ALTER TABLE … ENABLE TRIGGER …
+
+exit status: 0 all installed, 1 the database differs from the code, 2 an error
+"""
+
+_EXAMPLES = """\
+  manage.py bulksafe ls                          the default database
+  manage.py bulksafe ls shop shop.Order          one app, one model
+  manage.py bulksafe ls --database replica       another database
+  manage.py bulksafe ls --json | jq -r '.[] | select(.state != "installed") | .label'
+"""
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("labels", nargs="*", metavar="app[.Model[:name]]", help="only these")
+    parser.add_argument("--json", action="store_true", help="print a JSON array")
+
+
+def _run(command: Any, labels: Sequence[str], database: str, json: bool, **options: Any) -> int:
+    check_database(database)
+    found = inspection.statuses(database)
+    for label in labels:
+        if not any(_matches(status, label) for status in found):
+            raise failed(f"No invariant matches {label!r}.")
+    if labels:
+        found = [s for s in found if any(_matches(s, label) for label in labels)]
+    if json:
+        command.stdout.write(jsonlib.dumps([asdict(status) for status in found], indent=2))
+    else:
+        _print_table(command, found, database)
+    return CLEAN if all(s.state == inspection.INSTALLED for s in found) else FINDINGS
+
+
+def _print_table(command: Any, found: Sequence[inspection.Status], database: str) -> None:
+    if not found:
+        command.stdout.write(f"No invariants are declared on models of the database {database!r}.")
+        return
+    header = ("invariant", "kind", "operations", "fires", "state")
+    rows = [
+        (s.label.partition(":")[2], s.kind, s.operations, f"{s.order}. {s.timing}", s.state)
+        for s in found
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    heading_before = None
+    command.stdout.write("  " + line(header, widths))
+    for status, row in zip(found, rows, strict=True):
+        heading = f"{status.label.partition(':')[0]}  (table {status.table})"
+        if heading != heading_before:
+            command.stdout.write(command.style.MIGRATE_HEADING(heading))
+            heading_before = heading
+        is_installed = status.state == inspection.INSTALLED
+        style = command.style.SUCCESS if is_installed else command.style.ERROR
+        command.stdout.write("  " + line(row[:-1], widths) + style(row[-1]))
+    wrong = [s for s in found if s.state != inspection.INSTALLED]
+    command.stdout.write(
+        f"\n{len(found)} invariants, {len(wrong)} differ in the database {database!r}."
+    )
+    if wrong:
+        command.stdout.write(
+            "Run makemigrations and migrate; for disabled ones, enable the trigger."
+        )
+
+
+def _matches(status: inspection.Status, label: str) -> bool:
+    model = status.label.partition(":")[0]
+    return label.lower() in (
+        status.label.lower(),
+        model.lower(),
+        model.partition(".")[0].lower(),
+    )
+
+
+LS = Subcommand(
+    "ls",
+    "list every invariant and its state in the database",
+    _DESCRIPTION,
+    _EXAMPLES,
+    _arguments,
+    _run,
+)

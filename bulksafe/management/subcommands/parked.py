@@ -1,0 +1,175 @@
+"""``manage.py bulksafe retry``, ``discard`` and ``prune``: what became of failed events."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentTypeError
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+
+from bulksafe.declarations.receivers import AFTER_COMMIT, by_name, receivers
+from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, check_database, failed
+from bulksafe.outbox import keeping, parked, schema
+from bulksafe.outbox.parked import Selection
+from bulksafe.outbox.store import Store
+from bulksafe.planning.problems import did_you_mean
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _age(text: str) -> float:
+    match = re.fullmatch(r"(\d+)([smhd])", text)
+    if match is None:
+        raise ArgumentTypeError(f"{text!r} is no age: write 30m, 12h or 7d")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def _selecting(parser: ArgumentParser) -> None:
+    parser.add_argument("ids", nargs="*", type=int, metavar="ID", help="parked events")
+    parser.add_argument("--receiver", metavar="NAME", help="those of this receiver")
+    parser.add_argument("--queue", metavar="NAME", help="those of this queue")
+    parser.add_argument("--dead", action="store_true", help="dead letters only")
+    parser.add_argument("--all", action="store_true", help="all of them")
+
+
+def _selection(options: dict[str, Any]) -> Selection:
+    given = [options["ids"], options["receiver"], options["queue"], options["dead"], options["all"]]
+    if not any(given):
+        raise failed("Which? Give ids, --receiver, --queue, --dead or --all.")
+    return Selection(
+        options["ids"],
+        options["receiver"],
+        options["queue"],
+        "dead" if options["dead"] else None,
+    )
+
+
+def store_of(database: str) -> Store:
+    check_database(database)
+    if not schema.exists(database):
+        raise failed(
+            f"The database {database!r} has no outbox: run “manage.py migrate --database {database}”."
+        )
+    return Store(database)
+
+
+def _retry_arguments(parser: ArgumentParser) -> None:
+    _selecting(parser)
+    parser.add_argument(
+        "--rename",
+        metavar="NAME",
+        help="hand them to this receiver, after theirs was renamed in the code",
+    )
+
+
+def _retry(command: Any, database: str, rename: str | None, **options: Any) -> int:
+    store = store_of(database)
+    selection = _selection(options)
+    if rename is not None and by_name(rename) is None:
+        known = [receiver.name for receiver in receivers if receiver.run == AFTER_COMMIT]
+        hint = did_you_mean(rename, known, f"Known are: {', '.join(known) or 'none'}.")
+        raise failed(f"There is no receiver {rename!r}. {hint}")
+    count = parked.retry(store, selection, rename)
+    command.stdout.write(f"{count} parked events are due now.")
+    return CLEAN if count else FINDINGS
+
+
+def _discard(command: Any, database: str, **options: Any) -> int:
+    store = store_of(database)
+    count = parked.discard(store, _selection(options))
+    command.stdout.write(f"{count} parked events were discarded: their receivers never ran.")
+    return CLEAN if count else FINDINGS
+
+
+def _prune_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--older-than",
+        type=_age,
+        default="30d",
+        metavar="AGE",
+        help="dead letters that were parked longer ago than this (default: 30d)",
+    )
+    parser.add_argument(
+        "--queues",
+        action="store_true",
+        help="also forget the queues that no receiver of this code names; what waits in them is lost",
+    )
+
+
+def _prune(command: Any, database: str, older_than: float, queues: bool, **options: Any) -> int:
+    store = store_of(database)
+    count = parked.discard(store, Selection(state="dead", older_than=older_than))
+    command.stdout.write(f"{count} dead letters were discarded.")
+    if queues:
+        _forget_queues(command, store)
+    # One pass lets the next slot take over, the next one empties what is read.
+    emptied = {slot for _ in range(2) for slot in keeping.tidy(store)}
+    command.stdout.write(f"{len(emptied)} slots of the outbox were emptied.")
+    return CLEAN
+
+
+def _forget_queues(command: Any, store: Store) -> None:
+    named = {(r.queue, r.atomic) for r in receivers if r.run == AFTER_COMMIT}
+    with transaction.atomic(using=store.using):
+        for queue, atomic in sorted(store.queues() - named - {("default", True)}):
+            store.rows("forget_queue", {"queue": queue, "atomic": atomic})
+            command.stdout.write(f"The queue {queue!r} was forgotten.")
+
+
+RETRY = Subcommand(
+    "retry",
+    "have failed events tried again",
+    """\
+Have parked events and dead letters tried again from the beginning, by the listener.
+
+Do this when the receiver is mended. The events of a row are tried in their order.
+
+exit status: 0 done, 1 there were none, 2 an error
+""",
+    """\
+  manage.py bulksafe retry 17                                     one event
+  manage.py bulksafe retry --receiver shop.receivers.notify@shop.Order.post_save
+  manage.py bulksafe retry --all                                  everything
+  manage.py bulksafe retry --receiver OLD --rename NEW            the receiver has another name now
+""",
+    _retry_arguments,
+    _retry,
+)
+
+DISCARD = Subcommand(
+    "discard",
+    "give failed events up",
+    """\
+Delete parked events and dead letters. Their receivers are never called for them; what waits behind
+them goes on.
+
+exit status: 0 done, 1 there were none, 2 an error
+""",
+    """\
+  manage.py bulksafe discard 17                     one event
+  manage.py bulksafe discard --dead --queue mail    the dead letters of a queue
+""",
+    _selecting,
+    _discard,
+)
+
+PRUNE = Subcommand(
+    "prune",
+    "delete old dead letters, empty what is read",
+    """\
+Delete dead letters that nobody has looked after, and empty the slots of the outbox that are read.
+
+exit status: 0 done, 2 an error
+""",
+    """\
+  manage.py bulksafe prune                     dead letters older than 30 days
+  manage.py bulksafe prune --older-than 12h    older than 12 hours
+  manage.py bulksafe prune --queues            also queues that the code does not name any more
+""",
+    _prune_arguments,
+    _prune,
+)

@@ -1,0 +1,86 @@
+"""Looking after parked events: finding, retrying and discarding them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from bulksafe.outbox.store import Store
+
+
+@dataclass(frozen=True)
+class ParkedEvent:
+    """An event that a receiver failed on, or that waits behind one.
+
+    Attributes:
+        state: ``"waiting"`` or ``"dead"``.
+        attempts: how many failed; 0 if it only waits.
+        table: the table of its row.
+        due: when it is tried next.
+        old, new: the row's images.
+    """
+
+    id: int
+    queue: str
+    atomic: bool
+    receiver: str
+    state: str
+    attempts: int
+    table: str
+    key: str
+    operation: str
+    at: datetime
+    due: datetime
+    error: str | None
+    traceback: str | None
+    old: Any
+    new: Any
+    context: Any
+    seq: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which parked events are meant: those that fit all that is given."""
+
+    ids: Sequence[int] = ()
+    receiver: str | None = None
+    queue: str | None = None
+    state: str | None = None
+    older_than: float | None = None
+
+    @property
+    def sql(self) -> str:
+        tests = {
+            "id = ANY (%(ids)s)": self.ids,
+            "receiver = %(receiver)s": self.receiver,
+            "queue = %(queue)s": self.queue,
+            "state = %(state)s": self.state,
+            "parked_at < now() - %(older_than)s * interval '1 second'": self.older_than,
+        }
+        return " AND ".join([test for test, given in tests.items() if given] or ["true"])
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {**vars(self), "ids": list(self.ids)}
+
+
+def find(store: Store, selection: Selection, limit: int) -> list[ParkedEvent]:
+    parameters = {**selection.parameters, "limit": limit}
+    rows = store.rows("parked_events", parameters, selection=selection.sql)
+    return [ParkedEvent(*row) for row in rows]
+
+
+def retry(store: Store, selection: Selection, rename: str | None = None) -> int:
+    """Have them tried again from the beginning; how many there are."""
+    parameters = {**selection.parameters, "rename": rename}
+    return len(store.rows("retry", parameters, selection=selection.sql))
+
+
+def discard(store: Store, selection: Selection) -> int:
+    """Delete them for good; how many there were."""
+    return len(store.rows("discard", selection.parameters, selection=selection.sql))

@@ -1,0 +1,82 @@
+"""How the outbox is: what waits, what failed, who listens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.utils import timezone
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from bulksafe.outbox.store import Store
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """One queue.
+
+    Attributes:
+        queue: its name.
+        atomic: whether its receivers run in a transaction.
+        lag_events: events that are committed and not dealt with.
+        lag_seconds: the age of the oldest of them.
+        waiting: parked events that will be tried again.
+        dead: dead letters.
+        listeners: daemons that are connected and serve it.
+    """
+
+    queue: str
+    atomic: bool
+    lag_events: int
+    lag_seconds: float
+    waiting: int
+    dead: int
+    listeners: int
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A daemon that is connected."""
+
+    name: str
+    queues: tuple[str, ...]
+    since: datetime
+    address: str | None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A slot of the outbox."""
+
+    slot: int
+    bytes: int
+    current: bool
+
+
+@dataclass(frozen=True)
+class State:
+    queues: list[QueueState]
+    listeners: list[Listener]
+    slots: list[Slot]
+
+
+def state(store: Store) -> State:
+    """What ``bulksafe status`` shows."""
+    listeners = [_listener(*row) for row in store.rows("listeners")]
+    parked = {(queue, atomic): rest for queue, atomic, *rest in store.rows("parked_counts")}
+    now = timezone.now()
+    queues = []
+    for queue, atomic, events, oldest in store.rows("lag"):
+        waiting, dead, _ = parked.get((queue, atomic), (0, 0, None))
+        seconds = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
+        alive = sum(queue in listener.queues for listener in listeners)
+        queues.append(QueueState(queue, atomic, events, round(seconds, 1), waiting, dead, alive))
+    return State(queues, listeners, [Slot(*row) for row in store.rows("slots")])
+
+
+def _listener(application_name: str, since: datetime, address: str | None) -> Listener:
+    """Read the name that listeners give their connection."""
+    _, _, name, *queues = application_name.split(" ", 3)
+    return Listener(name, tuple("".join(queues).split(",")), since, address)
