@@ -27,6 +27,7 @@ from bulksafe.declarations import declared
 from bulksafe.declarations.compute import computed_fields
 from bulksafe.declarations.registry import carriers, register_meta_triggers
 from bulksafe.exceptions import violation_from
+from bulksafe.outbox import schema
 from bulksafe.planning import autodetection
 
 if TYPE_CHECKING:
@@ -205,9 +206,15 @@ def _key(instance: Model) -> tuple[Any, ...]:
 
 
 def _execute_sql_flush(original: Any, self: Any, sql_list: Any) -> Any:
-    """``flush`` and ``TransactionTestCase`` mean to empty the database: rules on deletion rest."""
+    """``flush`` and ``TransactionTestCase`` mean to empty the database.
+
+    Rules on deletion rest, and what waits in the outbox for rows that are gone goes with them.
+    """
+    if not sql_list:
+        return original(self, sql_list)
     mute = "SELECT set_config('bulksafe.muted', '{*}', true)"
-    return original(self, [mute, *sql_list] if sql_list else sql_list)
+    own = schema.EMPTY if schema.exists(self.connection.alias) else []
+    return original(self, [mute, *sql_list, *own])
 
 
 # Migrations.

@@ -141,7 +141,7 @@ class Worker:
             error = self.attempt(calls([delivery])[0], delivery.change.event)
             _note(self.store, delivery, error)
         limit = max(conf.get().BATCH_SIZE // _CURSORS, 1)
-        events, moved = _page(self.store, cursors, limit)
+        events, moved = page(self.store, cursors, limit)
         if events:
             desk = _Desk(self, queue, parking.blocked(self.store, cursors))
             desk.deliver(batch.deliveries(batch.ordered(events)))
@@ -222,7 +222,7 @@ class Worker:
             error = self._attempt_leased(calls([delivery])[0], delivery.change.event)
             with lease.held():
                 _note(self.store, delivery, error)
-        events, (moved,) = _page(self.store, [cursor], _LEASED_EVENTS)
+        events, (moved,) = page(self.store, [cursor], _LEASED_EVENTS)
         deliveries = batch.deliveries(batch.ordered(events))
         desk = _Desk(self, cursor.queue, parking.blocked(self.store, [cursor]))
         waiting = [desk.kept(delivery) for delivery in deliveries]
@@ -416,7 +416,7 @@ class _Held:
         self.atomic.__exit__(*error)
 
 
-def _page(store: Store, cursors: Sequence[Cursor], limit: int) -> tuple[list[Event], list[Cursor]]:
+def page(store: Store, cursors: Sequence[Cursor], limit: int) -> tuple[list[Event], list[Cursor]]:
     """The next events of each cursor, and the cursors as they are when these are dealt with."""
     fetched = store.fetch(cursors, limit)
     events: list[Event] = []

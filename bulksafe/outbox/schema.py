@@ -11,6 +11,9 @@ from bulksafe.rendering import templates
 
 VERSION = "v1"
 
+#: Forgets all events; the queues go on from where they are.
+EMPTY = ["TRUNCATE bulksafe_outbox, bulksafe_parked"]
+
 
 class CreateOutbox(Operation):
     """Create the outbox, the cursors and the parked events; on PostgreSQL only."""

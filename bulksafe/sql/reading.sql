@@ -172,3 +172,19 @@ SELECT EXISTS (
 
 -- name: wake_others
 SELECT pg_notify('bulksafe', '')
+
+-- name: own_transaction
+-- The present transaction, if it has written anything, and the last number that was given.
+SELECT pg_current_xact_id_if_assigned()::text::bigint,
+       (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe_outbox_seq)
+
+-- name: adopt_queue
+-- For tests: a queue that was declared after the migrations begins where the default one is.
+INSERT INTO bulksafe_cursor (queue, atomic, bucket, lower, floor, running)
+SELECT %(queue)s, %(atomic)s, c.bucket, c.lower, c.floor, c.running
+FROM bulksafe_cursor AS c
+WHERE c.queue = 'default' AND c.atomic
+  AND NOT EXISTS (
+      SELECT FROM bulksafe_cursor AS known WHERE known.queue = %(queue)s AND known.atomic = %(atomic)s
+  )
+ON CONFLICT DO NOTHING

@@ -1,0 +1,37 @@
+"""Fixtures for pytest-django: the functions of ``bulksafe.testing``.
+
+Installed with bulksafe; nothing is imported from Django before a test asks for a fixture.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def bulksafe_deliver(db: None) -> Callable[..., int]:
+    """``bulksafe.testing.deliver``: run the after-commit receivers for what was written."""
+    from bulksafe import testing  # noqa: PLC0415
+
+    return testing.deliver
+
+
+@pytest.fixture
+def bulksafe_captured(db: None) -> Any:
+    """``bulksafe.testing.captured``: collect the calls that a block leads to."""
+    from bulksafe import testing  # noqa: PLC0415
+
+    return testing.captured
+
+
+@pytest.fixture
+def bulksafe_muted() -> Any:
+    """``bulksafe.testing.muted``: let events pass receivers by."""
+    from bulksafe import testing  # noqa: PLC0415
+
+    return testing.muted

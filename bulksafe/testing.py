@@ -1,0 +1,149 @@
+"""Driving and muting critical receivers in tests.
+
+In a ``TestCase``, and in a test with pytest-django's ``db``, nothing is ever committed, so no
+listener sees a thing. ``deliver()`` runs what is pending, there and then, in the test's own
+transaction; in a test whose commits are real it does what a listener would do.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
+
+from bulksafe.declarations.receivers import AFTER_COMMIT, receivers
+from bulksafe.dispatch.batches import Batch, calls, prefix_of
+from bulksafe.dispatch.delivery import page
+from bulksafe.dispatch.muting import muted
+from bulksafe.dispatch.routes import Routes
+from bulksafe.outbox.store import BUCKETS, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+    from bulksafe.dispatch.calls import Call
+    from bulksafe.outbox.events import Event
+
+__all__ = ["captured", "deliver", "muted", "pending"]
+
+#: Receivers whose own writes call receivers end at some time, or never do.
+_MOST_ROUNDS = 100
+_MOST_EVENTS = 1_000_000
+
+
+class Endless(AssertionError):
+    """Receivers call each other without end."""
+
+
+def deliver(using: str = DEFAULT_DB_ALIAS, *, queues: Collection[str] | None = None) -> int:
+    """Run the after-commit receivers for what was written, and for what they write, until all is done.
+
+    What a receiver raises comes out, at once and without a second attempt.
+
+    Args:
+        using: the database.
+        queues: only the receivers of these queues.
+
+    Returns:
+        how many calls were made.
+
+    Raises:
+        Endless: the receivers go on writing changes that they are called for.
+    """
+    made = 0
+    names: set[str] = set()
+    for _ in range(_MOST_ROUNDS):
+        with _taken(using, queues) as listed:
+            names = {call.receiver.name for call in listed}
+            for call in listed:
+                call()
+        if not listed:
+            return made
+        made += len(listed)
+    raise Endless(
+        f"After {_MOST_ROUNDS} rounds receivers still make changes that receivers are called for: "
+        f"{', '.join(sorted(names))}."
+    )
+
+
+def pending(using: str = DEFAULT_DB_ALIAS) -> list[Call]:
+    """The calls that ``deliver()`` would make now, in order; nothing is run."""
+    found: list[Call] = []
+    try:
+        with _taken(using, None) as listed:
+            found += listed
+            raise _LeftAlone
+    except _LeftAlone:
+        return found
+
+
+@contextmanager
+def captured(using: str = DEFAULT_DB_ALIAS) -> Iterator[list[Call]]:
+    """Collect the calls that a block leads to, in place of making them.
+
+    Yields a list that is filled when the block ends. Each item has ``receiver`` and ``changes``,
+    and each change ``instance``, ``old``, ``changed``, ``created``, ``context`` and ``event_id``.
+    What was pending before the block goes to its receivers first.
+    """
+    deliver(using)
+    found: list[Call] = []
+    yield found
+    with _taken(using, None) as listed:
+        found += listed
+
+
+class _LeftAlone(Exception):
+    """Nothing is to be noted as delivered."""
+
+
+@contextmanager
+def _taken(using: str, queues: Collection[str] | None) -> Iterator[list[Call]]:
+    """The pending calls; they are not pending any more when the block ends well."""
+    is_open = connections[using].in_atomic_block
+    with (_of_this_transaction if is_open else _committed)(using, queues) as listed:
+        yield listed
+
+
+@contextmanager
+def _of_this_transaction(using: str, queues: Collection[str] | None) -> Iterator[list[Call]]:
+    store, connection = Store(using), connections[using]
+    ((xid, last),) = store.rows("own_transaction")
+    seen = _seen.get(connection, (None, 0))
+    after = seen[1] if seen[0] == xid else 0
+    yield _calls(using, Routes(using, queues), store.own_events(after))
+    _seen[connection] = (xid, last)
+
+
+#: How far each connection's open transaction has been delivered: (transaction, number).
+_seen: WeakKeyDictionary[Any, tuple[int | None, int]] = WeakKeyDictionary()
+
+
+@contextmanager
+def _committed(using: str, queues: Collection[str] | None) -> Iterator[list[Call]]:
+    store = Store(using)
+    served = {(r.queue, r.atomic) for r in receivers if r.run == AFTER_COMMIT}
+    served = {one for one in served if queues is None or one[0] in queues}
+    with transaction.atomic(using=using):
+        listed, moved = [], []
+        for queue, atomic in sorted(served):
+            store.rows("adopt_queue", {"queue": queue, "atomic": atomic})
+            floor = store.last_number()
+            claimed = store.claim([queue], atomic, BUCKETS, stale=0)
+            snapshot = store.snapshot()
+            cursors = [cursor.at(cursor.window.opened(snapshot, floor)) for cursor in claimed]
+            events, done = page(store, cursors, _MOST_EVENTS) if cursors else ([], [])
+            listed += _calls(using, Routes(using, [queue], atomic), events)
+            moved.append(done)
+        yield listed
+        for cursors in moved:
+            store.advance(cursors)
+
+
+def _calls(using: str, routes: Routes, events: Iterable[Event]) -> list[Call]:
+    batch = Batch(routes, prefix_of(using))
+    ordered = batch.ordered(sorted(events, key=lambda event: (event.bucket, event.seq)))
+    # In the order of the writes, not of the buckets.
+    ordered.sort(key=lambda event: event.before.seq)
+    return calls(batch.deliveries(ordered))
