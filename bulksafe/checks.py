@@ -9,8 +9,9 @@ from django.conf import settings
 from django.core import checks
 
 from bulksafe import conf, planning
-from bulksafe.declarations import Declared, Invariant, declared
-from bulksafe.declarations.registry import misplaced, refused_targets
+from bulksafe.declarations import Declared, Invariant, declared, receivers
+from bulksafe.declarations.registry import emits, misplaced, refused_targets
+from bulksafe.planning import receivers as reception
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,6 +74,48 @@ def check_declarations(
         *_check_misplaced(app_configs),
         *_check_targets(),
     ]
+
+
+@checks.register(checks.Tags.models)
+def check_receivers(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[checks.CheckMessage]:
+    """What is wrong with critical receivers and ``Emit``."""
+    return [
+        *_check_each_receiver(app_configs),
+        *_check_emits(app_configs),
+    ]
+
+
+def _check_each_receiver(
+    app_configs: Sequence[AppConfig] | None,
+) -> Iterator[checks.CheckMessage]:
+    listed = receivers.receivers
+    for receiver in listed:
+        if _declared_in(app_configs, receiver.module):
+            for problem in reception.problems(receiver, listed):
+                yield message(problem.id, problem.fact, problem.fix, _Named(receiver.name))
+
+
+def _check_emits(app_configs: Sequence[AppConfig] | None) -> Iterator[checks.CheckMessage]:
+    for model, emit in emits:
+        if _in(app_configs, model):
+            for problem in reception.emit_problems(emit):
+                yield message(problem.id, problem.fact, problem.fix, model)
+
+
+def _declared_in(app_configs: Sequence[AppConfig] | None, module: str) -> bool:
+    return app_configs is None or apps.get_containing_app_config(module) in app_configs
+
+
+class _Named:
+    """A receiver, as the console shows it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def _in(app_configs: Sequence[AppConfig] | None, model: Any) -> bool:

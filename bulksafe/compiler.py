@@ -180,7 +180,7 @@ class Trigger(PgTrigger):
         return any("streams" in function for function in self.functions)
 
     def _trigger_step(self, trigger: Mapping[str, Any], digest: str, unmuted: str) -> str:
-        values = trigger | {"hash": digest}
+        values = {**trigger, "hash": digest}
         ddl = self._fill(trigger["template"], values, unmuted=unmuted)
         if _only_for_partitions(trigger):
             return self._execute(ddl, "execute_if_partitioned")

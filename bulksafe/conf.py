@@ -107,6 +107,7 @@ def get() -> Settings:
     configured: Any = getattr(settings, "BULKSAFE", {})
     if problems(configured):
         return Settings()
-    return Settings(
-        **{key: tuple(v) if isinstance(v, list) else v for key, v in configured.items()}
-    )
+    values: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in configured.items()
+    }
+    return Settings(**values)

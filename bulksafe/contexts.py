@@ -6,6 +6,7 @@ import json
 import re
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-_current: ContextVar[Mapping[str, Any]] = ContextVar("bulksafe.context", default={})
+_current: ContextVar[Mapping[str, Any]] = ContextVar(
+    "bulksafe.context", default=MappingProxyType({})
+)
 
 _SETTING = "bulksafe.context"
 _SET = "SELECT set_config(%s, %s, true)"

@@ -20,7 +20,7 @@ from bulksafe.rendering import quoting
 
 
 def create_outbox(sender: object, using: str, **kwargs: Any) -> None:
-    """Receiver of ``pre_migrate``: the tables of apps without migrations are made before all others.
+    """Receiver of ``pre_migrate``: tables of apps without migrations are made before all others.
 
     Where such an app has captures, or bulksafe itself is without migrations, nothing else would
     make the outbox in time.

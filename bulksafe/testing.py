@@ -33,12 +33,12 @@ _MOST_ROUNDS = 100
 _MOST_EVENTS = 1_000_000
 
 
-class Endless(AssertionError):
+class EndlessCallsError(AssertionError):
     """Receivers call each other without end."""
 
 
 def deliver(using: str = DEFAULT_DB_ALIAS, *, queues: Collection[str] | None = None) -> int:
-    """Run the after-commit receivers for what was written, and for what they write, until all is done.
+    """Run the after-commit receivers for what was written, and for what they write in turn.
 
     What a receiver raises comes out, at once and without a second attempt.
 
@@ -50,7 +50,7 @@ def deliver(using: str = DEFAULT_DB_ALIAS, *, queues: Collection[str] | None = N
         how many calls were made.
 
     Raises:
-        Endless: the receivers go on writing changes that they are called for.
+        EndlessCallsError: the receivers go on writing changes that they are called for.
     """
     made = 0
     names: set[str] = set()
@@ -62,7 +62,7 @@ def deliver(using: str = DEFAULT_DB_ALIAS, *, queues: Collection[str] | None = N
         if not listed:
             return made
         made += len(listed)
-    raise Endless(
+    raise EndlessCallsError(
         f"After {_MOST_ROUNDS} rounds receivers still make changes that receivers are called for: "
         f"{', '.join(sorted(names))}."
     )
@@ -94,7 +94,7 @@ def captured(using: str = DEFAULT_DB_ALIAS) -> Iterator[list[Call]]:
         found += listed
 
 
-class _LeftAlone(Exception):
+class _LeftAlone(Exception):  # noqa: N818
     """Nothing is to be noted as delivered."""
 
 

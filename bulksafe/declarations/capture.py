@@ -33,8 +33,8 @@ class Capture(Invariant):
 
     def default_message(self, label: str) -> str:
         return (
-            "TRUNCATE leaves no rows behind that receivers for deletion could be called for. Delete "
-            "the rows, or mute the capture for this transaction."
+            "TRUNCATE leaves no rows behind that receivers for deletion could be called for. "
+            "Delete the rows, or mute the capture for this transaction."
         )
 
 

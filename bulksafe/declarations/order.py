@@ -40,7 +40,7 @@ def in_order(listed: Sequence[Receiver]) -> list[Receiver]:
 
 
 def cycle(listed: Sequence[Receiver]) -> list[Receiver]:
-    """Receivers that are each declared after the one before, in a circle; none if there are none."""
+    """Receivers that are each declared after the one before, in a circle, if there are any."""
     graph = {
         receiver: [other for ref in receiver.after for other in meant_by(ref, listed)]
         for receiver in listed

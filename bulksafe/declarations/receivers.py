@@ -204,9 +204,9 @@ def critical(
             list of these.
         run: ``"after_commit"``: by the listener daemon, once the writer's transaction is
             committed, whoever wrote.
-        when: a ``Q`` over ``old__…`` and ``new__…``; evaluated in the trigger, so that rows which do
-            not match cost nothing. A test on a row that is not there (the old one of an insert, the
-            new one of a delete) is false, and its negation true.
+        when: a ``Q`` over ``old__…`` and ``new__…``; evaluated in the trigger, so that rows which
+            do not match cost nothing. A test on a row that is not there (the old one of an insert,
+            the new one of a delete) is false, and its negation true.
         after: receivers that are to run before this one, as functions or names.
         batch: call it once per batch, with ``instances`` and ``events`` in place of ``instance``.
         dispatch_uid: the receiver's lasting name. The default is made of the module, the qualified
@@ -277,7 +277,7 @@ def _same_function(one: Receiver, other: Receiver) -> bool:
     if one.function is other.function:
         return True
     if isinstance(one.function, Sender) or isinstance(other.function, Sender):
-        return one.module == other.module
+        return one.function == other.function and one.when == other.when
     names = [
         (r.module, getattr(r.function, "__qualname__", None), r.senders, r.signal)
         for r in (one, other)
@@ -305,10 +305,11 @@ def of_model(model: type[models.Model]) -> list[Receiver]:
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """No receivers but those that the block declares: for tests."""
-    kept = list(receivers)
+    """No receivers but those that the block declares, and no captures for them: for tests."""
+    kept = list(receivers), list(listeners)
     receivers.clear()
+    listeners.clear()
     try:
         yield
     finally:
-        receivers[:] = kept
+        receivers[:], listeners[:] = kept

@@ -50,6 +50,10 @@ def declared() -> Iterator[Declared]:
 misplaced: list[tuple[type[models.Model], object]] = []
 
 
+#: Every ``Emit`` in a ``Meta.triggers``, as (model, it).
+emits: list[tuple[type[models.Model], Emit]] = []
+
+
 def register_meta_triggers() -> None:
     """Register everything in ``Meta.triggers``, and keep for the system checks what cannot be.
 
@@ -69,15 +73,15 @@ def _sorted_out(model: type[models.Model]) -> list[Any]:
     given = getattr(meta, "triggers", None) or []
     listed = list(given) if isinstance(given, list | tuple | set) else [given]
     triggers = [item for item in listed if isinstance(item, pgtrigger.Trigger)]
-    emits = [item for item in listed if isinstance(item, Emit)]
+    found = [item for item in listed if isinstance(item, Emit)]
     misplaced.extend((model, i) for i in listed if not isinstance(i, pgtrigger.Trigger | Emit))
     if triggers and not isinstance(given, list | tuple | set):
         misplaced.append((model, given))
     if len(triggers) < len(listed) or listed is not given:
         meta.triggers = meta.original_attrs["triggers"] = triggers
-    for emit in emits:
-        if not meta.proxy and not meta.abstract and not meta.swapped:
-            emit.register(model)
+    for emit in found:
+        emits.append((model, emit))
+        emit.register(model)
     return triggers
 
 

@@ -16,19 +16,24 @@ def links(through: type[Model]) -> tuple[Link, Link] | None:
     None if it is the table of no many-to-many field. Several fields can share one: the first by
     label and name decides.
     """
-    concrete = through._meta.concrete_model
+    concrete: Any = through._meta.concrete_model
     found = [
         field
         for model in sorted(through._meta.apps.get_models(), key=lambda m: m._meta.label)
         for field in model._meta.local_many_to_many
-        if getattr(field.remote_field.through, "_meta", None) is not None
-        and field.remote_field.through._meta.concrete_model is concrete
+        if _concrete(field) is concrete
     ]
     if not found:
         return None
     field: Any = found[0]
     get: Any = through._meta.get_field
     return get(field.m2m_field_name()), get(field.m2m_reverse_field_name())
+
+
+def _concrete(field: Any) -> Any:
+    """The model of a many-to-many field's table; it may be a name that is not resolved yet."""
+    meta = getattr(field.remote_field.through, "_meta", None)
+    return meta and meta.concrete_model
 
 
 def link_fields(through: type[Model]) -> tuple[Link, Link]:

@@ -168,13 +168,13 @@ class Batch:
         old: Mapping[int, Image | Unreadable],
         new: Mapping[int, Image | Unreadable],
     ) -> tuple[Change, str]:
-        images = old.get(event.before.seq), new.get(event.seq)
-        readable = [image if isinstance(image, Image) else None for image in images]
-        wrong = [str(image) for image in images if isinstance(image, Unreadable)]
+        before, after = old.get(event.before.seq), new.get(event.seq)
+        wrong = [str(image) for image in (before, after) if isinstance(image, Unreadable)]
         change = Change(
             event,
             self.routes.models[event.source],
-            *readable,
+            before if isinstance(before, Image) else None,
+            after if isinstance(after, Image) else None,
             using=self.routes.using,
             event_id=f"{self.prefix}-{event.seq}",
         )

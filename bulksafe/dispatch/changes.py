@@ -54,9 +54,8 @@ class Change:
     @property
     def instance(self) -> Model:
         """The row after the change; for a deletion, as it was before."""
-        found = self._instance("old" if self.deleted else "new")
-        assert found is not None
-        return found
+        found: Any = self._instance("old" if self.deleted else "new")
+        return found  # type: ignore[no-any-return]
 
     @property
     def old(self) -> Model | None:
@@ -80,5 +79,5 @@ class Change:
     def _instance(self, side: str) -> Model | None:
         if side not in self._instances:
             image = self.old_image if side == "old" else self.new_image
-            self._instances[side] = image and image.instance()
+            self._instances[side] = None if image is None else image.instance()
         return self._instances[side]

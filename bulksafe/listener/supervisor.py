@@ -113,6 +113,8 @@ class Supervisor:
 class _SharedPulse(Pulse):
     """A pulse that the supervisor sees."""
 
+    _shared: Any
+
     def __init__(self, shared: Any) -> None:
         object.__setattr__(self, "_shared", shared)
         super().__init__()

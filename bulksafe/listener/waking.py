@@ -1,9 +1,9 @@
 """Sleeping until there is something to do.
 
-NOTIFY takes a lock that all committing transactions of the server wait for. So writers send one only
-when somebody sleeps: a sleeper holds an advisory lock exclusively, and a writer that gets it shared
-knows that nobody does. Whoever wants to sleep only *tries* to get the lock; who gets it looks once
-more, for what was written before, and may then be sure to be woken.
+NOTIFY takes a lock that all committing transactions of the server wait for. So writers send one
+only when somebody sleeps: a sleeper holds an advisory lock exclusively, and a writer that gets it
+shared knows that nobody does. Whoever wants to sleep only *tries* to get the lock; who gets it
+looks once more, for what was written before, and may then be sure to be woken.
 """
 
 from __future__ import annotations

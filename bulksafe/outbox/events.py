@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Event:
         bucket: the hash of its row's key.
         at: when it was captured.
         source: the oid of the table of the row's model.
-        part: the oid of the partition, or of the table of multi-table inheritance, if there are any.
+        part: the oid of the partition, or of the table of multi-table inheritance, if any.
         operation: ``"I"``, ``"U"`` or ``"D"``.
         depth: 1, or more for changes that triggers made.
         key: the row's primary key as text; the old one where an update changed it.
@@ -159,8 +159,7 @@ _MOST_TRIED = 12
 
 
 def _is_chain(events: Sequence[Event], old: Mapping[int, Any], new: Mapping[int, Any]) -> bool:
-    pairs = zip(events, events[1:], strict=False)
-    return all(new[one.seq] == old[other.seq] for one, other in pairs)
+    return all(new[one.seq] == old[other.seq] for one, other in pairwise(events))
 
 
 def _extended(

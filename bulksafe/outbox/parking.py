@@ -76,7 +76,7 @@ def retry_delay(attempts: int) -> float:
     (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.)
     """
     settings = conf.get()
-    delay = min(settings.RETRY_DELAY * 2 ** min(attempts - 1, 60), settings.RETRY_DELAY_MAX)
+    delay: float = min(settings.RETRY_DELAY * 2 ** min(attempts - 1, 60), settings.RETRY_DELAY_MAX)
     return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
 

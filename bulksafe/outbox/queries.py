@@ -22,7 +22,6 @@ def _all() -> dict[str, str]:
             _, *parts = _NAME.split(path.read_text(encoding="utf-8"))
             names, texts = parts[::2], parts[1::2]
             for name, text in zip(names, texts, strict=True):
-                assert name not in found, f"two queries are called {name}"
                 found[name] = _COMMENT.sub("", text).strip()
     return found
 

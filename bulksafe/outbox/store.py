@@ -68,7 +68,7 @@ class Store:
     def claim(
         self, queues: Collection[str], atomic: bool, limit: int, stale: float
     ) -> list[Cursor]:
-        """Lock up to ``limit`` cursors that have work, or were not looked at for ``stale`` seconds."""
+        """Lock up to ``limit`` cursors that have work, or had no look for ``stale`` seconds."""
         parameters = {"queues": list(queues), "atomic": atomic, "limit": limit, "stale": stale}
         rows = self.rows("claim", parameters, work=query("work"))
         return [_cursor(row) for row in rows]
@@ -154,8 +154,8 @@ class Store:
 
 
 def _event(row: tuple[Any, ...]) -> Event:
-    context = row[-1]
-    return Event(*row[:-1], json.loads(context) if context else {})
+    columns, context = row[:-1], row[-1]
+    return Event(*(*columns, json.loads(context) if context else {}))
 
 
 def _cursor(row: tuple[Any, ...]) -> Cursor:

@@ -1,13 +1,14 @@
 """What a reader of the outbox has seen and has still to see. Pure arithmetic on snapshots.
 
-PgQ's idea (Skype, 2007): a batch is what became visible between two snapshots. Transactions commit in
-another order than they begin and number their events, so a reader that goes by numbers, or by the
-oldest running transaction alone, loses or swaps events. The difference of two snapshots does
+PgQ's idea (Skype, 2007): a batch is what became visible between two snapshots. Transactions commit
+in another order than they begin and number their events, so a reader that goes by numbers, or by
+the oldest running transaction alone, loses or swaps events. The difference of two snapshots does
 neither.
 
-The numbers of the events (``seq``) only narrow the search. A transaction that began after a snapshot
-was taken numbers its events after the number that the sequence had before that: this bound is kept
-for each snapshot (``floor``), and for each transaction that was running then (``running``).
+The numbers of the events (``seq``) only narrow the search. A transaction that began after a
+snapshot was taken numbers its events after the number that the sequence had before that: this bound
+is kept for each snapshot (``floor``), and for each transaction that was running then
+(``running``).
 """
 
 from __future__ import annotations
@@ -83,10 +84,10 @@ class Window:
     @property
     def start(self) -> int:
         """Every event of the open window that is not dealt with has a higher number."""
-        assert self.upper is not None
+        upper = self._open()
         if self.position is not None:
             return self.position
-        ended = [number for xid, number in self.running.items() if self.upper.sees(xid)]
+        ended = [number for xid, number in self.running.items() if upper.sees(xid)]
         return min([self.floor, *ended])
 
     def moved(self, position: int, ahead: Sequence[int] = ()) -> Window:
@@ -98,6 +99,11 @@ class Window:
 
     def closed(self) -> Window:
         """The position when the open window is worked off."""
-        assert self.upper is not None
-        running = {xid: self.running.get(xid, self.floor) for xid in self.upper.running}
-        return Window(self.upper, self.upper_floor, running)
+        upper = self._open()
+        running = {xid: self.running.get(xid, self.floor) for xid in upper.running}
+        return Window(upper, self.upper_floor, running)
+
+    def _open(self) -> Snapshot:
+        if self.upper is None:
+            raise ValueError("no window is open")
+        return self.upper

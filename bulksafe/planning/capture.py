@@ -38,7 +38,7 @@ _TRANSITIONS = {
 #: Both transition tables of an UPDATE hold the rows in one order, so their numbers belong together,
 #: whatever the UPDATE did to the primary key.
 _NUMBER = '"bulksafe#"'
-_NUMBERED = f"(SELECT row_number() OVER () AS {_NUMBER}, * FROM {{table}}) AS {{alias}}"
+_NUMBERED = "(SELECT row_number() OVER () AS {number}, * FROM {table}) AS {alias}"
 
 #: Types with a cast to JSON of their own, which does not lead back.
 _KEPT_AS_TEXT = frozenset({"hstore", "geometry", "geography", "raster"})
@@ -47,7 +47,8 @@ _KEPT_AS_TEXT = frozenset({"hstore", "geometry", "geography", "raster"})
 @triggers.register(Capture)
 def _capture(capture: Capture, subject: Subject) -> compiler.Trigger:
     found = streams(subject.model)
-    functions, parts = [], []
+    functions: list[dict[str, Any]] = []
+    parts: list[dict[str, str]] = []
     for operation in OPERATIONS:
         sources = [source for source, operations in found if operation in operations]
         if not sources:
@@ -256,7 +257,8 @@ class _Link:
 def _links(model: Model) -> Iterator[_Link]:
     for parent, link in model._meta.parents.items():
         if link is not None and not parent._meta.proxy:
-            yield _Link(model, parent, str(link.column), str(link.target_field.column))
+            target: Any = link.target_field  # type: ignore[attr-defined]
+            yield _Link(model, parent, str(link.column), str(target.column))
 
 
 def _image(model: Model, alias: str) -> str:
@@ -277,7 +279,10 @@ def _transition(operation: str, old: str, new: str) -> str:
         return f"{tables[NEW]} AS {aliases[NEW]}"
     if operation == DELETE:
         return f"{tables[OLD]} AS {aliases[OLD]}"
-    sides = [_NUMBERED.format(table=tables[row], alias=aliases[row]) for row in (OLD, NEW)]
+    sides = [
+        _NUMBERED.format(number=_NUMBER, table=tables[row], alias=aliases[row])
+        for row in (OLD, NEW)
+    ]
     return f"{sides[0]} JOIN {sides[1]} USING ({_NUMBER})"
 
 

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import CommandError
 from django.db import DEFAULT_DB_ALIAS, connections
 
+from bulksafe.outbox import schema
+from bulksafe.outbox.store import Store
+
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from django.core.management.base import BaseCommand
 
@@ -77,12 +80,23 @@ def check_database(database: str) -> None:
         raise failed(f"The database {database!r} is not PostgreSQL.")
 
 
+def store_of(database: str) -> Store:
+    """The outbox of a database; an error if there is none."""
+    check_database(database)
+    if not schema.exists(database):
+        raise failed(
+            f"The database {database!r} has no outbox: "
+            f"run “manage.py migrate --database {database}”."
+        )
+    return Store(database)
+
+
 def line(cells: Any, widths: Any) -> str:
     """One line of a table."""
     return "".join(cell.ljust(width + 2) for cell, width in zip(cells, widths, strict=False))
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table with aligned columns."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return [line(cells, widths).rstrip() for cells in (header, *rows)]

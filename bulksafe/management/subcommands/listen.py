@@ -13,29 +13,23 @@ from bulksafe.declarations.receivers import AFTER_COMMIT, DEFAULT_QUEUE, receive
 from bulksafe.listener.daemon import Daemon
 from bulksafe.listener.health import Health
 from bulksafe.listener.supervisor import Supervisor
-from bulksafe.management.subcommands import (
-    CLEAN,
-    FINDINGS,
-    Subcommand,
-    check_database,
-    failed,
-)
-from bulksafe.outbox import schema
-from bulksafe.outbox.store import Store
+from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, failed, store_of
 from bulksafe.planning.problems import did_you_mean
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Callable, Sequence
 
+    from bulksafe.outbox.store import Store
+
 _DESCRIPTION = """\
 Run the receivers that are declared with run="after_commit", for every committed change.
 
-Start as many as you like, on as many machines as you like: they share the rows among them. The first
-SIGTERM lets a process finish its batch, the second one gives it up; nothing is lost either way, nor
-by SIGKILL. A lost connection is opened again, for ever.
+Start as many as you like, on as many machines as you like: they share the rows among them. The
+first SIGTERM lets a process finish its batch, the second one gives it up; nothing is lost either
+way, nor by SIGKILL. A lost connection is opened again, for ever.
 
-exit status: 0 stopped as told (with --once: all went well), 1 with --once: receivers failed, 2 an error
+exit status: 0 stopped as told, 1 with --once: receivers failed, 2 an error
 """
 
 _EXAMPLES = """\
@@ -101,6 +95,7 @@ def _chosen(queues: Sequence[str] | None) -> list[str]:
 
 def _run(
     command: Any,
+    *,
     queues: Sequence[str] | None,
     processes: int,
     once: bool,
@@ -110,12 +105,12 @@ def _run(
     verbosity: int = 1,
     **options: Any,
 ) -> int:
-    check_database(database)
+    store = store_of(database)
     chosen = _chosen(queues)
     if once and processes > 1:
         raise failed("--once is for one process: leave --processes out.")
     _set_up_logging(command, log_format, verbosity)
-    _begin_queues(database, chosen)
+    _begin_queues(store, chosen)
     if processes > 1:
         supervisor = Supervisor(database, chosen, processes)
         health = _health(health_port, supervisor.pulses)
@@ -132,20 +127,15 @@ def _run(
     return FINDINGS if once and failures else CLEAN
 
 
-def _begin_queues(database: str, queues: Sequence[str]) -> None:
+def _begin_queues(store: Store, queues: Sequence[str]) -> None:
     """Queues that ``migrate`` has not seen begin now."""
-    if not schema.exists(database):
-        raise failed(
-            f"The database {database!r} has no outbox: run “manage.py migrate --database {database}”."
-        )
-    store = Store(database)
     wanted = {(r.queue, r.atomic) for r in receivers if r.run == AFTER_COMMIT and r.queue in queues}
     missing = {*wanted, (DEFAULT_QUEUE, True)} - store.queues()
     if missing:
-        with transaction.atomic(using=database):
+        with transaction.atomic(using=store.using):
             store.create_cursors(missing)
     # Processes that are forked must not share it.
-    connections[database].close()
+    connections[store.using].close()
 
 
 def _health(port: int | None, pulses: Callable[[], Any]) -> Health | None:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 
 from bulksafe.declarations.receivers import AFTER_COMMIT, by_name, receivers
-from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, check_database, failed
-from bulksafe.outbox import keeping, parked, schema
+from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, failed, store_of
+from bulksafe.outbox import keeping, parked
 from bulksafe.outbox.parked import Selection
-from bulksafe.outbox.store import Store
 from bulksafe.planning.problems import did_you_mean
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+
+    from bulksafe.outbox.store import Store
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -46,15 +47,6 @@ def _selection(options: dict[str, Any]) -> Selection:
         options["queue"],
         "dead" if options["dead"] else None,
     )
-
-
-def store_of(database: str) -> Store:
-    check_database(database)
-    if not schema.exists(database):
-        raise failed(
-            f"The database {database!r} has no outbox: run “manage.py migrate --database {database}”."
-        )
-    return Store(database)
 
 
 def _retry_arguments(parser: ArgumentParser) -> None:
@@ -96,7 +88,7 @@ def _prune_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--queues",
         action="store_true",
-        help="also forget the queues that no receiver of this code names; what waits in them is lost",
+        help="also forget the queues that no receiver of this code names, and what waits there",
     )
 
 

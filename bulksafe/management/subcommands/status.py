@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.declarations.receivers import by_name
-from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, table
-from bulksafe.management.subcommands.parked import store_of
+from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_of, table
 from bulksafe.outbox import parked
 from bulksafe.outbox.parked import ParkedEvent, Selection
 from bulksafe.outbox.state import State, state
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
     from bulksafe.outbox.store import Store
 
 _DESCRIPTION = """\
-Say how the after-commit receivers are doing: for every queue how many committed events wait and for how
-long, how many failed and will be tried again (parked), how many were given up (dead), and how many
-daemons listen.
+Say how the after-commit receivers are doing: for every queue how many committed events wait and for
+how long, how many failed and will be tried again (parked), how many were given up (dead), and how
+many daemons listen.
 
 exit status: 0 all is well, 1 there are dead letters, or events wait and nobody listens, 2 an error
 """
@@ -43,6 +42,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 def _run(
     command: Any,
+    *,
     database: str,
     parked: bool,
     id: int | None,  # noqa: A002  (the option's name)

@@ -1,0 +1,422 @@
+"""Each check of a receiver and of an ``Emit``: what is reported, the fact, and the fix.
+
+A test is named after its id and runs once for each kind of mistake that has it.
+"""
+
+import re
+from pathlib import Path
+
+import pgtrigger
+import pytest
+from asgiref.sync import async_to_sync  # noqa: F401  (for the examples in the docs)
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AbstractUser, Group, User
+from django.core import checks as django_checks
+from django.core import signals as core_signals
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+from django.db.models.signals import (
+    m2m_changed,
+    post_delete,
+    post_save,
+    pre_delete,
+    pre_init,
+    pre_save,
+)
+from django.dispatch import Signal
+
+import bulksafe
+from bulksafe import Emit, checks, critical
+from bulksafe.declarations import receivers
+from bulksafe.declarations import registry as declarations
+from tests.unit.declaring import declare, findings, isolated
+
+order_fulfilled = Signal()
+DONE = Q(new__status="done") & ~Q(old__status="done")
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    """No receivers but those of the test, and a model registry of its own."""
+    emits = list(declarations.emits)
+    declarations.emits.clear()
+    with receivers.isolated(), isolated():
+        yield
+    declarations.emits[:] = emits
+
+
+def emit(signal=order_fulfilled, when=DONE, name="done", **options):
+    return Emit(signal, when=when, name=name, **options)
+
+
+def order(*triggers, **fields):
+    return declare(*triggers, status=models.CharField(max_length=10), **fields)
+
+
+def module_level(sender, **kwargs):
+    """A receiver with a name that can be imported."""
+
+
+def and_another(sender, **kwargs):
+    """Another one."""
+
+
+def declared(function=module_level, signal=post_save, **options):
+    options = {"sender": User, "run": "after_commit"} | options
+    return critical(signal, **options)(function)
+
+
+def found():
+    return checks.check_receivers(None)
+
+
+def reported(code, fact, fix):
+    (message,) = found()
+    assert message.id == f"bulksafe.{code}"
+    assert fact in message.msg
+    assert fix in message.hint
+    levels = {"E": django_checks.ERROR, "W": django_checks.WARNING}
+    assert message.level == levels[code[0]]
+
+
+def test_a_receiver_without_mistakes():
+    declared(when=Q(new__is_active=True) & ~Q(old__is_active=True), queue="mail", max_attempts=1)
+    declared(and_another, post_delete, after=[], batch=True)
+    declared(module_level, m2m_changed, sender=User.groups.through)
+    declared(module_level, [post_save, post_delete], sender=["auth.Group"])
+
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("run", "fix"),
+    [
+        ("after_comit", "Did you mean 'after_commit'?"),
+        ("in_transactoin", "Did you mean 'in_transaction'?"),
+        (None, 'Write run="after_commit"'),
+        (True, 'Write run="after_commit"'),
+    ],
+)
+def test_e100(run, fix):
+    declared(run=run)
+    reported("E100", f"run is {run!r}", fix)
+
+
+@pytest.mark.parametrize("run", ["in_transaction", "in_database"])
+def test_e101(run):
+    declared(run=run)
+    reported("E101", f'run="{run}"', 'Write run="after_commit"')
+
+
+def test_e101_is_what_the_default_leads_to():
+    critical(post_save, sender=User)(module_level)
+    reported("E101", "(the default)", 'Write run="after_commit"')
+
+
+@pytest.mark.parametrize(
+    ("signal", "fact", "fix"),
+    [
+        (order_fulfilled, "none that says which rows", "bulksafe.Emit"),
+        (pre_init, "none that says which rows", "bulksafe.Emit"),
+        (core_signals.request_started, "none that says which rows", "bulksafe.Emit"),
+        ("post_save", "'post_save' is no signal", "Did you mean 'post_save'?"),
+        (None, "None is no signal", "Take one of pre_save, post_save"),
+        (User, "the class User is no signal", "Take one of"),
+    ],
+)
+def test_e102(signal, fact, fix):
+    declared(signal=signal)
+    reported("E102", fact, fix)
+
+
+@pytest.mark.parametrize(
+    ("signal", "fix"), [(pre_save, "Take post_save"), (pre_delete, "Take post_delete")]
+)
+def test_e103(signal, fix):
+    declared(signal=signal)
+    reported("E103", "comes before the row is written", fix)
+
+
+@pytest.mark.parametrize("sender", [None, [], ()])
+def test_e104(sender):
+    declared(sender=sender)
+    reported("E104", "has no sender", "sender=Order, sender=[Order, Invoice]")
+
+
+class Unused(models.Model):
+    class Meta:
+        abstract = True
+        app_label = "unit"
+
+
+def unmanaged():
+    return declare(class_name="View", meta={"managed": False})
+
+
+@pytest.mark.parametrize(
+    ("sender", "fact", "fix"),
+    [
+        ("auth.Usr", "no model 'auth.Usr'", "Did you mean 'auth.User'?"),
+        ("User", "no model 'User'", "Did you mean 'auth.User'?"),
+        ("a.b.c", "no model 'a.b.c'", "app.Model"),
+        (Unused, "no child with a table", "concrete model"),
+        (unmanaged, "is unmanaged", "managed = True"),
+        (object, "the class object is no model", "Pass a model"),
+        (3, "3 is no model", "Pass a model"),
+        (models.Model, "is no model", "Pass a model"),
+    ],
+)
+def test_e105(sender, fact, fix):
+    declared(sender=sender() if sender is unmanaged else sender)
+    reported("E105", fact, fix)
+
+
+def test_e105_one_of_several():
+    declared(sender=[User, "auth.Grop"])
+    reported("E105", "auth.Grop", "Did you mean 'auth.Group'?")
+
+
+def test_an_abstract_sender_stands_for_its_children():
+    declared(sender=AbstractUser)
+
+    assert found() == []
+    assert receivers.receivers[0].models() == [get_user_model()]
+
+
+def no_kwargs(sender, instance):
+    """Takes what Django sends today."""
+
+
+@pytest.mark.parametrize(
+    ("function", "fact", "fix"),
+    [
+        (no_kwargs, "takes no **kwargs", "Add **kwargs"),
+        ("module_level", "cannot be called", "Decorate a function"),
+    ],
+)
+def test_e106(function, fact, fix):
+    declared(function, dispatch_uid="it")
+    reported("E106", fact, fix)
+
+
+def test_e107():
+    declared(module_level, dispatch_uid="one")
+    declared(and_another, dispatch_uid="one")
+
+    assert [message.id for message in found()] == ["bulksafe.E107"] * 2
+    assert "the name “one”" in found()[0].msg
+
+
+def test_the_same_receiver_declared_again_replaces_itself():
+    declared(dispatch_uid="one")
+    declared(dispatch_uid="one")
+
+    assert found() == []
+    assert len(receivers.receivers) == 1
+
+
+def test_stacked_decorators_stay_apart():
+    declared(declared(sender=Group))
+
+    assert found() == []
+    assert len({receiver.name for receiver in receivers.receivers}) == 2
+
+
+def test_e108():
+    declared(module_level, dispatch_uid="one", after=["other"])
+    declared(and_another, dispatch_uid="other", after=[module_level])
+
+    messages = found()
+    assert [message.id for message in messages] == ["bulksafe.E108"] * 2
+    assert "one → other → one" in messages[0].msg or "other → one → other" in messages[0].msg
+    assert "Take one after= away" in messages[0].hint
+
+
+def test_e108_a_receiver_after_itself():
+    declared(dispatch_uid="one", after=["one"])
+    reported("E108", "one → one", "Take one after= away")
+
+
+@pytest.mark.parametrize(
+    ("after", "fix"),
+    [
+        (["keep_histroy"], "Did you mean 'keep_history'?"),
+        ([no_kwargs], "decorated with @critical"),
+        ("keep_histroy", "Did you mean"),
+    ],
+)
+def test_e109(after, fix):
+    declared(and_another, dispatch_uid="keep_history")
+    declared(after=after if isinstance(after, list) else [after])
+    reported("E109", "which is no critical receiver", fix)
+
+
+def test_e110():
+    declared(lambda **kwargs: None)
+    reported("E110", "no lasting name", "dispatch_uid=")
+
+
+def test_e110_a_function_in_a_function():
+    def inner(**kwargs): ...
+
+    declared(inner)
+    reported("E110", "no lasting name", "dispatch_uid=")
+
+
+def test_no_e110_with_a_name():
+    declared(lambda **kwargs: None, dispatch_uid="nothing")
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("option", "fix"),
+    [
+        ("qeue", "Did you mean 'queue'?"),
+        ("weak", "Options are:"),
+        ("atmic", "Did you mean 'atomic"),
+    ],
+)
+def test_e111(option, fix):
+    declared(**{option: True})
+    reported("E111", f"no option “{option}”", fix)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "fact"),
+    [
+        ("batch", "yes", "not True or False"),
+        ("atomic", None, "not True or False"),
+        ("coalesce", 1, "not True or False"),
+        ("queue", "", "a name without spaces"),
+        ("queue", "a b", "a name without spaces"),
+        ("queue", "a,b", "a name without spaces"),
+        ("queue", None, "a name without spaces"),
+        ("max_attempts", 0, "a whole number"),
+        ("max_attempts", True, "a whole number"),
+        ("max_attempts", 2.5, "a whole number"),
+        ("on_dead", "ignore", "“block” or “skip”"),
+    ],
+)
+def test_e112(option, value, fact):
+    declared(**{option: value})
+    reported("E112", fact, f"Write {option}=")
+
+
+@pytest.mark.parametrize("option", ["batch", "coalesce"])
+def test_e112_for_m2m_changed(option):
+    declared(signal=m2m_changed, sender=User.groups.through, **{option: True})
+    reported("E112", "one call for all rows", "Leave batch= and coalesce= out")
+
+
+@pytest.mark.parametrize(
+    ("when", "fact"),
+    [
+        ("paid", "neither true nor false"),
+        (F("username"), "neither true nor false"),
+        (Q, "neither true nor false"),
+        (Q(username__in=[]), "the same for every change"),
+    ],
+)
+def test_e113(when, fact):
+    declared(when=when)
+    reported("E113", fact, "new__")
+
+
+def test_e113_for_m2m_changed():
+    declared(signal=m2m_changed, sender=User.groups.through, when=Q(user_id=1))
+    reported("E113", "about a row of the table in between", "look at pk_set")
+
+
+@pytest.mark.parametrize(
+    ("when", "code"),
+    [
+        (Q(new__usrname="a"), "E020"),
+        (Q(old__groups=1), "E033"),
+        (Q(new__date_joined__lt=Now()), "E025"),
+    ],
+)
+def test_what_is_wrong_inside_a_condition_has_the_ids_of_a_check(when, code):
+    declared(when=when)
+
+    (message,) = found()
+    assert message.msg.startswith("when: ")
+    assert message.id.startswith("bulksafe.E0"), (message.id, code)
+
+
+def test_e114():
+    declared(signal=m2m_changed, sender=User)
+    reported("E114", "not the table of a many-to-many field", "sender=Article.tags.through")
+
+
+@pytest.mark.parametrize(
+    ("declaration", "fact", "fix"),
+    [
+        (emit(post_save), "no signal of your own", "@bulksafe.critical"),
+        (emit("done"), "no signal of your own", "django.dispatch.Signal()"),
+        (emit(name=""), "has no name", "name="),
+        (emit(when=None), "has no condition", "when=Q("),
+        (emit(argument="sender"), "argument is 'sender'", "order"),
+        (emit(argument="an order"), "argument is 'an order'", "order"),
+        (emit(argument=None), "argument is None", "order"),
+        (emit(operation=pgtrigger.Truncate), "operation is", "pgtrigger.Insert"),
+        (emit(operation="update"), "operation is 'update'", "pgtrigger.Insert"),
+    ],
+)
+def test_e115(declaration, fact, fix):
+    findings(order(declaration))
+    reported("E115", fact, fix)
+
+
+def test_an_emit_without_mistakes():
+    findings(order(emit(argument="order")))
+    assert found() == []
+
+
+async def later(sender, **kwargs):
+    """A coroutine function."""
+
+
+def test_e117():
+    declared(later)
+    reported("E117", "asynchronous", "async_to_sync")
+
+
+@pytest.mark.parametrize("lane", [{"queue": "mail"}, {"atomic": False}])
+def test_w118(lane):
+    declared(and_another)
+    declared(after=[and_another], **lane)
+    reported("W118", "neither waits for the other", "the same queue=")
+
+
+def documented_examples():
+    text = (Path(bulksafe.__file__).parents[1] / "docs" / "errors.md").read_text()
+    pattern = r"^\(([EW]1\d{2})\)=$.*?^```python\n(.*?)^```$.*?^```python\n(.*?)^```$"
+    for code, wrong, right in re.findall(pattern, text, re.MULTILINE | re.DOTALL):
+        for is_wrong, example in ((True, wrong), (False, right)):
+            if "class Meta" not in example:
+                yield pytest.param(code, is_wrong, example, id=f"{code}-{is_wrong}")
+
+
+@pytest.mark.parametrize(("code", "is_wrong", "example"), list(documented_examples()))
+def test_the_documented_examples_are_what_they_are_said_to_be(code, is_wrong, example):
+    class Tagged:
+        through = User.groups.through
+
+    class Article(Group):
+        tags = Tagged
+
+        class Meta:
+            proxy = True
+            app_label = "unit"
+
+    known = {**globals(), "Order": User, "Invoice": Group, "Article": Article, "notify": print}
+    known["Q"] = lambda **tests: Q(new__username=tests["new__status"])
+    exec(
+        example.replace('"shop.Order"', '"auth.User"').replace('"shop.Ordr"', '"auth.Usr"'),
+        known | {"__name__": __name__},
+    )
+
+    codes = {message.id.removeprefix("bulksafe.") for message in found()}
+    assert (code in codes) == is_wrong
+    assert codes <= {code}
