@@ -109,8 +109,9 @@ class Table:
         row = f"NULL::{quoting.relation(self.model._meta.db_table)}"
         answers = ", ".join(f"COALESCE(({condition}), false)" for condition in conditions)
         before = event.before
-        text = (  # noqa: S608  (conditions of planning's, quoted names and numbers)
-            f"SELECT {answers} FROM bulksafe_outbox AS e JOIN bulksafe_outbox AS f "
+        # Conditions of planning's own, quoted names and numbers.
+        text = (
+            f"SELECT {answers} FROM bulksafe_outbox AS e JOIN bulksafe_outbox AS f "  # noqa: S608
             f"ON (f.slot, f.bucket, f.seq) = ({before.slot:d}, {event.bucket:d}, {before.seq:d}) "
             f"CROSS JOIN LATERAL jsonb_populate_record({row}, f.old) AS old "
             f"CROSS JOIN LATERAL jsonb_populate_record({row}, e.new) AS new "
