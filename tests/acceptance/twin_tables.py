@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from django.db.models import Model
 from psycopg import sql
 
+from bulksafe.outbox import schema
 from tests.acceptance.data_changes import COMPUTED, Operation, Row, Step
 from tests.apps.twins import models
 
@@ -40,7 +41,8 @@ FIRST_ID = 1_000_000
 
 
 def empty() -> None:
-    _put_in_place([])
+    """Leave nothing behind, neither rows nor what receivers could be called for."""
+    _put_in_place(schema.EMPTY)
 
 
 def fill(model: type[Model], rows: Iterable[Row]) -> None:

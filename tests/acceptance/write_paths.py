@@ -330,7 +330,12 @@ def update_f(write: Write) -> None:
     write.queryset.update(**{n: by_expression(n, value) for n, value in write.values.items()})
 
 
-@path("`update()` with `Case`", UPDATE)
+def case_steps(change: Change) -> list[Step]:
+    """``update()`` of all rows writes the bystander too, with the values that it has."""
+    return [*change.steps(), Step(UPDATE, BYSTANDER)]
+
+
+@path("`update()` with `Case`", UPDATE, steps=case_steps)
 def update_case(write: Write) -> None:
     def chosen(name: str, value: Any) -> Case:
         whens = [When(key=key, then=Value(value)) for key in write.change.keys]
