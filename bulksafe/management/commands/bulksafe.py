@@ -9,6 +9,7 @@ from django.db import DatabaseError
 
 from bulksafe.exceptions import InvalidDeclaration
 from bulksafe.management.subcommands import failed
+from bulksafe.management.subcommands.doctor import DOCTOR
 from bulksafe.management.subcommands.listen import LISTEN
 from bulksafe.management.subcommands.ls import LS
 from bulksafe.management.subcommands.parked import DISCARD, PRUNE, RETRY
@@ -29,7 +30,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         subparsers = parser.add_subparsers(title="subcommands", dest="subcommand", required=True)
-        for subcommand in (LS, LISTEN, STATUS, RETRY, DISCARD, PRUNE):
+        for subcommand in (LS, LISTEN, STATUS, RETRY, DISCARD, PRUNE, DOCTOR):
             subcommand.add_to(subparsers, self)
 
     def handle(self, *args: Any, run: Callable[..., int], **options: Any) -> None:
