@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,13 @@ class Selection:
 def find(store: Store, selection: Selection, limit: int) -> list[ParkedEvent]:
     parameters = {**selection.parameters, "limit": limit}
     rows = store.rows("parked_events", parameters, selection=selection.sql)
-    return [ParkedEvent(*row) for row in rows]
+    return [_parked(row) for row in rows]
+
+
+def _parked(row: tuple[Any, ...]) -> ParkedEvent:
+    *columns, old, new, context, seq = row
+    images = [text and json.loads(text) for text in (old, new, context)]
+    return ParkedEvent(*columns, *images, seq)
 
 
 def retry(store: Store, selection: Selection, rename: str | None = None) -> int:

@@ -80,8 +80,8 @@ RETURNING id
 DELETE FROM bulksafe_parked WHERE {selection} RETURNING id
 
 -- name: parked_events
-SELECT id, queue, atomic, receiver, state, attempts, source::text, key, operation, at, due, error, traceback,
-       old, new, context, seq
+SELECT id, queue, atomic, receiver, state, attempts, source::text, key, operation::text, at, due, error, traceback,
+       old::text, new::text, context::text, seq
 FROM bulksafe_parked
 WHERE {selection}
 ORDER BY id

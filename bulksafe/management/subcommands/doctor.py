@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Look for what keeps after-commit receivers from being called although nothing has failed: captures
-that are not installed, queues that nobody begins or ends, parked events whose receiver is gone, and an
-outbox that was restored from a dump of another cluster.
+that are not installed, queues that nobody begins or ends, parked events whose receiver is gone, and
+an outbox that was restored from a dump of another cluster.
 
 --rebase mends the last one, which the listener also does by itself when it connects: transaction
 numbers do not survive a dump. Nothing that waits is lost, and nothing comes twice.

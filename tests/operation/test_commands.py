@@ -1,0 +1,141 @@
+"""The command line of the listener and of what looks after it: bad input, help, exit codes."""
+
+import json
+import socket
+
+import pytest
+
+from tests.operation.conftest import order, texts
+
+SUBCOMMANDS = ("ls", "listen", "status", "retry", "discard", "prune", "doctor")
+
+
+@pytest.fixture
+def site(shop):
+    return shop(notify="", mail='queue="mail", atomic=False')
+
+
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_help_has_examples_and_the_exit_status(project, subcommand):
+    shown = project.manage("bulksafe", subcommand, "--help").stdout
+
+    assert f"manage.py bulksafe {subcommand}" in shown.partition("examples:")[2]
+    assert "exit status: 0" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["listen", "--queues", "mial"], "No receiver has the queue 'mial'. Did you mean 'mail'?"),
+        (["listen", "--queues", ","], "--queues names no queue"),
+        (["listen", "--processes", "0"], "'0' is no number from 1 to 256"),
+        (["listen", "--processes", "two"], "'two' is no number"),
+        (["listen", "--once", "--processes", "2"], "--once is for one process"),
+        (["listen", "--health-port", "65536"], "'65536' is no number from 0 to 65535"),
+        (["listen", "--database", "nowhere"], "There is no database 'nowhere'"),
+        (["listen", "--database", "lite"], "The database 'lite' is not PostgreSQL"),
+        (["status", "--database", "nowhere"], "There is no database 'nowhere'"),
+        (["retry"], "Which? Give ids"),
+        (["discard"], "Which? Give ids"),
+        (["retry", "x"], "invalid int value: 'x'"),
+        (["prune", "--older-than", "soon"], "'soon' is no age"),
+        (["lisen"], "invalid choice: 'lisen'"),
+    ],
+)
+def test_bad_arguments(site, arguments, said):
+    site.aliases["lite"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+
+    failed = site.manage("bulksafe", *arguments, code=2)
+
+    assert said in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize("subcommand", ["listen", "status", "prune", "doctor"])
+def test_a_database_without_the_migrations(project, subcommand):
+    project.models("class Order(models.Model):\n    pass\n")
+
+    failed = project.manage("bulksafe", subcommand, code=2)
+
+    assert "has no outbox: run “manage.py migrate --database default”" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_port_that_is_taken(site):
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        failed = site.manage("bulksafe", "listen", "--once", "--health-port", str(port), code=2)
+
+    assert f"Port {port} cannot be used" in failed.stderr
+
+
+def test_a_server_that_is_not_there(site):
+    site.aliases["default"]["HOST"] = "/nowhere"
+
+    failed = site.manage("bulksafe", "status", code=2)
+
+    assert "The database cannot be asked" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_once_serves_the_chosen_queues_only(site):
+    order(site, "good")
+
+    site.manage("bulksafe", "listen", "--once", "--queues", "mail")
+    assert texts(site) == ["mail good 0"]
+    site.manage("bulksafe", "listen", "--once", "--queues", "default,mail")
+    assert texts(site) == ["mail good 0", "notify good 0"]
+
+
+def test_status_says_what_waits_and_that_nobody_listens(site):
+    order(site, "good")
+
+    failed = site.manage("bulksafe", "status", code=1)
+    queues = json.loads(site.manage("bulksafe", "status", "--json", code=1).stdout)["queues"]
+
+    assert "Nobody listens to the queue 'mail'" in failed.stdout
+    assert {(q["queue"], q["lag_events"]) for q in queues} == {("default", 1), ("mail", 1)}
+    site.manage("bulksafe", "listen", "--once")
+    assert "Nobody listens" not in site.manage("bulksafe", "status").stdout
+
+
+def test_the_log_as_json(site):
+    order(site, "good")
+
+    done = site.manage("bulksafe", "listen", "--once", "--log-format", "json")
+
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert lines[0]["message"] == "listening for default, mail on 'default'"
+    assert lines[-1]["message"] == "stopped after 2 calls"
+
+
+def test_doctor_finds_a_capture_that_is_off(site):
+    assert "No findings." in site.manage("bulksafe", "doctor").stdout
+    site.run("ALTER TABLE shop_order DISABLE TRIGGER USER")
+
+    found = site.manage("bulksafe", "doctor", code=1).stdout
+
+    assert "shop.Order:bulksafe_capture is disabled" in found
+
+
+def test_doctor_finds_queues_that_nobody_serves_or_begins(site):
+    path = site.directory / "shop/receivers.py"
+    path.write_text(path.read_text().replace('queue="mail"', 'queue="post"'))
+
+    found = site.manage("bulksafe", "doctor", code=1).stdout
+
+    assert "The queue 'post' has not begun" in found
+    assert "No receiver of this code has the queue 'mail'" in found
+    site.migrate()
+    assert "The queue 'mail' was forgotten" in site.manage("bulksafe", "prune", "--queues").stdout
+    assert "No findings." in site.manage("bulksafe", "doctor").stdout
+
+
+def test_an_outbox_that_migrate_takes_away_and_brings_back(site):
+    site.migrate("shop", "zero")
+    site.migrate("bulksafe", "zero")
+    assert site.run("SELECT to_regclass('bulksafe_outbox')") == [(None,)]
+    site.migrate()
+    order(site, "good")
+    site.manage("bulksafe", "listen", "--once")
+    assert sorted(texts(site)) == ["mail good 0", "notify good 0"]

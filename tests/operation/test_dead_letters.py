@@ -1,0 +1,249 @@
+"""A receiver that fails: what waits, what goes on, and how it is brought through."""
+
+import json
+
+import pytest
+
+from tests.operation.conftest import change, declare, mend, order, texts
+
+BOTH = pytest.mark.parametrize("atomic", [True, False])
+
+
+def status(project, code=1):
+    return json.loads(project.manage("bulksafe", "status", "--parked", "--json", code=code).stdout)
+
+
+def parked(project, code=1):
+    return [
+        (event["receiver"], event["key"], event["state"], event["attempts"])
+        for event in status(project, code)["parked"]
+    ]
+
+
+@BOTH
+def test_a_failing_row_blocks_itself_only_and_comes_through_after_the_fix(shop, atomic):
+    project = shop(strict=f"max_attempts=3, atomic={atomic}")
+    for number in ("good", "bad", "fine"):
+        order(project, number)
+    for number in ("good", "bad", "fine"):
+        change(project, number, 1)
+
+    failed = project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert "ValueError: cannot ship bad" in failed.stderr
+    assert "attempt 3 of 3" in failed.stderr
+    assert sorted(texts(project)) == [
+        "strict fine 0",
+        "strict fine 1",
+        "strict good 0",
+        "strict good 1",
+    ]
+    # The later change of the row waits behind the dead letter, and has not been tried.
+    assert parked(project) == [("strict", "2", "dead", 3), ("strict", "2", "waiting", 0)]
+
+    change(project, "bad", 2)
+    project.manage("bulksafe", "listen", "--once")
+    assert parked(project)[2:] == [("strict", "2", "waiting", 0)]
+
+    mend(project)
+    project.manage("bulksafe", "retry", "--dead")
+    project.manage("bulksafe", "listen", "--once")
+    assert texts(project)[4:] == ["strict bad 0", "strict bad 1", "strict bad 2"]
+    assert parked(project, code=0) == []
+
+
+@BOTH
+def test_a_dead_letter_that_is_skipped(shop, atomic):
+    project = shop(lenient=f'max_attempts=2, on_dead="skip", atomic={atomic}')
+    order(project, "bad")
+    project.manage("bulksafe", "listen", "--once", code=1)
+    change(project, "bad", 1)
+    mend(project)
+
+    project.manage("bulksafe", "listen", "--once")
+
+    assert texts(project) == ["lenient bad 1"]
+    assert parked(project) == [("lenient", "1", "dead", 2)]
+    project.manage("bulksafe", "retry", "--all")
+    project.manage("bulksafe", "listen", "--once")
+    assert texts(project) == ["lenient bad 1", "lenient bad 0"]
+
+
+def test_what_waited_behind_a_skipped_dead_letter_is_tried_in_turn(shop):
+    project = shop(lenient='max_attempts=2, on_dead="skip"')
+    order(project, "bad")
+    change(project, "bad", 1)
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert parked(project) == [("lenient", "1", "dead", 2), ("lenient", "1", "dead", 2)]
+
+
+def test_a_failure_keeps_the_other_receivers_effects(shop):
+    project = shop(first="", strict="max_attempts=1", last="")
+    project.write(
+        "shop/receivers.py",
+        (project.directory / "shop/receivers.py")
+        .read_text()
+        .replace('    work("first", instance)', '    Log.objects.create(text="first")')
+        .replace('    work("last", instance)', '    Log.objects.create(text="last")'),
+    )
+    order(project, "bad")
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert texts(project) == ["first", "last"]
+
+
+def test_a_dead_letter_shows_traceback_attempts_and_event(shop):
+    project = shop(strict="max_attempts=2")
+    with project.connect() as connection, connection.transaction():
+        connection.execute("SELECT set_config('bulksafe.context', '{\"user\": 7}', true)")
+        connection.execute("INSERT INTO shop_order (number, amount) VALUES ('bad', 5)")
+    project.manage("bulksafe", "listen", "--once", code=1)
+    number = str(status(project)["parked"][0]["id"])
+
+    shown = project.manage("bulksafe", "status", "--id", number, code=1).stdout
+
+    assert "Traceback (most recent call last)" in shown
+    assert 'raise ValueError(f"cannot ship {instance.number}")' in shown
+    assert "attempts: 2" in shown
+    assert "state: dead" in shown
+    assert "'amount': 5" in shown
+    assert "'user': 7" in shown
+    listed = project.manage("bulksafe", "status", "--parked", code=1).stdout
+    assert "ValueError: cannot ship bad" in listed
+    assert "shop_order 1" in listed
+
+
+def test_discard_gives_up_and_lets_followers_go_on(shop):
+    project = shop(strict="max_attempts=1")
+    order(project, "bad")
+    change(project, "bad", 1)
+    project.manage("bulksafe", "listen", "--once", code=1)
+    dead = next(e["id"] for e in status(project)["parked"] if e["state"] == "dead")
+    mend(project)
+
+    project.manage("bulksafe", "discard", str(dead))
+    project.manage("bulksafe", "listen", "--once")
+
+    assert texts(project) == ["strict bad 1"]
+
+
+def test_prune_takes_old_dead_letters_only(shop):
+    project = shop(strict="max_attempts=1")
+    order(project, "bad")
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert "0 dead letters" in project.manage("bulksafe", "prune").stdout
+    project.run("UPDATE bulksafe_parked SET parked_at = now() - interval '31 days'")
+    assert "1 dead letters" in project.manage("bulksafe", "prune").stdout
+
+
+def test_a_receiver_with_another_name(shop):
+    project = shop(old_name="max_attempts=1")
+    order(project, "bad")
+    project.manage("bulksafe", "listen", "--once", code=1)
+    order(project, "good")
+    declare(project, new_name="max_attempts=1")
+    project.assert_nothing_to_make()
+
+    # What has not been tried goes to the new name; what failed waits for a word.
+    project.manage("bulksafe", "listen", "--once")
+    assert texts(project) == ["new_name good 0"]
+    assert "no such receiver" in project.manage("bulksafe", "status", "--parked", code=1).stdout
+    assert (
+        "'old_name', which is not in this code"
+        in project.manage("bulksafe", "doctor", code=1).stdout
+    )
+    project.manage("bulksafe", "retry", "--all")
+    retried = project.manage("bulksafe", "listen", "--once")
+    assert "There is no receiver 'old_name' in this code any more" in retried.stderr
+    assert [event[0] for event in parked(project, code=0)] == ["old_name"]
+
+    mend(project)
+    hint = project.manage("bulksafe", "retry", "--all", "--rename", "new_nam", code=2).stderr
+    assert "Did you mean 'new_name'?" in hint
+    project.manage("bulksafe", "retry", "--receiver", "old_name", "--rename", "new_name")
+    project.manage("bulksafe", "listen", "--once")
+    assert texts(project) == ["new_name good 0", "new_name bad 0"]
+
+
+def test_a_receiver_that_is_gone(shop):
+    project = shop(strict="max_attempts=1", other="")
+    order(project, "bad")
+    project.manage("bulksafe", "listen", "--once", code=1)
+    declare(project)
+    project.make()
+    project.migrate()
+    change(project, "bad", 1)
+
+    project.manage("bulksafe", "listen", "--once")
+
+    assert {name for name, *_ in parked(project)} == {"strict", "other"}
+
+
+def test_a_column_that_was_removed_while_events_waited(shop):
+    project = shop(strict="")
+    order(project, "good", 5)
+    project.models(
+        """
+        class Order(models.Model):
+            number = models.CharField(max_length=20)
+            @property
+            def amount(self):
+                return "gone"
+        class Log(models.Model):
+            text = models.TextField()
+        class Mended(models.Model):
+            pass
+        """
+    )
+    project.make()
+    project.migrate()
+
+    project.manage("bulksafe", "listen", "--once")
+
+    assert texts(project) == ["strict good gone"]
+
+
+def test_a_column_of_another_type_that_the_image_does_not_fit(shop):
+    project = shop(strict="max_attempts=1")
+    order(project, "not a number")
+    order(project, "17")
+    project.run("ALTER TABLE shop_order ALTER number TYPE integer USING 17")
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert texts(project) == []  # the receiver expects text
+    errors = {event["error"].partition(":")[0] for event in status(project)["parked"]}
+    assert errors == {"Unreadable", "AttributeError"}
+    project.run("ALTER TABLE shop_order ALTER number TYPE varchar(20) USING 'back'")
+    project.manage("bulksafe", "retry", "--all")
+    project.manage("bulksafe", "listen", "--once")
+    assert texts(project) == ["strict not a number 0", "strict 17 0"]
+
+
+def test_a_receiver_that_hides_a_database_error(shop):
+    """Django would roll the savepoint back without a word, and with it the others' effects."""
+    project = shop(first="", hiding="max_attempts=1")
+    project.write(
+        "shop/receivers.py",
+        (project.directory / "shop/receivers.py")
+        .read_text()
+        .replace(
+            '    work("hiding", instance)',
+            """    try:
+        Log(pk=Log.objects.first().pk, text="twice").save(force_insert=True)
+    except Exception:
+        pass""",
+        ),
+    )
+    order(project, "good")
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert texts(project) == ["first good 0"]
+    (event,) = status(project)["parked"]
+    assert event["receiver"] == "hiding"
+    assert "caught a database error without a savepoint" in event["error"]
