@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.calls import Call
     from bulksafe.outbox.events import Event
+    from bulksafe.outbox.windows import Mark
 
 logger = logging.getLogger("bulksafe")
 
@@ -70,7 +71,8 @@ class Worker:
     guard: Callable[[], AbstractContextManager[None]] = nullcontext
     delivered: int = 0
     failed: int = 0
-    _lanes: dict[bool, Batch] = field(default_factory=dict)
+    _lanes: dict[tuple[str, bool], Batch] = field(default_factory=dict)
+    _mark: Mark | None = None
 
     def __post_init__(self) -> None:
         self.store = Store(self.using)
@@ -82,9 +84,9 @@ class Worker:
             how many events were dealt with.
         """
         done = 0
-        if self._has_receivers(atomic=True):
+        if self._has_receivers(atomic=True) and self._is_marked(atomic=True):
             done += self._in_transaction()
-        if self._has_receivers(atomic=False):
+        if self._has_receivers(atomic=False) and self._is_marked(atomic=False):
             done += self._under_lease()
         return done
 
@@ -103,11 +105,13 @@ class Worker:
             if receiver.run == receivers.AFTER_COMMIT
         ) or (atomic and receivers.DEFAULT_QUEUE in self.queues)
 
-    def _batch(self, *, atomic: bool) -> Batch:
-        if atomic not in self._lanes:
-            routes = Routes(self.using, self.queues, atomic)
-            self._lanes[atomic] = Batch(routes, prefix_of(self.using))
-        return self._lanes[atomic]
+    def _batch(self, queue: str, *, atomic: bool) -> Batch:
+        """What knows the receivers of one queue: each queue has come to another place."""
+        lane = queue, atomic
+        if lane not in self._lanes:
+            routes = Routes(self.using, [queue], atomic)
+            self._lanes[lane] = Batch(routes, prefix_of(self.using))
+        return self._lanes[lane]
 
     # In a transaction.
 
@@ -120,22 +124,40 @@ class Worker:
                 done += self._deliver(queue, list(group))
         return done
 
+    def _is_marked(self, *, atomic: bool) -> bool:
+        """Whether there may be something to claim, and a bound for what is written from now on.
+
+        Such a bound needs a transaction that has ended. While there is work it is that of the batch
+        before; the first one after a rest claims only for that, and so an idle worker begins none.
+        """
+        if self._mark is None:
+            with transaction.atomic(using=self.using):
+                self._claim(atomic=atomic, limit=1)
+        return self._mark is not None
+
     def _claimed(self, *, atomic: bool, limit: int) -> list[Cursor]:
         """Locked cursors, each with an open window.
 
         At READ COMMITTED: each statement sees what has been committed by then.
         """
-        with self.guard():
-            floor = self.store.last_number()
-            cursors = self.store.claim(sorted(self.queues), atomic, limit, STALE)
+        mark = self._mark
+        cursors = self._claim(atomic=atomic, limit=limit)
         if not cursors:
             return []
         snapshot = self.store.snapshot()
+        floor = mark.floor(snapshot) if mark else 0
         opened = [cursor.at(cursor.window.opened(snapshot, floor)) for cursor in cursors]
         return sorted(opened, key=lambda cursor: (cursor.queue, cursor.bucket))
 
+    def _claim(self, *, atomic: bool, limit: int) -> list[Cursor]:
+        with self.guard():
+            number = self.store.last_number()
+            cursors = self.store.claim(sorted(self.queues), atomic, limit, STALE)
+        self._mark = self.store.mark(number) if cursors else None
+        return cursors
+
     def _deliver(self, queue: str, cursors: Sequence[Cursor]) -> int:
-        batch = self._batch(atomic=True)
+        batch = self._batch(queue, atomic=True)
         retried = _retried(self.store, batch, cursors)
         for delivery in retried:
             error = self.attempt(calls([delivery])[0], delivery.change.event)
@@ -211,8 +233,8 @@ class Worker:
             return 1
 
     def _deliver_leased(self, lease: _Lease) -> int:
-        batch = self._batch(atomic=False)
         cursor = lease.cursor
+        batch = self._batch(cursor.queue, atomic=False)
         retried = _retried(self.store, batch, [cursor])
         for delivery in retried:
             if self.stopping():

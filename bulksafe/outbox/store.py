@@ -10,7 +10,7 @@ from django.db import connections
 
 from bulksafe.outbox.events import Event
 from bulksafe.outbox.queries import query
-from bulksafe.outbox.windows import Snapshot, Window
+from bulksafe.outbox.windows import Mark, Snapshot, Window
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -65,6 +65,17 @@ class Store:
     def snapshot(self) -> Snapshot:
         return Snapshot.parse(self.rows("snapshot")[0][0])
 
+    def mark(self, number: int | None = None) -> Mark:
+        """A bound for the numbers of what begins from now on.
+
+        It narrows the search once the present transaction has ended.
+
+        Args:
+            number: the last number, if it was read before the present transaction wrote anything.
+        """
+        known = self.last_number() if number is None else number
+        return Mark(self.rows("begun")[0][0], known)
+
     def claim(
         self, queues: Collection[str], atomic: bool, limit: int, stale: float
     ) -> list[Cursor]:
@@ -102,13 +113,11 @@ class Store:
     def create_cursors(self, queues: Iterable[tuple[str, bool]]) -> None:
         """Let the queues, as (name, atomic), begin now unless they have begun already."""
         listed = sorted(set(queues))
-        floor = self.last_number()
         self.rows(
             "create_cursors",
             {
                 "queues": [queue for queue, _ in listed],
                 "atomics": [atomic for _, atomic in listed],
-                "floor": floor,
             },
         )
 

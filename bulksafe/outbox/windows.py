@@ -5,10 +5,11 @@ in another order than they begin and number their events, so a reader that goes 
 the oldest running transaction alone, loses or swaps events. The difference of two snapshots does
 neither.
 
-The numbers of the events (``seq``) only narrow the search. A transaction that began after a
-snapshot was taken numbers its events after the number that the sequence had before that: this bound
-is kept for each snapshot (``floor``), and for each transaction that was running then
-(``running``).
+The numbers of the events (``seq``) only narrow the search: a bound is kept for the transactions
+from each snapshot's xmax on (``floor``), and for each that was running then (``running``). A
+snapshot's xmax is one more than the last transaction that has *ended*: later ones may be running,
+and may have numbered events. So a number is a bound only for the transactions from one on that is
+known to have begun after the number was read (``Mark``).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Snapshot:
 
     Attributes:
         xmin: every transaction before this one has ended.
-        xmax: this transaction and all later ones had not begun.
+        xmax: this transaction and all later ones had not ended.
         running: those between that were running.
     """
 
@@ -49,12 +50,29 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """What the transactions from ``xid`` on write has higher numbers than ``number``.
+
+    Attributes:
+        xid: a transaction that began after the number was read.
+        number: the sequence's last number at that time.
+    """
+
+    xid: int
+    number: int
+
+    def floor(self, snapshot: Snapshot) -> int:
+        """A bound for the transactions from the snapshot's xmax on."""
+        return self.number if self.xid <= snapshot.xmax else 0
+
+
+@dataclass(frozen=True)
 class Window:
     """The position of one cursor.
 
     Attributes:
         lower: all that this snapshot sees has been dealt with.
-        floor: transactions that it had not seen begin number their events from above this.
+        floor: the transactions from its xmax on number their events from above this.
         running: the same bound for each transaction that was running then.
         upper: the snapshot up to which events are being dealt with, if a window is open.
         upper_floor: the floor that goes with it.
@@ -75,10 +93,11 @@ class Window:
 
         Args:
             snapshot: taken now.
-            floor: the sequence's last number, read before the snapshot was taken.
+            floor: a bound for the transactions from its xmax on; the former one is one, too.
         """
         if self.upper is not None:
             return self
+        floor = max(floor, self.floor)
         return Window(self.lower, self.floor, self.running, snapshot, floor, None, self.skip)
 
     @property

@@ -1,11 +1,15 @@
 -- Reading the outbox: who may go on, with what, and how far one has come.
 
 -- name: last_number
--- Read before a snapshot is taken: what begins after that has higher numbers.
+-- What begins after it was read has higher numbers.
 SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe_outbox_seq
 
 -- name: snapshot
 SELECT pg_current_snapshot()::text
+
+-- name: begun
+-- A transaction that has begun by now; the present one.
+SELECT pg_current_xact_id()::text::bigint
 
 -- name: work
 -- Part of the next two: the cursors that have work. A cursor has if its window is open, if a transaction that
@@ -45,9 +49,11 @@ SELECT EXISTS (SELECT FROM bulksafe_cursor AS c WHERE {work})
 
 -- name: claim
 -- The lock on the cursor's row is the right to go on from there; it ends with the transaction. Those without
--- work are taken too when nobody has looked at them for long.
+-- work are taken too when nobody has looked at them for long. What is returned is the row as it was locked:
+-- reading it once more would find it as it was when the statement began, before another worker moved it.
 WITH due AS MATERIALIZED (
-    SELECT c.queue, c.atomic, c.bucket
+    SELECT c.queue, c.atomic, c.bucket, c.lower, c.floor, c.running, c.upper, c.upper_floor,
+           c.position, c.skip, c.epoch
     FROM bulksafe_cursor AS c
     WHERE ({work})
        OR (
@@ -60,9 +66,8 @@ WITH due AS MATERIALIZED (
     LIMIT %(limit)s
     FOR UPDATE OF c SKIP LOCKED
 )
-SELECT c.queue, c.atomic, c.bucket, c.lower::text, c.floor, c.running, c.upper::text, c.upper_floor,
-       c.position, c.skip, c.epoch
-FROM bulksafe_cursor AS c JOIN due USING (queue, atomic, bucket)
+SELECT queue, atomic, bucket, lower::text, floor, running, upper::text, upper_floor, position, skip, epoch
+FROM due
 
 -- name: fetch
 -- The next events of some cursors' windows, in the order in which each row was changed.
@@ -143,9 +148,9 @@ WHERE queue = %(queue)s AND NOT atomic AND bucket = %(bucket)s AND epoch = %(epo
 FOR UPDATE
 
 -- name: create_cursors
--- A new queue begins now. The number is read before the statement takes its snapshot, by the caller.
+-- A new queue begins now. What runs now may have numbered its events at any time.
 INSERT INTO bulksafe_cursor (queue, atomic, bucket, lower, floor, running)
-SELECT q.queue, q.atomic, b.bucket, pg_current_snapshot(), %(floor)s, (
+SELECT q.queue, q.atomic, b.bucket, pg_current_snapshot(), 0, (
            SELECT COALESCE(jsonb_object_agg(x.xid::text, 0), '{}')
            FROM pg_snapshot_xip(pg_current_snapshot()) AS x (xid)
        )
