@@ -77,9 +77,9 @@ def find(store: Store, selection: Selection, limit: int) -> list[ParkedEvent]:
 
 
 def _parked(row: tuple[Any, ...]) -> ParkedEvent:
-    *columns, old, new, context, seq = row
-    images = [text and json.loads(text) for text in (old, new, context)]
-    return ParkedEvent(*columns, *images, seq)
+    texts = slice(-4, -1)
+    read = [text and json.loads(text) for text in row[texts]]
+    return ParkedEvent(*(*row[: texts.start], *read, row[-1]))
 
 
 def retry(store: Store, selection: Selection, rename: str | None = None) -> int:
