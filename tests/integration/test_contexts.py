@@ -1,0 +1,195 @@
+"""``bulksafe.context`` and its middleware: what travels with an event."""
+
+import asyncio
+import datetime
+import decimal
+import json
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.db import connection, transaction
+from django.http import HttpResponse
+from django.test import RequestFactory
+
+import bulksafe
+from bulksafe import contexts
+from bulksafe.middleware import ContextMiddleware
+from tests.apps.twins.models import Folder
+
+
+def told():
+    """What the database knows in the present transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('bulksafe.context', true)")
+        found = cursor.fetchone()[0]
+    return json.loads(found) if found else {}
+
+
+def write():
+    Folder.objects.create()
+
+
+@pytest.mark.django_db
+class TestInATransaction:
+    def test_it_is_told_before_the_first_write(self):
+        with bulksafe.context(user=7):
+            assert told() == {}
+            write()
+            assert told() == {"user": 7}
+
+    def test_blocks_nest_and_add_to_each_other(self):
+        with bulksafe.context(user=7, request_id="a"):
+            with bulksafe.context(request_id="b", job=True):
+                write()
+                assert told() == {"user": 7, "request_id": "b", "job": True}
+            write()
+            assert told() == {"user": 7, "request_id": "a"}
+
+    def test_what_is_written_after_the_block_has_none(self):
+        with bulksafe.context(user=7):
+            write()
+        write()
+        assert told() == {}
+
+    def test_a_savepoint_that_is_rolled_back_takes_it_along(self):
+        with bulksafe.context(user=7):
+            with pytest.raises(ZeroDivisionError), transaction.atomic():
+                write()
+                raise ZeroDivisionError
+            write()
+            assert told() == {"user": 7}
+
+    def test_a_savepoint_that_is_rolled_back_by_hand(self):
+        with bulksafe.context(user=7):
+            savepoint = transaction.savepoint()
+            write()
+            transaction.savepoint_rollback(savepoint)
+            write()
+            assert told() == {"user": 7}
+
+    def test_raw_sql_and_executemany(self):
+        with bulksafe.context(user=7), connection.cursor() as cursor:
+            cursor.executemany("INSERT INTO twins_folder (id) VALUES (%s)", [(1001,), (1002,)])
+            assert told() == {"user": 7}
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "insert into twins_folder default values",
+            "  -- a comment\n INSERT INTO twins_folder DEFAULT VALUES",
+            "/* a comment */ WITH x AS (SELECT 1) INSERT INTO twins_folder DEFAULT VALUES",
+            "DO 'BEGIN END'",
+        ],
+    )
+    def test_statements_that_write(self, statement):
+        with bulksafe.context(user=7), connection.cursor() as cursor:
+            cursor.execute(statement)
+            assert told() == {"user": 7}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_outside_a_transaction_it_ends_with_the_statement():
+    with bulksafe.context(user=7):
+        write()
+        assert told() == {}
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "WITH new AS (INSERT INTO twins_folder DEFAULT VALUES RETURNING id) "
+                "SELECT current_setting('bulksafe.context', true) FROM new"
+            )
+            assert json.loads(cursor.fetchone()[0]) == {"user": 7}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_next_transaction_begins_without():
+    with bulksafe.context(user=7), transaction.atomic():
+        write()
+    with transaction.atomic():
+        write()
+        assert told() == {}
+    with bulksafe.context(user=8), transaction.atomic():
+        write()
+        assert told() == {"user": 8}
+
+
+def test_values_that_are_no_json():
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        bulksafe.context(user=object())
+
+
+def test_dates_and_decimals_are_fine():
+    with bulksafe.context(at=datetime.date(2026, 1, 1), price=decimal.Decimal("1.5")) as values:
+        assert set(values) == {"at", "price"}
+
+
+def test_it_decorates():
+    @bulksafe.context(job="nightly")
+    def work():
+        return dict(contexts.current())
+
+    assert work() == {"job": "nightly"}
+    assert dict(contexts.current()) == {}
+
+
+def test_tasks_have_their_own():
+    async def one(number):
+        with bulksafe.context(number=number):
+            await asyncio.sleep(0)
+            return contexts.current()["number"]
+
+    async def all_of_them():
+        return await asyncio.gather(*map(one, range(5)))
+
+    assert asyncio.run(all_of_them()) == list(range(5))
+
+
+def request(user=None, **headers):
+    made = RequestFactory().get("/", headers=headers)
+    if user is not None:
+        made.user = user
+    return made
+
+
+def seen(made):
+    found = {}
+
+    def view(request):
+        found.update(contexts.current())
+        return HttpResponse()
+
+    ContextMiddleware(view)(made)
+    return found
+
+
+def test_the_middleware_names_the_user_and_the_request():
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    found = seen(request(User(pk=7), **{"X-Request-ID": "abc", "traceparent": trace}))
+
+    assert found == {"user": 7, "request_id": "abc", "traceparent": trace}
+    assert dict(contexts.current()) == {}
+
+
+@pytest.mark.parametrize("user", [None, AnonymousUser()])
+def test_the_middleware_without_a_user(user):
+    found = seen(request(user))
+
+    assert set(found) == {"request_id"}
+    assert len(found["request_id"]) == 36
+
+
+def test_the_middleware_under_asgi():
+    found = {}
+
+    async def view(request):
+        found.update(contexts.current())
+        return HttpResponse()
+
+    made = request(**{"X-Request-ID": "abc"})
+
+    async def auser():
+        return User(pk=7)
+
+    made.auser = auser
+    asyncio.run(ContextMiddleware(view)(made))
+
+    assert found == {"user": 7, "request_id": "abc"}
