@@ -209,8 +209,9 @@ def critical(
             the new one of a delete) is false, and its negation true.
         after: receivers that are to run before this one, as functions or names.
         batch: call it once per batch, with ``instances`` and ``events`` in place of ``instance``.
-        dispatch_uid: the receiver's lasting name. The default is made of the module, the qualified
-            name, the sender and the signal.
+        dispatch_uid: the receiver's lasting name; for one of several signals the signal's name is
+            added to it. The default is made of the module, the qualified name, the sender and the
+            signal.
         queue: receivers of one queue wait for each other, those of different queues do not.
         atomic: False for effects outside the database, like HTTP: the receiver then runs outside a
             transaction and may be called twice with the same ``event_id`` after a crash.
@@ -221,10 +222,13 @@ def critical(
     """
 
     def decorate(function: _Receiver) -> _Receiver:
-        for one in signal if isinstance(signal, list | tuple) else (signal,):
+        signals = signal if isinstance(signal, list | tuple) else (signal,)
+        for one in signals:
             senders = tuple(sender) if isinstance(sender, list | tuple | set) else (sender,)
             given = tuple(item for item in senders if item is not None)
             name = dispatch_uid or default_name(function, given, one)
+            if dispatch_uid and len(signals) > 1:
+                name = f"{dispatch_uid}.{signal_name(one)}"
             add(
                 Receiver(
                     function=function,
@@ -260,9 +264,18 @@ def default_name(function: Any, senders: Sequence[Any], signal: Any) -> str:
 
 
 def add(receiver: Receiver) -> None:
-    """Register; a second registration of the same function under the same name replaces it."""
+    """Register; a second registration of the same function under the same name replaces it.
+
+    For another signal or another sender it is no second one: it would silence the first. The system
+    checks say that two receivers have one name.
+    """
     for index, other in enumerate(receivers):
-        if other.name == receiver.name and _same_function(other, receiver):
+        is_second = (other.name, other.signal, other.senders) == (
+            receiver.name,
+            receiver.signal,
+            receiver.senders,
+        )
+        if is_second and _same_function(other, receiver):
             receivers[index] = receiver
             break
     else:
@@ -278,10 +291,7 @@ def _same_function(one: Receiver, other: Receiver) -> bool:
         return True
     if isinstance(one.function, Sender) or isinstance(other.function, Sender):
         return one.function == other.function and one.when == other.when
-    names = [
-        (r.module, getattr(r.function, "__qualname__", None), r.senders, r.signal)
-        for r in (one, other)
-    ]
+    names = [(r.module, getattr(r.function, "__qualname__", None)) for r in (one, other)]
     return names[0] == names[1] and "<lambda>" not in str(names[0][1])
 
 
