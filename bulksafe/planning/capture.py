@@ -37,7 +37,6 @@ _TRANSITIONS = {
 
 #: Both transition tables of an UPDATE hold the rows in one order, so their numbers belong together,
 #: whatever the UPDATE did to the primary key.
-_NUMBER = '"bulksafe#"'
 _NUMBERED = "(SELECT row_number() OVER () AS {number}, * FROM {table}) AS {alias}"
 
 #: Types with a cast to JSON of their own, which does not lead back.
@@ -173,7 +172,7 @@ def _own(source: Model, operation: str) -> dict[str, Any]:
         "old": _NO_IMAGE if operation == INSERT else lineage.image({source: OLD}),
         "new": _NO_IMAGE if operation == DELETE else lineage.image({source: NEW}),
         "by_row": "(VALUES (0)) AS v",
-        "by_statement": _transition(operation, OLD, NEW),
+        "by_statement": _transition(source, operation, OLD, NEW),
         "joins": lineage.joins,
     }
 
@@ -191,7 +190,7 @@ def _part(table: Model, source: Model, operation: str) -> dict[str, Any]:
         "old": lineage.image({table: old}),
         "new": lineage.image({table: new}),
         "by_row": by_row,
-        "by_statement": _transition(operation, old, new),
+        "by_statement": _transition(table, operation, old, new),
         "joins": lineage.joins,
     }
 
@@ -272,18 +271,26 @@ def _image(model: Model, alias: str) -> str:
     return f"to_jsonb({row}.*){extra}"
 
 
-def _transition(operation: str, old: str, new: str) -> str:
+def _transition(table: Model, operation: str, old: str, new: str) -> str:
     tables = {OLD: "bulksafe_old", NEW: "bulksafe_new"}
     aliases = {OLD: quoting.identifier(old), NEW: quoting.identifier(new)}
     if operation == INSERT:
         return f"{tables[NEW]} AS {aliases[NEW]}"
     if operation == DELETE:
         return f"{tables[OLD]} AS {aliases[OLD]}"
-    sides = [
-        _NUMBERED.format(number=_NUMBER, table=tables[row], alias=aliases[row])
-        for row in (OLD, NEW)
-    ]
-    return f"{sides[0]} JOIN {sides[1]} USING ({_NUMBER})"
+    number = quoting.identifier(_free_name(table))
+    before, after = (
+        _NUMBERED.format(number=number, table=tables[row], alias=aliases[row]) for row in (OLD, NEW)
+    )
+    return f"{before} JOIN {after} USING ({number})"
+
+
+def _free_name(table: Model) -> str:
+    """A name for the rows' numbers that no column has."""
+    name = "bulksafe#"
+    while any(field.column == name for field in table._meta.local_fields):
+        name += "#"
+    return name
 
 
 def key_of(model: Model, row: str) -> str:
