@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bulksafe.outbox.events import DELETED, INSERTED
+from bulksafe.outbox.events import DELETED, INSERTED, same
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +71,7 @@ class Change:
         if self.old_image is None:
             return frozenset(names)
         pairs = zip(names, self.old_image.values, self.new_image.values, strict=True)
-        return frozenset(name for name, old, new in pairs if old != new)
+        return frozenset(name for name, old, new in pairs if not same(old, new))
 
     def forget_instances(self) -> None:
         self._instances.clear()

@@ -159,7 +159,12 @@ _MOST_TRIED = 12
 
 
 def _is_chain(events: Sequence[Event], old: Mapping[int, Any], new: Mapping[int, Any]) -> bool:
-    return all(new[one.seq] == old[other.seq] for one, other in pairwise(events))
+    return all(same(new[one.seq], old[other.seq]) for one, other in pairwise(events))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values from the database are one: a NaN, wherever it lies, equals a NaN."""
+    return bool(one == other) or repr(one) == repr(other)
 
 
 def _extended(
@@ -168,7 +173,7 @@ def _extended(
     if not left:
         return done
     for event in left:
-        if not done or new[done[-1].seq] == old[event.seq]:
+        if not done or same(new[done[-1].seq], old[event.seq]):
             rest = [other for other in left if other is not event]
             found = _extended([*done, event], rest, old, new)
             if found is not None:
