@@ -37,6 +37,16 @@ def wheel(tmp_path_factory):
     return built
 
 
+RECEIVERS = """
+import bulksafe
+from django.db.models.signals import post_save
+
+@bulksafe.critical(post_save, sender="shop.Order", run="after_commit")
+def hear(sender, instance, **kwargs):
+    print(instance.number)
+"""
+
+
 @pytest.fixture(scope="session")
 def python(wheel, tmp_path_factory):
     """The interpreter of a new environment: the wheel, and what it depends on by reference."""
@@ -78,7 +88,12 @@ def test_it_contains_every_template_and_nothing_of_the_checkout(wheel):
         for path in (CHECKOUT / "migrations_templates").rglob("*.sql")
     }
     assert len(templates) > 15
-    assert templates <= names
+    queries = {
+        f"bulksafe/{path.relative_to(CHECKOUT / 'bulksafe')}"
+        for path in (CHECKOUT / "bulksafe").rglob("*.sql")
+    }
+    assert len(queries) > 3
+    assert templates | queries <= names
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"bulksafe"}
 
 
@@ -98,6 +113,14 @@ def test_a_migration_is_made_and_rendered_with_it(python, project):
     assert project.refusal(
         "INSERT INTO shop_order (number, status, amount, discount) VALUES ('', 'draft', 1, 2)"
     )
+    project.write("shop/receivers.py", RECEIVERS)
+    manage("makemigrations", "shop")
+    manage("migrate", "-v", "0")
+    project.run(
+        "INSERT INTO shop_order (number, status, amount, discount) VALUES ('heard', 'draft', 1, 0)"
+    )
+    assert manage("bulksafe", "listen", "--once") == "heard\n"
+    manage("bulksafe", "status")
     # The checkout and the wheel agree about it.
     project.assert_all_installed()
     where = manage("shell", "-v", "0", "-c", "import bulksafe; print(bulksafe.__file__)")
