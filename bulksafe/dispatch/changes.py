@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bulksafe.outbox.events import DELETED, INSERTED, same
+from bulksafe.outbox.events import DELETED, INSERTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +71,7 @@ class Change:
         if self.old_image is None:
             return frozenset(names)
         pairs = zip(names, self.old_image.values, self.new_image.values, strict=True)
-        return frozenset(name for name, old, new in pairs if not same(old, new))
+        return frozenset(name for name, old, new in pairs if not _same(old, new))
 
     def forget_instances(self) -> None:
         self._instances.clear()
@@ -81,3 +81,8 @@ class Change:
             image = self.old_image if side == "old" else self.new_image
             self._instances[side] = None if image is None else image.instance()
         return self._instances[side]
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values from the database are one: a NaN, wherever it lies, equals a NaN."""
+    return bool(one == other) or repr(one) == repr(other)
