@@ -125,15 +125,13 @@ def _committed(using: str, queues: Collection[str] | None) -> Iterator[list[Call
     store = Store(using)
     served = {(r.queue, r.atomic) for r in receivers if r.run == AFTER_COMMIT}
     served = {one for one in served if queues is None or one[0] in queues}
-    mark = store.mark()
     with transaction.atomic(using=using):
         listed, moved = [], []
         for queue, atomic in sorted(served):
             store.rows("adopt_queue", {"queue": queue, "atomic": atomic})
             claimed = store.claim([queue], atomic, BUCKETS, stale=0)
-            snapshot = store.snapshot()
-            floor = mark.floor(snapshot)
-            cursors = [cursor.at(cursor.window.opened(snapshot, floor)) for cursor in claimed]
+            snapshot, _ = store.snapshot()
+            cursors = [cursor.at(cursor.window.opened(snapshot, 0)) for cursor in claimed]
             events, done = page(store, cursors, _MOST_EVENTS) if cursors else ([], [])
             listed += _calls(using, Routes(using, [queue], atomic), events)
             moved.append(done)

@@ -20,6 +20,7 @@ from bulksafe.outbox import parking
 from bulksafe.outbox.events import is_shared
 from bulksafe.outbox.parking import BEHIND, BlockedRow, Failure, Parking
 from bulksafe.outbox.store import Cursor, Store
+from bulksafe.outbox.windows import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.calls import Call
     from bulksafe.outbox.events import Event
-    from bulksafe.outbox.windows import Mark
 
 logger = logging.getLogger("bulksafe")
 
@@ -84,9 +84,9 @@ class Worker:
             how many events were dealt with.
         """
         done = 0
-        if self._has_receivers(atomic=True) and self._is_marked(atomic=True):
+        if self._has_receivers(atomic=True):
             done += self._in_transaction()
-        if self._has_receivers(atomic=False) and self._is_marked(atomic=False):
+        if self._has_receivers(atomic=False):
             done += self._under_lease()
         return done
 
@@ -124,37 +124,22 @@ class Worker:
                 done += self._deliver(queue, list(group))
         return done
 
-    def _is_marked(self, *, atomic: bool) -> bool:
-        """Whether there may be something to claim, and a bound for what is written from now on.
-
-        Such a bound needs a transaction that has ended. While there is work it is that of the batch
-        before; the first one after a rest claims only for that, and so an idle worker begins none.
-        """
-        if self._mark is None:
-            with transaction.atomic(using=self.using):
-                self._claim(atomic=atomic, limit=1)
-        return self._mark is not None
-
     def _claimed(self, *, atomic: bool, limit: int) -> list[Cursor]:
         """Locked cursors, each with an open window.
 
         At READ COMMITTED: each statement sees what has been committed by then.
         """
-        mark = self._mark
-        cursors = self._claim(atomic=atomic, limit=limit)
-        if not cursors:
-            return []
-        snapshot = self.store.snapshot()
-        floor = mark.floor(snapshot) if mark else 0
-        opened = [cursor.at(cursor.window.opened(snapshot, floor)) for cursor in cursors]
-        return sorted(opened, key=lambda cursor: (cursor.queue, cursor.bucket))
-
-    def _claim(self, *, atomic: bool, limit: int) -> list[Cursor]:
         with self.guard():
             number = self.store.last_number()
             cursors = self.store.claim(sorted(self.queues), atomic, limit, STALE)
-        self._mark = self.store.mark(number) if cursors else None
-        return cursors
+        if not cursors:
+            return []
+        snapshot, xid = self.store.snapshot()
+        # The bound of the batch before: it needs a transaction that has ended.
+        floor = self._mark.floor(snapshot) if self._mark else 0
+        self._mark = Mark(xid, number)
+        opened = [cursor.at(cursor.window.opened(snapshot, floor)) for cursor in cursors]
+        return sorted(opened, key=lambda cursor: (cursor.queue, cursor.bucket))
 
     def _deliver(self, queue: str, cursors: Sequence[Cursor]) -> int:
         batch = self._batch(queue, atomic=True)

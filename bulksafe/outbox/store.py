@@ -10,7 +10,7 @@ from django.db import connections
 
 from bulksafe.outbox.events import Event
 from bulksafe.outbox.queries import query
-from bulksafe.outbox.windows import Mark, Snapshot, Window
+from bulksafe.outbox.windows import Snapshot, Window
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -62,19 +62,10 @@ class Store:
         """The last number that an event was given, also in a transaction that still runs."""
         return int(self.rows("last_number")[0][0])
 
-    def snapshot(self) -> Snapshot:
-        return Snapshot.parse(self.rows("snapshot")[0][0])
-
-    def mark(self, number: int | None = None) -> Mark:
-        """A bound for the numbers of what begins from now on.
-
-        It narrows the search once the present transaction has ended.
-
-        Args:
-            number: the last number, if it was read before the present transaction wrote anything.
-        """
-        known = self.last_number() if number is None else number
-        return Mark(self.rows("begun")[0][0], known)
+    def snapshot(self) -> tuple[Snapshot, int]:
+        """What is visible now, and the present transaction, which begins with that if need be."""
+        ((text, xid),) = self.rows("snapshot")
+        return Snapshot.parse(text), xid
 
     def claim(
         self, queues: Collection[str], atomic: bool, limit: int, stale: float

@@ -5,11 +5,8 @@
 SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe_outbox_seq
 
 -- name: snapshot
-SELECT pg_current_snapshot()::text
-
--- name: begun
--- A transaction that has begun by now; the present one.
-SELECT pg_current_xact_id()::text::bigint
+-- With the present transaction, which begins here unless it has written something before.
+SELECT pg_current_snapshot()::text, pg_current_xact_id()::text::bigint
 
 -- name: work
 -- Part of the next two: the cursors that have work. A cursor has if its window is open, if a transaction that
