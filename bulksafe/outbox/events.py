@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
@@ -136,9 +137,13 @@ def _as_one(change: list[Event]) -> Event:
 
 
 def chained(
-    events: list[Event], old: Mapping[int, Hashable], new: Mapping[int, Hashable]
+    events: list[Event], old: Mapping[int, object], new: Mapping[int, object]
 ) -> list[Event]:
     """The events of one row and one transaction in the order old → new.
+
+    Each event leads from one state of the row to another: what is looked for is a way through all
+    of them, an Eulerian path. (Hierholzer, "Über die Möglichkeit, einen Linienzug ohne Wiederholung
+    und ohne Unterbrechung zu umfahren", 1873.)
 
     Args:
         events: by number.
@@ -149,36 +154,49 @@ def chained(
         The order that begins with the lowest numbers among those in which each event begins where
         the one before it ended; the given one if there is none.
     """
-    if _is_chain(events, old, new) or len(events) > _MOST_TRIED:
+    # As text: states may hold lists, and a NaN that equals no other.
+    steps = [(event, repr(old[event.seq]), repr(new[event.seq])) for event in events]
+    if all(one[2] == other[1] for one, other in pairwise(steps)):
         return events
-    found = _extended([], events, old, new)
-    return events if found is None else found
+    leading: dict[str, list[tuple[Event, str]]] = {}
+    surplus: Counter[str] = Counter()
+    for event, before, after in reversed(steps):
+        leading.setdefault(before, []).append((event, after))
+        surplus[before] += 1
+        surplus[after] -= 1
+    start = next((state for state, number in surplus.items() if number > 0), steps[0][1])
+    found = _path(start, leading)
+    is_whole = len(found) == len(steps)
+    if is_whole and all(one[2] == other[1] for one, other in pairwise(found)):
+        return [event for event, _, _ in found]
+    return events
 
 
-_MOST_TRIED = 12
+def _path(start: str, leading: dict[str, list[tuple[Event, str]]]) -> list[tuple[Event, str, str]]:
+    """Walk until there is no way on, then insert the detours that were left out, from the end on.
 
-
-def _is_chain(events: Sequence[Event], old: Mapping[int, Any], new: Mapping[int, Any]) -> bool:
-    return all(same(new[one.seq], old[other.seq]) for one, other in pairwise(events))
+    Args:
+        leading: the events that begin at each state, the first one last; used up.
+    """
+    found: list[tuple[Event, str, str]] = []
+    walked: list[tuple[Event, str, str]] = []
+    state = start
+    while True:
+        if leading.get(state):
+            event, after = leading[state].pop()
+            walked.append((event, state, after))
+            state = after
+        elif walked:
+            step = walked.pop()
+            found.append(step)
+            state = step[1]
+        else:
+            return found[::-1]
 
 
 def same(one: Any, other: Any) -> bool:
     """Whether two values from the database are one: a NaN, wherever it lies, equals a NaN."""
     return bool(one == other) or repr(one) == repr(other)
-
-
-def _extended(
-    done: list[Event], left: list[Event], old: Mapping[int, Any], new: Mapping[int, Any]
-) -> list[Event] | None:
-    if not left:
-        return done
-    for event in left:
-        if not done or same(new[done[-1].seq], old[event.seq]):
-            rest = [other for other in left if other is not event]
-            found = _extended([*done, event], rest, old, new)
-            if found is not None:
-                return found
-    return None
 
 
 def by_bucket(events: Iterable[Event]) -> Iterator[tuple[int, list[Event]]]:
