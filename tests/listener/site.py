@@ -1,0 +1,247 @@
+"""A site with the counting app on a database of its own, and its listener processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from psycopg import sql
+
+from tests.listener.oracle import judge
+from tests.migration.project import Project, environment
+
+#: Seconds that anything may take which is expected to happen.
+PATIENCE = 60.0
+
+_numbers = count(1)
+
+
+class NeverHappenedError(AssertionError):
+    """What was waited for has not come."""
+
+
+def wait_until(condition, what, seconds=PATIENCE, every=0.02):
+    """Return the first true answer of ``condition``."""
+    end = time.monotonic() + seconds
+    while not (answer := condition()):
+        if time.monotonic() > end:
+            said = what() if callable(what) else what
+            raise NeverHappenedError(f"not within {seconds:.0f} s: {said}")
+        time.sleep(every)
+    return answer
+
+
+@dataclass
+class Listener:
+    """A process ``manage.py bulksafe listen``, with its children in a process group of its own."""
+
+    process: subprocess.Popen
+    log: Path
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    @property
+    def said(self):
+        return self.log.read_text()
+
+    def is_alive(self):
+        return self.process.poll() is None
+
+    def children(self):
+        """The ids of the worker processes under it."""
+        listed = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in listed.split()]
+
+    def wait(self, seconds=PATIENCE):
+        """Wait for its end, and return its exit code."""
+        try:
+            return self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise NeverHappenedError(f"the listener has not ended:\n{self.said}") from None
+
+    def stop(self):
+        """End it as an init system would, and what it leaves behind by force."""
+        workers = self.children() if self.is_alive() else []
+        if self.is_alive():
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.wait(PATIENCE / 2)
+        finally:
+            for pid in [self.pid, *workers] if self.is_alive() else []:
+                os.kill(pid, signal.SIGKILL)
+            self.process.wait()
+
+
+class Site(Project):
+    """A project with the counting app, whose tables and triggers are there."""
+
+    def __init__(self, directory, forge, databases):
+        name = f"counting_{os.getpid()}_{next(_numbers)}"
+        super().__init__(directory, forge, databases, name)
+        self.apps.append("tests.listener.counting")
+        self.outside = directory / "outside.txt"
+        self.outside.touch()
+        self.bulksafe = {"RETRY_DELAY": 0.05}
+        self.migrate("--run-syncdb")
+
+    def write_settings(self):
+        self.extra_settings = f"BULKSAFE = {self.bulksafe!r}\n"
+        super().write_settings()
+
+    # Rows.
+
+    def add_rows(self, number):
+        """New rows, with version 0; their ids."""
+        listed = self.run(
+            "INSERT INTO counting_counter (version) SELECT 0 FROM generate_series(1, %s)"
+            " RETURNING id",
+            number,
+        )
+        return [row for (row,) in listed]
+
+    def rows_of_a_bucket(self, number):
+        """Ids of as many rows as wanted whose events are read by one cursor; new rows."""
+        made = self.add_rows(number * 16)
+        buckets = {}
+        for row in made:
+            ((bucket,),) = self.run("SELECT hashtextextended(%s::text, 0) & 15", str(row))
+            buckets.setdefault(bucket, []).append(row)
+            if len(buckets[bucket]) == number:
+                return buckets[bucket]
+        raise AssertionError("no bucket has so many")
+
+    def versions(self):
+        return dict(self.run("SELECT id, version FROM counting_counter"))
+
+    def let_users_count_on(self):
+        """A trigger of the user's own: after a change to 3, 7, 11 … the row is changed again."""
+        self.run("""
+            CREATE FUNCTION count_on() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                UPDATE counting_counter SET version = version + 1 WHERE id = NEW.id;
+                RETURN NULL;
+            END $$;
+            CREATE TRIGGER count_on AFTER UPDATE ON counting_counter
+            FOR EACH ROW WHEN (NEW.version % 4 = 3) EXECUTE FUNCTION count_on()
+        """)
+
+    # What the receivers were told.
+
+    def seen(self):
+        return self.run("SELECT counter, old, new FROM counting_seen ORDER BY id")
+
+    def told(self):
+        """What the receiver with an effect outside the database was told."""
+        lines = [line.split() for line in self.outside.read_text().splitlines()]
+        return [
+            (int(row), None if old == "-" else int(old), int(new)) for row, old, new, _ in lines
+        ]
+
+    def verdict(self):
+        return judge(self.versions(), self.seen())
+
+    def verdict_outside(self):
+        return judge(self.versions(), self.told())
+
+    def lag(self, queue="default"):
+        """How many changes have not been told, going by the rows alone."""
+        ((changes,),) = self.run("SELECT sum(version + 1) FROM counting_counter")
+        if queue == "outside":
+            return changes - len(set(self.told()))
+        ((calls,),) = self.run("SELECT count(DISTINCT (counter, new)) FROM counting_seen")
+        return changes - calls
+
+    def wait_until_told(self, *queues, listener=None, seconds=PATIENCE):
+        for queue in queues or ("default",):
+            wait_until(
+                lambda queue=queue: self.lag(queue) <= 0,
+                lambda queue=queue: self._silence(queue, listener),
+                seconds,
+            )
+
+    def _silence(self, queue, listener):
+        found = self.verdict_outside() if queue == "outside" else self.verdict()
+        log = listener.said[-6000:] if listener else ""
+        status = self.manage("bulksafe", "status", code=None).output
+        return (
+            f"{len(found.lost)} calls of {queue!r} are missing: {found.lost[:5]}\n{status}\n{log}"
+        )
+
+    # Listeners.
+
+    def listen_once(self, *arguments):
+        """Deliver what there is in a process of its own."""
+        return self.manage("bulksafe", "listen", "--once", *arguments)
+
+    def start(self, *arguments, **variables):
+        """A listener process."""
+        self.write_settings()
+        log = self.directory / f"listener{next(_numbers)}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "manage.py", "bulksafe", "listen", *arguments],
+                cwd=self.directory,
+                env=self.environment(**variables),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return Listener(process, log)
+
+    @contextmanager
+    def listening(self, *arguments, **variables):
+        """A listener process that is ready, for as long as the block runs."""
+        listener = self.start(*arguments, **variables)
+        try:
+            self.wait_until_listening(listener)
+            yield listener
+        finally:
+            listener.stop()
+
+    def wait_until_listening(self, listener, number=1):
+        def is_ready():
+            assert listener.is_alive(), f"the listener has ended:\n{listener.said}"
+            return listener.said.count(" listening for ") >= number
+
+        wait_until(is_ready, lambda: f"the listener does not listen:\n{listener.said}")
+
+    def manage(self, *argv, code=0, answers="", **variables):
+        if code is None:
+            self.write_settings()
+            env = self.environment(**variables)
+            return self.forge.manage(self.directory, argv, env, answers)
+        variables.setdefault("COUNTING_OUTSIDE", str(self.outside))
+        return super().manage(*argv, code=code, answers=answers, **variables)
+
+    def environment(self, **variables):
+        return environment(**{"COUNTING_OUTSIDE": str(self.outside), **variables})
+
+    # The server's side.
+
+    def backends(self):
+        """The server's processes for the listeners of this site."""
+        return [
+            pid
+            for (pid,) in self.run(
+                "SELECT pid FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                " AND backend_type = 'client backend'"
+            )
+        ]
+
+    def rename_role(self, role):
+        """Have the site connect as another role from now on."""
+        self.aliases["default"] = {**self.aliases["default"], "USER": role}
+
+    def quoted_name(self):
+        return sql.Identifier(self.aliases["default"]["NAME"])
