@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import psycopg
@@ -35,9 +35,11 @@ _REPORTED = [
 
 
 @contextmanager
-def fresh_database(kind: str) -> Iterator[None]:
+def fresh_database(
+    kind: str, options: Mapping[str, str] = SERVER_OPTIONS
+) -> Iterator[server.Server]:
     """Start a server, or take that of ``DATABASE_URL``, and give Django a new database on it."""
-    started = server.start(kind, options=SERVER_OPTIONS)
+    started = server.start(kind, options=options)
     name = sql.Identifier(f"bulksafe_benchmarks_{os.getpid()}")
     _execute(started.url, sql.SQL("CREATE DATABASE {}").format(name))
     # In place: Django's connections hold on to this very dictionary.
@@ -45,7 +47,7 @@ def fresh_database(kind: str) -> Iterator[None]:
         server.database_settings(started.url) | {"NAME": name.as_string().strip('"')}
     )
     try:
-        yield
+        yield started
     finally:
         connection.close()
         _execute(started.url, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))

@@ -1,0 +1,1 @@
+"""What the listener delivers, what capturing costs: ``python -m benchmarks.listener --help``."""

@@ -1,0 +1,109 @@
+"""bulksafe itself, and the floor: the least that reading its outbox takes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import F
+
+from benchmarks.listener import database
+from benchmarks.listener.contenders.base import Contender, Load, new_orders
+from benchmarks.listener.models import Seen
+from benchmarks.listener.receivers import MODELS, WRITE, calls
+from bulksafe.listener.daemon import Daemon
+
+#: How many cursors and events of each the floor takes at a time: the same as the listener.
+CURSORS, EVENTS = 4, 250
+
+
+class Bulksafe(Contender):
+    """The listener, with its defaults."""
+
+    label = "bulksafe"
+    note = "manage.py bulksafe listen, defaults"
+    most_processes = 4
+
+    def fill(self, load: Load, receiver: str) -> None:
+        model: Any = MODELS[receiver]
+        database.empty(model, Seen)
+        database.reset_outbox()
+        model.objects.bulk_create(new_orders(model, load.rows), batch_size=5_000)
+        for _ in range(load.steps - 1):
+            model.objects.update(step=F("step") + 1)
+        database.analyze("bulksafe_outbox")
+
+    def prepare(self, receiver: str) -> None:
+        connection.ensure_connection()
+
+    def drain(self, receiver: str) -> None:
+        Daemon("default", [receiver], once=True).run()
+
+
+class Floor(Bulksafe):
+    """Fetch and acknowledge the same rows in plain SQL, as one would by hand.
+
+    It takes the next events of four cursors under a lock, both images as JSON, and moves the
+    cursors: no conditions, no windows between snapshots, no parked events, no instances. With the
+    receiver that writes it makes the same ORM write for each event.
+    """
+
+    label = "floor: plain SQL"
+    note = "claim, fetch with both images, acknowledge"
+    most_processes = 1
+
+    def prepare(self, receiver: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT min(seq) - 1 FROM bulksafe_outbox")
+            self.first = cursor.fetchone()[0]
+
+    def drain(self, receiver: str) -> None:
+        while self._batch(receiver):
+            pass
+
+    def _batch(self, receiver: str) -> int:
+        done = 0
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(_CLAIM, {"queue": receiver, "first": self.first, "limit": CURSORS})
+            for bucket, position in cursor.fetchall():
+                cursor.execute(_FETCH, {"bucket": bucket, "position": position, "limit": EVENTS})
+                events = cursor.fetchall()
+                for event in events:
+                    calls.note()
+                    if receiver == WRITE:
+                        new = json.loads(event[-1])
+                        Seen.objects.create(order=new["id"], step=new["step"])
+                done += len(events)
+                cursor.execute(
+                    _ACKNOWLEDGE,
+                    {"queue": receiver, "bucket": bucket, "position": events[-1][0]},
+                )
+        return done
+
+
+class FloorAgain(Floor):
+    label = "floor, again"
+    note = "the same once more: the noise"
+
+
+_CLAIM = """
+SELECT c.bucket, COALESCE(c.position, %(first)s)
+FROM bulksafe_cursor AS c
+WHERE c.queue = %(queue)s AND c.atomic
+  AND EXISTS (
+      SELECT FROM bulksafe_outbox AS o
+      WHERE o.bucket = c.bucket AND o.seq > COALESCE(c.position, %(first)s)
+  )
+ORDER BY c.served_at LIMIT %(limit)s
+FOR UPDATE SKIP LOCKED
+"""
+_FETCH = """
+SELECT seq, source, operation, key, at, context, old, new
+FROM bulksafe_outbox WHERE bucket = %(bucket)s AND seq > %(position)s
+ORDER BY seq LIMIT %(limit)s
+"""
+_ACKNOWLEDGE = """
+UPDATE bulksafe_cursor SET position = %(position)s, served_at = clock_timestamp()
+WHERE queue = %(queue)s AND atomic AND bucket = %(bucket)s
+"""

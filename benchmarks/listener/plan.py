@@ -1,0 +1,46 @@
+"""How much is measured."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The sizes of a run.
+
+    Attributes:
+        rounds: how often each section but (e) is measured.
+        events: the backlog of (a).
+        commits: how many commits (b) times in a round.
+        seconds: how long pgbench runs for one figure.
+        processes: with how many (a) is measured.
+        repeats: how often (d) makes its rows in a round.
+        rows: how many rows (d) makes at once.
+        backlogs: the backlogs of (e), the smaller one first.
+    """
+
+    rounds: int
+    events: int
+    commits: int
+    seconds: int
+    processes: tuple[int, ...]
+    repeats: int
+    rows: int = 10_000
+    backlogs: tuple[int, int] = (100_000, 1_000_000)
+
+
+#: The number of processes beside 1.
+SEVERAL = min(max(os.cpu_count() or 2, 2), 4)
+
+FULL = Plan(rounds=5, events=10_000, commits=200, seconds=10, processes=(1, SEVERAL), repeats=3)
+QUICK = Plan(
+    rounds=1,
+    events=500,
+    commits=30,
+    seconds=1,
+    processes=(1,),
+    repeats=1,
+    backlogs=(5_000, 50_000),
+)
