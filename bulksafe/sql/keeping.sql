@@ -7,7 +7,7 @@ FROM generate_series(0, 2) AS n (slot) CROSS JOIN bulksafe_outbox_slot AS s
 
 -- name: rotate
 -- From now on events go to the next slot.
-SELECT setval('bulksafe_outbox_slot', (SELECT (last_value + 1) %% 3 FROM bulksafe_outbox_slot))
+SELECT setval('bulksafe_outbox_slot', (SELECT mod(last_value + 1, 3) FROM bulksafe_outbox_slot))
 
 -- name: rotation_lock
 -- One keeper at a time, until the end of the transaction.
