@@ -1,4 +1,7 @@
-"""The shop's rules, declared where the model is. Its columns are in ``tables.py``."""
+"""The shop's rules, declared where the model is. Its columns are in ``tables.py``.
+
+What happens after a change is committed is in ``receivers.py``.
+"""
 
 import pgtrigger
 from django.db.models import Case, F, Q, When
@@ -6,6 +9,7 @@ from django.db.models.functions import Lower, Trim
 
 import bulksafe
 from examples.shop import tables
+from examples.shop.signals import order_fulfilled
 
 
 class Customer(tables.CustomerTable):
@@ -58,6 +62,12 @@ class Order(tables.OrderTable):
                 operation=pgtrigger.Delete,
                 name="only_drafts_deleted",
                 message="Only a draft can be deleted; cancel the order instead.",
+            ),
+            bulksafe.Emit(
+                order_fulfilled,
+                when=Q(new__status="shipped") & ~Q(old__status="shipped"),
+                name="fulfilled",
+                argument="order",
             ),
         ]
 

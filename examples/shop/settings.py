@@ -53,6 +53,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "bulksafe.middleware.ContextMiddleware",
 ]
 
 TEMPLATES = [
@@ -78,3 +79,16 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Hints that a CheckConstraint or a GeneratedField can hold a rule. They are right for the shop's
 # simple rules, which are invariants for their message, for bulksafe.muted and as small examples.
 SILENCED_SYSTEM_CHECKS = ["bulksafe.I001", "bulksafe.I002"]
+
+# After a crash, the rows of a request that was on its way wait for so many seconds. It is longer
+# than the request may take.
+BULKSAFE = {"LEASE": 5}
+
+# Where the warehouse is, see warehouse.py; without it, what it would be asked is logged.
+WAREHOUSE_URL = os.environ.get("WAREHOUSE_URL", "")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "loggers": {"shop": {"handlers": ["console"], "level": "INFO"}},
+}

@@ -1,12 +1,13 @@
-"""The rules of ``examples.shop.models``, one for one, in signal receivers.
+"""The rules of ``examples.shop.models`` and two of its receivers, one for one, in signal receivers.
 
 They hold for ``save()`` and for an instance's ``delete()``, and for no other write.
 """
 
-from django.db import IntegrityError
-from django.db.models.signals import pre_delete, pre_save
+from django.db import IntegrityError, transaction
+from django.db.models.signals import post_save, pre_delete, pre_save
 from django.dispatch import receiver
 
+from examples.shop import warehouse
 from examples.shop_signals.models import (
     AuditLog,
     Customer,
@@ -66,6 +67,26 @@ def order_rules(sender, instance, **kwargs):
     old = stored(instance)
     refuse_changes(old, instance, "number")
     refuse_status(old, instance)
+    instance.status_before = old and old.status
+
+
+@receiver(post_save, sender=Order)
+def keep_history(sender, instance, **kwargs):
+    if instance.status != instance.status_before:
+        AuditLog.objects.create(
+            entity="order",
+            entity_id=instance.pk,
+            action=f"became {instance.status}",
+            detail={"number": instance.number},
+        )
+
+
+@receiver(post_save, sender=Order)
+def request_picking(sender, instance, **kwargs):
+    """It is forgotten when the process dies between the commit and the request."""
+    if instance.status == "paid" != instance.status_before:
+        key = f"{instance.number}-paid"
+        transaction.on_commit(lambda: warehouse.request_picking(instance.number, key))
 
 
 def refuse_status(old, new):

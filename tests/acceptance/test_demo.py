@@ -1,4 +1,4 @@
-"""``make demo``, small: its two halves, its exit status, and what it leaves behind."""
+"""``make demo``, small: its parts, its exit status, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ from rich.console import Console
 from examples import server
 from examples.shop.demo import report
 from examples.shop.demo.breaches import BREACHES
+from examples.shop.demo.errors import DemoError
 from examples.shop.demo.matrix import Cell, Verdict
 from examples.shop.demo.paths import PATHS
+from examples.shop.demo.processes import Listener
+from examples.shop.demo.tally import tally
+from examples.shop.demo.telling import Crash, Telling, Told
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 20
+EVENTS = 400
 CHECK, COMPUTE, IMMUTABLE, TRANSITION, CHECK_ON_DELETE = (breach.label for breach in BREACHES)
 ANY_UPDATE = {CHECK, COMPUTE, IMMUTABLE, TRANSITION}
 ANY_INSERT = {CHECK, COMPUTE, TRANSITION}
@@ -65,7 +70,7 @@ def run(url: str, *command: str, **environment: str) -> subprocess.CompletedProc
 
 
 def run_demo(url: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    size = ["--rows", str(ROWS), "--orders", "300"]
+    size = ["--rows", str(ROWS), "--orders", "300", "--events", str(EVENTS)]
     return run(url, "-m", "examples.shop.demo", *size, *arguments, **environment)
 
 
@@ -147,9 +152,110 @@ def test_the_shops_are_left_alike_and_as_they_were_loaded(url):
     assert counts == [300, 300, 600]
 
 
+# The second part: receivers.
+
+
+def test_django_tells_its_receivers_of_save_alone(results):
+    told = results["receivers"]["told"]
+
+    assert [(t["path"], t["rows"], t["plain"]) for t in told] == [
+        ("save", ROWS, ROWS),
+        ("bulk_create", ROWS, 0),
+        ("update", ROWS, 0),
+        ("sql", ROWS, 0),
+        ("copy", ROWS, 0),
+        ("psql", ROWS, 0),
+    ]
+
+
+def test_no_path_skips_a_critical_receiver(results):
+    for told in results["receivers"]["told"]:
+        critical = told["critical"]
+        assert (critical["due"], critical["made"]) == (ROWS, ROWS)
+        assert (critical["twice"], critical["unasked"]) == (0, 0)
+
+
+def test_the_listener_was_killed_in_the_middle_and_lost_nothing(results):
+    crash = results["receivers"]["crash"]
+
+    assert [where for where, _ in crash["kills"]] == ["a transaction", "a request"]
+    assert all(0 < waiting <= EVENTS for _, waiting in crash["kills"])
+    assert (crash["written"], crash["unheard"], crash["disordered"]) == (EVENTS, 100, 0)
+    assert [(t["receiver"], t["due"], t["made"], t["twice"]) for t in crash["tallies"]] == [
+        ("keep_history", EVENTS, EVENTS, 0),
+        ("note_fulfilment, by Emit", 100, 100, 0),
+        ("request_picking", 150, 150, 0),
+    ]
+    assert crash["again"] == 1
+    assert crash["recovery"] > 0
+
+
+@pytest.mark.usefixtures("demo")
+def test_the_second_part_leaves_nothing_behind(url):
+    with psycopg.connect(url) as connection:
+        for query in (
+            "SELECT count(*) FROM shop_auditlog",
+            "SELECT count(*) FROM shop_signals_auditlog",
+            "SELECT count(*) FROM bulksafe_parked",
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND application_name LIKE 'bulksafe listen%'",
+        ):
+            assert connection.execute(query).fetchone() == (0,), query
+
+
+@pytest.mark.usefixtures("demo")
+def test_events_that_are_lost_end_in_failure(url):
+    """A capture that is switched off stands for an event that was lost on the way."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        (trigger,) = connection.execute(
+            "SELECT tgname FROM pg_trigger WHERE tgrelid = 'shop_order'::regclass "
+            "AND tgname LIKE 'bulksafe_bulksafe_capture_%_update'"
+        ).fetchone()
+        connection.execute(f"ALTER TABLE shop_order DISABLE TRIGGER {trigger}")
+        try:
+            failed = run_demo(
+                url, "--replace", "--part", "receivers", "--only", "update", "--only", "copy"
+            )
+        finally:
+            connection.execute(f"ALTER TABLE shop_order ENABLE TRIGGER {trigger}")
+
+    assert failed.returncode == 1, failed.stderr
+    text = " ".join(failed.stdout.split())
+    assert f"update(value): keep_history: {ROWS} calls were lost." in text
+    assert "COPY: keep_history" not in text
+    assert "After the crash, keep_history: 250 calls were lost." in text
+    assert "the listener was done before it was killed." in text
+
+
+def test_a_listener_that_ends_is_reported_with_its_own_words(tmp_path):
+    listener = Listener("", tmp_path / "log", ["-c", "raise SystemExit('no such queue')"])
+
+    with pytest.raises(DemoError) as error, listener.running():
+        listener.wait_until(lambda: False, "it is at work")
+
+    assert "The listener ended before it is at work." in str(error.value)
+    assert "no such queue" in str(error.value)
+
+
+def test_a_listener_is_not_waited_for_for_ever_and_not_left_behind(tmp_path):
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    there = "print(1, flush=True); signal.pause()"
+    listener = Listener("", tmp_path / "log", ["-c", f"{deaf}; {there}"])
+    listener.patience = 0.1
+
+    with listener.running():
+        listener.wait_until(lambda: bool(listener.log.read_text()), "it is deaf")
+        with pytest.raises(DemoError, match="has not come so far that it is at work"):
+            listener.wait_until(lambda: False, "it is at work", deadline=0.1)
+
+    assert not listener.is_running
+
+
 @pytest.mark.usefixtures("demo")
 def test_the_printed_commands_work(url):
     assert run(url, "manage.py", "bulksafe", "ls", "shop").returncode == 0
+    assert run(url, "manage.py", "bulksafe", "listen", "--once").returncode == 0
+    assert run(url, "manage.py", "bulksafe", "status").returncode == 0
 
     statement = "UPDATE {} SET discount = amount + 1"
     psql = ("manage.py", "dbshell", "--", "-c")
@@ -178,7 +284,9 @@ def test_a_rule_that_does_not_hold_ends_in_failure(url):
         ).fetchone()
         connection.execute(f"ALTER TABLE shop_order DISABLE TRIGGER {trigger}")
         try:
-            failed = run_demo(url, "--replace", "--only", "copy", "--only", "update")
+            failed = run_demo(
+                url, "--replace", "--part", "rules", "--only", "copy", "--only", "update"
+            )
         finally:
             connection.execute(f"ALTER TABLE shop_order ENABLE TRIGGER {trigger}")
 
@@ -202,7 +310,11 @@ def test_tables_when_piped(url, width):
     assert "Without bulksafe: 5 of 9 writes broke a rule. With bulksafe: 0 of 9." in after
     tables, commands = shown.stdout.split("Look further")
     assert max(map(len, tables.splitlines())) <= width
-    assert "manage.py bulksafe ls shop\n" in commands
+    for command in ("ls shop", "listen", "status"):
+        assert f"manage.py bulksafe {command}\n" in commands
+    assert f"events written {EVENTS}, delivered {EVENTS}, lost 0, twice" in " ".join(
+        shown.stdout.split()
+    )
 
 
 def test_help_needs_no_database():
@@ -225,6 +337,69 @@ def test_a_path_that_does_not_exist_is_refused_with_those_that_do(url):
 
     assert failed.returncode == 2
     assert "bulk_create" in failed.stderr
+
+
+def test_too_few_events_to_be_killed_among_are_refused(url):
+    failed = run_demo(url, "--events", "20")
+
+    assert failed.returncode == 2
+    assert "--events 20 is too few" in failed.stderr
+
+
+# What decides whether something was lost.
+
+
+def test_a_tally_of_calls_that_were_all_made_once():
+    found = tally("keep", "a row", due=["a", "b"], seen=["b", "a"])
+
+    assert (found.due, found.made, found.lost, found.twice, found.unasked) == (2, 2, 0, 0, 0)
+    assert list(found.problems) == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "problem"),
+    [
+        (["a"], "keep: 1 calls were lost."),
+        (["a", "b", "b"], "keep: 1 calls were made twice."),
+        (["a", "b", "c"], "keep: 1 calls were made that were not due."),
+        (["a", "a"], "keep: 1 calls were lost."),  # what came twice makes up for nothing
+    ],
+)
+def test_a_tally_sees_what_is_wrong(seen, problem):
+    found = tally("keep", "a row", due=["a", "b"], seen=seen)
+
+    assert problem in found.problems
+
+
+def made_up_telling(seen=("a", "b"), kills=(("a request", 7), ("a transaction", 7)), **values):
+    one = tally("keep_history", "a row in the database", due=["a", "b"], seen=seen)
+    values = {"disordered": 0, "again": 1, **values}
+    crash = Crash(2, 2, 0, kills=kills, recovery=1.5, tallies=[one], **values)
+    return Telling([Told("copy", "COPY", 2, 0, one)], crash)
+
+
+def test_a_telling_without_problems():
+    assert made_up_telling().problems == []
+
+
+@pytest.mark.parametrize(
+    ("telling", "problem"),
+    [
+        (made_up_telling(seen=["a"]), "After the crash, keep_history: 1 calls were lost."),
+        (made_up_telling(seen=["a"]), "COPY: keep_history: 1 calls were lost."),
+        (made_up_telling(kills=[]), "After the crash, the listener was done before it was killed."),
+        (
+            made_up_telling(disordered=3),
+            "After the crash, 3 orders have their history out of order.",
+        ),
+    ],
+)
+def test_a_telling_sees_what_is_wrong(telling, problem):
+    results = report.Results("18.0", "6.1", 1_000, 57_000, [], [], [], telling)
+
+    assert problem in telling.problems
+    assert problem in results.problems
+    assert problem in shown(results, no_color=True)
 
 
 # The report, of results that are made up.

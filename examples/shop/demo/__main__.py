@@ -18,18 +18,29 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from examples import server
-from examples.shop.demo.paths import PATHS
+from examples.shop.demo.errors import DemoError
+from examples.shop.demo.paths import PATHS, WritePath
 
 if TYPE_CHECKING:
     from examples.shop.demo.matrix import Cell
     from examples.shop.demo.report import Results
+    from examples.shop.demo.telling import Telling
 
 HELD, BROKEN, ERROR, INTERRUPTED = 0, 1, 2, 130
+RULES, RECEIVERS = "rules", "receivers"
+
+_FEWEST_EVENTS = 400
+#: How many rows each write path writes for the receivers.
+_TOLD = 200
 
 _DESCRIPTION = """\
 Show the shop's rules against every way to write to the database: first where they are signal
 receivers, then where they are bulksafe invariants. Every cell of the tables is a real write and a
-query that counts what it left behind. Nothing of the writes is kept.
+query that counts what it left behind.
+
+Then show who is told of such writes: Django's receivers, and critical ones, which a listener calls.
+The listener is a real process. It is killed while it works, started again, and what its receivers
+did is counted. Nothing of the writes is kept.
 
 The database is DATABASE_URL, or a PostgreSQL that is started for the demo and keeps its data in
 .postgres/, where manage.py finds it afterwards.
@@ -40,10 +51,14 @@ examples:
   make demo                                      everything
   make demo ARGS="--only copy --only psql"       two of the write paths
   make demo ARGS="--rows 5000 --orders 50000"    more rows
+  make demo ARGS="--part rules"                  the rules only
+  make demo ARGS="--part receivers"              the receivers only
+  make demo ARGS="--events 20000"                more work for the listener that is killed
   make demo ARGS="--json" | jq .summary          for a machine
   NO_COLOR=1 make demo | less                    for a pager
 
-exit status: 0 every rule held with bulksafe, 1 something slipped through, 2 the demo could not run
+exit status: 0 every rule held with bulksafe, and no event was lost or done twice; 1 something
+slipped through; 2 the demo could not run
 """
 
 
@@ -52,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.rows * 10 > options.orders:
         parser.error(f"--rows {options.rows} needs --orders {options.rows * 10} or more")
+    if options.events < _FEWEST_EVENTS:
+        parser.error(f"--events {options.events} is too few to be killed among: {_FEWEST_EVENTS}")
     errors = Console(stderr=True)
     try:
         _set_up_django()
@@ -59,13 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = _try_all(options, errors)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (server.ServerError, UnsuitableDatabaseError) as error:
+    except (server.ServerError, DemoError) as error:
         errors.print(str(error), style="bold red", markup=False)
         return ERROR
     return _report(results, options)
 
 
-class UnsuitableDatabaseError(Exception):
+class UnsuitableDatabaseError(DemoError):
     """The database cannot be used for the demo."""
 
 
@@ -86,6 +103,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=[path.name for path in PATHS],
         help="this write path; may be repeated: " + ", ".join(path.name for path in PATHS),
     )
+    add("--part", choices=[RULES, RECEIVERS], help="this part of the demo; both without it")
+    add(
+        "--events",
+        type=_positive,
+        default=3_000,
+        help="how many events the listener has that is killed (3000)",
+    )
     add("--replace", action="store_true", help="replace what the shop in DATABASE_URL holds")
     add("--json", action="store_true", help="print the results as JSON")
     return parser
@@ -104,6 +128,8 @@ def _set_up_django() -> None:
     settings.DEBUG = False  # Django would keep the text of every statement.
     # executemany() uses a pipeline, and psycopg warns of one that ends in an error. Here it shall.
     logging.getLogger("psycopg").setLevel(logging.ERROR)
+    # What the twin's receiver says where there is no warehouse.
+    logging.getLogger("shop").setLevel(logging.WARNING)
 
 
 def _fill_database(options: argparse.Namespace, errors: Console) -> None:
@@ -125,27 +151,49 @@ def _fill_database(options: argparse.Namespace, errors: Console) -> None:
 
 
 def _try_all(options: argparse.Namespace, errors: Console) -> Results:
-    from examples.shop import models  # noqa: PLC0415
-    from examples.shop.demo import database, matrix  # noqa: PLC0415
+    from examples.shop.demo import database  # noqa: PLC0415
     from examples.shop.demo.report import Results  # noqa: PLC0415
-    from examples.shop_signals import models as twin  # noqa: PLC0415
 
     paths = [path for path in PATHS if not options.only or path.name in options.only]
+    without, with_ = _rules(options, paths, errors) if options.part != RECEIVERS else ([], [])
+    return Results(
+        postgresql=database.server_version(),
+        django=django.get_version(),
+        size=options.rows,
+        rows=database.rows(),
+        paths=paths,
+        without=without,
+        with_=with_,
+        telling=_receivers(options, errors) if options.part != RULES else None,
+    )
+
+
+def _rules(
+    options: argparse.Namespace, paths: Sequence[WritePath], errors: Console
+) -> tuple[list[Cell], list[Cell]]:
+    from examples.shop import models  # noqa: PLC0415
+    from examples.shop.demo import matrix  # noqa: PLC0415
+    from examples.shop_signals import models as twin  # noqa: PLC0415
+
     with _progress(errors) as progress:
         task = progress.add_task("Trying to break the rules", total=matrix.size(paths) * 2)
 
         def half(shop: ModuleType) -> list[Cell]:
             return matrix.fill(shop, paths, options.rows, lambda: progress.advance(task))
 
-        return Results(
-            postgresql=database.server_version(),
-            django=django.get_version(),
-            size=options.rows,
-            rows=database.rows(),
-            paths=paths,
-            without=half(twin),
-            with_=half(models),
-        )
+        return half(twin), half(models)
+
+
+def _receivers(options: argparse.Namespace, errors: Console) -> Telling:
+    from examples.shop.demo import telling  # noqa: PLC0415
+
+    with _progress(errors) as progress:
+        task = progress.add_task("Starting a listener", total=telling.stages(options.only or ()))
+
+        def stage(description: str) -> None:
+            progress.update(task, description=description, advance=1)
+
+        return telling.tell(options.only or (), min(options.rows, _TOLD), options.events, stage)
 
 
 def _progress(console: Console) -> Progress:

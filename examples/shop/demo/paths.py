@@ -204,17 +204,18 @@ def _truncate(target: Target) -> Write:
 @_path("psql", "psql", UPDATE, DELETE, commits=True)
 def _psql(target: Target) -> Write:
     statement = _statement(target)
+    return lambda: run_psql(statement)
+
+
+def run_psql(statement: str) -> None:
+    """Execute a statement as another program does, on a connection of its own."""
     url = server.database_url(connection.settings_dict)
     command = ["psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-", url]
-
-    def write() -> None:
-        ended = subprocess.run(
-            command, input=statement, capture_output=True, text=True, check=False, timeout=60
-        )
-        if ended.returncode:
-            raise PsqlError(ended.stderr)
-
-    return write
+    ended = subprocess.run(
+        command, input=statement, capture_output=True, text=True, check=False, timeout=60
+    )
+    if ended.returncode:
+        raise PsqlError(ended.stderr)
 
 
 def _statement(target: Target) -> str:

@@ -1,4 +1,4 @@
-"""Shows what came of the attempts: as tables, and as JSON."""
+"""Shows what came of it all: as tables, and as JSON."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bulksafe import conf
 from examples.shop.demo.breaches import BREACHES, Breach
 from examples.shop.demo.matrix import HELD, Cell, Verdict
 from examples.shop.demo.paths import WritePath
+
+if TYPE_CHECKING:
+    from examples.shop.demo.telling import Crash, Telling
 
 _DASH = "\N{EN DASH}"
 
@@ -28,12 +32,14 @@ _STYLES = {
 
 _WITHOUT = "WITHOUT bulksafe: the rules are in signal receivers (examples/shop_signals)"
 _WITH = "WITH bulksafe: the same rules are in Meta.triggers (examples/shop)"
+_TOLD = "The receiver keep_history: as Django's @receiver, and as @bulksafe.critical"
+_KILLED = "A listener that is killed, twice, and started again"
 _REFUSALS = "What the refusals said (bulksafe.InvariantViolation, an IntegrityError)"
 
 
 @dataclass(frozen=True)
 class Results:
-    """Both halves of the demo.
+    """What the demo has found out.
 
     Attributes:
         postgresql: the server's version.
@@ -43,6 +49,7 @@ class Results:
         paths: the write paths that were tried.
         without: the cells of the shop whose rules are in signal receivers.
         with_: the cells of the shop whose rules are invariants.
+        telling: the second part: receivers.
     """
 
     postgresql: str
@@ -52,15 +59,20 @@ class Results:
     paths: Sequence[WritePath]
     without: Sequence[Cell]
     with_: Sequence[Cell]
+    telling: Telling | None = None
 
     @property
     def problems(self) -> list[str]:
-        """What keeps the demo from having shown that every rule holds on every write path."""
+        """What keeps the demo from having shown what it is to show."""
         wrong = [
             *(("With bulksafe", cell) for cell in _tried(self.with_) if cell.verdict not in HELD),
             *(("Without bulksafe", cell) for cell in self.without if cell.verdict is Verdict.ERROR),
         ]
-        return [f"{half}, {cell.path} on {cell.rule}: {_explained(cell)}" for half, cell in wrong]
+        told = self.telling.problems if self.telling else []
+        return [
+            *(f"{half}, {cell.path} on {cell.rule}: {_explained(cell)}" for half, cell in wrong),
+            *told,
+        ]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -75,6 +87,7 @@ class Results:
                 "broke_without": _count(self.without, Verdict.BROKE),
                 "broke_with": _count(self.with_, Verdict.BROKE),
             },
+            "receivers": self.telling and self.telling.as_json(),
             "problems": self.problems,
         }
 
@@ -93,21 +106,28 @@ def _explained(cell: Cell) -> str:
 
 def show(results: Results, console: Console) -> None:
     """Print the whole report."""
-    console.print(_heading(results), end="\n\n")
-    for title, table in (
-        ("The rules", _rules()),
-        (_WITHOUT, _matrix(results.without, results.paths, console)),
-        (_WITH, _matrix(results.with_, results.paths, console)),
-        ("How to read it", _legend(results)),
-        (_REFUSALS, _messages(results.with_)),
-    ):
-        console.print(title, style="bold", highlight=False)
-        console.print(table)
+    for title, content in _sections(results, console):
+        if title:
+            console.print(title, style="bold", highlight=False)
+        console.print(content)
         console.print()
-    console.print(_summary(results))
-    console.print()
     # What is to be copied is one line, however narrow the console.
     console.print(_further(), soft_wrap=True)
+
+
+def _sections(results: Results, console: Console) -> Iterator[tuple[str, RenderableType]]:
+    if results.with_:
+        yield "", _heading(results)
+        yield "The rules", _rules()
+        yield _WITHOUT, _matrix(results.without, results.paths, console)
+        yield _WITH, _matrix(results.with_, results.paths, console)
+        yield "How to read it", _legend(results)
+        yield _REFUSALS, _messages(results.with_)
+    if results.telling:
+        yield _TOLD, _who_is_told(results.telling)
+        yield _KILLED, _course(results.telling.crash)
+        yield "What became of the calls", _calls(results.telling.crash)
+    yield "", _summary(results)
 
 
 def _heading(results: Results) -> Text:
@@ -215,21 +235,102 @@ def _refusals(cells: Sequence[Cell], breach: Breach) -> list[str]:
     )
 
 
+def _who_is_told(telling: Telling) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="underline")
+    table.add_column("write path", no_wrap=True)
+    for title in ("orders", "@receiver", "skipped", "@critical", "skipped", "twice"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for told in telling.told:
+        skipped, critical = told.rows - told.plain, told.critical
+        table.add_row(
+            told.title,
+            f"{told.rows:,}",
+            f"{told.plain:,}",
+            Text(f"{skipped:,}", "bold red" if skipped else "green"),
+            f"{critical.made:,}",
+            _number(critical.lost),
+            _number(critical.twice),
+        )
+    return table
+
+
+def _number(wrong: int) -> Text:
+    """A number that is to be zero."""
+    return Text(f"{wrong:,}", "bold red" if wrong else "green")
+
+
+def _course(crash: Crash) -> Table:
+    table = _list()
+    table.add_row("written", f"{crash.written - crash.unheard:,} events of {crash.orders:,} orders")
+    for where, waiting in crash.kills:
+        table.add_row("SIGKILL", f"in the middle of {where}; {waiting:,} events wait")
+    table.add_row("written", f"{crash.unheard:,} events while nobody listens")
+    table.add_row(
+        "started",
+        f"everything is delivered after {_time(crash.recovery)}, of which the "
+        f"rows whose request was on its way wait for {conf.get().LEASE:.0f} s: BULKSAFE['LEASE']",
+    )
+    return table
+
+
+def _calls(crash: Crash) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="underline")
+    table.add_column("receiver", no_wrap=True)
+    table.add_column("effect", overflow="fold")
+    for title in ("due", "made", "lost", "twice"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for one in crash.tallies:
+        numbers = f"{one.due:,}", f"{one.made:,}", _number(one.lost), _number(one.twice)
+        table.add_row(one.receiver, one.effect, *numbers)
+    return table
+
+
 def _summary(results: Results) -> RenderableType:
+    lines: list[Text] = []
+    if results.with_:
+        lines += [_of_rules(results), *_comparison(results)]
+    if results.telling:
+        lines += _of_receivers(results.telling)
+    return Group(*lines, *_failure(results))
+
+
+def _of_rules(results: Results) -> Text:
     tried = len(_tried(results.without))
     without = _count(results.without, Verdict.BROKE)
     with_ = _count(results.with_, Verdict.BROKE)
-    lines = [
-        Text.assemble(
-            ("Without bulksafe: ", "bold"),
-            (f"{without} of {tried} writes broke a rule. ", "bold red" if without else "green"),
-            ("With bulksafe: ", "bold"),
-            (f"{with_} of {tried}.", "bold red" if with_ else "bold green"),
-        ),
-        *_comparison(results),
-        *_failure(results),
-    ]
-    return Group(*lines)
+    return Text.assemble(
+        ("Without bulksafe: ", "bold"),
+        (f"{without} of {tried} writes broke a rule. ", "bold red" if without else "green"),
+        ("With bulksafe: ", "bold"),
+        (f"{with_} of {tried}.", "bold red" if with_ else "bold green"),
+    )
+
+
+def _of_receivers(telling: Telling) -> Iterator[Text]:
+    crash = telling.crash
+    skipped = sum(told.rows - told.plain for told in telling.told)
+    missed = sum(told.critical.lost for told in telling.told)
+    yield Text.assemble(
+        ("Without bulksafe: ", "bold"),
+        (f"{skipped:,} calls of a receiver were skipped. ", "bold red" if skipped else "green"),
+        ("With bulksafe: ", "bold"),
+        (f"{missed:,}.", "bold red" if missed else "bold green"),
+    )
+    history = crash.tallies[0]
+    lost = sum(one.lost for one in crash.tallies)
+    twice = sum(one.twice for one in crash.tallies)
+    yield Text.assemble(
+        ("With the listener killed: ", "bold"),
+        f"events written {crash.written:,}, delivered {history.made:,}, ",
+        (f"lost {lost:,}, ", "bold red" if lost else "bold green"),
+        (f"twice in the database {twice:,}. ", "bold red" if twice else "bold green"),
+        f"Back in {_time(crash.recovery)}.",
+    )
+    if crash.again:
+        yield Text(
+            f"Outside the database {crash.again:,} came again: what was on its way at a SIGKILL, "
+            "with the same event_id, by which the receiving service knows it."
+        )
 
 
 def _failure(results: Results) -> Iterator[Text]:
@@ -271,7 +372,11 @@ def _further() -> Text:
         ("the same without bulksafe", _psql(python, "shop_signals_order")),
         ("or with the ORM", f"{python} manage.py shell"),
         ("one write path, more rows", 'make demo ARGS="--only copy --rows 5000 --orders 50000"'),
+        ("run the receivers, and stop with Ctrl-C", f"{python} manage.py bulksafe listen"),
+        ("what waits, what failed, who listens", f"{python} manage.py bulksafe status"),
+        ("only the receivers, more events", 'make demo ARGS="--part receivers --events 20000"'),
         ("the rules, and the guide", "examples/shop/models.py  docs/guide.md"),
+        ("the receivers, and their guide", "examples/shop/receivers.py  docs/receivers.md"),
     ):
         text.append(f"  {what}\n", "not bold").append(f"    {command}\n", "not bold cyan")
     return text

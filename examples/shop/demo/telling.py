@@ -1,0 +1,397 @@
+"""Who is told of a write, and what a listener that is killed loses."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from uuid import uuid4
+
+from django.db import connection, transaction
+from psycopg import sql
+
+import bulksafe
+from bulksafe.outbox.state import state
+from bulksafe.outbox.store import Store
+from examples.shop import data, models
+from examples.shop.demo.paths import run_psql
+from examples.shop.demo.processes import Listener, Warehouse
+from examples.shop.demo.tally import Tally, tally
+from examples.shop_signals import models as twin
+
+Numbers = Sequence[str]
+
+DRAFT, PAID, SHIPPED = "became draft", "became paid", "became shipped"
+FULFILLED = "was fulfilled"
+
+_KILLS = 2
+
+IN_DATABASE = "a row in the database"
+OUTSIDE = "a request to another service"
+
+
+@dataclass(frozen=True)
+class TellingPath:
+    """A way to write orders.
+
+    Attributes:
+        name: what ``--only`` calls it.
+        title: what the table calls it.
+        action: what the history says of the orders afterwards.
+        write: writes the orders with some numbers, in one of the shops.
+    """
+
+    name: str
+    title: str
+    action: str
+    write: Callable[[ModuleType, Numbers], object]
+
+
+@dataclass(frozen=True)
+class Told:
+    """Of how many writes a receiver was told.
+
+    Attributes:
+        path: the write path's name.
+        title: what the table calls it.
+        rows: how many rows it wrote.
+        plain: how many of them Django's receiver was told of.
+        critical: what the critical receiver was told of.
+    """
+
+    path: str
+    title: str
+    rows: int
+    plain: int
+    critical: Tally
+
+
+@dataclass(frozen=True)
+class Crash:
+    """What two SIGKILLs did to the deliveries.
+
+    Attributes:
+        orders: how many orders were written.
+        written: how many events these writes made.
+        unheard: how many of them were written while no listener was running.
+        kills: when the listener was killed, and how many events it left waiting.
+        disordered: orders whose changes were told in another order than they were made.
+        again: requests that the warehouse got once more, with the key of the first.
+        recovery: seconds from the last start until everything was delivered.
+        tallies: what became of the calls.
+    """
+
+    orders: int
+    written: int
+    unheard: int
+    kills: Sequence[tuple[str, int]]
+    disordered: int
+    again: int
+    recovery: float
+    tallies: Sequence[Tally]
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What the second part of the demo has found out."""
+
+    told: Sequence[Told]
+    crash: Crash
+
+    @property
+    def problems(self) -> list[str]:
+        """What keeps it from having shown that no receiver is skipped."""
+        paths = [f"{told.title}: {text}" for told in self.told for text in told.critical.problems]
+        crashed = [text for one in self.crash.tallies for text in one.problems]
+        if len(self.crash.kills) < _KILLS:
+            crashed.append("the listener was done before it was killed.")
+        if self.crash.disordered:
+            crashed.append(f"{self.crash.disordered:,} orders have their history out of order.")
+        return [*paths, *(f"After the crash, {text}" for text in crashed)]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def stages(only: Sequence[str]) -> int:
+    """How often ``tell`` says what it is doing."""
+    return len(_chosen(only)) + 4
+
+
+def _chosen(only: Sequence[str]) -> list[TellingPath]:
+    return [path for path in PATHS if not only or path.name in only]
+
+
+def tell(only: Sequence[str], rows: int, events: int, stage: Callable[[str], None]) -> Telling:
+    """Write, with a listener running, and count what the receivers have done.
+
+    Args:
+        only: names of write paths; none for all.
+        rows: how many rows each path writes.
+        events: how many events there are for the listener that is killed.
+        stage: told what is being done.
+
+    Raises:
+        DemoError: the listener does not do its work.
+    """
+    with (
+        _Orders() as orders,
+        tempfile.TemporaryDirectory(prefix="bulksafe-demo-") as directory,
+        Warehouse().running() as warehouse,
+        Listener(warehouse.url, Path(directory) / "listener.log").running() as listener,
+    ):
+        told = [_told(path, orders, rows, listener, stage) for path in _chosen(only)]
+        return Telling(told, _crash(orders, events, listener, warehouse, stage))
+
+
+class _Orders:
+    """Orders of this run alone. They and their history are deleted in the end."""
+
+    def __init__(self) -> None:
+        self.run = f"D{uuid4().hex[:6]}-"
+        self._last = 0
+
+    def __enter__(self) -> _Orders:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with bulksafe.muted("shop.Order:only_drafts_deleted"):
+            for shop in (models, twin):
+                shop.AuditLog.objects.filter(detail__number__startswith=self.run).delete()
+                shop.Order.objects.filter(number__startswith=self.run)._raw_delete("default")
+
+    def numbers(self, count: int) -> list[str]:
+        """Numbers that no order has yet."""
+        first, self._last = self._last + 1, self._last + count
+        return [f"{self.run}{number:07}" for number in range(first, self._last + 1)]
+
+
+# Who is told.
+
+
+def _told(
+    path: TellingPath, orders: _Orders, rows: int, listener: Listener, stage: Callable[[str], None]
+) -> Told:
+    stage(f"Who is told of {path.title}")
+    numbers = orders.numbers(rows)
+    for shop in (twin, models):
+        if path.action != DRAFT:
+            _bulk_create(shop, numbers)
+        path.write(shop, numbers)
+    listener.wait_until(_is_delivered, f"it has told of {path.title}")
+    return Told(
+        path.name,
+        path.title,
+        rows,
+        plain=len(set(_history(twin, numbers, [path.action]))),
+        critical=tally(
+            "keep_history",
+            IN_DATABASE,
+            due=[(number, path.action) for number in numbers],
+            seen=_history(models, numbers, [path.action]),
+        ),
+    )
+
+
+def _is_delivered() -> bool:
+    """Whether nothing waits, neither in the outbox nor to be tried again."""
+    queues = state(Store("default")).queues
+    return all(queue.lag_events == queue.waiting == 0 for queue in queues)
+
+
+def _waiting() -> int:
+    return max(queue.lag_events for queue in state(Store("default")).queues)
+
+
+def _history(
+    shop: ModuleType, numbers: Iterable[str], actions: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """The order and the action of each entry."""
+    entries = shop.AuditLog.objects.filter(entity="order", action__in=actions)
+    wanted = set(numbers)
+    for number, action in entries.order_by("pk").values_list("detail__number", "action"):
+        if number in wanted:
+            yield number, action
+
+
+def _new(shop: ModuleType, numbers: Numbers) -> Iterator[dict[str, Any]]:
+    customers = list(shop.Customer.objects.values_list("pk", flat=True)[: len(numbers)])
+    for index, number in enumerate(numbers):
+        yield {
+            "number": number,
+            "customer_id": customers[index % len(customers)],
+            "status": "draft",
+            "amount": Decimal(100),
+            "discount": Decimal(0),
+            "net": Decimal(100),
+            "placed_at": data.OPENED,
+        }
+
+
+def _table(shop: ModuleType) -> sql.Identifier:
+    return sql.Identifier(shop.Order._meta.db_table)
+
+
+def _save(shop: ModuleType, numbers: Numbers) -> None:
+    for order in shop.Order.objects.filter(number__in=numbers):
+        order.status = "paid"
+        order.save()
+
+
+def _bulk_create(shop: ModuleType, numbers: Numbers) -> None:
+    shop.Order.objects.bulk_create(shop.Order(**values) for values in _new(shop, numbers))
+
+
+def _update(shop: ModuleType, numbers: Numbers) -> None:
+    shop.Order.objects.filter(number__in=numbers).update(status="paid")
+
+
+def _statement(shop: ModuleType, numbers: Numbers) -> str:
+    template = sql.SQL("UPDATE {} SET status = 'paid' WHERE number = ANY({})")
+    return template.format(_table(shop), sql.Literal(list(numbers))).as_string()
+
+
+def _raw_sql(shop: ModuleType, numbers: Numbers) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_statement(shop, numbers))
+
+
+def _copy(shop: ModuleType, numbers: Numbers) -> None:
+    rows = list(_new(shop, numbers))
+    columns = sql.SQL(", ").join(map(sql.Identifier, rows[0]))
+    text = sql.SQL("COPY {} ({}) FROM STDIN").format(_table(shop), columns)
+    with connection.cursor() as cursor, cursor.copy(text) as copy:
+        for row in rows:
+            copy.write_row(list(row.values()))
+
+
+def _psql(shop: ModuleType, numbers: Numbers) -> None:
+    run_psql(_statement(shop, numbers))
+
+
+PATHS = [
+    TellingPath("save", "save()", PAID, _save),
+    TellingPath("bulk_create", "bulk_create()", DRAFT, _bulk_create),
+    TellingPath("update", "update(value)", PAID, _update),
+    TellingPath("sql", "raw SQL", PAID, _raw_sql),
+    TellingPath("copy", "COPY", DRAFT, _copy),
+    TellingPath("psql", "psql", PAID, _psql),
+]
+
+# What is lost.
+
+
+def _crash(
+    orders: _Orders,
+    events: int,
+    listener: Listener,
+    warehouse: Warehouse,
+    stage: Callable[[str], None],
+) -> Crash:
+    first, late = orders.numbers(events // 4), orders.numbers(events // 8)
+    before = len(warehouse.requests)
+    stage("Writing orders")
+    _bulk_create(models, first)
+    listener.wait_until(_is_delivered, "it has told of the new orders")
+    listener.stop()
+    with transaction.atomic():
+        _update(models, first)
+        _ship(first)
+
+    stage("Killing the listener")
+    kills = [
+        _kill(listener, warehouse, lambda: _has_uncommitted() or warehouse.holds),
+        _kill(listener, warehouse, lambda: warehouse.holds),
+    ]
+
+    stage("Writing while nobody listens")
+    _copy(models, late)
+    _raw_sql(models, late)
+
+    stage("Starting the listener again")
+    warehouse.go_on()
+    started = time.perf_counter()
+    listener.start()
+    listener.wait_until(_is_delivered, "it has caught up")
+    recovery = time.perf_counter() - started
+    requests = warehouse.requests[before:]
+    return Crash(
+        orders=len(first) + len(late),
+        written=3 * len(first) + 2 * len(late),
+        unheard=2 * len(late),
+        kills=[kill for kill in kills if kill],
+        disordered=_disordered([*first, *late]),
+        again=len(requests) - len(set(requests)),
+        recovery=recovery,
+        tallies=_tallies(first, late, requests),
+    )
+
+
+def _kill(
+    listener: Listener, warehouse: Warehouse, is_busy: Callable[[], bool]
+) -> tuple[str, int] | None:
+    """Start the listener and kill it in the middle of its work: of what, and how much is left."""
+    warehouse.hold(5)
+    listener.start()
+    listener.wait_until(lambda: is_busy() or _is_delivered(), "it is at work")
+    if _is_delivered():
+        listener.stop()
+        return None
+    listener.kill()
+    return "a request" if warehouse.holds else "a transaction", _waiting()
+
+
+def _ship(numbers: Numbers) -> None:
+    orders = models.Order.objects.filter(number__in=numbers)
+    orders.update(status="shipped", shipped_at=data.OPENED)
+
+
+def _has_uncommitted() -> bool:
+    """Whether somebody has written to the history and not committed yet."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = %s::regclass "
+            "AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid())",
+            [models.AuditLog._meta.db_table],
+        )
+        return bool(cursor.fetchone()[0])
+
+
+def _disordered(numbers: Numbers) -> int:
+    """How many orders were shipped before they were paid, or paid before they were there."""
+    course = [DRAFT, PAID, SHIPPED]
+    found: dict[str, list[str]] = {}
+    for number, action in _history(models, numbers, course):
+        found.setdefault(number, []).append(action)
+    return sum(actions != sorted(actions, key=course.index) for actions in found.values())
+
+
+def _tallies(first: Numbers, late: Numbers, requests: Iterable[tuple[str, str]]) -> list[Tally]:
+    every = [*first, *late]
+    changes = [(every, DRAFT), (every, PAID), (first, SHIPPED)]
+    return [
+        tally(
+            "keep_history",
+            IN_DATABASE,
+            due=[(number, action) for numbers, action in changes for number in numbers],
+            seen=_history(models, every, [DRAFT, PAID, SHIPPED]),
+        ),
+        tally(
+            "note_fulfilment, by Emit",
+            IN_DATABASE,
+            due=[(number, FULFILLED) for number in first],
+            seen=_history(models, every, [FULFILLED]),
+        ),
+        # A request that came again with its key is none that the warehouse takes for another.
+        tally(
+            "request_picking",
+            OUTSIDE,
+            due=every,
+            seen=[order for order, key in set(requests)],
+        ),
+    ]
