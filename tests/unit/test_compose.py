@@ -1,10 +1,13 @@
 """What can be said about ``docker-compose.yml`` without an engine."""
 
+import argparse
 from pathlib import Path
 
 import pytest
 import yaml
 from psycopg.conninfo import conninfo_to_dict
+
+from bulksafe.management.subcommands.listen import LISTEN
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,13 +32,14 @@ def test_every_dependency_exists_and_can_meet_its_condition(services):
             assert "healthcheck" in services[other], f"{other} can never be healthy"
 
 
-def test_one_shot_service_is_waited_for_to_end(services):
-    assert ("app", "migrate", "service_completed_successfully") in dependencies(services)
+@pytest.mark.parametrize("name", ["app", "listener"])
+def test_one_shot_service_is_waited_for_to_end(services, name):
+    assert (name, "migrate", "service_completed_successfully") in dependencies(services)
 
 
 def test_database_urls_lead_to_services_with_those_credentials(services):
     owner = services["postgres"]["environment"]
-    for name in ("app", "migrate"):
+    for name in ("app", "migrate", "listener"):
         url = conninfo_to_dict(services[name]["environment"]["DATABASE_URL"])
         assert url["host"] in services
         assert (url["user"], url["password"], url["dbname"]) == (
@@ -45,14 +49,27 @@ def test_database_urls_lead_to_services_with_those_credentials(services):
         )
 
 
-def test_the_app_goes_through_the_pooler_and_migrations_do_not(services):
+def test_the_app_goes_through_the_pooler_and_what_needs_a_session_does_not(services):
     pooler = services["pgbouncer"]["environment"]
     app = services["app"]["environment"]
 
     assert pooler["POOL_MODE"] == "transaction"
     assert f"@pgbouncer:{pooler['LISTEN_PORT']}/" in app["DATABASE_URL"]
     assert app["DATABASE_POOLED"]
-    assert "@postgres:5432/" in services["migrate"]["environment"]["DATABASE_URL"]
+    for name in ("migrate", "listener"):
+        assert "@postgres:5432/" in services[name]["environment"]["DATABASE_URL"]
+
+
+def test_the_listener_can_be_started_as_it_says_there(services):
+    command = services["listener"]["command"]
+    assert command[:3] == ["python", "manage.py", "bulksafe"]
+
+    parser = argparse.ArgumentParser()
+    LISTEN.add_to(parser.add_subparsers(), command=None)
+    options = parser.parse_args(command[3:])
+
+    (probe,) = services["listener"]["healthcheck"]["test"][3:]
+    assert f":{options.health_port}/healthz" in probe
 
 
 def test_environment_values_are_strings(services):
@@ -63,7 +80,7 @@ def test_environment_values_are_strings(services):
 
 def test_what_is_built_is_there(services):
     assert (ROOT / services["app"]["build"] / "Dockerfile").is_file()
-    for name in ("app", "migrate"):
+    for name in ("app", "migrate", "listener"):
         command = services[name].get("command")
         assert command is None or (ROOT / command[1]).is_file()
 
