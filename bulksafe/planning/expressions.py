@@ -16,6 +16,7 @@ from django.db.models.constants import LOOKUP_SEP
 from django.db.models.expressions import (
     Col,
     CombinedExpression,
+    Expression,
     ExpressionWrapper,
     Func,
     Value,
@@ -24,7 +25,7 @@ from django.db.models.functions import Cast
 from django.db.models.sql import Query
 from django.db.models.sql.compiler import SQLCompiler
 from django.db.models.sql.datastructures import BaseTable, Join
-from django.db.models.sql.where import WhereNode
+from django.db.models.sql.where import XOR, WhereNode
 from django.utils import timezone, translation
 
 from bulksafe.planning import fields, offline, refusals
@@ -225,6 +226,8 @@ class _RowCompiler(SQLCompiler):
     def compile(self, node: Any) -> Any:
         if self._tests_missing_row(node):
             return "false", ()
+        if isinstance(node, WhereNode) and node.connector == XOR:
+            node = self._with_tests_made(node)
         if isinstance(node, Col):
             # pgtrigger.F() writes the rows in capitals.
             row = (node.alias or self.query.row).lower()  # type: ignore[attr-defined]
@@ -244,6 +247,21 @@ class _RowCompiler(SQLCompiler):
         return bool(getattr(node, "conditional", False)) and any(
             isinstance(part, Col) and (part.alias or "").lower() == missing for part in walk(node)
         )
+
+    def _with_tests_made(self, node: WhereNode) -> WhereNode:
+        """Django makes XOR one test of a sum, in which those of a missing row would be lost."""
+        if self.query.missing is None:  # type: ignore[attr-defined]
+            return node
+        tests: list[Any] = [_Compiled(*self._test(child)) for child in node.children]
+        return WhereNode(tests, XOR, node.negated)
+
+    def _test(self, node: Any) -> tuple[str, Any]:
+        try:
+            return self.compile(node)  # type: ignore[no-any-return]
+        except EmptyResultSet:
+            return "false", ()
+        except FullResultSet:
+            return "true", ()
 
     def _parameter(self, field: models.Field[Any, Any]) -> tuple[str, tuple[()]]:
         """A column as a function's parameter, which does not bring the column's collation along."""
@@ -267,6 +285,20 @@ class _RowCompiler(SQLCompiler):
         )
         sql, params = super().compile(local)
         return f"(({sql}) AT TIME ZONE %s)", (*params, zone.value)
+
+
+class _Compiled(Expression):
+    """A test whose SQL is there already."""
+
+    output_field = models.BooleanField()
+
+    def __init__(self, sql: str, params: Sequence[Any]) -> None:
+        super().__init__()
+        self.text = sql
+        self.params = params
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        return f"({self.text})", self.params
 
 
 class _AtTimeZone(Func):
