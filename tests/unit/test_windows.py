@@ -3,9 +3,16 @@
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from bulksafe.outbox.windows import Mark, Snapshot, Window
 
@@ -94,14 +101,16 @@ class Reading(RuleBasedStateMachine):
         if self.own == "numbered":
             self.own = self.server.begin()
 
+    def floor(self, snapshot):
+        return self.mark.floor(snapshot) if self.mark else 0
+
     @rule(limit=st.integers(1, 4), crash=st.booleans())
     def read_and_move_on(self, limit, crash):
         if not isinstance(self.own, int):
             return
         snapshot = self.server.snapshot()
-        floor = self.mark.floor(snapshot) if self.mark else 0
+        window = self.window.opened(snapshot, self.floor(snapshot))
         self.mark = Mark(self.own, self.number)
-        window = self.window.opened(snapshot, floor)
         found = self.server.fetch(window, limit)
         fresh = [number for number in found if number not in window.skip]
         self.server.end(self.own, commit=not crash)
@@ -135,8 +144,33 @@ class Reading(RuleBasedStateMachine):
         assert set(self.seen) == committed
 
 
-Reading.TestCase.settings = settings(max_examples=400, stateful_step_count=60, deadline=None)
+Reading.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
 TestReading = Reading.TestCase
+
+
+class TrustingReading(Reading):
+    """Takes a snapshot's xmax for the first transaction that has not begun."""
+
+    def floor(self, snapshot):
+        return self.number
+
+
+class ForgetfulReading(Reading):
+    """Looks for events with higher numbers than those that it has seen."""
+
+    def floor(self, snapshot):
+        return max(self.seen, default=0)
+
+    def read_and_move_on(self, limit, crash):
+        super().read_and_move_on(limit, crash)
+        self.window = Window(self.window.lower, self.window.floor, {}, position=None)
+
+
+@pytest.mark.parametrize("reader", [TrustingReading, ForgetfulReading])
+def test_the_model_finds_readers_that_lose_events(reader):
+    quick = settings(Reading.TestCase.settings, phases=[Phase.generate], print_blob=False)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(reader, settings=quick)
 
 
 def test_the_model_finds_the_reader_that_trusts_xmax():
