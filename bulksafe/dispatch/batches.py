@@ -14,12 +14,12 @@ from bulksafe.declarations.order import in_order, meant_by
 from bulksafe.dispatch import muting
 from bulksafe.dispatch.calls import Call, m2m_group
 from bulksafe.dispatch.changes import Change
-from bulksafe.dispatch.images import Image, Table, Unreadable
+from bulksafe.dispatch.images import Image, Images, Table, Unreadable
 from bulksafe.outbox import events as outbox_events
 from bulksafe.outbox.events import DELETED, INSERTED, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.routes import Route, Routes
@@ -158,17 +158,18 @@ class Batch:
         return self._tables[event.source]
 
     def _changes(self, events: Sequence[Event]) -> dict[int, tuple[Change, str]]:
-        old = self._read([e for e in events if e.operation != INSERTED], "old")
-        new = self._read([e for e in events if e.operation != DELETED], "new")
-        return {event.seq: self._change(event, old, new) for event in events}
+        sides = []
+        if any(event.operation != INSERTED for event in events):
+            sides.append("old")
+        if any(event.operation != DELETED for event in events):
+            sides.append("new")
+        firsts = [event.first for event in events if event.first is not None]
+        found = self._read([*events, *firsts], sides)
+        return {event.seq: self._change(event, found) for event in events}
 
-    def _change(
-        self,
-        event: Event,
-        old: Mapping[int, Image | Unreadable],
-        new: Mapping[int, Image | Unreadable],
-    ) -> tuple[Change, str]:
-        before, after = old.get(event.before.seq), new.get(event.seq)
+    def _change(self, event: Event, images: Images) -> tuple[Change, str]:
+        before = images["old"].get(event.before.seq) if event.operation != INSERTED else None
+        after = images["new"].get(event.seq) if event.operation != DELETED else None
         wrong = [str(image) for image in (before, after) if isinstance(image, Unreadable)]
         change = Change(
             event,
@@ -180,18 +181,20 @@ class Batch:
         )
         return change, "; ".join(wrong)
 
-    def _read(self, events: Sequence[Event], side: str) -> dict[int, Image | Unreadable]:
+    def _read(self, events: Sequence[Event], sides: Sequence[str]) -> Images:
         by_source: dict[int, list[Event]] = defaultdict(list)
         for event in events:
-            by_source[event.source].append(event.before if side == "old" else event)
-        found: dict[int, Image | Unreadable] = {}
+            by_source[event.source].append(event)
+        found: Images = {side: {} for side in sides}
         for group in by_source.values():
-            found.update(self._table(group[0]).read(group, side))
+            for side, images in self._table(group[0]).read(group, sides).items():
+                found[side] |= images
         return found
 
     def _values(self, events: Sequence[Event], side: str) -> dict[int, Any]:
         absent = INSERTED if side == "old" else DELETED
-        found = self._read([event for event in events if event.operation != absent], side)
+        having = [event for event in events if event.operation != absent]
+        found = self._read(having, [side])[side]
         values: dict[int, Any] = dict.fromkeys(event.seq for event in events)
         values |= {
             seq: image.values if isinstance(image, Image) else None for seq, image in found.items()
@@ -246,13 +249,21 @@ def _batch_calls(stage: Sequence[Delivery]) -> list[Call]:
 
 
 def _single_calls(stage: Sequence[Delivery]) -> list[Call]:
-    groups: dict[Hashable, list[Delivery]] = {}
-    for number, delivery in enumerate(_coalesced(stage)):
-        key: Hashable = number
+    groups: list[list[Delivery]] = []
+    # Of each instance the last group alone may grow: what is taken away and added again is not one.
+    last: dict[Hashable, tuple[Hashable, list[Delivery]]] = {}
+    for delivery in _coalesced(stage):
+        group: list[Delivery] = []
         if delivery.receiver.signal is m2m_changed:
-            key = (delivery.receiver, m2m_group(delivery.change))
-        groups.setdefault(key, []).append(delivery)
-    return [Call(group[0].receiver, [d.change for d in group]) for group in groups.values()]
+            key = m2m_group(delivery.change)
+            owner = delivery.receiver, delivery.change.event.row
+            if owner in last and last[owner][0] == key:
+                group = last[owner][1]
+            last[owner] = key, group
+        if not group:
+            groups.append(group)
+        group.append(delivery)
+    return [Call(group[0].receiver, [d.change for d in group]) for group in groups]
 
 
 def _coalesced(stage: Sequence[Delivery]) -> list[Delivery]:
