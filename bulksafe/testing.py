@@ -143,6 +143,16 @@ def _committed(using: str, queues: Collection[str] | None) -> Iterator[list[Call
 def _calls(using: str, routes: Routes, events: Iterable[Event]) -> list[Call]:
     batch = Batch(routes, prefix_of(using))
     ordered = batch.ordered(sorted(events, key=lambda event: (event.bucket, event.seq)))
-    # In the order of the writes, not of the buckets.
-    ordered.sort(key=lambda event: event.before.seq)
-    return calls(batch.deliveries(ordered))
+    return calls(batch.deliveries(_as_written(ordered)))
+
+
+def _as_written(events: Iterable[Event]) -> list[Event]:
+    """The events in the order of the writes, not of the buckets, each row's in the order given."""
+    rows: dict[tuple[int, str], list[Event]] = {}
+    for event in events:
+        rows.setdefault(event.row, []).append(event)
+    numbered: list[tuple[int, Event]] = []
+    for row in rows.values():
+        # A later change of a row may have the lower number: its events share their places.
+        numbered += zip(sorted(event.before.seq for event in row), row, strict=True)
+    return [event for _, event in sorted(numbered, key=lambda pair: pair[0])]
