@@ -48,9 +48,17 @@ class context(ContextDecorator):  # noqa: N801  (used as a function, like contex
     """
 
     def __init__(self, **values: Any) -> None:
-        json.dumps(values, cls=DjangoJSONEncoder)
+        if values:
+            json.dumps(values, cls=DjangoJSONEncoder)
         self.values = values
         self._tokens: list[Token[Mapping[str, Any]]] = []
+
+    @classmethod
+    def restored(cls, values: Mapping[str, Any]) -> context:
+        """A context with values that came from the database, and so have been JSON already."""
+        made = cls()
+        made.values = dict(values)
+        return made
 
     def _recreate_cm(self) -> context:
         return type(self)(**self.values)

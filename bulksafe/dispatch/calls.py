@@ -42,7 +42,7 @@ class Call:
         if self.unreadable:
             raise Unreadable(self.unreadable)
         last = self.changes[-1]
-        with context(**last.context):
+        with context.restored(last.context):
             self.receiver.function(**arguments(self.receiver, self.changes))
 
     def single_calls(self) -> list[Call]:

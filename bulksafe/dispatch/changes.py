@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.outbox.events import DELETED, INSERTED
@@ -62,16 +63,17 @@ class Change:
         """The row before the change."""
         return self._instance("old")
 
-    @property
+    @cached_property
     def changed(self) -> frozenset[str]:
         """The names of the fields whose values differ; all of them for a new row."""
         if self.deleted or self.new_image is None:
             return frozenset()
-        names = self.new_image.table.names
+        table = self.new_image.table
         if self.old_image is None:
-            return frozenset(names)
-        pairs = zip(names, self.old_image.values, self.new_image.values, strict=True)
-        return frozenset(name for name, old, new in pairs if not _same(old, new))
+            return table.all_names
+        pairs = zip(table.names, self.old_image.values, self.new_image.values, strict=True)
+        # Asked for every event: the function is called only for what seems to differ.
+        return frozenset([name for name, old, new in pairs if old != new and _differ(old, new)])
 
     def forget_instances(self) -> None:
         self._instances.clear()
@@ -83,6 +85,6 @@ class Change:
         return self._instances[side]
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two values from the database are one: a NaN, wherever it lies, equals a NaN."""
-    return bool(one == other) or repr(one) == repr(other)
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two values that are not equal differ: a NaN, wherever it lies, is a NaN."""
+    return repr(one) != repr(other)

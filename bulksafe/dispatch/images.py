@@ -6,7 +6,7 @@ converters and ``from_db`` do the rest: every column type comes out as from a qu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from bulksafe.dispatch.sources import lineage
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from bulksafe.outbox.events import Event
 
@@ -38,6 +38,10 @@ class Unreadable(Exception):  # noqa: N818
     """The image of an event does not fit its table any more."""
 
 
+#: By side, and by the events' numbers.
+Images = dict[str, dict[int, "Image | Unreadable"]]
+
+
 @dataclass(frozen=True)
 class Table:
     """How the images of one model's rows are read.
@@ -49,28 +53,35 @@ class Table:
 
     model: type[Model]
     using: str
+    _queries: dict[tuple[tuple[str, ...], bool], str] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @cached_property
     def _fields(self) -> list[Any]:
         return [
-            field
-            for field in self.model._meta.concrete_fields
-            if not (field.generated and not field.db_persist)  # type: ignore[attr-defined]
+            one
+            for one in self.model._meta.concrete_fields
+            if not (one.generated and not one.db_persist)  # type: ignore[attr-defined]
         ]
 
     @cached_property
     def names(self) -> list[str]:
         """The field names, in the order of an image's values."""
-        return [field.name for field in self._fields]
+        return [one.name for one in self._fields]
+
+    @cached_property
+    def all_names(self) -> frozenset[str]:
+        return frozenset(self.names)
 
     @cached_property
     def _attnames(self) -> list[str]:
-        return [field.attname for field in self._fields]
+        return [one.attname for one in self._fields]
 
     @cached_property
     def _convert(self) -> Callable[[tuple[Any, ...]], Sequence[Any]]:
         compiler = self.model._base_manager.using(self.using).query.get_compiler(self.using)
-        columns = [field.get_col(field.model._meta.db_table) for field in self._fields]
+        columns = [one.get_col(one.model._meta.db_table) for one in self._fields]
         converters = compiler.get_converters(columns)
         if not converters:
             return lambda values: values
@@ -79,24 +90,25 @@ class Table:
     def instance(self, values: tuple[Any, ...]) -> Model:
         return self.model.from_db(self.using, self._attnames, self._convert(values))
 
-    def read(self, events: Sequence[Event], side: str) -> Mapping[int, Image | Unreadable]:
-        """The old or the new images of ``events``, by the events' numbers.
+    def read(self, events: Sequence[Event], sides: Sequence[str]) -> Images:
+        """Images of ``events``, by side and the events' numbers.
 
         Args:
             events: all parked, or none.
-            side: ``"old"`` or ``"new"``.
+            sides: ``"old"``, ``"new"`` or both. A side that an event does not have is all NULL.
         """
         if not events:
-            return {}
+            return {side: {} for side in sides}
         try:
             with transaction.atomic(using=self.using):
-                return self._read(events, side)
+                return self._read(events, tuple(sides))
         except DataError as error:
             if len(events) == 1:
-                return {events[0].seq: Unreadable(str(error))}
-        found: dict[int, Image | Unreadable] = {}
+                return {side: {events[0].seq: Unreadable(str(error))} for side in sides}
+        found: Images = {side: {} for side in sides}
         for event in events:
-            found.update(self.read([event], side))
+            for side, images in self.read([event], sides).items():
+                found[side] |= images
         return found
 
     def meets(self, event: Event, conditions: Sequence[str]) -> Sequence[bool]:
@@ -121,50 +133,64 @@ class Table:
             cursor.execute(text)
             return list(cursor.fetchone())
 
-    def _read(self, events: Sequence[Event], side: str) -> dict[int, Image | Unreadable]:
+    def _read(self, events: Sequence[Event], sides: tuple[str, ...]) -> Images:
         is_parked = events[0].parked is not None
         with connections[self.using].cursor() as cursor:
-            cursor.execute(self._parked[side] if is_parked else self._captured[side], _keys(events))
-            return {row[0]: Image(tuple(row[1:]), self) for row in cursor.fetchall()}
-
-    @cached_property
-    def _captured(self) -> dict[str, str]:
-        found = (
-            "FROM unnest(%s::smallint[], %s::smallint[], %s::bigint[]) AS k (slot, bucket, seq) "
-            "JOIN bulksafe_outbox AS e "
-            "ON e.slot = k.slot AND e.bucket = k.bucket AND e.seq = k.seq"
-        )
-        return {side: self._select(found, side) for side in ("old", "new")}
-
-    @cached_property
-    def _parked(self) -> dict[str, str]:
-        found = "FROM bulksafe_parked AS e"
+            cursor.execute(self._query(sides, is_parked), _keys(events))
+            rows = cursor.fetchall()
+        width = len(self._fields)
         return {
-            side: self._select(found, side) + " WHERE e.id = ANY (%s)" for side in ("old", "new")
+            side: {row[0]: Image(row[start : start + width], self) for row in rows}
+            for side, start in zip(sides, range(1, len(sides) * width + 1, width), strict=True)
         }
 
-    def _select(self, found: str, side: str) -> str:
+    def _query(self, sides: tuple[str, ...], is_parked: bool) -> str:
+        key = sides, is_parked
+        if key not in self._queries:
+            self._queries[key] = self._select(sides, is_parked)
+        return self._queries[key]
+
+    def _select(self, sides: Sequence[str], is_parked: bool) -> str:
         tables = lineage(self.model)
-        aliases = {model: f'"part {number}"' for number, model in enumerate(tables)}
-        columns = [
-            f"{aliases[field.model._meta.concrete_model]}.{quoting.identifier(field.column)}"
-            for field in self._fields
-        ]
-        records = [
-            f"CROSS JOIN LATERAL jsonb_populate_record(NULL::"
-            f"{quoting.relation(model._meta.db_table)}, e.{side}) AS {alias}"
-            for model, alias in aliases.items()
-        ]
-        text = f"SELECT e.seq, {', '.join(columns)} {{found}} {' '.join(records)}"
+        columns, records = [], []
+        for side in sides:
+            aliases = {model: f'"{side} {number}"' for number, model in enumerate(tables)}
+            columns += [
+                f"{aliases[one.model._meta.concrete_model]}.{quoting.identifier(one.column)}"
+                for one in self._fields
+            ]
+            records += [
+                f"CROSS JOIN LATERAL jsonb_populate_record(NULL::"
+                f"{quoting.relation(model._meta.db_table)}, e.{side}) AS {alias}"
+                for model, alias in aliases.items()
+            ]
+        wanted = f"SELECT e.seq, {', '.join(columns)}", " ".join(records)
         # Names of tables and columns may hold what psycopg takes for a parameter.
-        return text.replace("%", "%%").replace("{found}", found)
+        select, joins = (part.replace("%", "%%") for part in wanted)
+        if is_parked:
+            return f"{select} FROM bulksafe_parked AS e {joins} WHERE e.id = ANY (%s::bigint[])"
+        return f"{select} {_CAPTURED} {joins}"
 
 
-def _keys(events: Sequence[Event]) -> list[Any]:
+_CAPTURED = (
+    "FROM unnest(%s::smallint[], %s::smallint[], %s::bigint[]) AS k (slot, bucket, seq) "
+    "JOIN bulksafe_outbox AS e ON e.slot = k.slot AND e.bucket = k.bucket AND e.seq = k.seq"
+)
+
+
+def _keys(events: Sequence[Event]) -> list[str]:
+    """What tells the query which events, as PostgreSQL's texts for arrays.
+
+    They are long, and psycopg takes ten times as long to write them.
+    """
     if events[0].parked is not None:
-        return [[event.parked for event in events]]
+        return [_array(event.parked for event in events)]
     return [
-        [event.slot for event in events],
-        [event.bucket for event in events],
-        [event.seq for event in events],
+        _array(event.slot for event in events),
+        _array(event.bucket for event in events),
+        _array(event.seq for event in events),
     ]
+
+
+def _array(numbers: Iterable[int | None]) -> str:
+    return f"{{{','.join(map(str, numbers))}}}"

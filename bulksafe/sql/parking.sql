@@ -9,10 +9,10 @@ WHERE p.queue = ANY (%(queues)s) AND p.atomic = %(atomic)s AND p.bucket = ANY (%
 -- name: park
 -- Copied from the outbox: the images never leave the server.
 INSERT INTO bulksafe_parked
-    (queue, atomic, bucket, receiver, seq, at, source, operation, key, old, new, context, attempts, due,
-     error, traceback, state, blocks, attempted_at)
+    (queue, atomic, bucket, receiver, seq, at, source, operation, key, old, new, matched, context, attempts,
+     due, error, traceback, state, blocks, attempted_at)
 SELECT w.queue, %(atomic)s::boolean, e.bucket, w.receiver, e.seq, e.at, e.source, w.operation::"char", e.key, f.old, e.new,
-       e.context, w.attempts, clock_timestamp() + w.delay * interval '1 second', w.error, w.traceback,
+       e.matched, e.context, w.attempts, clock_timestamp() + w.delay * interval '1 second', w.error, w.traceback,
        w.state, w.blocks, CASE WHEN w.attempts > 0 THEN clock_timestamp() END
 FROM unnest(%(queues)s::text[], %(receivers)s::text[], %(buckets)s::smallint[], %(firsts)s::bigint[],
             %(seqs)s::bigint[], %(operations)s::text[], %(attempts)s::integer[], %(delays)s::float8[],
@@ -25,9 +25,8 @@ ORDER BY w.number
 
 -- name: due
 -- The first parked event of each row and receiver, if its time has come.
-SELECT h.id, h.queue, h.bucket, h.receiver, h.seq, h.at, h.source::oid::bigint, h.operation::text, h.key,
-       h.context::text,
-       h.attempts
+SELECT h.id, h.queue, h.bucket, h.receiver, h.seq, date_part('epoch', h.at), h.source::oid::bigint, h.operation::text, h.key,
+       h.matched, h.context::text, h.attempts
 FROM (
     SELECT DISTINCT ON (p.queue, p.bucket, p.receiver, p.source, p.key) p.*
     FROM bulksafe_parked AS p
@@ -62,11 +61,25 @@ SET attempts = %(attempts)s,
     attempted_at = clock_timestamp()
 WHERE id = %(id)s
 
--- name: postpone
--- Nothing can be done about it for now: another look later.
-UPDATE bulksafe_parked
-SET due = clock_timestamp() + %(delay)s * interval '1 second', error = %(error)s
-WHERE id = %(id)s
+-- name: orphan
+-- Nothing can be done about it until other code looks at it.
+UPDATE bulksafe_parked SET state = 'orphaned', error = %(error)s WHERE id = %(id)s
+
+-- name: adopt_orphans
+-- A daemon that has just started may know what others did not.
+UPDATE bulksafe_parked SET state = 'waiting', due = clock_timestamp() WHERE state = 'orphaned'
+
+-- name: unfold
+-- The table is known now: a parked event for each of its receivers, in place of one for all.
+WITH whole AS (
+    DELETE FROM bulksafe_parked WHERE id = %(id)s RETURNING *
+)
+INSERT INTO bulksafe_parked
+    (queue, atomic, bucket, receiver, seq, at, source, operation, key, old, new, matched, context)
+SELECT w.queue, w.atomic, w.bucket, r.name, w.seq, w.at, w.source, w.operation, w.key, w.old, w.new, w.matched,
+       w.context
+FROM whole AS w CROSS JOIN unnest(%(receivers)s::text[]) WITH ORDINALITY AS r (name, number)
+ORDER BY r.number
 
 -- name: retry
 -- Dead letters get all their attempts again; waiting events are due now.

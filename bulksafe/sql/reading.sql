@@ -68,7 +68,7 @@ FROM due
 
 -- name: fetch
 -- The next events of some cursors' windows, in the order in which each row was changed.
-SELECT e.slot, e.seq, e.xid::text::bigint, e.bucket, e.at, e.source::oid::bigint, e.part::oid::bigint,
+SELECT e.slot, e.seq, e.xid::text::bigint, e.bucket, date_part('epoch', e.at), e.source::oid::bigint, e.part::oid::bigint,
        e.operation::text, e.depth, e.key, e.matched, e.context::text
 FROM unnest(%(buckets)s::smallint[], %(starts)s::bigint[], %(lowers)s::text[], %(uppers)s::text[])
      AS w (bucket, start, lower, upper)
@@ -86,7 +86,7 @@ ORDER BY e.bucket, e.seq
 
 -- name: fetch_beyond
 -- The later events of the same rows and transactions, where several belong to one change.
-SELECT e.slot, e.seq, e.xid::text::bigint, e.bucket, e.at, e.source::oid::bigint, e.part::oid::bigint,
+SELECT e.slot, e.seq, e.xid::text::bigint, e.bucket, date_part('epoch', e.at), e.source::oid::bigint, e.part::oid::bigint,
        e.operation::text, e.depth, e.key, e.matched, e.context::text
 FROM unnest(%(buckets)s::smallint[], %(positions)s::bigint[], %(xids)s::text[], %(sources)s::bigint[],
             %(keys)s::text[]) AS k (bucket, position, xid, source, key)
@@ -97,7 +97,7 @@ ORDER BY e.bucket, e.seq
 
 -- name: own_events
 -- What the present transaction has written itself, for tests that never commit.
-SELECT e.slot, e.seq, e.xid::text::bigint, e.bucket, e.at, e.source::oid::bigint, e.part::oid::bigint,
+SELECT e.slot, e.seq, e.xid::text::bigint, e.bucket, date_part('epoch', e.at), e.source::oid::bigint, e.part::oid::bigint,
        e.operation::text, e.depth, e.key, e.matched, e.context::text
 FROM bulksafe_outbox AS e
 WHERE e.xid = pg_current_xact_id_if_assigned() AND e.seq > %(after)s
