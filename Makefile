@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.dev  ## Show the same rules holding on every write path, and what they cost
+demo: $(VENV)/.dev  ## Show rules and receivers on every write path, and a listener that is killed
 	$(BIN)/python -m examples.shop.demo $(ARGS)
 
 test: $(VENV)/.dev  ## Run the tests (ARGS="-k name -x" goes to pytest)
