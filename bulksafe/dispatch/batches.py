@@ -63,9 +63,9 @@ class Batch:
         def chain(members: list[Event]) -> list[Event]:
             nonlocal images
             if images is None:
-                nested = [e for e in events if self._is_known(e)]
+                nested = [e for e in events if self.is_known(e)]
                 images = {side: self._values(nested, side) for side in ("old", "new")}
-            if not all(self._is_known(member) for member in members):
+            if not all(self.is_known(member) for member in members):
                 return members
             return outbox_events.chained(members, images["old"], images["new"])
 
@@ -88,19 +88,31 @@ class Batch:
             if not muting.is_muted(route.receiver)
         ]
 
+    def wanted(self, event: Event) -> list[Receiver]:
+        """The receivers of an event, by the conditions that it met when it was captured."""
+        return [route.receiver for route in self._wanted(event)]
+
     def parked(self, events: Sequence[tuple[Event, Receiver]]) -> list[Delivery]:
         """Parked events with the receivers that they are parked for."""
         changes = self._changes([event for event, _ in events])
-        return [Delivery(receiver, *changes[event.seq]) for event, receiver in events]
+        found = []
+        for event, receiver in events:
+            # One event may be parked for several receivers, under an id for each.
+            change, unreadable = changes[event.seq]
+            own = replace(change, event=event, _instances={})
+            found.append(Delivery(receiver, own, unreadable))
+        return found
 
-    def _is_known(self, event: Event) -> bool:
+    def is_known(self, event: Event) -> bool:
+        """Whether this code has receivers for the event's table."""
         if event.source in self.routes.models:
             return True
         if event.source not in self._strange:
             self._strange.add(event.source)
             logger.warning(
                 "events are captured for a table that no receiver of this code is for (oid %s); "
-                "they are passed over: run makemigrations and migrate",
+                "they are parked: restart the listener with the present code, or run "
+                "makemigrations and migrate",
                 event.source,
             )
         return False
@@ -108,7 +120,7 @@ class Batch:
     # Conditions.
 
     def _wanted(self, event: Event) -> list[Route]:
-        if not self._is_known(event):
+        if not self.is_known(event):
             return []
         met = set(event.matched or ())
         return [
@@ -126,7 +138,7 @@ class Batch:
         """
         asked: dict[tuple[int, str], list[Event]] = defaultdict(list)
         for event, _ in routed:
-            if self._is_known(event) and self._has_new_conditions(event):
+            if self.is_known(event) and self._has_new_conditions(event):
                 asked[event.source, event.operation].append(event)
         if not asked:
             return routed

@@ -18,7 +18,7 @@ from bulksafe.dispatch.batches import Batch, Delivery, calls, prefix_of
 from bulksafe.dispatch.routes import Routes
 from bulksafe.outbox import parking
 from bulksafe.outbox.events import is_shared
-from bulksafe.outbox.parking import BEHIND, BlockedRow, Failure, Parking
+from bulksafe.outbox.parking import BEHIND, EVERYBODY, BlockedRow, Failure, Parking
 from bulksafe.outbox.store import Cursor, Store
 from bulksafe.outbox.windows import Mark
 
@@ -151,7 +151,7 @@ class Worker:
         events, moved = page(self.store, cursors, limit)
         if events:
             desk = _Desk(self, queue, parking.blocked(self.store, cursors))
-            desk.deliver(batch.deliveries(batch.ordered(events)))
+            desk.deliver(batch.deliveries(desk.known(batch, batch.ordered(events))))
             parking.park(self.store, True, desk.parkings)
         self.store.advance(moved)
         return len(events) + len(retried)
@@ -230,8 +230,8 @@ class Worker:
             with lease.held():
                 _note(self.store, delivery, error)
         events, (moved,) = page(self.store, [cursor], _LEASED_EVENTS)
-        deliveries = batch.deliveries(batch.ordered(events))
         desk = _Desk(self, cursor.queue, parking.blocked(self.store, [cursor]))
+        deliveries = batch.deliveries(desk.known(batch, batch.ordered(events)))
         waiting = [desk.kept(delivery) for delivery in deliveries]
         listed = calls([delivery for delivery in waiting if delivery is not None])
         if self._make_leased(lease, desk, listed, events):
@@ -310,6 +310,21 @@ class _Desk:
                 change.forget_instances()
         for single in call.single_calls() if len(call.changes) > 1 else [call]:
             self.settle(single, self.worker.attempt)
+
+    def known(self, batch: Batch, events: Iterable[Event]) -> list[Event]:
+        """The events whose table this code knows; the others are parked for everybody.
+
+        So are later ones of the same rows, until code that knows the table has dealt with them.
+        """
+        found = []
+        for event in events:
+            row = self.queue, EVERYBODY, event.source, event.key
+            if row not in self.blocked and batch.is_known(event):
+                found.append(event)
+            else:
+                self.blocked.add(row)
+                self.parkings.append(Parking(self.queue, EVERYBODY, event, BEHIND))
+        return found
 
     def kept(self, delivery: Delivery) -> Delivery | None:
         """The delivery, unless its row is blocked: then it is parked."""
@@ -450,17 +465,20 @@ def _retried(store: Store, batch: Batch, cursors: Sequence[Cursor]) -> list[Deli
     found = []
     for event, name in parking.due(store, cursors, _RETRIES):
         receiver = receivers.by_name(name)
-        missing = ""
-        if receiver is None:
-            missing = f"There is no receiver {name!r} in this code any more."
-        elif event.source not in batch.routes.models:
-            missing = "There is no model for the event's table in this code any more."
-        if receiver is None or missing:
-            logger.warning("parked event %s waits: %s", event.parked, missing)
-            parking.postpone(store, event, missing)
+        if event.source not in batch.routes.models:
+            _orphan(store, event, "This code has no receivers for the event's table.")
+        elif name == EVERYBODY:
+            parking.unfold(store, event, [r.name for r in batch.wanted(event)])
+        elif receiver is None:
+            _orphan(store, event, f"There is no receiver {name!r} in this code.")
         else:
             found.append((event, receiver))
     return batch.parked(found)
+
+
+def _orphan(store: Store, event: Event, reason: str) -> None:
+    logger.warning("parked event %s is orphaned: %s", event.parked, reason)
+    parking.orphan(store, event, reason)
 
 
 def _note(store: Store, delivery: Delivery, error: Exception | None) -> None:

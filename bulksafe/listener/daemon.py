@@ -17,7 +17,7 @@ from psycopg import IsolationLevel
 from bulksafe.dispatch.delivery import Worker
 from bulksafe.listener.waking import TCP, Sleeper
 from bulksafe.listener.watchdog import Watchdog
-from bulksafe.outbox import keeping, rebasing
+from bulksafe.outbox import keeping, parking, rebasing
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -133,6 +133,7 @@ class Daemon:
     def _serve(self, worker: Worker) -> None:
         self._connect()
         rebasing.rebase(worker.store)
+        parking.adopt_orphans(worker.store)
         watchdog = Watchdog()
         worker.guard = lambda: watchdog.watch(connections[self.using].connection)
         sleeper = Sleeper(worker, self.stopping, watchdog)

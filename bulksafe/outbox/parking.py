@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 WAITING, DEAD = "waiting", "dead"
 
+#: The name under which an event is parked whose table the code does not know: for all receivers.
+EVERYBODY = "*"
+
 #: A row, as one receiver sees it: (queue, receiver's name, source, key).
 BlockedRow = tuple[str, str, int, str]
 
@@ -140,13 +143,27 @@ def due(store: Store, cursors: Sequence[Cursor], limit: int) -> list[tuple[Event
                 operation=operation,
                 depth=1,
                 key=key,
+                matched=matched,
                 context=json.loads(context) if context else {},
                 parked=number,
                 attempts=attempts,
             ),
             receiver,
         )
-        for number, _, bucket, receiver, seq, at, source, operation, key, context, attempts in rows
+        for (
+            number,
+            _,
+            bucket,
+            receiver,
+            seq,
+            at,
+            source,
+            operation,
+            key,
+            matched,
+            context,
+            attempts,
+        ) in rows
     ]
 
 
@@ -164,10 +181,19 @@ def failed_again(store: Store, event: Event, failure: Failure) -> None:
         store.rows("wake_followers", {"ids": [event.parked]})
 
 
-def postpone(store: Store, event: Event, error: str) -> None:
-    """Look at a parked event again when the longest delay is over."""
-    delay = conf.get().RETRY_DELAY_MAX
-    store.rows("postpone", {"id": event.parked, "delay": delay, "error": error})
+def orphan(store: Store, event: Event, error: str) -> None:
+    """Leave a parked event until other code looks at it."""
+    store.rows("orphan", {"id": event.parked, "error": error})
+
+
+def adopt_orphans(store: Store) -> None:
+    """Let this code look at what other code did not know."""
+    store.rows("adopt_orphans")
+
+
+def unfold(store: Store, event: Event, receivers: Sequence[str]) -> None:
+    """Park an event for these receivers in place of everybody."""
+    store.rows("unfold", {"id": event.parked, "receivers": list(receivers)})
 
 
 def _of(cursors: Sequence[Cursor]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class QueueState:
         lag_seconds: the age of the oldest of them.
         waiting: parked events that will be tried again.
         dead: dead letters.
+        orphaned: parked events whose receiver or table the code does not know.
         listeners: daemons that are connected and serve it.
     """
 
@@ -33,6 +34,7 @@ class QueueState:
     lag_seconds: float
     waiting: int
     dead: int
+    orphaned: int
     listeners: int
 
 
@@ -69,10 +71,11 @@ def state(store: Store) -> State:
     now = timezone.now()
     queues = []
     for queue, atomic, events, oldest in store.rows("lag"):
-        waiting, dead, _ = parked.get((queue, atomic), (0, 0, None))
+        waiting, dead, orphaned = parked.get((queue, atomic), (0, 0, 0))
         seconds = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
         alive = sum(queue in listener.queues for listener in listeners)
-        queues.append(QueueState(queue, atomic, events, round(seconds, 1), waiting, dead, alive))
+        lag = events, round(seconds, 1)
+        queues.append(QueueState(queue, atomic, *lag, waiting, dead, orphaned, alive))
     return State(queues, listeners, [Slot(*row) for row in store.rows("slots")])
 
 

@@ -67,7 +67,7 @@ ORDER BY c.queue, c.atomic
 
 -- name: parked_counts
 SELECT queue, atomic, count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'dead'),
-       min(parked_at)
+       count(*) FILTER (WHERE state = 'orphaned')
 FROM bulksafe_parked GROUP BY queue, atomic
 
 -- name: parked_receivers

@@ -71,6 +71,7 @@ BEGIN
         queue text NOT NULL,
         atomic boolean NOT NULL,
         bucket smallint NOT NULL,
+        -- A name, or * for all that the table has: the code that read the event knew no such table.
         receiver text NOT NULL,
         seq bigint NOT NULL,
         at timestamptz NOT NULL,
@@ -79,8 +80,10 @@ BEGIN
         key text NOT NULL,
         old jsonb,
         new jsonb,
+        matched text[],
         context jsonb,
-        state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'dead')),
+        -- Orphaned: the code that looked at it last knows no such receiver, or no such table.
+        state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'dead', 'orphaned')),
         blocks boolean NOT NULL DEFAULT true,
         attempts integer NOT NULL DEFAULT 0,
         due timestamptz NOT NULL DEFAULT now(),

@@ -9,6 +9,7 @@ from bulksafe.declarations import Capture
 from bulksafe.declarations.receivers import AFTER_COMMIT, DEFAULT_QUEUE, receivers
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_of
 from bulksafe.outbox import rebasing
+from bulksafe.outbox.parking import EVERYBODY
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -93,7 +94,14 @@ def _queues(store: Store) -> Iterator[tuple[str, str]]:
 def _parked(store: Store) -> Iterator[tuple[str, str]]:
     known = {receiver.name for receiver in receivers}
     for name, count, _ in store.rows("parked_receivers"):
-        if name not in known:
+        if name == EVERYBODY:
+            yield (
+                f"{count} events were read by a listener whose code has no receivers for their "
+                "table.",
+                "Start the listener with the present code; if the receivers are gone for good, run "
+                f"migrate and “manage.py bulksafe discard --receiver '{EVERYBODY}'”.",
+            )
+        elif name not in known:
             yield (
                 f"{count} parked events wait for the receiver {name!r}, which is not in this code.",
                 f"Run “manage.py bulksafe retry --receiver {name} --rename …” if it has another "

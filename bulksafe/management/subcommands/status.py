@@ -6,7 +6,6 @@ import json as jsonlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from bulksafe.declarations.receivers import by_name
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_of, table
 from bulksafe.outbox import parked
 from bulksafe.outbox.parked import ParkedEvent, Selection
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Say how the after-commit receivers are doing: for every queue how many committed events wait and for
-how long, how many failed and will be tried again (parked), how many were given up (dead), and how
-many daemons listen.
+how long, how many failed and will be tried again (parked), how many were given up (dead), how many
+have a receiver or a table that the code does not know (orphaned), and how many daemons listen.
 
 exit status: 0 all is well, 1 there are dead letters, or events wait and nobody listens, 2 an error
 """
@@ -79,7 +78,16 @@ def _events(store: Store, listed: bool, number: int | None, limit: int) -> list[
 
 
 def _print(command: Any, found: State, events: list[ParkedEvent], database: str) -> None:
-    header = ("queue", "runs", "waiting events", "oldest", "parked", "dead", "listeners")
+    header = (
+        "queue",
+        "runs",
+        "waiting events",
+        "oldest",
+        "parked",
+        "dead",
+        "orphaned",
+        "listeners",
+    )
     rows = [
         (
             queue.queue,
@@ -88,6 +96,7 @@ def _print(command: Any, found: State, events: list[ParkedEvent], database: str)
             f"{queue.lag_seconds:,.1f} s" if queue.lag_events else "-",
             f"{queue.waiting:,}",
             f"{queue.dead:,}",
+            f"{queue.orphaned:,}",
             str(queue.listeners),
         )
         for queue in found.queues
@@ -121,7 +130,7 @@ def _print_parked(command: Any, events: list[ParkedEvent]) -> None:
     rows = [
         (
             str(event.id),
-            _state(event),
+            event.state,
             str(event.attempts),
             event.receiver,
             f"{event.table} {event.key}",
@@ -132,10 +141,6 @@ def _print_parked(command: Any, events: list[ParkedEvent]) -> None:
     command.stdout.write("")
     for text in table(header, rows):
         command.stdout.write(text)
-
-
-def _state(event: ParkedEvent) -> str:
-    return event.state if by_name(event.receiver) else f"{event.state}, no such receiver"
 
 
 def _print_event(command: Any, events: list[ParkedEvent], number: int) -> None:
