@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import ContextDecorator
+from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,18 @@ from django.db import transaction
 from psycopg.pq import TransactionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
 _current: ContextVar[Mapping[str, Any]] = ContextVar(
     "bulksafe.context", default=MappingProxyType({})
 )
+
+#: The receivers that are being run, each because of a write of the one before it.
+_running: ContextVar[tuple[str, ...]] = ContextVar("bulksafe.running", default=())
+
+#: Where an event's context names the receivers that its write came from.
+WRITTEN_BY = "bulksafe.written_by"
 
 _SETTING = "bulksafe.context"
 _SET = "SELECT set_config(%s, %s, true)"
@@ -77,6 +83,16 @@ class context(ContextDecorator):  # noqa: N801  (used as a function, like contex
         _current.reset(self._tokens.pop())
 
 
+@contextmanager
+def written_by(names: tuple[str, ...]) -> Iterator[None]:
+    """Let the events of the block's writes say which receivers they come from, in their order."""
+    token = _running.set(names)
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
 def current() -> Mapping[str, Any]:
     """The context that is in force here."""
     return _current.get()
@@ -97,14 +113,16 @@ class Carrier:
     def __call__(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
-        values = _current.get()
-        if not values and not self.told:
+        values, running = _current.get(), _running.get()
+        if not values and not running and not self.told:
             return execute(sql, params, many, context)
         text = sql if isinstance(sql, str) else ""
         if _ROLLS_BACK.match(text):
             self.told = ""
         if text and not _WRITES.match(text):
             return execute(sql, params, many, context)
+        if running:
+            values = {**values, WRITTEN_BY: running}
         wanted = json.dumps(values, cls=DjangoJSONEncoder) if values else ""
         if self.connection.in_atomic_block or not self.connection.get_autocommit():
             self._tell(wanted)

@@ -12,7 +12,7 @@ from django.db.models.signals import m2m_changed
 
 from bulksafe.declarations.order import in_order, meant_by
 from bulksafe.dispatch import muting
-from bulksafe.dispatch.calls import Call, m2m_group
+from bulksafe.dispatch.calls import Call, EndlessWrites, m2m_group
 from bulksafe.dispatch.changes import Change
 from bulksafe.dispatch.images import Image, Images, Table, Unreadable
 from bulksafe.outbox import events as outbox_events
@@ -32,12 +32,12 @@ class Delivery:
     """A change on its way to a receiver.
 
     Attributes:
-        unreadable: why there are no instances to call it with, if so.
+        error: why it cannot be called, if so.
     """
 
     receiver: Receiver
     change: Change
-    unreadable: str = ""
+    error: Exception | None = None
 
 
 class Batch:
@@ -85,7 +85,7 @@ class Batch:
             Delivery(route.receiver, *changes[event.seq])
             for event, found in routed
             for route in found
-            if not muting.is_muted(route.receiver)
+            if _is_called(route.receiver, changes[event.seq][0])
         ]
 
     def wanted(self, event: Event) -> list[Receiver]:
@@ -98,9 +98,9 @@ class Batch:
         found = []
         for event, receiver in events:
             # One event may be parked for several receivers, under an id for each.
-            change, unreadable = changes[event.seq]
+            change, error = changes[event.seq]
             own = replace(change, event=event, _instances={})
-            found.append(Delivery(receiver, own, unreadable))
+            found.append(Delivery(receiver, own, error))
         return found
 
     def is_known(self, event: Event) -> bool:
@@ -169,7 +169,7 @@ class Batch:
             self._tables[event.source] = Table(model, self.routes.using)
         return self._tables[event.source]
 
-    def _changes(self, events: Sequence[Event]) -> dict[int, tuple[Change, str]]:
+    def _changes(self, events: Sequence[Event]) -> dict[int, tuple[Change, Exception | None]]:
         sides = []
         if any(event.operation != INSERTED for event in events):
             sides.append("old")
@@ -179,10 +179,10 @@ class Batch:
         found = self._read([*events, *firsts], sides)
         return {event.seq: self._change(event, found) for event in events}
 
-    def _change(self, event: Event, images: Images) -> tuple[Change, str]:
+    def _change(self, event: Event, images: Images) -> tuple[Change, Exception | None]:
         before = images["old"].get(event.before.seq) if event.operation != INSERTED else None
         after = images["new"].get(event.seq) if event.operation != DELETED else None
-        wrong = [str(image) for image in (before, after) if isinstance(image, Unreadable)]
+        wrong = [image for image in (before, after) if isinstance(image, Unreadable)]
         change = Change(
             event,
             self.routes.models[event.source],
@@ -191,7 +191,7 @@ class Batch:
             using=self.routes.using,
             event_id=f"{self.prefix}-{event.seq}",
         )
-        return change, "; ".join(wrong)
+        return change, wrong[0] if wrong else _endless(change)
 
     def _read(self, events: Sequence[Event], sides: Sequence[str]) -> Images:
         by_source: dict[int, list[Event]] = defaultdict(list)
@@ -214,6 +214,33 @@ class Batch:
         return values
 
 
+def _is_called(receiver: Receiver, change: Change) -> bool:
+    """Whether the receiver is called for a change that it is declared for.
+
+    It is not for one that it made itself while it ran; the others are, since it is a change like
+    any other. A write of a receiver's that changes no value reaches nobody: receivers that keep
+    each other right come to rest.
+    """
+    own = change.written_by[-1:] == (receiver.name,)
+    return not own and not change.is_settled and not muting.is_muted(receiver)
+
+
+#: How many receivers may react to each other's writes before that is taken for a loop.
+_MOST_REACTIONS = 16
+
+
+def _endless(change: Change) -> EndlessWrites | None:
+    names = change.written_by
+    if len(names) < _MOST_REACTIONS:
+        return None
+    circle = " → ".join(dict.fromkeys(names[-_MOST_REACTIONS // 2 :]))
+    return EndlessWrites(
+        f"Receivers react to each other's writes without end: {circle}. The last one is to "
+        f"{change.model._meta.label} {change.event.key}, where "
+        f"{', '.join(sorted(change.changed)) or 'nothing'} changed."
+    )
+
+
 def calls(deliveries: Sequence[Delivery]) -> list[Call]:
     """The calls in the order in which they are made.
 
@@ -222,9 +249,8 @@ def calls(deliveries: Sequence[Delivery]) -> list[Call]:
     then.
     """
     found: list[Call] = []
-    unreadable = [d for d in deliveries if d.unreadable]
-    found += [Call(d.receiver, [d.change], d.unreadable) for d in unreadable]
-    for stage in _stages([d for d in deliveries if not d.unreadable]):
+    found += [Call(d.receiver, [d.change], d.error) for d in deliveries if d.error is not None]
+    for stage in _stages([d for d in deliveries if d.error is None]):
         if stage[0].receiver.batch:
             found += _batch_calls(stage)
         else:

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
-from bulksafe.contexts import context
+from bulksafe.contexts import context, written_by
 from bulksafe.declarations.through import link_fields
-from bulksafe.dispatch.images import Unreadable
 
 if TYPE_CHECKING:
     from django.db.models import ForeignKey
 
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.changes import Change
+
+
+class EndlessWrites(Exception):  # noqa: N818
+    """Receivers react to each other's writes without end."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +29,25 @@ class Call:
     Attributes:
         receiver: who is called.
         changes: what for: one change, or several for ``batch=True`` and ``m2m_changed``.
-        unreadable: why there are no instances to call it with, if so.
+        error: why it cannot be called, if so.
     """
 
     receiver: Receiver
     changes: Sequence[Change]
-    unreadable: str = ""
+    error: Exception | None = None
 
     def __call__(self) -> None:
         """Call the receiver; whatever it raises comes out.
 
         Raises:
             Unreadable: the event's images do not fit the table any more.
+            EndlessWrites: receivers go on reacting to each other.
         """
-        if self.unreadable:
-            raise Unreadable(self.unreadable)
+        if self.error is not None:
+            raise self.error
         last = self.changes[-1]
-        with context.restored(last.context):
+        names = (*last.written_by, self.receiver.name)
+        with context.restored(last.context), written_by(names):
             self.receiver.function(**arguments(self.receiver, self.changes))
 
     def single_calls(self) -> list[Call]:

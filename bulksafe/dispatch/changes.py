@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from bulksafe.contexts import WRITTEN_BY
 from bulksafe.outbox.events import DELETED, INSERTED
 
 if TYPE_CHECKING:
@@ -48,9 +49,20 @@ class Change:
     def deleted(self) -> bool:
         return self.event.operation == DELETED
 
-    @property
+    @cached_property
     def context(self) -> Mapping[str, Any]:
-        return self.event.context or {}
+        """What ``bulksafe.context`` had for the write."""
+        return {key: value for key, value in self.event.context.items() if key != WRITTEN_BY}
+
+    @property
+    def written_by(self) -> tuple[str, ...]:
+        """The receivers that the write came from, each called because of the one before it."""
+        return tuple(self.event.context.get(WRITTEN_BY, ()))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a receiver wrote what was there already, so that nobody need react to it."""
+        return bool(self.written_by and not self.created and not self.deleted and not self.changed)
 
     @property
     def instance(self) -> Model:

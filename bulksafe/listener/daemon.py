@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -75,6 +76,8 @@ class Daemon:
 
     def handle_signals(self) -> None:
         """The first SIGTERM or SIGINT ends the process after its batch, the second at once."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # call_command() in a thread of somebody else's process, whose signals they are
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
@@ -146,9 +149,9 @@ class Daemon:
                 done = worker.work()
                 self._note(worker)
                 self._tidy(worker)
+                self._close_unusable()
                 if done:
-                    if not self.once:
-                        sleeper.wake_others()
+                    sleeper.has_worked()
                 elif self.once:
                     return
                 else:
@@ -173,6 +176,12 @@ class Daemon:
         self.pulse.delivered += worker.delivered
         self.pulse.failed += worker.failed
         worker.delivered = worker.failed = 0
+
+    def _close_unusable(self) -> None:
+        """What Django does between two requests: receivers may use other databases, too."""
+        for connection in connections.all(initialized_only=True):
+            if connection.alias != self.using:
+                connection.close_if_unusable_or_obsolete()
 
     def _tidy(self, worker: Worker) -> None:
         if time.monotonic() - self._tidied > _TIDY:

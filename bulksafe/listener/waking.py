@@ -32,6 +32,8 @@ _CHANNEL = "bulksafe"
 
 #: Seconds between two looks while writers are at it: they may be about to commit, or not for hours.
 _SHORTEST, _LONGEST = 0.002, 0.05
+#: Seconds between two notifications of a listener that is at work: each costs all who commit.
+_TELLING = 0.05
 #: Seconds after which a waiting process looks whether it should stop.
 _STEP = 0.25
 #: Seconds after which an idle connection is tried.
@@ -65,6 +67,9 @@ class Sleeper:
         self.watchdog = watchdog
         self._ear: psycopg.Connection[Any] | None = None
         self._pause = _SHORTEST
+        self._was_in_vain = False
+        self._untold = False
+        self._told = 0.0
         self._tried = 0.0
 
     def listen(self) -> None:
@@ -88,34 +93,47 @@ class Sleeper:
 
     def sleep(self) -> None:
         """Wait until there may be something to do."""
+        self._tell_others()
         seconds = conf.get().POLL_INTERVAL
         with transaction.atomic(using=self.worker.using):
             has_lock, has_work = self._look("sleep")
-            if has_lock:
-                self._pause = _SHORTEST
-                if not has_work:
-                    self._wait(seconds)
+            if has_lock and not has_work:
+                self._wait(seconds)
                 return
-        is_second, has_work = self._look("other_sleeper")
-        if has_work:
-            return
-        if is_second:
+        is_second = False
+        if not has_lock and not has_work:
+            is_second, has_work = self._look("other_sleeper")
+        if is_second and not has_work:
             # That one is woken by writers, and tells the others when it has found something.
             self._wait(seconds)
-        else:
+        elif not has_work or self._was_in_vain:
+            # Writers are about to commit, or another worker has taken what there is.
             self._wait(self._pause * random.uniform(0.5, 1.0))  # noqa: S311
             self._pause = min(self._pause * 1.5, _LONGEST)
+        self._was_in_vain = has_work
+
+    def has_worked(self) -> None:
+        """The worker found something to do: do not dawdle, and let other listeners look, too.
+
+        Writers that saw this worker awake have notified nobody.
+        """
+        self._pause = _SHORTEST
+        self._was_in_vain = False
+        self._untold = True
+        if time.monotonic() - self._told > _TELLING:
+            self._tell_others()
+
+    def _tell_others(self) -> None:
+        if self._untold and self._ear is not None:
+            self._ear.execute(f"NOTIFY {_CHANNEL}")
+            self._told = time.monotonic()
+        self._untold = False
 
     def _look(self, name: str) -> tuple[bool, bool]:
         """The answer of the query ``name``, and after that whether there is work."""
         with self.watchdog.watch(connections[self.worker.using].connection):
             answer = self.worker.store.rows(name)[0][-1]
             return answer, self.worker.has_work()
-
-    def wake_others(self) -> None:
-        """Writers that saw this worker awake have notified nobody: tell the other listeners."""
-        if self._ear is not None:
-            self._ear.execute(f"NOTIFY {_CHANNEL}")
 
     def _wait(self, seconds: float) -> None:
         """Return at a notification, at the latest after ``seconds``."""

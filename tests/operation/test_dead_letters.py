@@ -287,3 +287,101 @@ def test_a_receiver_that_hides_a_database_error(shop):
     (event,) = status(project)["parked"]
     assert event["receiver"] == "hiding"
     assert "caught a database error without a savepoint" in event["error"]
+
+
+# Receivers that write to the rows that they are called for.
+
+
+def reacting(project, text):
+    project.write("shop/receivers.py", RECEIVERS + text)
+
+
+RECEIVERS = """
+import bulksafe
+from django.db.models import F
+from django.db.models.signals import post_save
+from shop.models import Log, Order
+
+def critical(name):
+    return bulksafe.critical(
+        post_save, sender=Order, run="after_commit", dispatch_uid=name, max_attempts=1
+    )
+"""
+
+
+@pytest.mark.parametrize(
+    ("write", "seen"),
+    [
+        # The receivers of a change share the instance, as with Django's signals.
+        ("instance.amount += 1; instance.save()", ["1", "1"]),
+        ("Order.objects.filter(pk=instance.pk).update(amount=F('amount') + 1)", ["0", "1"]),
+    ],
+)
+def test_a_receiver_is_not_called_for_its_own_writes_but_others_are(shop, write, seen):
+    project = shop(placeholder="")
+    reacting(
+        project,
+        f"""
+@critical("counting")
+def counting(sender, instance, **kwargs):
+    {write}
+
+@critical("logging")
+def logging(sender, instance, **kwargs):
+    Log.objects.create(text=f"{{instance.amount}}")
+""",
+    )
+    order(project, "a")
+
+    project.manage("bulksafe", "listen", "--once")
+
+    assert project.run("SELECT amount FROM shop_order") == [(1,)]
+    assert texts(project) == seen
+
+
+def test_receivers_that_keep_each_other_right_come_to_rest(shop):
+    project = shop(placeholder="")
+    reacting(
+        project,
+        """
+@critical("even")
+def even(sender, instance, **kwargs):
+    Order.objects.filter(pk=instance.pk).update(amount=instance.amount + instance.amount % 2)
+
+@critical("small")
+def small(sender, instance, **kwargs):
+    Order.objects.filter(pk=instance.pk).update(amount=min(instance.amount, 10))
+""",
+    )
+    order(project, "a", 13)
+
+    project.manage("bulksafe", "listen", "--once")
+
+    assert project.run("SELECT amount FROM shop_order") == [(10,)]
+
+
+def test_receivers_that_never_agree_are_cut_with_an_error_that_names_them(shop):
+    project = shop(placeholder="")
+    reacting(
+        project,
+        """
+@critical("up")
+def up(sender, instance, **kwargs):
+    Order.objects.filter(pk=instance.pk).update(amount=1)
+
+@critical("down")
+def down(sender, instance, **kwargs):
+    Order.objects.filter(pk=instance.pk).update(amount=0)
+""",
+    )
+    order(project, "a", 5)
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    errors = {event["error"] for event in status(project)["parked"] if event["error"]}
+    assert errors
+    for error in errors:
+        assert "EndlessWrites: Receivers react to each other's writes without end" in error
+        assert "up" in error
+        assert "down" in error
+        assert "shop.Order 1, where amount changed" in error
