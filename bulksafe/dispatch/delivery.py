@@ -19,7 +19,7 @@ from bulksafe.dispatch.routes import Routes
 from bulksafe.outbox import parking
 from bulksafe.outbox.events import is_shared
 from bulksafe.outbox.parking import BEHIND, EVERYBODY, BlockedRow, Failure, Parking
-from bulksafe.outbox.store import Cursor, Store
+from bulksafe.outbox.store import BUCKETS, Cursor, Store
 from bulksafe.outbox.windows import Mark
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Worker:
     failed: int = 0
     _lanes: dict[tuple[str, bool], Batch] = field(default_factory=dict)
     _mark: Mark | None = None
+    _looked: dict[bool, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.store = Store(self.using)
@@ -131,7 +132,9 @@ class Worker:
         """
         with self.guard():
             number = self.store.last_number()
-            cursors = self.store.claim(sorted(self.queues), atomic, limit, STALE)
+            cursors = self.store.claim(sorted(self.queues), atomic, limit)
+            if not cursors and self._is_time_to_look_at_all(atomic=atomic):
+                cursors = self.store.claim(sorted(self.queues), atomic, limit, STALE)
         if not cursors:
             return []
         snapshot, xid = self.store.snapshot()
@@ -141,16 +144,28 @@ class Worker:
         opened = [cursor.at(cursor.window.opened(snapshot, floor)) for cursor in cursors]
         return sorted(opened, key=lambda cursor: (cursor.queue, cursor.bucket))
 
+    def _is_time_to_look_at_all(self, *, atomic: bool) -> bool:
+        """Whether cursors without work are to be moved on, once in a while."""
+        now = time.monotonic()
+        if now - self._looked.get(atomic, 0.0) < STALE / BUCKETS:
+            return False
+        self._looked[atomic] = now
+        return True
+
     def _deliver(self, queue: str, cursors: Sequence[Cursor]) -> int:
         batch = self._batch(queue, atomic=True)
-        retried = _retried(self.store, batch, cursors)
+        blocked = parking.blocked(self.store, cursors)
+        # Only what blocks is tried again.
+        retried = _retried(self.store, batch, cursors) if blocked else []
         for delivery in retried:
             error = self.attempt(calls([delivery])[0], delivery.change.event)
             _note(self.store, delivery, error)
+        if retried:
+            blocked = parking.blocked(self.store, cursors)
         limit = max(conf.get().BATCH_SIZE // _CURSORS, 1)
         events, moved = page(self.store, cursors, limit)
         if events:
-            desk = _Desk(self, queue, parking.blocked(self.store, cursors))
+            desk = _Desk(self, queue, blocked)
             desk.deliver(batch.deliveries(desk.known(batch, batch.ordered(events))))
             parking.park(self.store, True, desk.parkings)
         self.store.advance(moved)
