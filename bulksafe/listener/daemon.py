@@ -152,8 +152,11 @@ class Daemon:
                 self._close_unusable()
                 if done:
                     sleeper.has_worked()
-                elif self.once:
+                elif self.once and not worker.has_work():
                     return
+                elif self.once:
+                    # Another listener has it: what it leaves is done here.
+                    self._pause(_FIRST_PAUSE)
                 else:
                     sleeper.sleep()
         finally:

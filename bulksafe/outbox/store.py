@@ -68,9 +68,13 @@ class Store:
         return Snapshot.parse(text), xid
 
     def claim(
-        self, queues: Collection[str], atomic: bool, limit: int, stale: float
+        self, queues: Collection[str], atomic: bool, limit: int, stale: float | None = None
     ) -> list[Cursor]:
-        """Lock up to ``limit`` cursors that have work, or had no look for ``stale`` seconds."""
+        """Lock up to ``limit`` cursors that have work, least recently served first.
+
+        Args:
+            stale: also those without work that nobody has looked at for so many seconds.
+        """
         parameters = {"queues": list(queues), "atomic": atomic, "limit": limit, "stale": stale}
         rows = self.rows("claim", parameters, work=query("work"))
         return [_cursor(row) for row in rows]

@@ -57,7 +57,7 @@ WITH due AS MATERIALIZED (
            c.queue = ANY (%(queues)s)
            AND c.atomic = %(atomic)s
            AND c.leased_until IS NULL
-           AND c.served_at < clock_timestamp() - %(stale)s * interval '1 second'
+           AND c.served_at < clock_timestamp() - %(stale)s::float8 * interval '1 second'
        )
     ORDER BY c.served_at
     LIMIT %(limit)s

@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from tests.operation.conftest import order, texts
+from tests.operation.processes import listening, wait_until
 
 SUBCOMMANDS = ("ls", "listen", "status", "retry", "discard", "prune", "doctor")
 
@@ -85,6 +86,29 @@ def test_once_serves_the_chosen_queues_only(site):
     assert texts(site) == ["mail good 0"]
     site.manage("bulksafe", "listen", "--once", "--queues", "default,mail")
     assert texts(site) == ["mail good 0", "notify good 0"]
+
+
+def test_once_does_not_end_at_cursors_that_nobody_has_looked_at_for_long(site):
+    site.manage("bulksafe", "listen", "--once")
+    site.run("UPDATE bulksafe_cursor SET served_at = now() - interval '1 hour'")
+    order(site, "good")
+
+    site.manage("bulksafe", "listen", "--once")
+
+    assert sorted(texts(site)) == ["mail good 0", "notify good 0"]
+
+
+def test_once_waits_for_what_another_listener_has_taken(site):
+    order(site, "good")
+    with site.connect() as connection:
+        connection.execute("BEGIN")
+        connection.execute("SELECT FROM bulksafe_cursor FOR UPDATE")
+        with listening(site, "--once") as (process, log):
+            wait_until(lambda: "listening for" in log.read_text(), log)
+            connection.execute("COMMIT")
+            process.wait(30)
+
+    assert sorted(texts(site)) == ["mail good 0", "notify good 0"]
 
 
 def test_status_says_what_waits_and_that_nobody_listens(site):
