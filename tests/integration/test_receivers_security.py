@@ -1,0 +1,73 @@
+"""Captures run with the rights of whoever installs them: into which table do they write?"""
+
+import pytest
+from django.db import ProgrammingError, connection, transaction
+from django.db.models.signals import post_save
+
+from tests.apps.columns.models import Guarded
+from tests.integration import reception
+
+pytestmark = pytest.mark.django_db
+
+
+def execute(sql):
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall() if cursor.description else []
+
+
+@pytest.fixture(autouse=True)
+def only_these_receivers(db):
+    with reception.only_these():
+        yield
+
+
+@pytest.fixture
+def mallory(db):
+    """A role that may create tables in a schema of its own, and has made an outbox there."""
+    execute("CREATE ROLE bulksafe_mallory")
+    execute("CREATE SCHEMA trap AUTHORIZATION bulksafe_mallory")
+    execute("CREATE TABLE trap.bulksafe_outbox (LIKE bulksafe_outbox)")
+    execute("CREATE SEQUENCE trap.bulksafe_outbox_slot")
+    execute("ALTER TABLE trap.bulksafe_outbox OWNER TO bulksafe_mallory")
+
+
+def test_an_outbox_of_somebody_else_s_on_the_search_path(mallory):
+    """Its triggers would run with the rights of the capture's owner, a superuser here."""
+    reception.declare(post_save, Guarded)
+    savepoint = transaction.savepoint()
+    execute("SET LOCAL search_path = trap, public")
+    with pytest.raises(ProgrammingError, match=r"the outbox .+ belongs to bulksafe_mallory"):
+        reception.capture(Guarded)
+    transaction.savepoint_rollback(savepoint)
+
+    reception.capture(Guarded)
+
+
+def test_an_outbox_of_the_table_s_owner_is_fine(mallory):
+    """A superuser migrates for somebody else."""
+    reception.declare(post_save, Guarded)
+    execute(f'ALTER TABLE "{Guarded._meta.db_table}" OWNER TO bulksafe_mallory')
+    execute("SET LOCAL search_path = trap, public")
+
+    reception.capture(Guarded)
+
+
+def test_a_role_that_is_a_member_of_the_owner(mallory):
+    reception.declare(post_save, Guarded)
+    execute("CREATE ROLE bulksafe_team IN ROLE bulksafe_mallory")
+    execute("GRANT CREATE, USAGE ON SCHEMA public TO bulksafe_team")
+    execute(f'ALTER TABLE "{Guarded._meta.db_table}" OWNER TO bulksafe_team')
+    execute("SET LOCAL search_path = trap, public")
+    execute("SET LOCAL ROLE bulksafe_team")
+
+    reception.capture(Guarded)
+    execute("RESET ROLE")
+
+
+def test_a_database_without_an_outbox():
+    reception.declare(post_save, Guarded)
+    execute("DROP TABLE bulksafe_outbox CASCADE")
+
+    with pytest.raises(ProgrammingError, match="own tables are missing in this database"):
+        reception.capture(Guarded)
