@@ -16,7 +16,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections, conn
 from psycopg import IsolationLevel
 
 from bulksafe.dispatch.delivery import Worker
-from bulksafe.listener.waking import TCP, Sleeper
+from bulksafe.listener.waking import SERVER_TCP, TCP, Sleeper
 from bulksafe.listener.watchdog import Watchdog
 from bulksafe.outbox import keeping, parking, rebasing
 
@@ -138,13 +138,14 @@ class Daemon:
         rebasing.rebase(worker.store)
         parking.adopt_orphans(worker.store)
         watchdog = Watchdog()
-        worker.guard = lambda: watchdog.watch(connections[self.using].connection)
+        watchdog.connections.append(connections[self.using].connection)
+        worker.guard = watchdog.watch
         sleeper = Sleeper(worker, self.stopping, watchdog)
-        if not self.once:
-            sleeper.listen()
-        self.pulse.connected = True
-        logger.info("listening for %s on %r", ", ".join(sorted(self.queues)), self.using)
         try:
+            if not self.once:
+                sleeper.listen()
+            self.pulse.connected = True
+            logger.info("listening for %s on %r", ", ".join(sorted(self.queues)), self.using)
             while not self.stopping():
                 done = worker.work()
                 self._note(worker)
@@ -173,6 +174,11 @@ class Daemon:
         connection.close()
         connection.ensure_connection()
         connection.connection.isolation_level = IsolationLevel.READ_COMMITTED
+        # The server, too, is to notice soon when this end is gone: it holds the cursors' locks.
+        with connection.cursor() as cursor:
+            for name in SERVER_TCP:
+                value = options.get(name.removeprefix("tcp_"), options.get(name))
+                cursor.execute("SELECT set_config(%s, %s, false)", [name, str(value)])
 
     def _note(self, worker: Worker) -> None:
         self.pulse.beat = time.time()

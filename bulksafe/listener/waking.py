@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import psycopg
 from django.db import connections, transaction
 
 from bulksafe import conf
+from bulksafe.listener.watchdog import shut_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +38,6 @@ _SHORTEST, _LONGEST = 0.002, 0.05
 _TELLING = 0.05
 #: Seconds after which a waiting process looks whether it should stop.
 _STEP = 0.25
-#: Seconds after which an idle connection is tried.
-_PING = 30.0
 #: For libpq: how soon a peer that is gone without a word is noticed.
 TCP = {
     "connect_timeout": 10,
@@ -46,6 +46,13 @@ TCP = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
+#: The settings of the server that are the same for its own end of a connection.
+SERVER_TCP = (
+    "tcp_keepalives_idle",
+    "tcp_keepalives_interval",
+    "tcp_keepalives_count",
+    "tcp_user_timeout",
+)
 
 
 def application_name(queues: str) -> str:
@@ -66,6 +73,9 @@ class Sleeper:
         self.stopping = stopping
         self.watchdog = watchdog
         self._ear: psycopg.Connection[Any] | None = None
+        self._ear_lock = threading.Lock()
+        self._closed = threading.Event()
+        self._prober: threading.Thread | None = None
         self._pause = _SHORTEST
         self._was_in_vain = False
         self._untold = False
@@ -85,11 +95,23 @@ class Sleeper:
         self._ear = psycopg.connect(**{**TCP, **parameters}, autocommit=True)
         self._ear.execute(f"LISTEN {_CHANNEL}")
         self._tried = time.monotonic()
+        self.watchdog.connections.append(self._ear)
+        self._closed.clear()
+        self._prober = threading.Thread(
+            target=self._probe_at_work, args=[self._ear], name="bulksafe prober", daemon=True
+        )
+        self._prober.start()
 
     def close(self) -> None:
-        if self._ear is not None:
-            self._ear.close()
-            self._ear = None
+        self._closed.set()
+        if self._ear is None or self._prober is None:
+            return
+        self._prober.join(timeout=1)
+        if self._prober.is_alive():
+            shut_down(self._ear)
+            self._prober.join()
+        self._ear.close()
+        self._ear = None
 
     def sleep(self) -> None:
         """Wait until there may be something to do."""
@@ -125,13 +147,14 @@ class Sleeper:
 
     def _tell_others(self) -> None:
         if self._untold and self._ear is not None:
-            self._ear.execute(f"NOTIFY {_CHANNEL}")
+            with self._ear_lock:
+                self._ear.execute(f"NOTIFY {_CHANNEL}")
             self._told = time.monotonic()
         self._untold = False
 
     def _look(self, name: str) -> tuple[bool, bool]:
         """The answer of the query ``name``, and after that whether there is work."""
-        with self.watchdog.watch(connections[self.worker.using].connection):
+        with self.watchdog.watch():
             answer = self.worker.store.rows(name)[0][-1]
             return answer, self.worker.has_work()
 
@@ -142,13 +165,32 @@ class Sleeper:
             raise psycopg.OperationalError("the connection for notifications is not open")
         own = ear.info.backend_pid
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not self.stopping():
-            heard = [
-                n for n in ear.notifies(timeout=min(left, _STEP), stop_after=1) if n.pid != own
-            ]
-            if heard:
-                return
-        if time.monotonic() - self._tried > _PING:
-            with self.watchdog.watch(ear):
+        with self._ear_lock:
+            while (left := end - time.monotonic()) > 0 and not self.stopping():
+                heard = [
+                    n for n in ear.notifies(timeout=min(left, _STEP), stop_after=1) if n.pid != own
+                ]
+                if heard:
+                    return
+                self._probe(ear)
+
+    def _probe(self, ear: psycopg.Connection[Any]) -> None:
+        """Try the connection that nobody waits for, if it was not tried lately."""
+        if time.monotonic() - self._tried > self.watchdog.patience / 2:
+            with self.watchdog.watch():
                 ear.execute("SELECT 1")
             self._tried = time.monotonic()
+
+    def _probe_at_work(self, ear: psycopg.Connection[Any]) -> None:
+        """In a thread: a receiver's statement may take its time, or never be answered.
+
+        While the worker sleeps, it has the lock and probes by itself.
+        """
+        while not self._closed.wait(min(1.0, self.watchdog.patience / 4)):
+            if self._ear_lock.acquire(blocking=False):
+                try:
+                    self._probe(ear)
+                except psycopg.Error:
+                    return  # whoever uses it next hears of it
+                finally:
+                    self._ear_lock.release()

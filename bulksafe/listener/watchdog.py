@@ -7,8 +7,10 @@ import os
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+
+import psycopg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,25 +25,32 @@ class Watchdog:
     """A thread that looks whether a question to the server has been open for too long.
 
     A peer that is gone without a word is noticed by TCP, but a proxy in between may keep the
-    connection alive that has lost its other end. Shutting the socket down makes the pending call
-    fail as if the server had closed it.
+    connection alive that has lost its other end. Shutting the sockets down makes pending calls fail
+    as if the server had closed them. All of them: where one is dead, nobody can tell how long the
+    others would be waited for.
+
+    Attributes:
+        patience: seconds that the server may take.
+        connections: those that are shut down.
     """
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self.patience = patience
-        self._watched: tuple[float, Any] | None = None
+        self.connections: list[Any] = []
+        self._deadlines: dict[object, float] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bulksafe watchdog", daemon=True)
         self._thread.start()
 
     @contextmanager
-    def watch(self, connection: Any) -> Iterator[None]:
-        """The block asks the server something on psycopg's ``connection``."""
-        self._watched = time.monotonic() + self.patience, connection
+    def watch(self) -> Iterator[None]:
+        """The block asks the server something that it can answer at once."""
+        question = object()
+        self._deadlines[question] = time.monotonic() + self.patience
         try:
             yield
         finally:
-            self._watched = None
+            self._deadlines.pop(question, None)
 
     def close(self) -> None:
         self._ended.set()
@@ -49,12 +58,18 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._ended.wait(min(1.0, self.patience / 4)):
-            watched = self._watched
-            if watched is not None and time.monotonic() > watched[0]:
-                self._watched = None
-                self._cut(watched[1])
+            if any(time.monotonic() > end for end in list(self._deadlines.values())):
+                self._deadlines.clear()
+                logger.warning("no answer from the server for %.0f s: reconnecting", self.patience)
+                for connection in self.connections:
+                    shut_down(connection)
 
-    def _cut(self, connection: Any) -> None:
-        logger.warning("the server has not answered for %.0f s: reconnecting", self.patience)
-        with socket.socket(fileno=os.dup(connection.pgconn.socket)) as dead:
-            dead.shutdown(socket.SHUT_RDWR)
+
+def shut_down(connection: Any) -> None:
+    """Make whatever psycopg's ``connection`` waits for fail, in whichever thread."""
+    # Closed already: nobody waits for it.
+    with (
+        suppress(psycopg.Error, OSError),
+        socket.socket(fileno=os.dup(connection.pgconn.socket)) as dead,
+    ):
+        dead.shutdown(socket.SHUT_RDWR)
