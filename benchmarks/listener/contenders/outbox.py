@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
@@ -35,6 +36,7 @@ class Bulksafe(Contender):
         database.analyze("bulksafe_outbox")
 
     def prepare(self, receiver: str) -> None:
+        gc.freeze()  # as the command does
         connection.ensure_connection()
 
     def drain(self, receiver: str) -> None:

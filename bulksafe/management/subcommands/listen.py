@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from argparse import ArgumentTypeError
@@ -111,6 +112,8 @@ def _run(
         raise failed("--once is for one process: leave --processes out.")
     _set_up_logging(command, log_format, verbosity)
     _begin_queues(store, chosen)
+    # What is loaded by now stays: no collection need look at it again, and no process copies it.
+    gc.freeze()
     if processes > 1:
         supervisor = Supervisor(database, chosen, processes)
         health = _health(health_port, supervisor.pulses)
