@@ -195,9 +195,14 @@ class Trigger(PgTrigger):
         steps, ready = [], {"unmuted": unmuted}
         if "key" in function:
             ready["violation"] = self._fill("violation", values)
+        conditions: list[str] = []
         if "streams" in function:
+            tests = [_tests(stream, conditions) for stream in function["streams"]]
             for level in ("by_row", "by_statement"):
-                parts = [self._stream(stream, stream[level]) for stream in function["streams"]]
+                parts = [
+                    self._stream(stream, stream[level], tested)
+                    for stream, tested in zip(function["streams"], tests, strict=True)
+                ]
                 ready[level] = "\n".join(parts)
         if "query" in function:
             # The query is a format() string inside the function, and the function is one in turn.
@@ -205,15 +210,26 @@ class Trigger(PgTrigger):
             ready["query"] = quoting.for_format(query)
         if "body" in function:
             body = self._fill(function["body"], values, **ready)
-            template = "body_with_outbox" if self.captures else "body"
-            steps.append(templates.fill(self.version, template, {"body": body}))
+            steps.append(self._body_step(body, conditions))
         steps.append(self._execute(self._fill(function["template"], values, **ready)))
         return "\n".join(steps)
 
-    def _stream(self, stream: Mapping[str, Any], rows: str) -> str:
+    def _body_step(self, body: str, conditions: Sequence[str]) -> str:
+        if not conditions:
+            template = "body_with_outbox" if self.captures else "body"
+            return templates.fill(self.version, template, {"body": body})
+        values = {
+            "body": body,
+            "conditions": _text_array(conditions),
+            "trusted": _text_array(self.search_path),
+        }
+        return templates.fill(self.version, "body_with_conditions", values)
+
+    def _stream(self, stream: Mapping[str, Any], rows: str, tests: Mapping[str, str]) -> str:
         """The INSERT into the outbox for the ``rows`` of one model."""
         joins = [self._fill("capture_join", join) for join in stream["joins"]]
-        return self._fill(stream["template"], {**stream, "rows": rows}, joins="\n".join(joins))
+        values = {**stream, "rows": rows}
+        return self._fill(stream["template"], values, joins="\n".join(joins), **tests)
 
     def _execute(self, ddl: str, template: str = "") -> str:
         template = template or ("execute_with_outbox" if self.captures else "execute")
@@ -237,6 +253,29 @@ class Trigger(PgTrigger):
             )
             for trigger in self.expected_names
         )
+
+
+#: The arguments of ``format()`` that the body of every function has; conditions come after them.
+_ARGUMENTS = 10
+
+
+def _tests(stream: Mapping[str, Any], conditions: list[str]) -> dict[str, str]:
+    """Which rows of a stream are wanted, and what is noted of them.
+
+    Args:
+        stream: what planning says of it.
+        conditions: those of the function; the stream's are added.
+    """
+    first = _ARGUMENTS + len(conditions) + 1
+    conditions += stream["conditions"].values()
+    places = {key: f"%{first + n}$s" for n, key in enumerate(stream["conditions"])}
+    if not places:
+        return {"matched": "NULL::text[]", "condition": "true"}
+    cases = [f"CASE WHEN {place} THEN {quoting.literal(key)} END" for key, place in places.items()]
+    return {
+        "matched": f"array_remove(ARRAY[{', '.join(cases)}], NULL)",
+        "condition": "true" if stream["all_rows"] else " OR ".join(places.values()),
+    }
 
 
 def _only_for_partitions(trigger: Mapping[str, Any]) -> bool:

@@ -110,38 +110,18 @@ def condition_id(condition: str) -> str:
     return names.digest(condition, 10)
 
 
-@dataclass(frozen=True)
-class _Conditions:
+def _conditions(model: Model, operation: str) -> dict[str, Any]:
     """What the receivers of one operation on one model want of a row."""
-
-    conditions: list[str]
-    unconditional: bool
-
-    @property
-    def matched(self) -> str:
-        if not self.conditions:
-            return "NULL::text[]"
-        cases = [
-            f"CASE WHEN {condition} THEN {quoting.literal(condition_id(condition))} END"
-            for condition in self.conditions
-        ]
-        return f"array_remove(ARRAY[{', '.join(cases)}], NULL)"
-
-    @property
-    def wanted(self) -> str:
-        if self.unconditional:
-            return "true"
-        return " OR ".join(f"({condition})" for condition in self.conditions)
-
-
-def _conditions(model: Model, operation: str) -> _Conditions:
     wanted = [
         condition_of(receiver, model, operation)
         for receiver in receivers.of_model(model)
         if operation in receiver.operations
     ]
     conditions = sorted({condition for condition in wanted if condition is not None})
-    return _Conditions(conditions, None in wanted)
+    return {
+        "conditions": {condition_id(condition): condition for condition in conditions},
+        "all_rows": None in wanted,
+    }
 
 
 def _stream(table: Model, source: Model, operation: str) -> dict[str, Any]:
@@ -150,12 +130,19 @@ def _stream(table: Model, source: Model, operation: str) -> dict[str, Any]:
     From the statement's transition tables, or row by row for partitioned tables.
     """
     is_part = source._meta.concrete_model is not table._meta.concrete_model
-    conditions = _conditions(source, operation)
+    if is_part:
+        # Conditions are over the child's own table, which may be made later than this one: they are
+        # asked when the event is delivered.
+        return {
+            "operation": operation[0],
+            "conditions": {},
+            "all_rows": True,
+            **_part(table, source, operation),
+        }
     return {
         "operation": operation[0],
-        "matched": conditions.matched,
-        "condition": conditions.wanted,
-        **(_part(table, source, operation) if is_part else _own(source, operation)),
+        **_conditions(source, operation),
+        **_own(source, operation),
     }
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from django.db import connection
-from django.db.models import F, Q
+from django.db import ProgrammingError, connection, transaction
+from django.db.models import Case, F, Func, Q, TextField, Value, When
+from django.db.models.lookups import Exact
 from django.db.models.signals import post_delete, post_save
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 import bulksafe
 from bulksafe import testing
 from bulksafe.declarations import receivers
-from tests.apps.columns.models import KINDS, TYPED, Nullable
+from tests.apps.columns.models import KINDS, TYPED, Nullable, Wide
 from tests.apps.columns.trying import examples, undone
+from tests.apps.twins.models import Paper, Report
 from tests.integration import reception
 from tests.integration.test_column_types import attributes, targets  # noqa: F401
 from tests.integration.test_column_types import pairs as pairs_of
@@ -187,15 +189,9 @@ def test_any_condition(pairs):
     agree()
 
 
-_BOUND_LATE = pytest.mark.xfail(
-    strict=True,
-    reason="the function of a capture finds no operators of extensions: every write fails",
-)
-
-
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=_BOUND_LATE) if name == "HStore" else name for name in TYPED],
+    TYPED,
 )
 def test_a_condition_over_every_type_of_column(name):
     model, rule = TYPED[name], KINDS[name].rule
@@ -336,3 +332,95 @@ def test_a_condition_that_changes_to_what_no_condition_kept():
     calls = reception.declare(post_save, Nullable, when=Q(n=0))
 
     assert [call["instance"].n for call in calls.delivered()] == [0]
+
+
+# What a condition means is settled where it is installed.
+
+
+def capture_functions():
+    return execute(
+        "SELECT prosrc FROM pg_proc WHERE proname LIKE '%bulksafe\\_capture%' AND prosecdef"
+        " AND prosrc LIKE '%OPERATOR(%'"
+    )
+
+
+def test_operators_of_other_schemas_are_named_in_full_and_nothing_is_left_behind():
+    reception.listen(post_save, TYPED["HStore"], when=Q(a__k="x") & Q(state=None))
+    (insert, update) = capture_functions()
+    for (source,) in (insert, update):
+        assert "OPERATOR(public.->)" in source
+    assert execute("SELECT FROM pg_class WHERE relname = 'bulksafe_condition'") == []
+    assert execute("SHOW search_path") == [('"$user", public',)]
+
+
+def test_an_operator_of_somebody_else_takes_no_part():
+    """It compares the very type of the column, for which PostgreSQL prefers it."""
+    execute("CREATE ROLE mallory; GRANT CREATE ON SCHEMA public TO mallory; SET LOCAL ROLE mallory")
+    execute(
+        """
+        CREATE FUNCTION public.eq(varchar, varchar) RETURNS boolean LANGUAGE plpgsql
+        AS $$ BEGIN RAISE EXCEPTION 'hijacked'; END $$;
+        CREATE OPERATOR public.= (FUNCTION = public.eq, LEFTARG = varchar, RIGHTARG = varchar)
+        """
+    )
+    execute("RESET ROLE")
+    with pytest.raises(ProgrammingError, match="belongs to mallory"), transaction.atomic():
+        reception.listen(post_save, TYPED["NoCase"], when=Q(a=F("b")))
+
+    # In a table whose types all are PostgreSQL's own it is not found.
+    calls = reception.listen(post_save, Nullable, when=Q(t=F("t")), name="other")
+    execute("INSERT INTO columns_nullable (t) VALUES ('x')")
+    assert [call["instance"].t for call in calls.delivered()] == ["x"]
+
+
+def test_functions_of_a_schema_that_the_settings_trust(settings):
+    execute("CREATE SCHEMA trusted")
+    execute(
+        "CREATE FUNCTION trusted.twice(text) RETURNS text IMMUTABLE LANGUAGE sql RETURN $1 || $1"
+    )
+    twice = Func("t", function="twice", output_field=TextField())
+    when = Exact(twice, Value("xx"))
+    with pytest.raises(ProgrammingError, match="twice"), transaction.atomic():
+        reception.listen(post_save, Nullable, when=when)
+
+    settings.BULKSAFE = {"SEARCH_PATH": ["trusted"]}
+    calls = reception.listen(post_save, Nullable, when=when)
+    Nullable.objects.bulk_create([Nullable(t="x"), Nullable(t="y"), Nullable()])
+    assert [call["instance"].t for call in calls.delivered()] == ["x"]
+
+
+HARD = "%1$s %s ' \\ $body$ :x :'x'"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        Q(t__in=["a) AS met\n   FROM x", " AS met"]),
+        Q(t=HARD),
+        Q(t__startswith="%1$s"),
+        Exact(Case(When(n__gt=1, then=Value("%")), default=Value("(")), Value("%")),
+        ~Q(t="y") | Q(n__in=[2, 3]),
+    ],
+)
+def test_conditions_with_anything_in_them_survive(condition):
+    calls = reception.listen(SIGNALS, Wide, when=condition)
+    rows = [Wide(t=" AS met"), Wide(t=HARD), Wide(t="y", n=2), Wide(t="y"), Wide()]
+    Wide.objects.bulk_create(rows)
+    expected = set(Wide.objects.filter(condition).values_list("pk", flat=True))
+    assert {call["instance"].pk for call in calls.delivered()} == expected
+    assert 0 < len(expected) < len(rows)
+
+
+def test_a_condition_of_a_child_is_asked_for_writes_to_its_parent():
+    """The trigger of the parent's table captures them all; the dispatcher asks."""
+    calls = reception.declare(post_save, Report, when=Q(new__amount__gt=100))
+    reception.capture(Report, Paper)
+    Report.objects.create(key=1, title="a", amount=150)
+    Report.objects.create(key=2, title="a")
+    calls.delivered()
+
+    Paper.objects.update(title="b")
+
+    assert [(call["instance"].key, call["instance"].title) for call in calls.delivered()] == [
+        (1, "b")
+    ]
