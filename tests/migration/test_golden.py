@@ -9,9 +9,12 @@ import pgtrigger
 import pytest
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.signals import post_delete, post_save
 from django.test.utils import isolate_apps
 
 import bulksafe
+from bulksafe.declarations import Capture
+from tests.integration import reception
 from tests.migration.test_changes import order
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -31,6 +34,7 @@ INVARIANTS = {
     "transition_initial": bulksafe.Transition(
         "status", {"draft": ["paid"], None: ["draft"]}, initial=["draft", None]
     ),
+    "capture": Capture(),
 }
 
 
@@ -48,7 +52,10 @@ def compiled(invariant):
                 app_label = "shop"
                 db_table = "Sales Orders"
 
-    return invariant.compile(Order)
+    with reception.only_these():
+        reception.declare(post_save, Order, when=Q(new__status="50% $off$") & ~Q(old__amount=1))
+        reception.declare(post_delete, Order, "every")
+        return invariant.compile(Order)
 
 
 @pytest.mark.parametrize("kind", INVARIANTS)

@@ -52,6 +52,7 @@ END$bulksafe$;
 DO $bulksafe$DECLARE
     caller_path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
     target CONSTANT pg_catalog.regclass := '"Sales Orders"';
+    outbox_table CONSTANT pg_catalog.regclass := pg_catalog.to_regclass('bulksafe_outbox');
     home pg_catalog.name;
     path pg_catalog.text;
     parameters pg_catalog.text;
@@ -62,8 +63,13 @@ DO $bulksafe$DECLARE
     as_text pg_catalog.text;
     intruder pg_catalog.record;
     partitioned pg_catalog.bool;
+    outbox pg_catalog.name;
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
+    SELECT n.nspname INTO outbox
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.oid = outbox_table;
 
     SELECT n.nspname, c.relkind = 'p' INTO STRICT home, partitioned
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
