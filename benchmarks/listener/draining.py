@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from benchmarks.listener import contenders, database
-from benchmarks.listener.contenders import Bulksafe, Contender, Floor, FloorAgain, Load
+from benchmarks.listener.contenders import Bulksafe, ByHand, Contender, Floor, FloorAgain, Load
 from benchmarks.listener.plan import SEVERAL, Plan
 from benchmarks.listener.processes import WorkerError, run_together
 from benchmarks.listener.receivers import NOTHING, WRITE
@@ -27,7 +27,7 @@ class Draining:
         self.plan = plan
         self.results = results
         rivals, skipped = contenders.rivals()
-        self.contenders: list[Contender] = [Bulksafe(), Floor(), FloorAgain(), *rivals]
+        self.contenders: list[Contender] = [Bulksafe(), Floor(), ByHand(), FloorAgain(), *rivals]
         results.rivals = [rival.label for rival in rivals if rival.is_rival]
         for name, reason in skipped.items():
             results.note("a", f"{name} was skipped: {reason}")
@@ -102,6 +102,8 @@ def comparisons(results: Results) -> Iterator[Comparison]:
         own = results.of("a", single, ours)
         least = results.mean_of("a", single, floor, again)
         yield compared("a", single, f"{ours} ÷ floor", (own, least), AGAINST_FLOOR)
+        by_hand = results.of("a", single, ByHand.label)
+        yield compared("a", single, f"{ours} ÷ {ByHand.label}", (own, by_hand))
         pair = results.of("a", single, again), results.of("a", single, floor)
         yield compared("a", single, "noise: floor ÷ floor", pair)
         if results.has("a", several, ours):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 
 from benchmarks.listener.contenders.base import Contender, Load
-from benchmarks.listener.contenders.outbox import Bulksafe, Floor, FloorAgain
+from benchmarks.listener.contenders.outbox import Bulksafe, ByHand, Floor, FloorAgain
 
-__all__ = ["Bulksafe", "Contender", "Floor", "FloorAgain", "Load", "rivals"]
+__all__ = ["Bulksafe", "ByHand", "Contender", "Floor", "FloorAgain", "Load", "rivals"]
 
 #: By distribution: the module here, and what it has.
 _RIVALS = {

@@ -14,6 +14,7 @@ from benchmarks.listener.contenders.base import Contender, Load, new_orders
 from benchmarks.listener.models import Seen
 from benchmarks.listener.receivers import MODELS, WRITE, calls
 from bulksafe.listener.daemon import Daemon
+from bulksafe.outbox.events import INSERTED
 
 #: How many cursors and events of each the floor takes at a time: the same as the listener.
 CURSORS, EVENTS = 4, 250
@@ -56,6 +57,7 @@ class Floor(Bulksafe):
     most_processes = 1
 
     def prepare(self, receiver: str) -> None:
+        self.fetch = _FETCH
         with connection.cursor() as cursor:
             cursor.execute("SELECT min(seq) - 1 FROM bulksafe_outbox")
             self.first = cursor.fetchone()[0]
@@ -69,13 +71,12 @@ class Floor(Bulksafe):
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_CLAIM, {"queue": receiver, "first": self.first, "limit": CURSORS})
             for bucket, position in cursor.fetchall():
-                cursor.execute(_FETCH, {"bucket": bucket, "position": position, "limit": EVENTS})
+                cursor.execute(
+                    self.fetch, {"bucket": bucket, "position": position, "limit": EVENTS}
+                )
                 events = cursor.fetchall()
                 for event in events:
-                    calls.note()
-                    if receiver == WRITE:
-                        new = json.loads(event[-1])
-                        Seen.objects.create(order=new["id"], step=new["step"])
+                    self.receive(event, receiver)
                 done += len(events)
                 cursor.execute(
                     _ACKNOWLEDGE,
@@ -83,10 +84,53 @@ class Floor(Bulksafe):
                 )
         return done
 
+    def receive(self, event: tuple[Any, ...], receiver: str) -> None:
+        calls.note()
+        if receiver == WRITE:
+            new = json.loads(event[-1])
+            Seen.objects.create(order=new["id"], step=new["step"])
+
 
 class FloorAgain(Floor):
     label = "floor, again"
     note = "the same once more: the noise"
+
+
+class ByHand(Floor):
+    """The floor, with what a receiver is called with: both states of the row as instances.
+
+    What lies between this and bulksafe is bulksafe's; what lies between this and the floor is what
+    PostgreSQL, psycopg and Django take to turn an image into an instance.
+    """
+
+    label = "floor, with instances"
+    note = "the same, with each image made an instance by PostgreSQL's and Django's own means"
+
+    def prepare(self, receiver: str) -> None:
+        super().prepare(receiver)
+        model = MODELS[receiver]
+        table = model._meta.db_table
+        self.model: Any = model
+        self.names = [field.attname for field in model._meta.concrete_fields]
+        columns = [
+            f'{side}."{field.column}"'
+            for side in ("old", "new")
+            for field in model._meta.concrete_fields
+        ]
+        self.fetch = (
+            f"SELECT e.seq, e.operation::text, {', '.join(columns)} FROM ({_FETCH}) AS e "
+            f"CROSS JOIN LATERAL jsonb_populate_record(NULL::{table}, e.old) AS old "
+            f"CROSS JOIN LATERAL jsonb_populate_record(NULL::{table}, e.new) AS new"
+        )
+
+    def receive(self, event: tuple[Any, ...], receiver: str) -> None:
+        calls.note()
+        operation, width = event[1], len(self.names)
+        if operation != INSERTED:
+            self.model.from_db("default", self.names, event[2 : 2 + width])
+        order = self.model.from_db("default", self.names, event[2 + width :])
+        if receiver == WRITE:
+            Seen.objects.create(order=order.pk, step=order.step)
 
 
 _CLAIM = """
