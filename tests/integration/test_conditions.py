@@ -24,10 +24,11 @@ from django.db.models.functions import (
     Trim,
     TruncMonth,
 )
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 import bulksafe
+from bulksafe.planning import problems_of
 from tests.apps.columns.models import Guarded, Nullable
 from tests.apps.columns.trying import accepted, examples, install, refused, undone
 
@@ -124,6 +125,10 @@ CONDITIONS = st.recursive(
 @given(CONDITIONS)
 @undone
 def test_any_condition_means_what_it_means_in_a_query(condition):
+    if "E042" in [p.id for p in problems_of(bulksafe.Check(condition, name="drawn"), Nullable)]:
+        # An empty list that was drawn leaves nothing of the rest.
+        assert "('n__in', [])" in repr(condition)
+        reject()
     agree(condition)
 
 
