@@ -5,6 +5,7 @@ from __future__ import annotations
 import pgtrigger
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.db import IntegrityError, connection, models, transaction
 from django.db.models import F, Q
 from django.db.models.signals import post_delete, post_save
@@ -14,7 +15,7 @@ import bulksafe
 from bulksafe import testing
 from bulksafe.declarations import Emit, receivers
 from tests.apps.columns.models import Cell, NamedLikeSQL, Nullable, Wide
-from tests.apps.twins.models import Columns, Document, DocumentTwin, Memo, Paper, Report
+from tests.apps.twins.models import Columns, Document, DocumentTwin, Entry, Memo, Paper, Report
 from tests.integration import reception
 from tests.unit.declaring import declare, isolated, tables
 
@@ -497,3 +498,14 @@ def test_a_muted_capture_keeps_nothing():
     execute("SELECT set_config('bulksafe.muted', '', true)")
     Wide.objects.create(t="x")
     assert [call["instance"].t for call in calls.delivered()] == ["x"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_flush_empties_tables_with_receivers_for_deletions_and_what_waits_for_them():
+    """``Entry`` has a capture of its own, which is made with its table."""
+    reception.declare(SIGNALS, Entry)
+    Entry.objects.create(key=1)
+    assert [call.changes[0].model for call in testing.pending()] == [Entry]
+    call_command("flush", interactive=False, verbosity=0)
+    assert testing.pending() == []
+    assert not Entry.objects.exists()

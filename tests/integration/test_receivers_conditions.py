@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from django.db import ProgrammingError, connection, transaction
+from django.db import DatabaseError, ProgrammingError, connection, transaction
 from django.db.models import Case, F, Func, Q, TextField, Value, When
 from django.db.models.lookups import Exact
 from django.db.models.signals import post_delete, post_save
@@ -424,3 +424,25 @@ def test_a_condition_of_a_child_is_asked_for_writes_to_its_parent():
     assert [(call["instance"].key, call["instance"].title) for call in calls.delivered()] == [
         (1, "b")
     ]
+
+
+def test_a_type_of_an_extension_compares_as_the_extension_says():
+    class CITextField(TextField):
+        def db_type(self, connection):
+            return "citext"
+
+    try:
+        with transaction.atomic():
+            execute("CREATE EXTENSION IF NOT EXISTS citext")
+    except DatabaseError as error:
+        pytest.skip(f"this PostgreSQL has no citext: {error}")
+    with isolated(), tables(model := declare(class_name="Named", name=CITextField())):
+        calls = reception.listen(SIGNALS, model, when=Q(name="ann"))
+        model.objects.bulk_create([model(name="Ann"), model(name="Ben")])
+        model.objects.update(name="ANN")
+        model.objects.all().delete()
+
+        assert [call["instance"].name for call in calls.delivered()] == [
+            *("Ann", "ANN", "ANN"),
+            *("ANN", "ANN"),
+        ]
