@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db import connections, transaction
 
@@ -23,7 +23,7 @@ from bulksafe.outbox.store import BUCKETS, Cursor, Store
 from bulksafe.outbox.windows import Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.calls import Call
@@ -419,9 +419,17 @@ class _Lease:
             )
         self.renewed = time.monotonic()
 
-    def held(self) -> _Held:
-        """A transaction in which nobody else can take over."""
-        return _Held(self)
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A transaction in which nobody else can take over.
+
+        Raises:
+            LeaseLost: somebody has.
+        """
+        with transaction.atomic(using=self.store.using):
+            if not self.store.rows("lock_leased", self._named(self.cursor, epoch=self.epoch)):
+                raise LeaseLost(f"The lease on bucket {self.cursor.bucket} was lost.")
+            yield
 
     def move(self, parkings: Sequence[Parking], position: int) -> None:
         """Note that all up to ``position`` is dealt with."""
@@ -434,23 +442,6 @@ class _Lease:
 
     def release(self) -> None:
         self.store.rows("release", self._named(self.cursor, epoch=self.epoch))
-
-
-class _Held:
-    def __init__(self, lease: _Lease) -> None:
-        self.lease = lease
-        self.atomic = transaction.atomic(using=lease.store.using)
-
-    def __enter__(self) -> None:
-        self.atomic.__enter__()
-        lease = self.lease
-        if not lease.store.rows("lock_leased", lease._named(lease.cursor, epoch=lease.epoch)):
-            lost = LeaseLost(f"The lease on bucket {lease.cursor.bucket} was lost.")
-            self.atomic.__exit__(LeaseLost, lost, None)
-            raise lost
-
-    def __exit__(self, *error: Any) -> None:
-        self.atomic.__exit__(*error)
 
 
 def page(store: Store, cursors: Sequence[Cursor], limit: int) -> tuple[list[Event], list[Cursor]]:
