@@ -16,7 +16,7 @@ from benchmarks.listener import database
 from benchmarks.listener.models import Captured, Plain, PlainAgain
 from benchmarks.listener.pgbench import Pgbench, update_of
 from benchmarks.listener.plan import Plan
-from benchmarks.listener.processes import Forked, WorkerError
+from benchmarks.listener.processes import Forked, WorkerError, running
 from benchmarks.listener.receivers import NOTHING, WRITE
 from benchmarks.listener.results import Comparison, Results, compared
 from benchmarks.timings import Aim
@@ -32,9 +32,10 @@ DEAD = "dead rows in the outbox after the drain"
 DEAD_CURSORS = "dead rows among the cursors after the drain"
 BEFORE, AFTER = "outbox before the drain, MiB", "outbox at the end, MiB"
 SECONDS = "seconds from the transaction's end until then"
-IDLE, IDLE_AGAIN, DURING = (
+IDLE, IDLE_AGAIN, COMPUTING, DURING = (
     "updates/s of another table, no drain",
     "updates/s of another table, no drain, again",
+    "updates/s of another table, while a process computes",
     "updates/s of another table, during the drain",
 )
 
@@ -45,6 +46,16 @@ _MIB = 1024 * 1024
 _PATIENCE = 60.0
 #: What is left of an outbox whose slots are empty is the pages of its indexes.
 _EMPTY = 256 * 1024
+
+
+#: How long the other table is updated for one figure: the drain must last longer.
+_SECONDS = 2
+
+
+def _compute() -> None:
+    """What a listener takes away from others by using a core, without any database."""
+    while True:
+        pass
 
 
 def label(events: int) -> str:
@@ -79,7 +90,9 @@ class Backlog:
         with _open_transaction():
             say("another table")
             for measure in (IDLE, IDLE_AGAIN):
-                self._add(measure, events, self._updates(self.plan.seconds))
+                self._add(measure, events, self._updates())
+            with running([Forked(_compute)]):
+                self._add(COMPUTING, events, self._updates())
             say(f"draining {label(events)}")
             self._drain(events)
             self._add(DEAD, events, self._dead_rows(*_SLOTS))
@@ -106,7 +119,8 @@ class Backlog:
         database.analyze(f"{Plain._meta.db_table}, bulksafe_outbox")
         database.checkpoint()
 
-    def _updates(self, seconds: int) -> float:
+    def _updates(self) -> float:
+        seconds = min(self.plan.seconds, _SECONDS)
         return self.pgbench.per_second(update_of(Plain._meta.db_table, OTHER_ROWS), 1, seconds)
 
     def _drain(self, events: int) -> None:
@@ -117,7 +131,7 @@ class Backlog:
         updates = []
         sleep(0.5)
         while not ended:
-            updates.append(self._updates(min(self.plan.seconds, 5)))
+            updates.append(self._updates())
             pid, status, usage = os.wait4(listener.pid, os.WNOHANG)
             if pid:
                 ended = [status, usage.ru_maxrss]
@@ -127,7 +141,8 @@ class Backlog:
             raise WorkerError(f"The listener ended with {listener.returncode}: {errors}")
         seconds = self._finished(errors, start)
         # The last run of pgbench may have gone on after the drain.
-        self._add(DURING, events, mean(updates[:-1] or updates))
+        if updates[:-1]:
+            self._add(DURING, events, mean(updates[:-1]))
         self._add(EVENTS, events, events / seconds)
         self._add(MEMORY, events, ended[1] / 1024)
 
@@ -231,9 +246,16 @@ def comparisons(results: Results) -> Iterator[Comparison]:
 def _of_size(results: Results, size: str) -> Iterator[Comparison]:
     idle, again = results.of("e", IDLE, size), results.of("e", IDLE_AGAIN, size)
     without = [(one + other) / 2 for one, other in zip(idle, again, strict=True)]
-    pair = results.of("e", DURING, size), without
     measure = "updates/s of another table"
-    yield compared("e", measure, f"{size}: during the drain ÷ no drain", pair)
+    computing = results.of("e", COMPUTING, size)
+    yield compared(
+        "e", measure, f"{size}: while a process computes ÷ no drain", (computing, without)
+    )
+    if results.has("e", DURING, size):
+        during = results.of("e", DURING, size)
+        yield compared("e", measure, f"{size}: during the drain ÷ no drain", (during, without))
+        subject = f"{size}: during the drain ÷ while a process computes"
+        yield compared("e", measure, subject, (during, computing))
     yield compared("e", measure, f"{size}: noise: no drain ÷ no drain", (again, idle))
     dead = results.of("e", DEAD, size)
     subject = f"{size}: how many"
