@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import ContextDecorator, contextmanager
+from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from django.db import transaction
 from psycopg.pq import TransactionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
 _current: ContextVar[Mapping[str, Any]] = ContextVar(
@@ -59,13 +59,6 @@ class context(ContextDecorator):  # noqa: N801  (used as a function, like contex
         self.values = values
         self._tokens: list[Token[Mapping[str, Any]]] = []
 
-    @classmethod
-    def restored(cls, values: Mapping[str, Any]) -> context:
-        """A context with values that came from the database, and so have been JSON already."""
-        made = cls()
-        made.values = dict(values)
-        return made
-
     def _recreate_cm(self) -> context:
         return type(self)(**self.values)
 
@@ -83,14 +76,30 @@ class context(ContextDecorator):  # noqa: N801  (used as a function, like contex
         _current.reset(self._tokens.pop())
 
 
-@contextmanager
-def written_by(names: tuple[str, ...]) -> Iterator[None]:
-    """Let the events of the block's writes say which receivers they come from, in their order."""
-    token = _running.set(names)
-    try:
-        yield
-    finally:
-        _running.reset(token)
+class reacting:  # noqa: N801  (used as a function)
+    """Run a receiver with the context of the write that it is called for.
+
+    Written for speed: a block for each event, and the values have been JSON already.
+
+    Args:
+        values: the context.
+        names: what the events of the block's own writes say that they come from: receivers, each
+            called because of the one before it.
+    """
+
+    __slots__ = ("_current", "_running", "names", "values")
+
+    def __init__(self, values: Mapping[str, Any], names: tuple[str, ...]) -> None:
+        self.values = values
+        self.names = names
+
+    def __enter__(self) -> None:
+        self._current = _current.set({**_current.get(), **self.values})
+        self._running = _running.set(self.names)
+
+    def __exit__(self, *error: object) -> None:
+        _running.reset(self._running)
+        _current.reset(self._current)
 
 
 def current() -> Mapping[str, Any]:

@@ -122,11 +122,12 @@ class Batch:
     def _wanted(self, event: Event) -> list[Route]:
         if not self.is_known(event):
             return []
-        met = set(event.matched or ())
+        routes = self.routes.of(event)
+        if event.matched is None:
+            return list(routes)
+        met = set(event.matched)
         return [
-            route
-            for route in self.routes.of(event)
-            if route.condition_id is None or event.matched is None or route.condition_id in met
+            route for route in routes if route.condition_id is None or route.condition_id in met
         ]
 
     def _with_new_conditions(
@@ -221,8 +222,10 @@ def _is_called(receiver: Receiver, change: Change) -> bool:
     any other. A write of a receiver's that changes no value reaches nobody: receivers that keep
     each other right come to rest.
     """
-    own = change.written_by[-1:] == (receiver.name,)
-    return not own and not change.is_settled and not muting.is_muted(receiver)
+    if muting.is_muted(receiver):
+        return False
+    names = change.written_by
+    return not names or (names[-1] != receiver.name and not change.is_settled)
 
 
 #: How many receivers may react to each other's writes before that is taken for a loop.

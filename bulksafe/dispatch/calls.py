@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
-from bulksafe.contexts import context, written_by
+from bulksafe.contexts import reacting
 from bulksafe.declarations.through import link_fields
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Call:
             raise self.error
         last = self.changes[-1]
         names = (*last.written_by, self.receiver.name)
-        with context.restored(last.context), written_by(names):
+        with reacting(last.context, names):
             self.receiver.function(**arguments(self.receiver, self.changes))
 
     def single_calls(self) -> list[Call]:

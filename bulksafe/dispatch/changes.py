@@ -52,7 +52,8 @@ class Change:
     @cached_property
     def context(self) -> Mapping[str, Any]:
         """What ``bulksafe.context`` had for the write."""
-        return {key: value for key, value in self.event.context.items() if key != WRITTEN_BY}
+        told = self.event.context
+        return {key: told[key] for key in told if key != WRITTEN_BY} if told else {}
 
     @property
     def written_by(self) -> tuple[str, ...]:

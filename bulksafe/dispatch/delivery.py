@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
 
@@ -187,6 +188,10 @@ class Worker:
             return error
         return None
 
+    @cached_property
+    def _connection(self) -> Any:
+        return connections[self.using]
+
     def make(self, call: Call) -> None:
         """Make a call in the open transaction.
 
@@ -194,7 +199,7 @@ class Worker:
             BrokenTransaction: it has left the transaction unusable, and hidden that.
         """
         call()
-        if connections[self.using].needs_rollback:
+        if self._connection.needs_rollback:
             raise BrokenTransaction(
                 f"{call.receiver.name} caught a database error without a savepoint around it: put "
                 "what may fail into transaction.atomic()."
@@ -343,6 +348,8 @@ class _Desk:
 
     def kept(self, delivery: Delivery) -> Delivery | None:
         """The delivery, unless its row is blocked: then it is parked."""
+        if not self.blocked:
+            return delivery
         if self._row(delivery.receiver, delivery.change.event) not in self.blocked:
             return delivery
         self._park(delivery.receiver, delivery.change.event, BEHIND)

@@ -167,15 +167,17 @@ class Table:
         wanted = f"SELECT e.seq, {', '.join(columns)}", " ".join(records)
         # Names of tables and columns may hold what psycopg takes for a parameter.
         select, joins = (part.replace("%", "%%") for part in wanted)
-        if is_parked:
-            return f"{select} FROM bulksafe_parked AS e {joins} WHERE e.id = ANY (%s::bigint[])"
-        return f"{select} {_CAPTURED} {joins}"
+        found = _PARKED if is_parked else _CAPTURED
+        return f"{select} {found.format(joins=joins)}"
 
 
+#: The numbers of events say it all; slot and bucket lead to the partition and its index. As a join
+#: with the keys it would now and then be planned as a scan of the whole outbox.
 _CAPTURED = (
-    "FROM unnest(%s::smallint[], %s::smallint[], %s::bigint[]) AS k (slot, bucket, seq) "
-    "JOIN bulksafe_outbox AS e ON e.slot = k.slot AND e.bucket = k.bucket AND e.seq = k.seq"
+    "FROM bulksafe_outbox AS e {joins} WHERE e.slot = ANY (%s::smallint[]) "
+    "AND e.bucket = ANY (%s::smallint[]) AND e.seq = ANY (%s::bigint[])"
 )
+_PARKED = "FROM bulksafe_parked AS e {joins} WHERE e.id = ANY (%s::bigint[])"
 
 
 def _keys(events: Sequence[Event]) -> list[str]:
@@ -186,8 +188,8 @@ def _keys(events: Sequence[Event]) -> list[str]:
     if events[0].parked is not None:
         return [_array(event.parked for event in events)]
     return [
-        _array(event.slot for event in events),
-        _array(event.bucket for event in events),
+        _array({event.slot for event in events}),
+        _array({event.bucket for event in events}),
         _array(event.seq for event in events),
     ]
 
