@@ -117,9 +117,10 @@ def _conditions(model: Model, operation: str) -> dict[str, Any]:
         for receiver in receivers.of_model(model)
         if operation in receiver.operations
     ]
-    conditions = sorted({condition for condition in wanted if condition is not None})
+    conditions = {condition_id(condition): condition for condition in wanted if condition}
     return {
-        "conditions": {condition_id(condition): condition for condition in conditions},
+        # In the order in which a migration file has the keys.
+        "conditions": dict(sorted(conditions.items())),
         "all_rows": None in wanted,
     }
 

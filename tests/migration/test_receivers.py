@@ -126,6 +126,17 @@ def test_other_changes_and_conditions_make_one(shop):
     assert {"DELETE", "TRUNCATE"} == {operation for _, operation in triggers(evolve(shop))}
 
 
+def test_several_conditions_are_installed_as_the_migration_says(shop):
+    """A migration file has the keys of a dict in their order."""
+    conditions = [f"when=Q(new__amount={number})" for number in range(6)]
+    receive(shop, *(saved(f"heard_{n}", options=text) for n, text in enumerate(conditions)))
+    shop.make()
+    shop.migrate()
+
+    shop.assert_nothing_to_make()
+    shop.assert_all_installed()
+
+
 def test_the_setting_for_truncate_makes_one(shop):
     receive(shop, deleted())
     evolve(shop)

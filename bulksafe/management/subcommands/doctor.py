@@ -82,13 +82,21 @@ def _captures(store: Store) -> Iterator[tuple[str, str]]:
 def _queues(store: Store) -> Iterator[tuple[str, str]]:
     named = {(r.queue, r.atomic) for r in receivers if r.run == AFTER_COMMIT}
     begun = store.queues()
-    for queue, _ in sorted(named - begun):
-        yield f"The queue {queue!r} has not begun: no migration has seen it.", "Run migrate."
-    for queue, _ in sorted(begun - named - {(DEFAULT_QUEUE, True)}):
+    for queue, atomic in sorted(named - begun):
         yield (
-            f"No receiver of this code has the queue {queue!r}: its events are kept for nobody.",
+            f"The queue {queue!r} has not begun {_lane(atomic)}: no migration has seen it.",
+            "Run migrate.",
+        )
+    for queue, atomic in sorted(begun - named - {(DEFAULT_QUEUE, True)}):
+        yield (
+            f"No receiver of this code has the queue {queue!r} {_lane(atomic)}: its events are "
+            "kept for nobody, and the outbox cannot be emptied.",
             "If that is for good, run “manage.py bulksafe prune --queues”.",
         )
+
+
+def _lane(atomic: bool) -> str:
+    return "with atomic=True" if atomic else "with atomic=False"
 
 
 def _parked(store: Store) -> Iterator[tuple[str, str]]:

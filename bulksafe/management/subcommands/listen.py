@@ -15,6 +15,7 @@ from bulksafe.listener.daemon import Daemon
 from bulksafe.listener.health import Health
 from bulksafe.listener.supervisor import Supervisor
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, failed, store_of
+from bulksafe.management.subcommands.doctor import findings
 from bulksafe.planning.problems import did_you_mean
 
 if TYPE_CHECKING:
@@ -112,6 +113,10 @@ def _run(
         raise failed("--once is for one process: leave --processes out.")
     _set_up_logging(command, log_format, verbosity)
     _begin_queues(store, chosen)
+    for fact, fix in findings(store):
+        logging.getLogger("bulksafe").warning("%s %s", fact, fix)
+    # Processes that are forked must not share it.
+    connections[database].close()
     # What is loaded by now stays: no collection need look at it again, and no process copies it.
     gc.freeze()
     if processes > 1:
@@ -137,8 +142,6 @@ def _begin_queues(store: Store, queues: Sequence[str]) -> None:
     if missing:
         with transaction.atomic(using=store.using):
             store.create_cursors(missing)
-    # Processes that are forked must not share it.
-    connections[store.using].close()
 
 
 def _health(port: int | None, pulses: Callable[[], Any]) -> Health | None:
