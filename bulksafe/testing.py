@@ -15,9 +15,9 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
 from bulksafe.declarations.receivers import AFTER_COMMIT, receivers
 from bulksafe.dispatch.batches import Batch, calls, prefix_of
-from bulksafe.dispatch.delivery import page
 from bulksafe.dispatch.muting import muted
 from bulksafe.dispatch.routes import Routes
+from bulksafe.outbox.paging import page
 from bulksafe.outbox.store import BUCKETS, Store
 
 if TYPE_CHECKING:

@@ -59,7 +59,7 @@ class Daemon:
         using: the database.
         queues: the queues' names.
         once: end when there is nothing left to do.
-        parent: asked whether the process that started this one is still there.
+        orphaned: asked whether the process that started this one is gone.
         pulse: kept up to date.
     """
 
@@ -182,9 +182,10 @@ class Daemon:
 
     def _note(self, worker: Worker) -> None:
         self.pulse.beat = time.time()
-        self.pulse.delivered += worker.delivered
-        self.pulse.failed += worker.failed
-        worker.delivered = worker.failed = 0
+        caller = worker.caller
+        self.pulse.delivered += caller.delivered
+        self.pulse.failed += caller.failed
+        caller.delivered = caller.failed = 0
 
     def _close_unusable(self) -> None:
         """What Django does between two requests: receivers may use other databases, too."""
