@@ -12,13 +12,18 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from psycopg import sql
-
 from tests.listener.oracle import judge
 from tests.migration.project import Project, environment
 
 #: Seconds that anything may take which is expected to happen.
 PATIENCE = 60.0
+
+#: ``COUNTING_DATABASE`` says where the listeners connect, if elsewhere than the tests do.
+SETTINGS = """
+import json, os
+DATABASES["default"].update(json.loads(os.environ.get("COUNTING_DATABASE", "{{}}")))
+BULKSAFE = {!r}
+"""
 
 _numbers = count(1)
 
@@ -90,11 +95,13 @@ class Site(Project):
         self.apps.append("tests.listener.counting")
         self.outside = directory / "outside.txt"
         self.outside.touch()
+        #: Rows up to this one are not looked at.
+        self.since = 0
         self.bulksafe = {"RETRY_DELAY": 0.05}
         self.migrate("--run-syncdb")
 
     def write_settings(self):
-        self.extra_settings = f"BULKSAFE = {self.bulksafe!r}\n"
+        self.extra_settings = SETTINGS.format(self.bulksafe)
         super().write_settings()
 
     # Rows.
@@ -109,18 +116,31 @@ class Site(Project):
         return [row for (row,) in listed]
 
     def rows_of_a_bucket(self, number):
-        """Ids of as many rows as wanted whose events are read by one cursor; new rows."""
-        made = self.add_rows(number * 16)
-        buckets = {}
-        for row in made:
-            ((bucket,),) = self.run("SELECT hashtextextended(%s::text, 0) & 15", str(row))
-            buckets.setdefault(bucket, []).append(row)
-            if len(buckets[bucket]) == number:
-                return buckets[bucket]
-        raise AssertionError("no bucket has so many")
+        """Ids of as many rows as wanted whose events are read by one cursor; they are new."""
+        first = self.add_rows(1)[0]
+        listed = [
+            first,
+            *(
+                row
+                for (row,) in self.run(
+                    "SELECT g FROM generate_series(%s + 1, %s + 1000) AS g WHERE"
+                    " hashtextextended(g::text, 0) & 15 = hashtextextended(%s::text, 0) & 15"
+                    " ORDER BY g LIMIT %s",
+                    *(first, first, first, number - 1),
+                )
+            ),
+        ]
+        self.run(
+            "INSERT INTO counting_counter (id, version) SELECT unnest(%s::bigint[]), 0", listed[1:]
+        )
+        self.run("SELECT setval('counting_counter_id_seq', %s)", listed[-1])
+        return listed
 
     def versions(self):
-        return dict(self.run("SELECT id, version FROM counting_counter"))
+        return dict(self.run("SELECT id, version FROM counting_counter WHERE id > %s", self.since))
+
+    def look_at_new_rows_only(self):
+        ((self.since,),) = self.run("SELECT COALESCE(max(id), 0) FROM counting_counter")
 
     def let_users_count_on(self):
         """A trigger of the user's own: after a change to 3, 7, 11 … the row is changed again."""
@@ -137,13 +157,17 @@ class Site(Project):
     # What the receivers were told.
 
     def seen(self):
-        return self.run("SELECT counter, old, new FROM counting_seen ORDER BY id")
+        return self.run(
+            "SELECT counter, old, new FROM counting_seen WHERE counter > %s ORDER BY id", self.since
+        )
 
     def told(self):
         """What the receiver with an effect outside the database was told."""
         lines = [line.split() for line in self.outside.read_text().splitlines()]
         return [
-            (int(row), None if old == "-" else int(old), int(new)) for row, old, new, _ in lines
+            (int(row), None if old == "-" else int(old), int(new))
+            for row, old, new, _ in lines
+            if int(row) > self.since
         ]
 
     def verdict(self):
@@ -154,33 +178,28 @@ class Site(Project):
 
     def lag(self, queue="default"):
         """How many changes have not been told, going by the rows alone."""
-        ((changes,),) = self.run("SELECT sum(version + 1) FROM counting_counter")
-        if queue == "outside":
-            return changes - len(set(self.told()))
-        ((calls,),) = self.run("SELECT count(DISTINCT (counter, new)) FROM counting_seen")
-        return changes - calls
+        changes = sum(version + 1 for version in self.versions().values())
+        told = self.told() if queue == "outside" else self.seen()
+        return changes - len({(row, new) for row, _, new in told})
 
     def wait_until_told(self, *queues, listener=None, seconds=PATIENCE):
         for queue in queues or ("default",):
             wait_until(
-                lambda queue=queue: self.lag(queue) <= 0,
-                lambda queue=queue: self._silence(queue, listener),
-                seconds,
+                lambda queue=queue: self.lag(queue) <= 0, lambda: self.silence(listener), seconds
             )
 
-    def _silence(self, queue, listener):
-        found = self.verdict_outside() if queue == "outside" else self.verdict()
-        log = listener.said[-6000:] if listener else ""
+    def silence(self, listener=None):
+        """What there is to say when calls do not come."""
+        verdicts = {"default": self.verdict(), "outside": self.verdict_outside()}
+        missing = [f"calls of {q!r} are missing: {v.lost[:5]}" for q, v in verdicts.items()]
         status = self.manage("bulksafe", "status", code=None).output
-        return (
-            f"{len(found.lost)} calls of {queue!r} are missing: {found.lost[:5]}\n{status}\n{log}"
-        )
+        return "\n".join([*missing, status, listener.said[-6000:] if listener else ""])
 
     # Listeners.
 
-    def listen_once(self, *arguments):
+    def listen_once(self, *arguments, **variables):
         """Deliver what there is in a process of its own."""
-        return self.manage("bulksafe", "listen", "--once", *arguments)
+        return self.manage("bulksafe", "listen", "--once", *arguments, **variables)
 
     def start(self, *arguments, **variables):
         """A listener process."""
@@ -228,20 +247,11 @@ class Site(Project):
 
     # The server's side.
 
-    def backends(self):
-        """The server's processes for the listeners of this site."""
-        return [
-            pid
-            for (pid,) in self.run(
-                "SELECT pid FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                " AND backend_type = 'client backend'"
-            )
-        ]
-
-    def rename_role(self, role):
-        """Have the site connect as another role from now on."""
-        self.aliases["default"] = {**self.aliases["default"], "USER": role}
-
-    def quoted_name(self):
-        return sql.Identifier(self.aliases["default"]["NAME"])
+    def wait_until_asleep(self):
+        """A listener sleeps: writers notify it."""
+        asleep = """
+            SELECT FROM pg_locks
+            WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        """
+        wait_until(lambda: self.run(asleep), "nobody sleeps")

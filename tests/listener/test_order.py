@@ -172,7 +172,6 @@ def test_a_row_that_is_changed_many_times_in_a_transaction(site):
 # Waking up. A lost wake-up would show after an hour only, so it shows as a timeout.
 
 NEVER = 3600
-SLEEPERS = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted"
 
 
 @pytest.fixture
@@ -181,15 +180,10 @@ def drowsy(site):
     return site
 
 
-def falls_asleep(site):
-    ours = " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    wait_until(lambda: site.run(SLEEPERS + ours), "nobody sleeps")
-
-
 def test_a_sleeper_is_woken(drowsy):
     with drowsy.listening("--queues", "default") as listener:
         for _ in range(5):
-            falls_asleep(drowsy)
+            drowsy.wait_until_asleep()
             drowsy.add_rows(1)
             drowsy.wait_until_told(listener=listener)
 
@@ -210,7 +204,7 @@ def test_a_writer_that_gives_up_wakes_nobody_for_ever(drowsy):
     (row,) = drowsy.add_rows(1)
     with drowsy.listening("--queues", "default") as listener:
         drowsy.wait_until_told(listener=listener)
-        falls_asleep(drowsy)
+        drowsy.wait_until_asleep()
         with interleavings.sessions(drowsy, 1) as (writer,):
             interleavings.count(writer, row)
             writer.rollback()
@@ -247,7 +241,7 @@ def test_no_wake_up_is_lost(drowsy, processes):
         ear.execute("LISTEN bulksafe")
         with drowsy.listening("--queues", "default", "--processes", str(processes)) as listener:
             drowsy.wait_until_listening(listener, processes)
-            falls_asleep(drowsy)
+            drowsy.wait_until_asleep()
             threads = [Thread(target=write, args=[row, listener]) for row in rows]
             for thread in threads:
                 thread.start()

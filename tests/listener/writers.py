@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 
@@ -23,6 +24,7 @@ class Traffic:
         url: of the database.
         rows: the ids of the rows that are changed.
         seed: of the writers' choices.
+        connects_again: whether the server may go away.
         ended: how many transactions have ended, one way or the other.
         failures: what went wrong in writers that nobody expected.
     """
@@ -30,6 +32,7 @@ class Traffic:
     url: str
     rows: list[int]
     seed: int = 0
+    connects_again: bool = False
     ended: int = 0
     failures: list[BaseException] = field(default_factory=list)
     _news: Condition = field(default_factory=Condition)
@@ -67,12 +70,22 @@ class _Writer:
         self.choice = choice
 
     def run(self, transactions):
-        try:
-            with psycopg.connect(self.traffic.url, autocommit=True) as connection:
-                for _ in range(transactions):
-                    self._write(connection)
-        except BaseException as error:
-            self.traffic.failures.append(error)
+        left = transactions
+        end = time.monotonic() + 60
+        while left:
+            try:
+                with psycopg.connect(self.traffic.url, autocommit=True) as connection:
+                    while left:
+                        self._write(connection)
+                        left -= 1
+            except psycopg.OperationalError as error:
+                if not self.traffic.connects_again or time.monotonic() > end:
+                    self.traffic.failures.append(error)
+                    return
+                time.sleep(0.05)
+            except BaseException as error:
+                self.traffic.failures.append(error)
+                return
 
     def _write(self, connection):
         kind = self.choice.choice([self._one, self._one, self._several, self._bulk])

@@ -1,0 +1,412 @@
+"""Faults that listeners have to survive, and what is left of the calls after each.
+
+Database effects come exactly once, outside effects at least once, and both in order for each row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psycopg
+
+from tests.listener.oracle import Verdict
+from tests.listener.proxy import Proxy
+from tests.listener.site import wait_until
+from tests.listener.writers import Traffic
+
+QUEUES = ("default", "outside")
+#: A lease is over as soon as its worker has been silent for so long.
+SETTINGS = {"LEASE": 1, "POLL_INTERVAL": 0.5}
+ROLE = "counting_listener"
+
+#: Seconds after which connections that are dead without a word are given up: in the tests.
+HASTE = {
+    "COUNTING_PATIENCE": 1,
+    "tcp": {
+        "tcp_user_timeout": 1000,
+        "keepalives_idle": 1,
+        "keepalives_interval": 1,
+        "keepalives_count": 1,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        kind: the fault.
+        inside: what became of the effects in the database.
+        outside: what became of the effects outside.
+        recovered: seconds from the fault until all was told that was written up to it and just
+            after it, by queue.
+    """
+
+    kind: str
+    inside: Verdict
+    outside: Verdict
+    recovered: dict[str, float]
+
+    @property
+    def is_good(self):
+        return self.inside.is_exactly_once and self.outside.is_at_least_once
+
+
+@dataclass
+class Range:
+    """Where faults are run: a site on a server of its own, and a proxy in between.
+
+    Attributes:
+        haste: whether dead connections are given up sooner than a listener would by itself.
+        deepest: how many statements a listener makes for what ``_some_events`` writes; found out
+            once.
+    """
+
+    site: object
+    machine: object
+    proxy: Proxy
+    choice: random.Random
+    haste: bool = True
+    deepest: int = 0
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def environment(self, *, proxied=False, **variables):
+        """What a listener's process sees: it connects over TCP, as a role of its own."""
+        port = self.proxy.port if proxied else self.machine.port
+        options = HASTE["tcp"] if self.haste else {}
+        database = {"HOST": "127.0.0.1", "PORT": port, "USER": ROLE, "OPTIONS": options}
+        if self.haste:
+            variables["COUNTING_PATIENCE"] = str(HASTE["COUNTING_PATIENCE"])
+        return {"COUNTING_DATABASE": json.dumps(database), **variables}
+
+    # The parts of a run.
+
+    @contextmanager
+    def traffic(self, transactions=12):
+        """Writers at work while the block runs, and a moment in it at which some was told."""
+        traffic = Traffic(
+            self.machine.url.replace("/postgres?", f"/{self.site.aliases['default']['NAME']}?"),
+            self.site.add_rows(6),
+            self.choice.random(),
+            connects_again=True,
+        )
+        before = len(self.site.seen())
+        traffic.start(writers=3, transactions=transactions)
+        try:
+            some = self.choice.randint(0, 30)
+            wait_until(
+                lambda: len(self.site.seen()) >= before + some, "nothing is told", every=0.002
+            )
+            yield
+        finally:
+            traffic.join()
+
+    def recovery(self, listener, began, *, may_end=False):
+        """Seconds from ``began`` until all was told that is there now, by queue.
+
+        That is what was written up to the fault, and new rows of all buckets. A listener that ends
+        is started anew where it may end.
+        """
+        self.site.add_rows(32)
+        wanted = {
+            (row, version)
+            for row, last in self.site.versions().items()
+            for version in range(last + 1)
+        }
+        found = {}
+
+        def is_told(queue):
+            told = self.site.seen() if queue == "default" else self.site.told()
+            return wanted <= {(row, new) for row, _, new in told}
+
+        def are_told():
+            if not listener.is_alive():
+                assert may_end, f"the listener has ended: {listener.said}"
+                anew = self._start(wait=False)
+                listener.process, listener.log = anew.process, anew.log
+            for queue in QUEUES:
+                if queue not in found and is_told(queue):
+                    found[queue] = time.monotonic() - began
+            return len(found) == len(QUEUES)
+
+        wait_until(are_told, lambda: self.site.silence(listener), seconds=120)
+        return found
+
+    def outcome(self, kind, recovered):
+        """Let all that is left be told, and judge the rows of this run."""
+        self.site.listen_once(**self.environment())
+        outcome = self._judged(kind, recovered)
+        self.outcomes.append(outcome)
+        self.site.look_at_new_rows_only()
+        return outcome
+
+    def of_all_rows(self):
+        """What became of the rows of all runs, in the end."""
+        self.site.listen_once(**self.environment())
+        self.site.since = 0
+        return self._judged("all rows, in the end", {})
+
+    def _judged(self, kind, recovered):
+        return Outcome(kind, self.site.verdict(), self.site.verdict_outside(), recovered)
+
+    # Faults of a listener's processes.
+
+    def kill(self):
+        """SIGKILL of the process at a random moment; it is started anew."""
+        listener = self._start()
+        try:
+            with self.traffic():
+                began = time.monotonic()
+                os.kill(listener.pid, signal.SIGKILL)
+                listener.process.wait()
+                listener = self._start(wait=False)
+                recovered = self.recovery(listener, began)
+        finally:
+            listener.stop()
+        return recovered
+
+    def kill_all_workers(self):
+        """SIGKILL of all four workers at once; the supervisor replaces them."""
+        return self._with_supervisor(lambda listener: listener.children())
+
+    def kill_some_workers(self):
+        return self._with_supervisor(lambda listener: listener.children()[:2])
+
+    def _with_supervisor(self, victims):
+        listener = self._start("--processes", "4")
+        try:
+            with self.traffic():
+                began = time.monotonic()
+                for pid in victims(listener):
+                    os.kill(pid, signal.SIGKILL)
+                recovered = self.recovery(listener, began)
+        finally:
+            listener.stop()
+        return recovered
+
+    def kill_supervisor(self):
+        """SIGKILL of the supervisor: its workers end by themselves."""
+        listener = self._start("--processes", "2")
+        workers = listener.children()
+        try:
+            with self.traffic():
+                began = time.monotonic()
+                os.kill(listener.pid, signal.SIGKILL)
+                listener.process.wait()
+                listener = self._start(wait=False)
+                recovered = self.recovery(listener, began)
+            for pid in workers:
+                wait_until(lambda pid=pid: not _is_running(pid), f"worker {pid} goes on")
+        finally:
+            listener.stop()
+        return recovered
+
+    def kill_at(self, place):
+        """SIGKILL before or after one of its statements."""
+        self._some_events()
+        killed = self.site.manage(
+            "bulksafe",
+            "listen",
+            "--once",
+            code=-signal.SIGKILL,
+            **self.environment(COUNTING_FAULT=place),
+        )
+        assert "Traceback" not in killed.stderr
+        return self._started_anew()
+
+    def kill_at_a_statement(self):
+        return self.kill_at(self._place_in_a_batch())
+
+    def places(self):
+        """All the places between the statements of a listener that deals with some events."""
+        if not self.deepest:
+            self._some_events()
+            counted = self.site.directory / "statements"
+            counted.write_bytes(b"")
+            self.site.listen_once(**self.environment(COUNTING_STATEMENTS=str(counted)))
+            self.deepest = len(counted.read_bytes())
+        numbers = range(1, self.deepest + 1)
+        return [f"{side}:{number}" for number in numbers for side in ("before", "after")]
+
+    def _some_events(self):
+        """The same each time: a batch with a row that changes twice, and one that does not."""
+        self.site.listen_once(**self.environment())
+        one, other = self.site.rows_of_a_bucket(2)
+        for row in (one, other, one):
+            self.site.run("UPDATE counting_counter SET version = version + 1 WHERE id = %s", row)
+
+    # Faults of the server and of what lies in between.
+
+    def terminate(self):
+        """The server ends all the listener's connections."""
+        return self._while_listening(self._terminate)
+
+    def _terminate(self, listener):
+        self.site.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", ROLE
+        )
+
+    def restart_fast(self):
+        return self._while_listening(lambda listener: self.machine.restart("fast"))
+
+    def restart_immediate(self):
+        return self._while_listening(lambda listener: self.machine.restart("immediate"))
+
+    def silence(self):
+        """A proxy in between hangs: it takes all, and hands on nothing."""
+        return self._while_listening(lambda listener: self.proxy.silence(), proxied=True)
+
+    def unplug(self):
+        """The network is gone, without a word to either end."""
+        return self._while_listening(lambda listener: self.proxy.unplug(), proxied=True)
+
+    def silence_a_sleeper(self):
+        return self._while_asleep(self.proxy.silence)
+
+    def unplug_a_sleeper(self):
+        return self._while_asleep(self.proxy.unplug)
+
+    def unplug_in_a_batch(self):
+        """The server holds the cursors' locks for a client that is gone."""
+        return self.cut_at("unplug", self._place_in_a_batch())
+
+    def silence_in_a_batch(self):
+        return self.cut_at("silence", self._place_in_a_batch())
+
+    def reset_in_a_batch(self):
+        return self.cut_at("reset", self._place_in_a_batch())
+
+    def cut_at(self, how, place):
+        """The connections end, or die, before or after one of the listener's statements.
+
+        A process that has not begun to listen may say that there is no database, and end.
+        """
+        self._some_events()
+        return self._started_anew(
+            may_end=True,
+            proxied=True,
+            COUNTING_FAULT=place,
+            COUNTING_CUT=f"{how}:{self.proxy.control}",
+        )
+
+    def _place_in_a_batch(self):
+        return self.choice.choice(self.places())
+
+    def limit_connections(self):
+        """The role may have no connection, or fewer than the listener wants."""
+
+        def limit(listener):
+            number = self.choice.randint(0, 1)
+            self.site.run(f"ALTER ROLE {ROLE} CONNECTION LIMIT {number}")
+            try:
+                self._terminate(listener)
+                wait_until(
+                    lambda: "too many connections" in listener.said,
+                    lambda: f"the limit is not noticed: {listener.said}",
+                )
+            finally:
+                self.site.run(f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
+
+        return self._while_listening(limit)
+
+    def restart_between(self):
+        """Events are left from before a crash of the server, and nobody listened."""
+        self._some_events()
+        self.machine.restart("immediate")
+        return self._started_anew()
+
+    def _started_anew(self, *, may_end=False, **where):
+        began = time.monotonic()
+        listener = self._start(wait=False, **where)
+        try:
+            return self.recovery(listener, began, may_end=may_end)
+        finally:
+            listener.stop()
+
+    def _while_listening(self, fault, **where):
+        listener = self._start(**where)
+        try:
+            with self.traffic():
+                began = time.monotonic()
+                fault(listener)
+                recovered = self.recovery(listener, began)
+            self.site.wait_until_told(*QUEUES, listener=listener)
+        finally:
+            listener.stop()
+        return recovered
+
+    def _while_asleep(self, fault):
+        listener = self._start(proxied=True)
+        try:
+            self._some_events()
+            self.site.wait_until_told(*QUEUES, listener=listener)
+            self.site.wait_until_asleep()
+            began = time.monotonic()
+            assert fault() > 0
+            return self.recovery(listener, began)
+        finally:
+            listener.stop()
+
+    def _start(self, *arguments, wait=True, proxied=False, **variables):
+        environment = self.environment(proxied=proxied, **variables)
+        listener = self.site.start(*arguments, **environment)
+        if wait:
+            number = int(arguments[1]) if arguments else 1
+            try:
+                self.site.wait_until_listening(listener, number)
+            except BaseException:
+                listener.stop()
+                raise
+        return listener
+
+
+def _is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+#: Every kind of fault, by name.
+KINDS: dict[str, Callable[[Range], dict[str, float]]] = {
+    "SIGKILL": Range.kill,
+    "SIGKILL between two statements": Range.kill_at_a_statement,
+    "SIGKILL of all 4 workers": Range.kill_all_workers,
+    "SIGKILL of 2 of 4 workers": Range.kill_some_workers,
+    "SIGKILL of the supervisor": Range.kill_supervisor,
+    "connections terminated": Range.terminate,
+    "server restarted": Range.restart_fast,
+    "server crashed": Range.restart_immediate,
+    "server crashed before the start": Range.restart_between,
+    "connection limit reached": Range.limit_connections,
+    "connection lost between two statements": Range.reset_in_a_batch,
+    "proxy hangs": Range.silence,
+    "proxy hangs, all asleep": Range.silence_a_sleeper,
+    "proxy hangs in a batch": Range.silence_in_a_batch,
+    "network gone": Range.unplug,
+    "network gone, all asleep": Range.unplug_a_sleeper,
+    "network gone in a batch": Range.unplug_in_a_batch,
+}
+
+
+def run(faults, kind):
+    return faults.outcome(kind, KINDS[kind](faults))
+
+
+def prepare(site):
+    """The role that listeners connect as."""
+    with psycopg.connect(site.databases.url, autocommit=True) as connection:
+        if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE]).fetchall():
+            connection.execute(f"CREATE ROLE {ROLE} LOGIN")
+    site.run(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {ROLE}")
+    site.run(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {ROLE}")
+    site.bulksafe |= SETTINGS
