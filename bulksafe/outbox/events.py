@@ -195,11 +195,6 @@ def _path(start: str, leading: dict[str, list[tuple[Event, str]]]) -> list[tuple
             return found[::-1]
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two values from the database are one: a NaN, wherever it lies, equals a NaN."""
-    return bool(one == other) or repr(one) == repr(other)
-
-
 def by_bucket(events: Iterable[Event]) -> Iterator[tuple[int, list[Event]]]:
     """The events of each bucket; they come sorted by it."""
     for bucket, group in groupby(events, key=lambda event: event.bucket):

@@ -28,14 +28,12 @@ class Cursor:
         atomic: whether it is for the receivers that run in a transaction, or for the others.
         bucket: the bucket.
         window: what was and what is to be dealt with.
-        epoch: of the lease, for receivers that run outside a transaction.
     """
 
     queue: str
     atomic: bool
     bucket: int
     window: Window
-    epoch: int = 0
 
     def at(self, window: Window) -> Cursor:
         return replace(self, window=window)
@@ -125,7 +123,7 @@ class Store:
     def fetch(self, cursors: Sequence[Cursor], limit: int) -> list[Event]:
         """Up to ``limit`` events of each cursor's open window."""
         windows = [cursor.window for cursor in cursors]
-        rows = self.rows(
+        return self._events(
             "fetch",
             {
                 "buckets": [cursor.bucket for cursor in cursors],
@@ -135,12 +133,11 @@ class Store:
                 "limit": limit,
             },
         )
-        return [_event(row) for row in rows]
 
     def fetch_beyond(self, events: Sequence[Event], position: int) -> list[Event]:
         """The events beyond ``position`` of the same rows and transactions."""
         groups = {(event.xid, event.row): event for event in events}.values()
-        rows = self.rows(
+        return self._events(
             "fetch_beyond",
             {
                 "buckets": [event.bucket for event in groups],
@@ -150,11 +147,13 @@ class Store:
                 "keys": [event.key for event in groups],
             },
         )
-        return [_event(row) for row in rows]
 
     def own_events(self, after: int) -> list[Event]:
         """What the present transaction wrote after the number ``after``."""
-        return [_event(row) for row in self.rows("own_events", {"after": after})]
+        return self._events("own_events", {"after": after})
+
+    def _events(self, name: str, parameters: dict[str, Any]) -> list[Event]:
+        return [_event(row) for row in self.rows(name, parameters, event=query("event"))]
 
 
 def _event(row: tuple[Any, ...]) -> Event:
@@ -163,7 +162,7 @@ def _event(row: tuple[Any, ...]) -> Event:
 
 
 def _cursor(row: tuple[Any, ...]) -> Cursor:
-    queue, atomic, bucket, lower, floor, running, upper, upper_floor, position, skip, epoch = row
+    queue, atomic, bucket, lower, floor, running, upper, upper_floor, position, skip = row
     known = json.loads(running) if isinstance(running, str) else running
     window = Window(
         Snapshot.parse(lower),
@@ -174,4 +173,4 @@ def _cursor(row: tuple[Any, ...]) -> Cursor:
         position,
         tuple(skip),
     )
-    return Cursor(queue, atomic, bucket, window, epoch)
+    return Cursor(queue, atomic, bucket, window)

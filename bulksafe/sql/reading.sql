@@ -50,7 +50,7 @@ SELECT EXISTS (SELECT FROM bulksafe_cursor AS c WHERE {work})
 -- reading it once more would find it as it was when the statement began, before another worker moved it.
 WITH due AS MATERIALIZED (
     SELECT c.queue, c.atomic, c.bucket, c.lower, c.floor, c.running, c.upper, c.upper_floor,
-           c.position, c.skip, c.epoch
+           c.position, c.skip
     FROM bulksafe_cursor AS c
     WHERE ({work})
        OR (
@@ -63,13 +63,17 @@ WITH due AS MATERIALIZED (
     LIMIT %(limit)s
     FOR UPDATE OF c SKIP LOCKED
 )
-SELECT queue, atomic, bucket, lower::text, floor, running, upper::text, upper_floor, position, skip, epoch
+SELECT queue, atomic, bucket, lower::text, floor, running, upper::text, upper_floor, position, skip
 FROM due
 
+-- name: event
+-- Part of the next three: the columns of an event.
+e.slot, e.seq, e.xid::text::bigint, e.bucket, date_part('epoch', e.at), e.source::oid::bigint,
+       e.part::oid::bigint, e.operation::text, e.depth, e.key, e.matched, e.context::text
+
 -- name: fetch
--- The next events of some cursors' windows, in the order in which each row was changed.
-SELECT e.slot, e.seq, e.xid::text::bigint, e.bucket, date_part('epoch', e.at), e.source::oid::bigint, e.part::oid::bigint,
-       e.operation::text, e.depth, e.key, e.matched, e.context::text
+-- The next events of some cursors' windows, by number.
+SELECT {event}
 FROM unnest(%(buckets)s::smallint[], %(starts)s::bigint[], %(lowers)s::text[], %(uppers)s::text[])
      AS w (bucket, start, lower, upper)
 CROSS JOIN LATERAL (
@@ -86,8 +90,7 @@ ORDER BY e.bucket, e.seq
 
 -- name: fetch_beyond
 -- The later events of the same rows and transactions, where several belong to one change.
-SELECT e.slot, e.seq, e.xid::text::bigint, e.bucket, date_part('epoch', e.at), e.source::oid::bigint, e.part::oid::bigint,
-       e.operation::text, e.depth, e.key, e.matched, e.context::text
+SELECT {event}
 FROM unnest(%(buckets)s::smallint[], %(positions)s::bigint[], %(xids)s::text[], %(sources)s::bigint[],
             %(keys)s::text[]) AS k (bucket, position, xid, source, key)
 JOIN bulksafe_outbox AS e
@@ -97,8 +100,7 @@ ORDER BY e.bucket, e.seq
 
 -- name: own_events
 -- What the present transaction has written itself, for tests that never commit.
-SELECT e.slot, e.seq, e.xid::text::bigint, e.bucket, date_part('epoch', e.at), e.source::oid::bigint, e.part::oid::bigint,
-       e.operation::text, e.depth, e.key, e.matched, e.context::text
+SELECT {event}
 FROM bulksafe_outbox AS e
 WHERE e.xid = pg_current_xact_id_if_assigned() AND e.seq > %(after)s
 ORDER BY e.seq
@@ -171,9 +173,6 @@ SELECT EXISTS (
       AND classid = 1651862123 AND objid = 'bulksafe_outbox'::regclass::oid
       AND mode = 'ExclusiveLock' AND granted
 )
-
--- name: wake_others
-SELECT pg_notify('bulksafe', '')
 
 -- name: own_transaction
 -- The present transaction, if it has written anything, and the last number that was given.
