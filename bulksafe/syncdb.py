@@ -13,7 +13,7 @@ from django.db.migrations.loader import MigrationLoader
 
 from bulksafe import inspection
 from bulksafe.declarations import Capture, Declared, declared
-from bulksafe.declarations.receivers import AFTER_COMMIT, DEFAULT_QUEUE, receivers
+from bulksafe.declarations.receivers import DEFAULT_LANE, lanes
 from bulksafe.outbox import schema
 from bulksafe.outbox.store import Store
 from bulksafe.rendering import quoting
@@ -41,9 +41,8 @@ def create_cursors(sender: object, using: str, **kwargs: Any) -> None:
     What happens between the two is kept for it.
     """
     if schema.belongs_in(using) and schema.exists(using):
-        queues = {(r.queue, r.atomic) for r in receivers if r.run == AFTER_COMMIT}
         with transaction.atomic(using=using):
-            Store(using).create_cursors({(DEFAULT_QUEUE, True), *queues})
+            Store(using).create_cursors({DEFAULT_LANE, *lanes()})
 
 
 def install_missing(sender: object, using: str, **kwargs: Any) -> None:

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
-from bulksafe.declarations.receivers import AFTER_COMMIT, receivers
+from bulksafe.declarations.receivers import lanes
 from bulksafe.dispatch.batches import Batch, calls, prefix_of
 from bulksafe.dispatch.muting import muted
 from bulksafe.dispatch.routes import Routes
@@ -123,8 +123,7 @@ _seen: WeakKeyDictionary[Any, tuple[int | None, int]] = WeakKeyDictionary()
 @contextmanager
 def _committed(using: str, queues: Collection[str] | None) -> Iterator[list[Call]]:
     store = Store(using)
-    served = {(r.queue, r.atomic) for r in receivers if r.run == AFTER_COMMIT}
-    served = {one for one in served if queues is None or one[0] in queues}
+    served = {lane for lane in lanes() if queues is None or lane[0] in queues}
     with transaction.atomic(using=using):
         listed, moved = [], []
         for queue, atomic in sorted(served):

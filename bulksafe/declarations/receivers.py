@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from django.apps import apps
 from django.db import models
@@ -43,6 +43,13 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
 DEFAULT_QUEUE = "default"
 DEFAULT_MAX_ATTEMPTS = 10
 
+#: A queue's name, and whether its receivers run in a transaction: those that do not go on at a pace
+#: of their own.
+Lane: TypeAlias = tuple[str, bool]
+
+#: The one that is served also where no receiver names it.
+DEFAULT_LANE: Lane = (DEFAULT_QUEUE, True)
+
 
 def signal_name(signal: object) -> str:
     """``"post_save"``; empty for what is none of the signals that have a critical form."""
@@ -69,9 +76,11 @@ class Receiver:
         max_attempts: how often it is tried for an event before that becomes a dead letter.
         on_dead: ``"block"`` or ``"skip"``: what a dead letter means for later events of the row.
         coalesce: changes of a row that wait together become one call.
+        has_uid: whether the name was given, not made.
         module: where it was declared.
         argument: for ``Emit``, the keyword argument that carries the instance.
         operations: the changes that it is called for.
+        unknown: options that were given and are none.
     """
 
     function: Callable[..., Any]
@@ -91,7 +100,7 @@ class Receiver:
     module: str = ""
     argument: str = "instance"
     operations: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = field(default=())
+    unknown: tuple[str, ...] = ()
 
     @property
     def signal_name(self) -> str:
@@ -136,7 +145,7 @@ class Sender:
 #: Every declared receiver, in the order of declaration.
 receivers: list[Receiver] = []
 
-#: Told of each receiver when the models are loaded; set by bulksafe.declarations.capturing.
+#: Told of each receiver when the models are loaded; bulksafe.declarations.capture puts captures on.
 listeners: list[Callable[[Receiver], None]] = []
 
 
@@ -299,6 +308,16 @@ def by_name(name: str) -> Receiver | None:
     return next((receiver for receiver in receivers if receiver.name == name), None)
 
 
+def after_commit() -> list[Receiver]:
+    """The receivers that the listener runs."""
+    return [receiver for receiver in receivers if receiver.run == AFTER_COMMIT]
+
+
+def lanes() -> set[Lane]:
+    """The lanes of the after-commit receivers."""
+    return {(receiver.queue, receiver.atomic) for receiver in after_commit()}
+
+
 def of_model(model: type[models.Model]) -> list[Receiver]:
     """The after-commit receivers of the table of ``model``, in the order of declaration.
 
@@ -307,9 +326,8 @@ def of_model(model: type[models.Model]) -> list[Receiver]:
     label = (model._meta.concrete_model or model)._meta.label_lower
     return [
         receiver
-        for receiver in receivers
-        if receiver.run == AFTER_COMMIT
-        and any(found._meta.label_lower == label for found in receiver.models())
+        for receiver in after_commit()
+        if any(found._meta.label_lower == label for found in receiver.models())
     ]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from django.db import transaction
 
 from bulksafe import conf
-from bulksafe.declarations import receivers
+from bulksafe.declarations.receivers import DEFAULT_LANE, Lane, lanes
 from bulksafe.dispatch import retries
 from bulksafe.dispatch.batches import Batch, calls, prefix_of
 from bulksafe.dispatch.caller import Caller
@@ -56,7 +56,7 @@ class Worker:
     guard: Callable[[], AbstractContextManager[None]] = nullcontext
     caller: Caller = field(init=False)
     store: Store = field(init=False)
-    _lanes: dict[tuple[str, bool], Batch] = field(default_factory=dict)
+    _batches: dict[Lane, Batch] = field(default_factory=dict)
     _mark: Mark | None = None
     _looked: dict[bool, float] = field(default_factory=dict)
 
@@ -87,18 +87,18 @@ class Worker:
 
     def _has_receivers(self, *, atomic: bool) -> bool:
         return any(
-            receiver.atomic == atomic and receiver.queue in self.queues
-            for receiver in receivers.receivers
-            if receiver.run == receivers.AFTER_COMMIT
-        ) or (atomic and receivers.DEFAULT_QUEUE in self.queues)
+            queue in self.queues
+            for queue, lane_atomic in (DEFAULT_LANE, *lanes())
+            if lane_atomic == atomic
+        )
 
     def _batch(self, queue: str, *, atomic: bool) -> Batch:
         """What knows the receivers of one queue: each queue has come to another place."""
         lane = queue, atomic
-        if lane not in self._lanes:
+        if lane not in self._batches:
             routes = Routes(self.using, [queue], atomic)
-            self._lanes[lane] = Batch(routes, prefix_of(self.using))
-        return self._lanes[lane]
+            self._batches[lane] = Batch(routes, prefix_of(self.using))
+        return self._batches[lane]
 
     # In a transaction.
 

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 def captured_models() -> list[type[Model]]:
     """The models that have after-commit receivers, each once."""
     found: dict[type[Model], None] = {}
-    for receiver in receivers.receivers:
-        if receiver.run == receivers.AFTER_COMMIT:
-            found |= dict.fromkeys(receiver.models())
+    for receiver in receivers.after_commit():
+        found |= dict.fromkeys(receiver.models())
     return list(found)
 
 

@@ -15,6 +15,8 @@ from bulksafe.outbox.windows import Snapshot, Window
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from bulksafe.declarations.receivers import Lane
+
 #: How many buckets the keys of rows fall into; ``capture_rows.sql`` has it as ``& 15``.
 BUCKETS = 16
 
@@ -103,9 +105,9 @@ class Store:
             },
         )
 
-    def create_cursors(self, queues: Iterable[tuple[str, bool]]) -> None:
-        """Let the queues, as (name, atomic), begin now unless they have begun already."""
-        listed = sorted(set(queues))
+    def create_cursors(self, lanes: Iterable[Lane]) -> None:
+        """Let the lanes begin now unless they have begun already."""
+        listed = sorted(set(lanes))
         self.rows(
             "create_cursors",
             {
@@ -114,9 +116,9 @@ class Store:
             },
         )
 
-    def queues(self) -> set[tuple[str, bool]]:
-        """The queues that have cursors, as (name, atomic)."""
-        return {(queue, atomic) for queue, atomic in self.rows("cursors")}
+    def lanes(self) -> set[Lane]:
+        """The lanes that have cursors."""
+        return {(queue, atomic) for queue, atomic in self.rows("lanes")}
 
     # Events.
 

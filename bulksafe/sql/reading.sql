@@ -157,7 +157,7 @@ FROM unnest(%(queues)s::text[], %(atomics)s::boolean[]) AS q (queue, atomic)
 CROSS JOIN generate_series(0, 15) AS b (bucket)
 ON CONFLICT DO NOTHING
 
--- name: cursors
+-- name: lanes
 SELECT DISTINCT queue, atomic FROM bulksafe_cursor ORDER BY queue, atomic
 
 -- name: sleep

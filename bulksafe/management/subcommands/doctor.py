@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulksafe import inspection
 from bulksafe.declarations import Capture
-from bulksafe.declarations.receivers import AFTER_COMMIT, DEFAULT_QUEUE, receivers
+from bulksafe.declarations.receivers import DEFAULT_LANE, lanes, receivers
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_of
 from bulksafe.outbox import rebasing
 from bulksafe.outbox.parking import EVERYBODY
@@ -80,22 +80,21 @@ def _captures(store: Store) -> Iterator[tuple[str, str]]:
 
 
 def _queues(store: Store) -> Iterator[tuple[str, str]]:
-    named = {(r.queue, r.atomic) for r in receivers if r.run == AFTER_COMMIT}
-    begun = store.queues()
+    named, begun = lanes(), store.lanes()
     for queue, atomic in sorted(named - begun):
         yield (
-            f"The queue {queue!r} has not begun {_lane(atomic)}: no migration has seen it.",
+            f"The queue {queue!r} has not begun {_option(atomic)}: no migration has seen it.",
             "Run migrate.",
         )
-    for queue, atomic in sorted(begun - named - {(DEFAULT_QUEUE, True)}):
+    for queue, atomic in sorted(begun - named - {DEFAULT_LANE}):
         yield (
-            f"No receiver of this code has the queue {queue!r} {_lane(atomic)}: its events are "
+            f"No receiver of this code has the queue {queue!r} {_option(atomic)}: its events are "
             "kept for nobody, and the outbox cannot be emptied.",
             "If that is for good, run “manage.py bulksafe prune --queues”.",
         )
 
 
-def _lane(atomic: bool) -> str:
+def _option(atomic: bool) -> str:
     return "with atomic=True" if atomic else "with atomic=False"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
 
-from bulksafe.declarations.receivers import AFTER_COMMIT, DEFAULT_QUEUE, receivers
+from bulksafe.declarations.receivers import DEFAULT_LANE, lanes
 from bulksafe.listener.daemon import Daemon
 from bulksafe.listener.health import Health
 from bulksafe.listener.supervisor import Supervisor
@@ -79,8 +79,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 def known_queues() -> list[str]:
     """The queues that receivers name, and the default one."""
-    named = {r.queue for r in receivers if r.run == AFTER_COMMIT}
-    return sorted({DEFAULT_QUEUE, *named})
+    return sorted({queue for queue, _ in (DEFAULT_LANE, *lanes())})
 
 
 def _chosen(queues: Sequence[str] | None) -> list[str]:
@@ -137,8 +136,8 @@ def _run(
 
 def _begin_queues(store: Store, queues: Sequence[str]) -> None:
     """Queues that ``migrate`` has not seen begin now."""
-    wanted = {(r.queue, r.atomic) for r in receivers if r.run == AFTER_COMMIT and r.queue in queues}
-    missing = {*wanted, (DEFAULT_QUEUE, True)} - store.queues()
+    wanted = {lane for lane in lanes() if lane[0] in queues}
+    missing = {*wanted, DEFAULT_LANE} - store.lanes()
     if missing:
         with transaction.atomic(using=store.using):
             store.create_cursors(missing)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
-from bulksafe.declarations.receivers import AFTER_COMMIT, by_name, receivers
+from bulksafe.declarations.receivers import DEFAULT_LANE, after_commit, by_name, lanes
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, failed, store_of
 from bulksafe.outbox import keeping, parked
 from bulksafe.outbox.parked import Selection
@@ -62,7 +62,7 @@ def _retry(command: Any, database: str, rename: str | None, **options: Any) -> i
     store = store_of(database)
     selection = _selection(options)
     if rename is not None and by_name(rename) is None:
-        known = [receiver.name for receiver in receivers if receiver.run == AFTER_COMMIT]
+        known = [receiver.name for receiver in after_commit()]
         hint = did_you_mean(rename, known, f"Known are: {', '.join(known) or 'none'}.")
         raise failed(f"There is no receiver {rename!r}. {hint}")
     count = parked.retry(store, selection, rename)
@@ -105,9 +105,8 @@ def _prune(command: Any, database: str, older_than: float, queues: bool, **optio
 
 
 def _forget_queues(command: Any, store: Store) -> None:
-    named = {(r.queue, r.atomic) for r in receivers if r.run == AFTER_COMMIT}
     with transaction.atomic(using=store.using):
-        for queue, atomic in sorted(store.queues() - named - {("default", True)}):
+        for queue, atomic in sorted(store.lanes() - lanes() - {DEFAULT_LANE}):
             store.rows("forget_queue", {"queue": queue, "atomic": atomic})
             command.stdout.write(f"The queue {queue!r} was forgotten.")
 
