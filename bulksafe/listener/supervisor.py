@@ -7,7 +7,8 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ logger = logging.getLogger("bulksafe")
 
 #: Seconds before a process that ended by itself is replaced.
 _PAUSE = 1.0
+
+#: What ends the listener.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 # Forked: the project is loaded once, and no connection is open at that moment.
 _context = multiprocessing.get_context("fork")
@@ -64,7 +68,7 @@ class Supervisor:
         """
         connections.close_all()
         self.children = [self._start() for _ in range(self.processes)]
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _SIGNALS:
             signal.signal(number, self._on_signal)
         started()
         while any(child.process.is_alive() for child in self.children) or not self._signals:
@@ -101,7 +105,9 @@ class Supervisor:
                     child.process.exitcode,
                 )
             elif time.monotonic() - child.ended > _PAUSE:
-                self.children[index] = self._start()
+                with _no_signals():
+                    if not self._signals:
+                        self.children[index] = self._start()
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self._signals += 1
@@ -124,6 +130,20 @@ class _SharedPulse(Pulse):
         self._shared[("beat", "connected", "delivered", "failed").index(name)] = float(value)
 
 
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    """Signals wait until the block ends.
+
+    One that comes while a process is being forked would be passed on to all but that, or be handled
+    in it as if it were the supervisor.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(using: str, queues: Collection[str], parent: int, shared: Any) -> None:
     # Ctrl-C is for the supervisor, which passes it on once.
     os.setpgid(0, 0)
@@ -134,4 +154,5 @@ def _serve(using: str, queues: Collection[str], parent: int, shared: Any) -> Non
         pulse=_SharedPulse(shared),
     )
     daemon.handle_signals()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     daemon.run()

@@ -1,0 +1,37 @@
+"""The process that looks after the others, told to end at an awkward moment."""
+
+import os
+import signal
+
+from tests.listener.site import wait_until
+
+
+def test_told_to_end_while_a_worker_is_replaced(site):
+    """The new worker is told, too, though it was not there when the signal came."""
+    site.write(
+        "sitecustomize.py",
+        """
+        import os, signal
+        from multiprocessing.context import ForkProcess
+
+        start, started = ForkProcess.start, []
+
+        def start_and_signal(process):
+            start(process)
+            started.append(process)
+            if len(started) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        ForkProcess.start = start_and_signal
+        """,
+    )
+    path = f"{site.directory}:{site.environment()['PYTHONPATH']}"
+    listener = site.start("--processes", "2", PYTHONPATH=path)
+    try:
+        site.wait_until_listening(listener, 2)
+        os.kill(listener.children()[0], signal.SIGKILL)
+        assert listener.wait() == 0
+        wait_until(lambda: "it is replaced" in listener.said, "nobody was replaced")
+        assert "Traceback" not in listener.said
+    finally:
+        listener.stop()
