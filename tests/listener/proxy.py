@@ -72,12 +72,13 @@ class Proxy:
                 client, _ = self._listening.accept()
                 try:
                     server = socket.create_connection(self.target)
-                except OSError:
+                    pair = _Pair(client, server)
+                except OSError:  # one of them has gone already
                     client.close()
                     continue
                 with self._lock:
-                    self._pairs = [pair for pair in self._pairs if not pair.closed]
-                    self._pairs.append(_Pair(client, server))
+                    self._pairs = [known for known in self._pairs if not known.closed]
+                    self._pairs.append(pair)
 
     def _obey(self):
         with suppress(OSError):
@@ -94,7 +95,6 @@ class _Pair:
         self.forwards = Event()
         self.forwards.set()
         self.closed = False
-        self.is_unplugged = False
         for end in self.ends:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         Thread(target=self._serve, daemon=True).start()
@@ -104,9 +104,9 @@ class _Pair:
 
     def unplug(self):
         self.forwards.clear()
-        self.is_unplugged = True
         for end in self.ends:
-            end.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _PROGRAM)
+            with suppress(OSError):  # closed at this moment
+                end.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _PROGRAM)
 
     def close(self):
         self.closed = True
