@@ -21,6 +21,9 @@ FROM unnest(%(queues)s::text[], %(receivers)s::text[], %(buckets)s::smallint[], 
                            state, blocks, number)
 JOIN bulksafe_outbox AS e ON e.bucket = w.bucket AND e.seq = w.seq
 JOIN bulksafe_outbox AS f ON f.bucket = w.bucket AND f.seq = w.first
+-- Said once more, so that no plan scans the whole outbox.
+WHERE e.bucket = ANY (%(buckets)s::smallint[]) AND e.seq = ANY (%(seqs)s::bigint[])
+  AND f.bucket = ANY (%(buckets)s::smallint[]) AND f.seq = ANY (%(firsts)s::bigint[])
 ORDER BY w.number
 
 -- name: due

@@ -10,7 +10,8 @@ SELECT pg_current_snapshot()::text, pg_current_xact_id()::text::bigint
 
 -- name: work
 -- Part of the next two: the cursors that have work. A cursor has if its window is open, if a transaction that
--- it has not seen wrote events for its bucket, or if a parked event is due. Transactions that were running are
+-- it has not seen wrote events for its bucket, or if a parked event is due that waits behind no other: one behind
+-- a dead letter is no work. Transactions that were running are
 -- looked for only when they have ended, and from the number that they began at, so that one which runs for
 -- hours costs nothing.
 c.queue = ANY (%(queues)s)
@@ -37,7 +38,13 @@ c.queue = ANY (%(queues)s)
           OR EXISTS (
               SELECT FROM bulksafe_parked AS p
               WHERE (p.queue, p.atomic, p.bucket) = (c.queue, c.atomic, c.bucket)
-                AND p.state = 'waiting' AND p.due <= clock_timestamp()
+                AND p.state = 'waiting' AND p.due <= clock_timestamp() AND p.blocks
+                AND NOT EXISTS (
+                    SELECT FROM bulksafe_parked AS q
+                    WHERE (q.queue, q.atomic, q.bucket, q.receiver, q.source, q.key)
+                        = (p.queue, p.atomic, p.bucket, p.receiver, p.source, p.key)
+                      AND q.id < p.id AND q.blocks
+                )
           )
       )
 
