@@ -11,7 +11,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.compat import PgTrigger
-from bulksafe.rendering import quoting, templates
+from bulksafe.rendering import names, quoting, templates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -272,8 +272,9 @@ def _tests(stream: Mapping[str, Any], conditions: list[str]) -> dict[str, str]:
     if not places:
         return {"matched": "NULL::text[]", "condition": "true"}
     cases = [f"CASE WHEN {place} THEN {quoting.literal(key)} END" for key, place in places.items()]
+    asked = quoting.literal(names.set_id(places))
     return {
-        "matched": f"array_remove(ARRAY[{', '.join(cases)}], NULL)",
+        "matched": f"array_remove(ARRAY[{', '.join([asked, *cases])}], NULL)",
         "condition": "true" if stream["all_rows"] else " OR ".join(places.values()),
     }
 

@@ -9,6 +9,7 @@ from bulksafe.declarations import order, receivers
 from bulksafe.dispatch.sources import sources
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
 from bulksafe.planning.capture import condition_id, condition_of
+from bulksafe.rendering.names import set_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -50,6 +51,7 @@ class Routes:
     atomic: bool | None = None
     models: dict[int, type[Model]] = field(init=False)
     _found: dict[tuple[int, str], list[Route]] = field(init=False, default_factory=dict)
+    _asked: dict[tuple[int, str], str | None] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.models = sources(self.using)
@@ -65,6 +67,24 @@ class Routes:
         if key not in self._found:
             self._found[key] = self._routes(*key)
         return self._found[key]
+
+    def asked(self, event: Event) -> str | None:
+        """The id of the conditions that the event would be asked if it were captured now.
+
+        Those of all queues: the trigger knows of none. None if there are no conditions.
+        """
+        key = event.source, event.operation
+        if key not in self._asked:
+            model = self.models[event.source]
+            name = _OPERATIONS[event.operation]
+            routes = [
+                self._route(receiver, model, name)
+                for receiver in receivers.of_model(model)
+                if name in receiver.operations
+            ]
+            ids = {route.condition_id for route in routes if route.condition_id}
+            self._asked[key] = set_id(ids) if ids else None
+        return self._asked[key]
 
     def _routes(self, source: int, operation: str) -> list[Route]:
         model = self.models.get(source)

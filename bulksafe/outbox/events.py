@@ -152,20 +152,20 @@ def chained(
             no row.
 
     Returns:
-        The order that begins with the lowest numbers among those in which each event begins where
-        the one before it ended; the given one if there is none.
+        An order in which each event begins where the one before it ended, with low numbers first
+        where there are several; the given one if there is none.
     """
     # As text: states may hold lists, and a NaN that equals no other.
     steps = [(event, repr(old[event.seq]), repr(new[event.seq])) for event in events]
-    if all(one[2] == other[1] for one, other in pairwise(steps)):
-        return events
     leading: dict[str, list[tuple[Event, str]]] = {}
     surplus: Counter[str] = Counter()
     for event, before, after in reversed(steps):
         leading.setdefault(before, []).append((event, after))
         surplus[before] += 1
         surplus[after] -= 1
-    start = next((state for state, number in surplus.items() if number > 0), steps[0][1])
+    # A round trip may begin anywhere. What fired a trigger comes before what the trigger did.
+    first = min(steps, key=lambda step: (step[0].depth, step[0].seq))
+    start = next((state for state, number in surplus.items() if number > 0), first[1])
     found = _path(start, leading)
     is_whole = len(found) == len(steps)
     if is_whole and all(one[2] == other[1] for one, other in pairwise(found)):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: PostgreSQL's limit for an identifier, in bytes.
 IDENTIFIER_BYTES = 63
@@ -16,6 +20,11 @@ VALID_NAME = re.compile(r"\A[A-Za-z0-9_-]+\Z")
 def digest(text: str, length: int = 5) -> str:
     """The first ``length`` hex digits of the SHA-1 of ``text``: stable over processes."""
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:length]
+
+
+def set_id(ids: Iterable[str]) -> str:
+    """An id for a set of ids, told apart from theirs by its ``#``."""
+    return f"#{digest(' '.join(sorted(ids)), 10)}"
 
 
 def slug(name: str) -> str:

@@ -312,9 +312,6 @@ def test_a_trigger_that_writes_to_the_row_again():
     assert seen(calls) == [(100, 5), (5, 50), (50, 500), (500, 150)]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a round trip can begin anywhere: the events do not say who called whom"
-)
 def test_a_trigger_that_puts_the_row_back():
     calls = reception.listen(SIGNALS, Nullable)
     Nullable.objects.create(n=100)

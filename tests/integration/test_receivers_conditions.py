@@ -318,9 +318,6 @@ def test_a_condition_that_goes_while_events_wait():
     assert [call["instance"].n for call in calls.delivered()] == [1]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="no event says which conditions it was asked and did not meet"
-)
 def test_a_condition_that_changes_to_what_no_condition_kept():
     """A receiver without one has kept the event."""
     reception.declare(post_save, Nullable, "other")

@@ -235,7 +235,7 @@ INSERT INTO %10$I.bulksafe_outbox
         SELECT bulksafe.slot, (hashtextextended(k.key, 0) & 15)::smallint, bulksafe.source, NULLIF(bulksafe.part, bulksafe.source),
                'I', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
         FROM (
-            SELECT "new"."id"::text AS key, NULL::jsonb AS old, to_jsonb("new".*) AS new, array_remove(ARRAY[CASE WHEN %11$s THEN '571ebc1ffd' END], NULL) AS matched
+            SELECT "new"."id"::text AS key, NULL::jsonb AS old, to_jsonb("new".*) AS new, array_remove(ARRAY['#b55152cf65', CASE WHEN %11$s THEN '571ebc1ffd' END], NULL) AS matched
             FROM (VALUES (0)) AS v
             
             WHERE %11$s
@@ -247,7 +247,7 @@ INSERT INTO %10$I.bulksafe_outbox
         SELECT bulksafe.slot, (hashtextextended(k.key, 0) & 15)::smallint, bulksafe.source, NULLIF(bulksafe.part, bulksafe.source),
                'I', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
         FROM (
-            SELECT "new"."id"::text AS key, NULL::jsonb AS old, to_jsonb("new".*) AS new, array_remove(ARRAY[CASE WHEN %11$s THEN '571ebc1ffd' END], NULL) AS matched
+            SELECT "new"."id"::text AS key, NULL::jsonb AS old, to_jsonb("new".*) AS new, array_remove(ARRAY['#b55152cf65', CASE WHEN %11$s THEN '571ebc1ffd' END], NULL) AS matched
             FROM bulksafe_new AS "new"
             
             WHERE %11$s
@@ -364,7 +364,7 @@ INSERT INTO %10$I.bulksafe_outbox
         SELECT bulksafe.slot, (hashtextextended(k.key, 0) & 15)::smallint, bulksafe.source, NULLIF(bulksafe.part, bulksafe.source),
                'U', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
         FROM (
-            SELECT "old"."id"::text AS key, to_jsonb("old".*) AS old, to_jsonb("new".*) AS new, array_remove(ARRAY[CASE WHEN %11$s THEN '205e789efe' END], NULL) AS matched
+            SELECT "old"."id"::text AS key, to_jsonb("old".*) AS old, to_jsonb("new".*) AS new, array_remove(ARRAY['#1aeadf0986', CASE WHEN %11$s THEN '205e789efe' END], NULL) AS matched
             FROM (VALUES (0)) AS v
             
             WHERE %11$s
@@ -376,7 +376,7 @@ INSERT INTO %10$I.bulksafe_outbox
         SELECT bulksafe.slot, (hashtextextended(k.key, 0) & 15)::smallint, bulksafe.source, NULLIF(bulksafe.part, bulksafe.source),
                'U', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
         FROM (
-            SELECT "old"."id"::text AS key, to_jsonb("old".*) AS old, to_jsonb("new".*) AS new, array_remove(ARRAY[CASE WHEN %11$s THEN '205e789efe' END], NULL) AS matched
+            SELECT "old"."id"::text AS key, to_jsonb("old".*) AS old, to_jsonb("new".*) AS new, array_remove(ARRAY['#1aeadf0986', CASE WHEN %11$s THEN '205e789efe' END], NULL) AS matched
             FROM (SELECT row_number() OVER () AS "bulksafe#", * FROM bulksafe_old) AS "old" JOIN (SELECT row_number() OVER () AS "bulksafe#", * FROM bulksafe_new) AS "new" USING ("bulksafe#")
             
             WHERE %11$s
@@ -508,7 +508,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     AFTER INSERT ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:9afcc3329fa561ec6b9995672516d801e8cd9027';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:9b2a20c1a12db282a82ed88eb5b1d4315ac61a11';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -517,7 +517,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     REFERENCING NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:9afcc3329fa561ec6b9995672516d801e8cd9027';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:9b2a20c1a12db282a82ed88eb5b1d4315ac61a11';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -527,7 +527,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     AFTER UPDATE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:9afcc3329fa561ec6b9995672516d801e8cd9027';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:9b2a20c1a12db282a82ed88eb5b1d4315ac61a11';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -536,7 +536,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     REFERENCING OLD TABLE AS bulksafe_old NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:9afcc3329fa561ec6b9995672516d801e8cd9027';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:9b2a20c1a12db282a82ed88eb5b1d4315ac61a11';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -546,7 +546,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     AFTER DELETE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:9afcc3329fa561ec6b9995672516d801e8cd9027';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:9b2a20c1a12db282a82ed88eb5b1d4315ac61a11';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -555,7 +555,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     REFERENCING OLD TABLE AS bulksafe_old
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:9afcc3329fa561ec6b9995672516d801e8cd9027';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:9b2a20c1a12db282a82ed88eb5b1d4315ac61a11';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -571,7 +571,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_truncate"
         )
     ))
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_truncate"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:9afcc3329fa561ec6b9995672516d801e8cd9027';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:9b2a20c1a12db282a82ed88eb5b1d4315ac61a11';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
