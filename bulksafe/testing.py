@@ -14,8 +14,9 @@ from weakref import WeakKeyDictionary
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
 from bulksafe.declarations.receivers import lanes
-from bulksafe.dispatch.batches import Batch, calls, prefix_of
+from bulksafe.dispatch.batches import Batch
 from bulksafe.dispatch.muting import muted
+from bulksafe.dispatch.ordering import calls
 from bulksafe.dispatch.routes import Routes
 from bulksafe.outbox.paging import page
 from bulksafe.outbox.store import BUCKETS, Store
@@ -112,7 +113,7 @@ def _of_this_transaction(using: str, queues: Collection[str] | None) -> Iterator
     ((xid, last),) = store.rows("own_transaction")
     seen = _seen.get(connection, (None, 0))
     after = seen[1] if seen[0] == xid else 0
-    yield _calls(using, Routes(using, queues), store.own_events(after))
+    yield _calls(store, Routes(using, queues), store.own_events(after))
     _seen[connection] = (xid, last)
 
 
@@ -132,15 +133,15 @@ def _committed(using: str, queues: Collection[str] | None) -> Iterator[list[Call
             snapshot, _ = store.snapshot()
             cursors = [cursor.at(cursor.window.opened(snapshot, 0)) for cursor in claimed]
             events, done = page(store, cursors, _MOST_EVENTS) if cursors else ([], [])
-            listed += _calls(using, Routes(using, [queue], atomic), events)
+            listed += _calls(store, Routes(using, [queue], atomic), events)
             moved.append(done)
         yield listed
         for cursors in moved:
             store.advance(cursors)
 
 
-def _calls(using: str, routes: Routes, events: Iterable[Event]) -> list[Call]:
-    batch = Batch(routes, prefix_of(using))
+def _calls(store: Store, routes: Routes, events: Iterable[Event]) -> list[Call]:
+    batch = Batch(routes, store.prefix())
     ordered = batch.ordered(sorted(events, key=lambda event: (event.bucket, event.seq)))
     return calls(batch.deliveries(_as_written(ordered)))
 

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 from django.db import transaction
 
-from bulksafe.dispatch.batches import calls
+from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.parking import BEHIND, EVERYBODY, BlockedRow, Failure, Parking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from bulksafe.declarations import Receiver
-    from bulksafe.dispatch.batches import Batch, Delivery
+    from bulksafe.dispatch.batches import Batch
     from bulksafe.dispatch.caller import Caller
     from bulksafe.dispatch.calls import Call
+    from bulksafe.dispatch.ordering import Delivery
     from bulksafe.outbox.events import Event
 
 logger = logging.getLogger("bulksafe")

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bulksafe.dispatch import retries
-from bulksafe.dispatch.batches import calls
 from bulksafe.dispatch.desk import Desk
+from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox import parking
 from bulksafe.outbox.paging import page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bulksafe.dispatch.batches import Batch, Delivery
+    from bulksafe.dispatch.batches import Batch
     from bulksafe.dispatch.caller import Caller
     from bulksafe.dispatch.calls import Call
     from bulksafe.dispatch.lease import Lease
+    from bulksafe.dispatch.ordering import Delivery
     from bulksafe.outbox.events import Event
 
 #: How many events are taken at once.

@@ -12,7 +12,8 @@ from bulksafe.outbox.parking import EVERYBODY, Failure
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bulksafe.dispatch.batches import Batch, Delivery
+    from bulksafe.dispatch.batches import Batch
+    from bulksafe.dispatch.ordering import Delivery
     from bulksafe.outbox.events import Event
     from bulksafe.outbox.store import Cursor, Store
 

@@ -15,7 +15,7 @@ import psycopg
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 from psycopg import IsolationLevel
 
-from bulksafe.dispatch.delivery import Worker
+from bulksafe.dispatch.worker import Worker
 from bulksafe.listener.waking import SERVER_TCP, TCP, Sleeper
 from bulksafe.listener.watchdog import Watchdog
 from bulksafe.outbox import keeping, parking, rebasing

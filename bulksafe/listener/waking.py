@@ -25,7 +25,7 @@ from bulksafe.listener.watchdog import shut_down
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bulksafe.dispatch.delivery import Worker
+    from bulksafe.dispatch.worker import Worker
     from bulksafe.listener.watchdog import Watchdog
 
 logger = logging.getLogger("bulksafe")

@@ -56,6 +56,10 @@ class Store:
             cursor.execute(text, parameters)
             return cursor.fetchall() if cursor.description is not None else []
 
+    def prefix(self) -> str:
+        """What the ids of this database's events begin with."""
+        return str(self.rows("prefix")[0][0])
+
     # Cursors.
 
     def last_number(self) -> int:

@@ -1,5 +1,10 @@
 -- Reading the outbox: who may go on, with what, and how far one has come.
 
+-- name: prefix
+-- What tells the ids of this database's events from those of another one.
+SELECT left(id::text, 8)
+FROM bulksafe_outbox_identity
+
 -- name: last_number
 -- What begins after it was read has higher numbers.
 SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe_outbox_seq

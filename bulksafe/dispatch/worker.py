@@ -15,11 +15,12 @@ from django.db import transaction
 from bulksafe import conf
 from bulksafe.declarations.receivers import DEFAULT_LANE, Lane, lanes
 from bulksafe.dispatch import retries
-from bulksafe.dispatch.batches import Batch, calls, prefix_of
+from bulksafe.dispatch.batches import Batch
 from bulksafe.dispatch.caller import Caller
 from bulksafe.dispatch.desk import Desk
 from bulksafe.dispatch.lease import Lease, LeaseLost
 from bulksafe.dispatch.leased import LeasedDelivery
+from bulksafe.dispatch.ordering import calls
 from bulksafe.dispatch.routes import Routes
 from bulksafe.outbox import parking
 from bulksafe.outbox.paging import page
@@ -97,7 +98,7 @@ class Worker:
         lane = queue, atomic
         if lane not in self._batches:
             routes = Routes(self.using, [queue], atomic)
-            self._batches[lane] = Batch(routes, prefix_of(self.using))
+            self._batches[lane] = Batch(routes, self.store.prefix())
         return self._batches[lane]
 
     # In a transaction.

@@ -1,0 +1,125 @@
+"""From deliveries to the calls that are due, in the order in which they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from django.db.models.signals import m2m_changed
+
+from bulksafe.declarations.order import in_order, meant_by
+from bulksafe.dispatch.calls import Call, m2m_group
+from bulksafe.outbox.events import DELETED, INSERTED
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Sequence
+
+    from bulksafe.declarations import Receiver
+    from bulksafe.dispatch.changes import Change
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A change on its way to a receiver.
+
+    Attributes:
+        error: why it cannot be called, if so.
+    """
+
+    receiver: Receiver
+    change: Change
+    error: Exception | None = None
+
+
+def calls(deliveries: Sequence[Delivery]) -> list[Call]:
+    """The calls in the order in which they are made.
+
+    Event by event, and for each the receivers in their order, as per-row saves do it. A receiver
+    with ``batch=True`` comes once, at the end of the events, and what is declared after it comes
+    then.
+    """
+    found: list[Call] = []
+    found += [Call(d.receiver, [d.change], d.error) for d in deliveries if d.error is not None]
+    for stage in _stages([d for d in deliveries if d.error is None]):
+        if stage[0].receiver.batch:
+            found += _batch_calls(stage)
+        else:
+            found += _single_calls(stage)
+    return found
+
+
+def _stages(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:
+    """What runs event by event, then a batch, and so on."""
+    levels = _levels(deliveries)
+    for level in sorted({levels[d.receiver] for d in deliveries}):
+        here = [d for d in deliveries if levels[d.receiver] == level]
+        singles = [d for d in here if not d.receiver.batch]
+        if singles:
+            yield singles
+        for receiver in dict.fromkeys(d.receiver for d in here if d.receiver.batch):
+            yield [d for d in here if d.receiver is receiver]
+
+
+def _levels(deliveries: Sequence[Delivery]) -> dict[Receiver, int]:
+    """How many batches have to be done before each receiver."""
+    receivers = list(dict.fromkeys(delivery.receiver for delivery in deliveries))
+    levels: dict[Receiver, int] = {}
+    for receiver in in_order(receivers):
+        before = [o for ref in receiver.after for o in meant_by(ref, receivers) if o in levels]
+        levels[receiver] = max((levels[other] + other.batch for other in before), default=0)
+    return levels
+
+
+def _batch_calls(stage: Sequence[Delivery]) -> list[Call]:
+    receiver = stage[0].receiver
+    listed = _coalesced(stage) if receiver.coalesce else stage
+    return [Call(receiver, [delivery.change for delivery in listed])]
+
+
+def _single_calls(stage: Sequence[Delivery]) -> list[Call]:
+    groups: list[list[Delivery]] = []
+    # Of each instance the last group alone may grow: what is taken away and added again is not one.
+    last: dict[Hashable, tuple[Hashable, list[Delivery]]] = {}
+    for delivery in _coalesced(stage):
+        group: list[Delivery] = []
+        if delivery.receiver.signal is m2m_changed:
+            key = m2m_group(delivery.change)
+            owner = delivery.receiver, delivery.change.event.row
+            if owner in last and last[owner][0] == key:
+                group = last[owner][1]
+            last[owner] = key, group
+        if not group:
+            groups.append(group)
+        group.append(delivery)
+    return [Call(group[0].receiver, [d.change for d in group]) for group in groups]
+
+
+def _coalesced(stage: Sequence[Delivery]) -> list[Delivery]:
+    """One delivery for the changes of a row that wait together, where the receiver wants that."""
+    if not any(delivery.receiver.coalesce for delivery in stage):
+        return list(stage)
+    last: dict[Hashable, Delivery] = {}
+    done: list[Delivery] = []
+    for delivery in stage:
+        if not delivery.receiver.coalesce:
+            done.append(delivery)
+            continue
+        key = delivery.receiver, delivery.change.event.row
+        earlier = last.get(key)
+        if earlier is not None:
+            done.remove(earlier)
+            delivery = _joined(earlier, delivery)  # noqa: PLW2901
+        last[key] = delivery
+        done.append(delivery)
+    return done
+
+
+def _joined(earlier: Delivery, later: Delivery) -> Delivery:
+    """The change from before the one to after the other."""
+    one, other = earlier.change, later.change
+    operation = other.event.operation
+    if one.created and operation != DELETED:
+        operation = INSERTED
+    event = replace(other.event, operation=operation, first=one.event.before)
+    change = replace(other, event=event, old_image=one.old_image, _instances={})
+    return replace(later, change=change)
