@@ -227,9 +227,35 @@ class Trigger(PgTrigger):
 
     def _stream(self, stream: Mapping[str, Any], rows: str, tests: Mapping[str, str]) -> str:
         """The INSERT into the outbox for the ``rows`` of one model."""
-        joins = [self._fill("capture_join", join) for join in stream["joins"]]
-        values = {**stream, "rows": rows}
-        return self._fill(stream["template"], values, joins="\n".join(joins), **tests)
+        joins = [
+            self._fill("capture_join", join, relation=self._relation(join["table"]))
+            for join in stream["joins"]
+        ]
+        ready = {**tests, "joins": "\n".join(joins)}
+        if "source" in stream:
+            ready["child"] = self._relation_name(stream["source"])
+        return self._fill(stream["template"], {**stream, "rows": rows}, **ready)
+
+    def _relation(self, table: str) -> str:
+        """Another quoted table, with its schema."""
+        text = quoting.for_format(table)
+        return text if quoting.is_qualified(table) else f"%{self._home}$I.{text}"
+
+    def _relation_name(self, table: str) -> str:
+        """SQL for the same as text."""
+        name = quoting.for_format(quoting.literal(table))
+        return (
+            name if quoting.is_qualified(table) else f"format('%%I.%%s', %{self._home}$L, {name})"
+        )
+
+    @property
+    def _home(self) -> int:
+        """Which argument of ``format()`` is the schema of tables that name none.
+
+        They lie beside the trigger's table; if that names a schema, beside the outbox, which was
+        made where all others are.
+        """
+        return 10 if quoting.is_qualified(self.table) else 2
 
     def _execute(self, ddl: str, template: str = "") -> str:
         template = template or ("execute_with_outbox" if self.captures else "execute")

@@ -46,6 +46,11 @@ def relation(db_table: str) -> str:
     return f'"{db_table}"'
 
 
+def is_qualified(relation: str) -> bool:
+    """Whether a table's quoted name comes with its schema."""
+    return '"."' in relation
+
+
 def dollar_quoted(text: str, tag: str) -> str:
     """``text`` as a dollar-quoted literal, under a tag that does not occur in it."""
     number = ""

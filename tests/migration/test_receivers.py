@@ -276,6 +276,35 @@ def test_parents_and_children(project):
     assert not evolve(project)
 
 
+@pytest.mark.parametrize("parent", ["base", '"side"."base"'])
+@pytest.mark.parametrize("child", ["child", '"other \'side"."child"'])
+def test_parents_and_children_in_different_schemas(project, parent, child):
+    project.run('CREATE SCHEMA side; CREATE SCHEMA "other \'side"')
+    project.models(f"""
+    class Base(models.Model):
+        n = models.IntegerField(default=0)
+        class Meta:
+            db_table = {parent!r}
+    class Child(Base):
+        m = models.IntegerField(default=0)
+        class Meta:
+            db_table = {child!r}
+    """)
+    receive(project, SAVE.format(name="heard", model="Child", options="").replace("pk", "n"))
+    project.make()
+    project.migrate()
+
+    project.python("""
+    from shop.models import Child
+    Child.objects.create(n=1, m=1)
+    Child.objects.update(n=2)
+    Child.objects.update(m=2)
+    """)
+
+    listened = project.manage("bulksafe", "listen", "--once")
+    assert listened.stdout.split() == ["heard", "1", "heard", "2", "heard", "2"]
+
+
 def test_emit(shop):
     emit = "triggers = [bulksafe.Emit({}, when=Q(amount__gt={}), name='big')]"
     signal = "from django.dispatch import Signal\nbig = Signal()\nother = Signal()\n"
