@@ -95,10 +95,7 @@ class Parking:
 
 def blocked(store: Store, cursors: Sequence[Cursor]) -> set[BlockedRow]:
     """The rows whose events have to wait."""
-    return {
-        (queue, receiver, source, key)
-        for queue, _, receiver, source, key in store.rows("blocked", _of(cursors))
-    }
+    return set(store.rows("blocked", _of(cursors)))
 
 
 def park(store: Store, atomic: bool, parkings: Sequence[Parking]) -> None:
@@ -130,41 +127,13 @@ def park(store: Store, atomic: bool, parkings: Sequence[Parking]) -> None:
 def due(store: Store, cursors: Sequence[Cursor], limit: int) -> list[tuple[Event, str]]:
     """The parked events whose time has come, each the first of its row, and their receivers."""
     rows = store.rows("due", {**_of(cursors), "limit": limit})
-    return [
-        (
-            Event(
-                slot=-1,
-                seq=seq,
-                xid=0,
-                bucket=bucket,
-                at=at,
-                source=source,
-                part=None,
-                operation=operation,
-                depth=1,
-                key=key,
-                matched=matched,
-                context=json.loads(context) if context else {},
-                parked=number,
-                attempts=attempts,
-            ),
-            receiver,
-        )
-        for (
-            number,
-            _,
-            bucket,
-            receiver,
-            seq,
-            at,
-            source,
-            operation,
-            key,
-            matched,
-            context,
-            attempts,
-        ) in rows
-    ]
+    return [(_event(columns), receiver) for receiver, *columns in rows]
+
+
+def _event(row: Sequence[Any]) -> Event:
+    *columns, context, parked, attempts = row
+    known = json.loads(context) if context else {}
+    return Event(*columns, context=known, parked=parked, attempts=attempts)
 
 
 def unpark(store: Store, events: Collection[Event]) -> None:

@@ -2,7 +2,7 @@
 
 -- name: blocked
 -- The rows whose events have to wait, by receiver.
-SELECT DISTINCT p.queue, p.bucket, p.receiver, p.source::oid::bigint, p.key
+SELECT DISTINCT p.queue, p.receiver, p.source::oid::bigint, p.key
 FROM bulksafe_parked AS p
 WHERE p.queue = ANY (%(queues)s) AND p.atomic = %(atomic)s AND p.bucket = ANY (%(buckets)s) AND p.blocks
 
@@ -11,9 +11,9 @@ WHERE p.queue = ANY (%(queues)s) AND p.atomic = %(atomic)s AND p.bucket = ANY (%
 INSERT INTO bulksafe_parked
     (queue, atomic, bucket, receiver, seq, at, source, operation, key, old, new, matched, context, attempts,
      due, error, traceback, state, blocks, attempted_at)
-SELECT w.queue, %(atomic)s::boolean, e.bucket, w.receiver, e.seq, e.at, e.source, w.operation::"char", e.key, f.old, e.new,
-       e.matched, e.context, w.attempts, clock_timestamp() + w.delay * interval '1 second', w.error, w.traceback,
-       w.state, w.blocks, CASE WHEN w.attempts > 0 THEN clock_timestamp() END
+SELECT w.queue, %(atomic)s::boolean, e.bucket, w.receiver, e.seq, e.at, e.source, w.operation::"char", e.key,
+       f.old, e.new, e.matched, e.context, w.attempts, clock_timestamp() + w.delay * interval '1 second', w.error,
+       w.traceback, w.state, w.blocks, CASE WHEN w.attempts > 0 THEN clock_timestamp() END
 FROM unnest(%(queues)s::text[], %(receivers)s::text[], %(buckets)s::smallint[], %(firsts)s::bigint[],
             %(seqs)s::bigint[], %(operations)s::text[], %(attempts)s::integer[], %(delays)s::float8[],
             %(errors)s::text[], %(tracebacks)s::text[], %(states)s::text[], %(blocks)s::boolean[])
@@ -28,8 +28,9 @@ ORDER BY w.number
 
 -- name: due
 -- The first parked event of each row and receiver, if its time has come.
-SELECT h.id, h.queue, h.bucket, h.receiver, h.seq, date_part('epoch', h.at), h.source::oid::bigint, h.operation::text, h.key,
-       h.matched, h.context::text, h.attempts
+-- Columns as those of an event in the outbox, whose slot, transaction, part and depth nobody needs any more.
+SELECT h.receiver, -1, h.seq, 0, h.bucket, date_part('epoch', h.at), h.source::oid::bigint, NULL, h.operation::text, 1,
+       h.key, h.matched, h.context::text, h.id, h.attempts
 FROM (
     SELECT DISTINCT ON (p.queue, p.bucket, p.receiver, p.source, p.key) p.*
     FROM bulksafe_parked AS p
