@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bulksafe import conf
@@ -132,8 +132,8 @@ def due(store: Store, cursors: Sequence[Cursor], limit: int) -> list[tuple[Event
 
 def _event(row: Sequence[Any]) -> Event:
     *columns, context, parked, attempts = row
-    known = json.loads(context) if context else {}
-    return Event(*columns, context=known, parked=parked, attempts=attempts)
+    event = Event(*(*columns, json.loads(context) if context else {}))
+    return replace(event, parked=parked, attempts=attempts)
 
 
 def unpark(store: Store, events: Collection[Event]) -> None:
