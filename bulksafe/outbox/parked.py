@@ -57,13 +57,13 @@ class Selection:
     @property
     def sql(self) -> str:
         tests = {
-            "id = ANY (%(ids)s)": self.ids,
+            "id = ANY (%(ids)s)": self.ids or None,
             "receiver = %(receiver)s": self.receiver,
             "queue = %(queue)s": self.queue,
             "state = %(state)s": self.state,
             "parked_at < now() - %(older_than)s * interval '1 second'": self.older_than,
         }
-        return " AND ".join([test for test, given in tests.items() if given] or ["true"])
+        return " AND ".join([t for t, given in tests.items() if given is not None] or ["true"])
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+"""In which order receivers run, and when they cannot."""
+
+import pytest
+from django.db.models.signals import post_save
+
+from bulksafe.declarations.order import cycle, in_order, meant_by
+from bulksafe.declarations.receivers import Receiver
+
+
+def receiver(name, *after):
+    return Receiver(lambda **kwargs: None, name, post_save, (), after=after)
+
+
+def names(found):
+    return "".join(receiver.name for receiver in found)
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ([], ""),
+        (["a", "b", "c"], "abc"),
+        (["ab", "b", "c"], "bac"),
+        (["ac", "bc", "c"], "cab"),
+        (["ab", "bc", "c"], "cba"),
+        (["a", "ba", "cab"], "abc"),
+        # Diamond: d before b and c, and these before a.
+        (["abc", "bd", "cd", "d"], "dbca"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else value,
+)
+def test_each_runs_behind_those_that_it_is_declared_after(declared, expected):
+    """A text is a receiver's name, followed by those that it is ``after``."""
+    listed = [receiver(name, *after) for name, *after in declared]
+
+    assert names(in_order(listed)) == expected
+    assert cycle(listed) == []
+
+
+@pytest.mark.parametrize("declared", [["aa"], ["ab", "ba"], ["ab", "bc", "ca", "d"]])
+def test_a_cycle_is_found_and_keeps_nobody_from_running(declared):
+    listed = [receiver(name, *after) for name, *after in declared]
+
+    circle = cycle(listed)
+    assert circle[0] is circle[-1]
+    assert sorted(names(in_order(listed))) == sorted(name for name, *_ in declared)
+
+
+def test_after_names_a_receiver_by_its_function_or_its_name():
+    one, other = receiver("one"), receiver("other")
+
+    assert meant_by("one", [one, other]) == [one]
+    assert meant_by(other.function, [one, other]) == [other]
+    assert meant_by("nobody", [one, other]) == meant_by(print, [one, other]) == []
+
+
+def test_what_is_not_among_the_listed_is_waited_for_by_nobody():
+    assert names(in_order([receiver("a", "elsewhere"), receiver("b")])) == "ab"

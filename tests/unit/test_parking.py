@@ -1,0 +1,87 @@
+"""What a failure leads to, and which parked events a command means."""
+
+import pytest
+
+from bulksafe.outbox.parked import Selection
+from bulksafe.outbox.parking import DEAD, WAITING, Failure, retry_delay
+
+
+def failure(error=None, attempts=1, max_attempts=3, on_dead="block"):
+    return Failure.of(error or ValueError("no"), attempts, max_attempts, on_dead)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "longest"),
+    [(1, 2.0), (2, 4.0), (3, 8.0), (5, 30.0), (64, 30.0), (10_000, 30.0)],
+)
+def test_the_delay_doubles_up_to_a_limit_and_half_of_it_is_random(settings, attempts, longest):
+    settings.BULKSAFE = {"RETRY_DELAY": 2, "RETRY_DELAY_MAX": 30}
+
+    delays = [retry_delay(attempts) for _ in range(200)]
+
+    assert longest / 2 <= min(delays) < max(delays) <= longest
+    assert max(delays) - min(delays) > longest / 4
+
+
+@pytest.mark.parametrize(
+    ("attempts", "on_dead", "state", "blocks"),
+    [
+        (1, "block", WAITING, True),
+        (2, "skip", WAITING, True),
+        (3, "block", DEAD, True),
+        (3, "skip", DEAD, False),
+        (4, "skip", DEAD, False),
+    ],
+)
+def test_the_last_attempt_makes_a_dead_letter(attempts, on_dead, state, blocks):
+    found = failure(attempts=attempts, on_dead=on_dead)
+
+    assert (found.state, found.blocks, found.attempts) == (state, blocks, attempts)
+
+
+def test_a_failure_says_what_was_raised_and_where():
+    try:
+        raise ValueError("too high")
+    except ValueError as error:
+        found = failure(error)
+
+    assert found.error == "ValueError: too high"
+    assert "test_parking.py" in found.traceback
+
+
+def test_a_failure_is_text_that_postgresql_takes():
+    found = failure(ValueError("a\0b\ud800c"))
+
+    assert found.error == "ValueError: a\N{REPLACEMENT CHARACTER}b?c"
+
+
+def test_of_a_long_failure_the_beginning_and_the_end_are_kept():
+    found = failure(ValueError(f"begins {'.' * 100_000} ends"))
+
+    assert len(found.error) < 1_010
+    assert len(found.traceback) < 20_010
+    assert found.error.startswith("ValueError: begins")
+    assert found.error.endswith("ends")
+
+
+@pytest.mark.parametrize(
+    ("selection", "sql"),
+    [
+        (Selection(), "true"),
+        (Selection([7, 8]), "id = ANY (%(ids)s)"),
+        (Selection(receiver="r"), "receiver = %(receiver)s"),
+        (Selection(queue="q", state="dead"), "queue = %(queue)s AND state = %(state)s"),
+        (
+            Selection(older_than=60.0),
+            "parked_at < now() - %(older_than)s * interval '1 second'",
+        ),
+    ],
+    ids=str,
+)
+def test_a_selection_tests_what_is_given(selection, sql):
+    assert selection.sql == sql
+    assert selection.parameters == {**vars(selection), "ids": list(selection.ids)}
+
+
+def test_an_age_of_nothing_is_an_age():
+    assert "older_than" in Selection(older_than=0.0).sql

@@ -1,0 +1,39 @@
+"""The run-time queries: how the files are read, and that each is there for somebody."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import bulksafe
+from bulksafe.outbox.queries import query
+
+PACKAGE = Path(bulksafe.__file__).parent
+NAMES = [
+    name
+    for path in sorted((PACKAGE / "sql").glob("*.sql"))
+    for name in re.findall(r"^-- name: (.*)$", path.read_text(), re.MULTILINE)
+]
+
+
+def test_no_name_is_given_twice():
+    assert len(set(NAMES)) == len(NAMES) > 30
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_query_is_read_without_its_comments(name):
+    text = query(name)
+
+    assert text == text.strip() != ""
+    assert not re.search(r"^\s*--", text, re.MULTILINE)
+
+
+def test_there_is_no_query_that_nobody_runs():
+    code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+
+    assert [name for name in NAMES if f'"{name}"' not in code] == []
+
+
+def test_an_unknown_name_is_an_error():
+    with pytest.raises(KeyError):
+        query("no_such_query")

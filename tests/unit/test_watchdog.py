@@ -1,0 +1,56 @@
+"""The watchdog ends connections whose server does not answer, and no others."""
+
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from bulksafe.listener.watchdog import Watchdog, shut_down
+
+
+@pytest.fixture
+def pair():
+    """Two ends of a connection; the first looks like one of psycopg's."""
+    near, far = socket.socketpair()
+    near.settimeout(10)
+    with near, far:
+        yield SimpleNamespace(pgconn=SimpleNamespace(socket=near.fileno())), near, far
+
+
+@pytest.fixture
+def watchdog(pair):
+    watchdog = Watchdog(patience=0.1)
+    watchdog.connections.append(pair[0])
+    yield watchdog
+    watchdog.close()
+
+
+def test_a_question_without_an_answer_is_cut_off(watchdog, pair, caplog):
+    _, near, _ = pair
+    with watchdog.watch():
+        assert near.recv(1) == b""
+    assert "no answer from the server" in caplog.text
+
+
+def test_an_answer_in_time_leaves_the_connection_alone(watchdog, pair):
+    _, near, far = pair
+    for _ in range(3):
+        with watchdog.watch():
+            far.send(b"x")
+            assert near.recv(1) == b"x"
+    near.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        near.recv(1)
+
+
+def test_a_question_that_fails_is_a_question_no_more(watchdog, pair):
+    _, near, _ = pair
+    with pytest.raises(ValueError, match="wrong"), watchdog.watch():
+        raise ValueError("wrong")
+    near.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        near.recv(1)
+
+
+def test_a_connection_that_is_closed_already_is_passed_over():
+    shut_down(SimpleNamespace(pgconn=SimpleNamespace(socket=-1)))
