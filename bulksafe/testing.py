@@ -130,7 +130,7 @@ def _committed(using: str, queues: Collection[str] | None) -> Iterator[list[Call
         for queue, atomic in sorted(served):
             store.rows("adopt_queue", {"queue": queue, "atomic": atomic})
             claimed = store.claim([queue], atomic, BUCKETS, stale=0)
-            snapshot, _ = store.snapshot()
+            snapshot = store.start().snapshot
             cursors = [cursor.at(cursor.window.opened(snapshot, 0)) for cursor in claimed]
             events, done = page(store, cursors, _MOST_EVENTS) if cursors else ([], [])
             listed += _calls(store, Routes(using, [queue], atomic), events)

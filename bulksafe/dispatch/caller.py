@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
+from psycopg.pq import TransactionStatus
 
 if TYPE_CHECKING:
     from bulksafe.dispatch.calls import Call
@@ -16,11 +18,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bulksafe")
 
 
+#: What a receiver may raise. Neither the process nor a task of its own is the receiver's to end: it
+#: would end each listener that comes to the event.
+RAISED = (Exception, SystemExit, GeneratorExit, CancelledError)
+
+
 class BrokenTransaction(Exception):  # noqa: N818
     """A receiver caught a database error and left the transaction unusable.
 
     Put what may fail into ``transaction.atomic()`` inside the receiver.
     """
+
+
+class CallFailed(Exception):  # noqa: N818
+    """A call has failed that had no savepoint: the transaction has to be rolled back."""
 
 
 @dataclass
@@ -42,10 +53,18 @@ class Caller:
         return connections[self.using]
 
     @property
-    def is_lost(self) -> bool:
-        """Whether the connection is, or the transaction cannot go on."""
+    def _is_lost(self) -> bool:
+        """Whether the connection is."""
         driver = self._connection.connection
-        return driver is None or driver.closed or self._connection.needs_rollback
+        return driver is None or driver.closed
+
+    @property
+    def _is_broken(self) -> bool:
+        """Whether the transaction cannot go on."""
+        if self._connection.needs_rollback:
+            return True
+        status = self._connection.connection.info.transaction_status
+        return bool(status == TransactionStatus.INERROR)
 
     def make(self, call: Call) -> None:
         """Make a call in the open transaction.
@@ -54,14 +73,27 @@ class Caller:
             BrokenTransaction: it has left the transaction unusable, and hidden that.
         """
         call()
-        if self._connection.needs_rollback:
+        if self._is_broken:
             raise BrokenTransaction(
                 f"{call.receiver.name} caught a database error without a savepoint around it: put "
                 "what may fail into transaction.atomic()."
             )
         self.delivered += 1
 
-    def attempt(self, call: Call, event: Event) -> Exception | None:
+    def make_or_fail(self, call: Call) -> None:
+        """Make a call in the open transaction, which ends with it if it fails.
+
+        Raises:
+            CallFailed: it has; its cause is what it raised.
+        """
+        try:
+            self.make(call)
+        except RAISED as error:
+            if self._is_lost:
+                raise
+            raise CallFailed(call.receiver.name) from error
+
+    def attempt(self, call: Call, event: Event) -> BaseException | None:
         """Make a call in a savepoint.
 
         Returns:
@@ -70,11 +102,11 @@ class Caller:
         try:
             with transaction.atomic(using=self.using):
                 self.make(call)
-        except Exception as error:  # whatever a receiver raises is noted with its event
+        except RAISED as error:  # whatever a receiver raises is noted with its event
             return self._noted(call, event, error)
         return None
 
-    def attempt_outside(self, call: Call, event: Event) -> Exception | None:
+    def attempt_outside(self, call: Call, event: Event) -> BaseException | None:
         """Make a call while no transaction is open.
 
         Returns:
@@ -82,14 +114,14 @@ class Caller:
         """
         try:
             call()
-        except Exception as error:  # whatever a receiver raises is noted with its event
+        except RAISED as error:  # whatever a receiver raises is noted with its event
             return self._noted(call, event, error)
         self.delivered += 1
         return None
 
-    def _noted(self, call: Call, event: Event, error: Exception) -> Exception:
+    def _noted(self, call: Call, event: Event, error: BaseException) -> BaseException:
         """The error, logged; one that took the connection along is none of the receiver's."""
-        if self.is_lost:
+        if self._is_lost or self._connection.needs_rollback:
             raise error
         self.failed += 1
         attempts = event.attempts + 1

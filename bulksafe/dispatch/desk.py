@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from django.db import transaction
 
 from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.parking import BEHIND, EVERYBODY, BlockedRow, Failure, Parking
@@ -21,8 +18,6 @@ if TYPE_CHECKING:
     from bulksafe.dispatch.calls import Call
     from bulksafe.dispatch.ordering import Delivery
     from bulksafe.outbox.events import Event
-
-logger = logging.getLogger("bulksafe")
 
 
 @dataclass
@@ -41,26 +36,21 @@ class Desk:
     blocked: set[BlockedRow]
     parkings: list[Parking] = field(default_factory=list)
 
-    def deliver(self, deliveries: Sequence[Delivery]) -> None:
-        """All calls in one savepoint; if one fails, each in its own."""
-        free = self.free(deliveries)
-        listed = calls(free)
-        if not listed:
-            return
-        before = self.caller.delivered
-        try:
-            with transaction.atomic(using=self.caller.using):
-                for call in listed:
-                    self.caller.make(call)
-        except Exception as error:  # found again, and noted, one by one
-            if self.caller.is_lost:
-                raise
-            logger.info("a batch of %d calls is made one by one: %s", len(listed), error)
-            self.caller.delivered = before
-            for delivery in free:
-                delivery.change.forget_instances()
-            for call in listed:
+    def deliver(self, deliveries: Sequence[Delivery], *, careful: bool) -> None:
+        """Make all calls in the open transaction.
+
+        Args:
+            careful: each in a savepoint of its own; what fails is parked.
+
+        Raises:
+            CallFailed: one has failed, and the transaction with it; not when careful.
+        """
+        listed = calls(self.free(deliveries))
+        for call in listed:
+            if careful:
                 self._one_by_one(call)
+            else:
+                self.caller.make_or_fail(call)
 
     def _one_by_one(self, call: Call) -> None:
         if len(call.changes) > 1:
@@ -104,7 +94,7 @@ class Desk:
         rows = {self._row(call.receiver, change.event) for change in call.changes}
         return rows.isdisjoint(self.blocked)
 
-    def settle(self, call: Call, attempt: Callable[[Call, Event], Exception | None]) -> None:
+    def settle(self, call: Call, attempt: Callable[[Call, Event], BaseException | None]) -> None:
         """Make a call for one change, or park it."""
         receiver, event = call.receiver, call.changes[-1].event
         if not self.may(call):

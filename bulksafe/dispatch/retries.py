@@ -44,7 +44,7 @@ def _orphan(store: Store, event: Event, reason: str) -> None:
     parking.orphan(store, event, reason)
 
 
-def note(store: Store, delivery: Delivery, error: Exception | None) -> None:
+def note(store: Store, delivery: Delivery, error: BaseException | None) -> None:
     """Store what became of the attempt."""
     event, receiver = delivery.change.event, delivery.receiver
     if error is None:

@@ -16,7 +16,7 @@ from bulksafe import conf
 from bulksafe.declarations.receivers import DEFAULT_LANE, Lane, lanes
 from bulksafe.dispatch import retries
 from bulksafe.dispatch.batches import Batch
-from bulksafe.dispatch.caller import Caller
+from bulksafe.dispatch.caller import Caller, CallFailed
 from bulksafe.dispatch.desk import Desk
 from bulksafe.dispatch.lease import Lease, LeaseLost
 from bulksafe.dispatch.leased import LeasedDelivery
@@ -39,6 +39,19 @@ _CURSORS = 4
 _STALE = 10.0
 
 
+@dataclass(frozen=True)
+class Claim:
+    """Cursors that the present transaction has locked.
+
+    Attributes:
+        cursors: by queue and bucket, each with an open window.
+        has_parked: whether any event is parked.
+    """
+
+    cursors: Sequence[Cursor]
+    has_parked: bool
+
+
 @dataclass
 class Worker:
     """Delivers the events of some queues on the connection ``using``.
@@ -59,6 +72,7 @@ class Worker:
     store: Store = field(init=False)
     _batches: dict[Lane, Batch] = field(default_factory=dict)
     _mark: Mark | None = None
+    _number: int = 0
     _looked: dict[bool, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -104,32 +118,46 @@ class Worker:
     # In a transaction.
 
     def _in_transaction(self) -> int:
-        """The receivers' effects and the progress of the cursors commit together."""
+        """The receivers' effects and the progress of the cursors commit together.
+
+        At first without savepoints, which cost two round trips and are seldom needed.
+        """
+        delivered = self.caller.delivered
+        try:
+            return self._deliver_all(careful=False)
+        except CallFailed as failed:
+            logger.info("a batch is done again, call by call: %s", failed.__cause__)
+            self.caller.delivered = delivered
+            return self._deliver_all(careful=True)
+
+    def _deliver_all(self, *, careful: bool) -> int:
         done = 0
         with transaction.atomic(using=self.using):
-            cursors = self._claimed(atomic=True, limit=_CURSORS)
-            for queue, group in groupby(cursors, key=lambda cursor: cursor.queue):
-                done += self._deliver(queue, list(group))
+            claim = self._claimed(atomic=True, limit=_CURSORS)
+            for queue, group in groupby(claim.cursors, key=lambda cursor: cursor.queue):
+                done += self._deliver(queue, list(group), careful, claim.has_parked)
         return done
 
-    def _claimed(self, *, atomic: bool, limit: int) -> list[Cursor]:
+    def _claimed(self, *, atomic: bool, limit: int) -> Claim:
         """Locked cursors, each with an open window.
 
         At READ COMMITTED: each statement sees what has been committed by then.
         """
         with self.guard():
-            number = self.store.last_number()
             cursors = self.store.claim(sorted(self.queues), atomic, limit)
             if not cursors and self._is_time_to_look_at_all(atomic=atomic):
                 cursors = self.store.claim(sorted(self.queues), atomic, limit, _STALE)
         if not cursors:
-            return []
-        snapshot, xid = self.store.snapshot()
-        # The bound of the batch before: it needs a transaction that has ended.
-        floor = self._mark.floor(snapshot) if self._mark else 0
-        self._mark = Mark(xid, number)
-        opened = [cursor.at(cursor.window.opened(snapshot, floor)) for cursor in cursors]
-        return sorted(opened, key=lambda cursor: (cursor.queue, cursor.bucket))
+            return Claim([], False)
+        start = self.store.start()
+        # The bound of the batch before: it needs a transaction that has ended. This transaction has
+        # begun after the number was read there.
+        floor = self._mark.floor(start.snapshot) if self._mark else 0
+        self._mark = Mark(start.xid, self._number)
+        self._number = start.number
+        opened = [cursor.at(cursor.window.opened(start.snapshot, floor)) for cursor in cursors]
+        ordered = sorted(opened, key=lambda cursor: (cursor.queue, cursor.bucket))
+        return Claim(ordered, start.has_parked)
 
     def _is_time_to_look_at_all(self, *, atomic: bool) -> bool:
         """Whether cursors without work are to be moved on, once in a while."""
@@ -139,9 +167,11 @@ class Worker:
         self._looked[atomic] = now
         return True
 
-    def _deliver(self, queue: str, cursors: Sequence[Cursor]) -> int:
+    def _deliver(
+        self, queue: str, cursors: Sequence[Cursor], careful: bool, has_parked: bool
+    ) -> int:
         batch = self._batch(queue, atomic=True)
-        blocked = parking.blocked(self.store, cursors)
+        blocked = parking.blocked(self.store, cursors) if has_parked else set()
         # Only what blocks is tried again.
         retried = retries.due(self.store, batch, cursors) if blocked else []
         for delivery in retried:
@@ -154,7 +184,9 @@ class Worker:
         events, moved = page(self.store, cursors, limit)
         if events:
             desk = Desk(self.caller, queue, blocked)
-            desk.deliver(batch.deliveries(desk.known(batch, batch.ordered(events))))
+            deliveries = batch.deliveries(desk.known(batch, batch.ordered(events)))
+            # What was tried again must not be rolled back with a batch that fails.
+            desk.deliver(deliveries, careful=careful or bool(retried))
             parking.park(self.store, True, desk.parkings)
         self.store.advance(moved)
         return len(events) + len(retried)
@@ -164,10 +196,10 @@ class Worker:
     def _under_lease(self) -> int:
         """Receivers with effects outside the database: no transaction is open while they run."""
         with transaction.atomic(using=self.using):
-            cursors = self._claimed(atomic=False, limit=1)
-            if not cursors:
+            claim = self._claimed(atomic=False, limit=1)
+            if not claim.cursors:
                 return 0
-            lease = Lease.take(self.store, cursors[0])
+            lease = Lease.take(self.store, claim.cursors[0])
             self.store.advance([lease.cursor])
         batch = self._batch(lease.cursor.queue, atomic=False)
         try:

@@ -41,6 +41,23 @@ class Cursor:
         return replace(self, window=window)
 
 
+@dataclass(frozen=True)
+class Start:
+    """The state of things when a batch begins.
+
+    Attributes:
+        snapshot: what is visible.
+        xid: the batch's transaction.
+        number: the last number that an event was given, also in a transaction that still runs.
+        has_parked: whether any event is parked and others may have to wait behind it.
+    """
+
+    snapshot: Snapshot
+    xid: int
+    number: int
+    has_parked: bool
+
+
 class Store:
     """Runs the queries on the connection ``using``; transactions are the caller's."""
 
@@ -62,14 +79,10 @@ class Store:
 
     # Cursors.
 
-    def last_number(self) -> int:
-        """The last number that an event was given, also in a transaction that still runs."""
-        return int(self.rows("last_number")[0][0])
-
-    def snapshot(self) -> tuple[Snapshot, int]:
-        """What is visible now, and the present transaction, which begins with that if need be."""
-        ((text, xid),) = self.rows("snapshot")
-        return Snapshot.parse(text), xid
+    def start(self) -> Start:
+        """What there is to know when cursors are locked."""
+        ((snapshot, *rest),) = self.rows("start")
+        return Start(Snapshot.parse(snapshot), *rest)
 
     def claim(
         self, queues: Collection[str], atomic: bool, limit: int, stale: float | None = None

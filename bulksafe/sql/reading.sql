@@ -5,13 +5,14 @@
 SELECT left(id::text, 8)
 FROM bulksafe_outbox_identity
 
--- name: last_number
--- What begins after it was read has higher numbers.
-SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe_outbox_seq
-
--- name: snapshot
--- With the present transaction, which begins here unless it has written something before.
-SELECT pg_current_snapshot()::text, pg_current_xact_id()::text::bigint
+-- name: start
+-- Asked when cursors are locked, so that it sees all that was committed before they could be. What is visible
+-- now; the present transaction; a bound for the numbers of later ones, which is the last number that an event
+-- was given, also in a transaction that still runs; and whether any event is parked.
+SELECT pg_current_snapshot()::text,
+       pg_current_xact_id()::text::bigint,
+       (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe_outbox_seq),
+       EXISTS (SELECT FROM bulksafe_parked WHERE blocks)
 
 -- name: work
 -- Part of the next two: the cursors that have work. A cursor has if its window is open, if a transaction that
