@@ -16,8 +16,8 @@ from django.db import DatabaseError, InterfaceError, close_old_connections, conn
 from psycopg import IsolationLevel
 
 from bulksafe.dispatch.worker import Worker
-from bulksafe.listener.waking import SERVER_TCP, TCP, Sleeper
-from bulksafe.listener.watchdog import Watchdog
+from bulksafe.listener.waking import Sleeper
+from bulksafe.listener.watchdog import SERVER_TCP, Watchdog, connect
 from bulksafe.outbox import keeping, parking, rebasing
 
 if TYPE_CHECKING:
@@ -134,16 +134,15 @@ class Daemon:
             time.sleep(min(left, 0.1))
 
     def _serve(self, worker: Worker) -> None:
-        self._connect()
-        rebasing.rebase(worker.store)
-        parking.adopt_orphans(worker.store)
         watchdog = Watchdog()
-        watchdog.connections.append(connections[self.using].connection)
         worker.guard = watchdog.watch
         sleeper = Sleeper(worker, self.stopping, watchdog)
         try:
+            self._connect(watchdog)
             if not self.once:
                 sleeper.listen()
+            rebasing.rebase(worker.store)
+            parking.adopt_orphans(worker.store)
             self.pulse.connected = True
             logger.info("listening for %s on %r", ", ".join(sorted(self.queues)), self.using)
             while not self.stopping():
@@ -164,18 +163,16 @@ class Daemon:
             sleeper.close()
             watchdog.close()
 
-    def _connect(self) -> None:
+    def _connect(self, watchdog: Watchdog) -> None:
         """A new connection, at READ COMMITTED: each statement sees what is committed by then."""
         close_old_connections()
         connection = connections[self.using]
-        options = connection.settings_dict.setdefault("OPTIONS", {})
-        for key, value in TCP.items():
-            options.setdefault(key, value)
         connection.close()
-        connection.ensure_connection()
+        connect(self.using, watchdog)
         connection.connection.isolation_level = IsolationLevel.READ_COMMITTED
+        options = connection.settings_dict["OPTIONS"]
         # The server, too, is to notice soon when this end is gone: it holds the cursors' locks.
-        with connection.cursor() as cursor:
+        with watchdog.watch(), connection.cursor() as cursor:
             for name in SERVER_TCP:
                 value = options.get(name.removeprefix("tcp_"), options.get(name))
                 cursor.execute("SELECT set_config(%s, %s, false)", [name, str(value)])

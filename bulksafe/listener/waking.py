@@ -20,7 +20,7 @@ import psycopg
 from django.db import connections, transaction
 
 from bulksafe import conf
-from bulksafe.listener.watchdog import shut_down
+from bulksafe.listener.watchdog import TCP, shut_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,21 +38,6 @@ _SHORTEST, _LONGEST = 0.002, 0.05
 _TELLING = 0.05
 #: Seconds after which a waiting process looks whether it should stop.
 _STEP = 0.25
-#: For libpq: how soon a peer that is gone without a word is noticed.
-TCP = {
-    "connect_timeout": 10,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 20_000,
-}
-#: The settings of the server that are the same for its own end of a connection.
-SERVER_TCP = (
-    "tcp_keepalives_idle",
-    "tcp_keepalives_interval",
-    "tcp_keepalives_count",
-    "tcp_user_timeout",
-)
 
 
 def application_name(queues: str) -> str:
@@ -93,9 +78,10 @@ class Sleeper:
         }
         parameters["application_name"] = application_name(",".join(sorted(self.worker.queues)))
         self._ear = psycopg.connect(**{**TCP, **parameters}, autocommit=True)
-        self._ear.execute(f"LISTEN {_CHANNEL}")
-        self._tried = time.monotonic()
         self.watchdog.connections.append(self._ear)
+        with self.watchdog.watch():
+            self._ear.execute(f"LISTEN {_CHANNEL}")
+        self._tried = time.monotonic()
         self._closed.clear()
         self._prober = threading.Thread(
             target=self._probe_at_work, args=[self._ear], name="bulksafe prober", daemon=True

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from django.db import connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,21 @@ logger = logging.getLogger("bulksafe")
 
 #: Seconds that the server may take to say whether there is work.
 PATIENCE = 30.0
+#: For libpq: how soon a peer that is gone without a word is noticed.
+TCP = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+#: The settings of the server that are the same for its own end of a connection.
+SERVER_TCP = (
+    "tcp_keepalives_idle",
+    "tcp_keepalives_interval",
+    "tcp_keepalives_count",
+    "tcp_user_timeout",
+)
 
 
 class Watchdog:
@@ -60,9 +76,19 @@ class Watchdog:
         while not self._ended.wait(min(1.0, self.patience / 4)):
             if any(time.monotonic() > end for end in list(self._deadlines.values())):
                 self._deadlines.clear()
-                logger.warning("no answer from the server for %.0f s: reconnecting", self.patience)
+                logger.warning("no answer from the server for %.0f s", self.patience)
                 for connection in self.connections:
                     shut_down(connection)
+
+
+def connect(using: str, watchdog: Watchdog) -> None:
+    """Have Django open its connection, unless it is open, and the watchdog know it."""
+    connection = connections[using]
+    options = connection.settings_dict.setdefault("OPTIONS", {})
+    for key, value in TCP.items():
+        options.setdefault(key, value)
+    connection.ensure_connection()
+    watchdog.connections.append(connection.connection)
 
 
 def shut_down(connection: Any) -> None:

@@ -14,7 +14,15 @@ from bulksafe.declarations.receivers import DEFAULT_LANE, lanes
 from bulksafe.listener.daemon import Daemon
 from bulksafe.listener.health import Health
 from bulksafe.listener.supervisor import Supervisor
-from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, failed, store_of
+from bulksafe.listener.watchdog import Watchdog, connect
+from bulksafe.management.subcommands import (
+    CLEAN,
+    FINDINGS,
+    Subcommand,
+    check_database,
+    failed,
+    store_of,
+)
 from bulksafe.management.subcommands.doctor import findings
 from bulksafe.planning.problems import did_you_mean
 
@@ -106,16 +114,12 @@ def _run(
     verbosity: int = 1,
     **options: Any,
 ) -> int:
-    store = store_of(database)
+    check_database(database)
     chosen = _chosen(queues)
     if once and processes > 1:
         raise failed("--once is for one process: leave --processes out.")
     _set_up_logging(command, log_format, verbosity)
-    _begin_queues(store, chosen)
-    for fact, fix in findings(store):
-        logging.getLogger("bulksafe").warning("%s %s", fact, fix)
-    # Processes that are forked must not share it.
-    connections[database].close()
+    _prepare(database, chosen)
     # What is loaded by now stays: no collection need look at it again, and no process copies it.
     gc.freeze()
     if processes > 1:
@@ -132,6 +136,22 @@ def _run(
     if health:
         health.stop()
     return FINDINGS if once and failures else CLEAN
+
+
+def _prepare(database: str, queues: Sequence[str]) -> None:
+    """What is done once, before there are listeners."""
+    watchdog = Watchdog()
+    try:
+        connect(database, watchdog)
+        with watchdog.watch():
+            store = store_of(database)
+            _begin_queues(store, queues)
+            for fact, fix in findings(store):
+                logging.getLogger("bulksafe").warning("%s %s", fact, fix)
+    finally:
+        watchdog.close()
+        # Processes that are forked must not share it.
+        connections[database].close()
 
 
 def _begin_queues(store: Store, queues: Sequence[str]) -> None:
