@@ -7,10 +7,12 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from django.db import transaction
+
 from bulksafe.dispatch import muting
 from bulksafe.dispatch.calls import EndlessWrites
 from bulksafe.dispatch.changes import Change
-from bulksafe.dispatch.images import Image, Images, Table, Unreadable
+from bulksafe.dispatch.images import UNFIT, Image, Images, Table, Unreadable
 from bulksafe.dispatch.ordering import Delivery
 from bulksafe.outbox import events as outbox_events
 from bulksafe.outbox.events import DELETED, INSERTED, Event
@@ -135,14 +137,23 @@ class Batch:
         return asked is not None and asked not in (event.matched or ())
 
     def _ask(self, events: list[Event]) -> dict[int, list[Route]]:
-        table = self._table(events[0])
-        found = {}
+        try:
+            with transaction.atomic(using=self.routes.using):
+                return {event.seq: self._answers(event) for event in events}
+        except UNFIT:
+            if len(events) == 1:
+                # Nobody can say. It is not lost: its receivers fail on it, where it is unreadable.
+                return {events[0].seq: list(self.routes.of(events[0]))}
+        found: dict[int, list[Route]] = {}
         for event in events:
-            routes = self.routes.of(event)
-            conditions = [route.condition or "true" for route in routes]
-            met = table.meets(event, conditions)
-            found[event.seq] = [route for route, is_met in zip(routes, met, strict=True) if is_met]
+            found |= self._ask([event])
         return found
+
+    def _answers(self, event: Event) -> list[Route]:
+        routes = self.routes.of(event)
+        conditions = [route.condition or "true" for route in routes]
+        met = self._table(event).meets(event, conditions)
+        return [route for route, is_met in zip(routes, met, strict=True) if is_met]
 
     # Images.
 

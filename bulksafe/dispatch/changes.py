@@ -52,13 +52,19 @@ class Change:
     @cached_property
     def context(self) -> Mapping[str, Any]:
         """What ``bulksafe.context`` had for the write."""
-        told = self.event.context
-        return {key: told[key] for key in told if key != WRITTEN_BY} if told else {}
+        return {key: value for key, value in self._told.items() if key != WRITTEN_BY}
 
     @property
     def written_by(self) -> tuple[str, ...]:
         """The receivers that the write came from, each called because of the one before it."""
-        return tuple(self.event.context.get(WRITTEN_BY, ()))
+        names = self._told.get(WRITTEN_BY)
+        return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+
+    @property
+    def _told(self) -> Mapping[str, Any]:
+        """The event's context. SQL may have set any JSON: what is no object is none."""
+        told: object = self.event.context
+        return told if isinstance(told, dict) else {}
 
     @property
     def is_settled(self) -> bool:

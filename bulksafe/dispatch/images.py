@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from django.db import DataError, connections, transaction
+from django.db import DataError, IntegrityError, connections, transaction
 from django.db.models import Model
 
 from bulksafe.dispatch.sources import lineage
@@ -37,6 +37,9 @@ class Image:
 class Unreadable(Exception):  # noqa: N818
     """The image of an event does not fit its table any more."""
 
+
+#: What PostgreSQL says of such an image; the latter where a domain refuses it.
+UNFIT = (DataError, IntegrityError)
 
 #: By side, and by the events' numbers.
 Images = dict[str, dict[int, "Image | Unreadable"]]
@@ -102,7 +105,7 @@ class Table:
         try:
             with transaction.atomic(using=self.using):
                 return self._read(events, tuple(sides))
-        except DataError as error:
+        except UNFIT as error:
             if len(events) == 1:
                 return {side: {events[0].seq: Unreadable(str(error))} for side in sides}
         found: Images = {side: {} for side in sides}

@@ -81,5 +81,5 @@ def state(store: Store) -> State:
 
 def _listener(application_name: str, since: datetime, address: str | None) -> Listener:
     """Read the name that listeners give their connection."""
-    _, _, name, *queues = application_name.split(" ", 3)
-    return Listener(name, tuple("".join(queues).split(",")), since, address)
+    name, _, queues = application_name.removeprefix("bulksafe listen ").partition(" ")
+    return Listener(name, tuple(queues.split(",")), since, address)

@@ -78,7 +78,7 @@ ORDER BY receiver
 -- The daemons that are connected, by the name that they give their connections.
 SELECT application_name, backend_start, client_addr::text
 FROM pg_stat_activity
-WHERE datname = current_database() AND starts_with(application_name, 'bulksafe listen')
+WHERE datname = current_database() AND starts_with(application_name, 'bulksafe listen ')
 ORDER BY application_name
 
 -- name: is_old

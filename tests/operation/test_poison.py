@@ -1,0 +1,104 @@
+"""Events and receivers that no listener could ever get past: nobody else is to wait for them."""
+
+import pytest
+
+from tests.operation.conftest import order, texts
+from tests.operation.test_dead_letters import parked, status
+
+CONDITIONAL = """
+import bulksafe
+from django.db.models import Q
+from django.db.models.signals import post_save
+from shop.models import Log, Order
+
+@bulksafe.critical(
+    post_save, sender=Order, run="after_commit", when=Q(new__amount__gte={when}), max_attempts=1,
+    dispatch_uid="conditional",
+)
+def conditional(sender, instance, **kwargs):
+    Log.objects.create(text=instance.number)
+"""
+
+BOTH = pytest.mark.parametrize("atomic", [True, False])
+
+
+@pytest.mark.parametrize(
+    "told", ['"text"', "[1]", "5", "null", '{"bulksafe.written_by": 5}'], ids=repr
+)
+def test_a_context_that_is_no_object(shop, told):
+    """Whoever may write a row may set it, in SQL."""
+    project = shop(first="")
+    project.run(
+        "WITH told AS (SELECT set_config('bulksafe.context', %s, true)) "
+        "INSERT INTO shop_order (number, amount) SELECT 'told', 0 FROM told",
+        told,
+    )
+    order(project, "good")
+
+    project.manage("bulksafe", "listen", "--once")
+
+    assert sorted(texts(project)) == ["first good 0", "first told 0"]
+
+
+def test_a_condition_that_the_row_as_it_was_does_not_fit_any_more(shop):
+    project = shop(placeholder="")
+    project.write("shop/receivers.py", CONDITIONAL.format(when=0))
+    project.make()
+    project.migrate()
+    order(project, "not a number")
+    project.run("ALTER TABLE shop_order ALTER number TYPE integer USING 17")
+    project.write("shop/receivers.py", CONDITIONAL.format(when=-1))
+    order(project, "18", -5)
+    order(project, "19", 5)
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    # Nobody can say whether the first one met the new condition.
+    assert parked(project) == [("conditional", "1", "dead", 1)]
+    assert texts(project) == ["19"]
+
+
+def test_a_domain_that_refuses_a_row_as_it_was(shop):
+    project = shop(first="max_attempts=1")
+    order(project, "low", -5)
+    project.run("UPDATE shop_order SET amount = 5")
+    project.run("CREATE DOMAIN natural_number AS integer CHECK (VALUE >= 0)")
+    project.run("ALTER TABLE shop_order ALTER amount TYPE natural_number")
+    order(project, "good", 1)
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert texts(project) == ["first good 1"]
+    assert [(key, state) for _, key, state, _ in parked(project)] == [
+        ("1", "dead"),
+        ("1", "waiting"),
+    ]
+
+
+@BOTH
+@pytest.mark.parametrize("raised", ["SystemExit(3)", "asyncio.CancelledError()", "GeneratorExit()"])
+def test_a_receiver_that_would_end_the_process(shop, atomic, raised):
+    project = shop(first=f"max_attempts=2, atomic={atomic}")
+    project.write(
+        "shop/receivers.py",
+        "import asyncio\n"
+        + (project.directory / "shop/receivers.py")
+        .read_text()
+        .replace('ValueError(f"cannot ship {instance.number}")', raised),
+    )
+    order(project, "bad")
+    order(project, "good")
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert texts(project) == ["first good 0"]
+    assert parked(project) == [("first", "1", "dead", 2)]
+
+
+def test_a_stranger_with_a_name_like_a_listeners(shop):
+    project = shop(first="")
+    with project.connect() as stranger:
+        stranger.execute("SET application_name = 'bulksafe listen'")
+        found = status(project, code=0)
+
+    assert found["listeners"] == []
