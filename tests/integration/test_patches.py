@@ -5,18 +5,22 @@ import pickle
 import threading
 import uuid
 
+import pgtrigger.apps
 import pytest
 from asgiref.sync import sync_to_async
+from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.core.management.commands import makemigrations, migrate
-from django.db import IntegrityError, connection, connections, transaction
-from django.db.models import F
+from django.db import IntegrityError, connection, connections, models, transaction
+from django.db.migrations.state import ModelState, ProjectState
+from django.db.models import F, Q
 
 import bulksafe
-from bulksafe import patches
+from bulksafe import contexts, patches
 from tests.apps.columns.models import TYPED, Target
 from tests.apps.invoices.models import Invoice, InvoiceProxy, Receipt, Voucher
+from tests.unit.declaring import declare, isolated, registered
 
 pytestmark = pytest.mark.django_db
 
@@ -257,6 +261,94 @@ class TestFlush:
             connection.cursor() as cursor,
         ):
             cursor.execute("TRUNCATE invoices_invoice CASCADE")
+
+
+class TestConnectionsCarryContexts:
+    def told(self):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('bulksafe.context', true)")
+            return cursor.fetchone()[0]
+
+    def test_to_the_database_with_a_write(self):
+        with bulksafe.context(user=7):
+            Invoice.objects.create(amount=1)
+            assert self.told() == '{"user": 7}'
+
+    def test_after_a_reconnect(self, transactional_db):
+        connection.close()
+        with bulksafe.context(user=7), transaction.atomic():
+            Invoice.objects.create(amount=1)
+            assert self.told() == '{"user": 7}'
+
+    def test_by_one_wrapper_each(self):
+        patches.apply()
+        found = [w for w in connection.execute_wrappers if isinstance(w, contexts.Carrier)]
+        assert len(found) == 1
+
+
+class TestSchemaEditor:
+    @pytest.fixture
+    def order(self):
+        """A model whose table is made, with a rule."""
+        with isolated():
+            fields = {"amount": models.IntegerField(), "note": models.TextField()}
+            model = declare(bulksafe.Check(Q(amount__gte=0), name="stays_positive"), **fields)
+            with registered(model):
+                with connection.schema_editor() as editor:
+                    editor.create_model(model)
+                yield model
+
+    def functions(self):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT proname FROM pg_proc WHERE proname LIKE '%stays_positive%'")
+            return cursor.fetchall()
+
+    def test_alters_a_column_that_a_rule_uses(self, order):
+        old, new = order._meta.get_field("amount"), models.BigIntegerField()
+        new.set_attributes_from_name("amount")
+        with connection.schema_editor() as editor:
+            editor.alter_field(order, old, new)
+        order.objects.create(amount=2**40, note="")
+        with pytest.raises(bulksafe.InvariantViolation), transaction.atomic():
+            order.objects.create(amount=-1, note="")
+
+    def test_takes_the_functions_along_with_a_table(self, order):
+        assert self.functions()
+        with connection.schema_editor() as editor:
+            editor.delete_model(order)
+        assert self.functions() == []
+
+
+class TestMigrationState:
+    def test_the_proxies_of_a_model_that_is_renamed_follow_it(self):
+        proxy = ModelState("shop", "Strict", [], {"proxy": True}, bases=("shop.order",))
+        state = ProjectState()
+        state.add_model(ModelState("shop", "Order", [("id", models.AutoField(primary_key=True))]))
+        state.add_model(proxy)
+        state.rename_model("shop", "Order", "Purchase")
+        assert state.models["shop", "strict"].bases == ("shop.purchase",)
+        assert state.apps.get_model("shop", "Strict")._meta.concrete_model.__name__ == "Purchase"
+
+    def test_proxies_that_carry_invariants_are_left_out_of_apps_without_migrations(
+        self, monkeypatch
+    ):
+        label = InvoiceProxy._meta.label_lower
+        assert "invoiceproxy" in ProjectState(real_apps={"invoices"}).apps.all_models["invoices"]
+        monkeypatch.setattr(patches, "carriers", {label})
+        found = ProjectState(real_apps={"invoices"}).apps.all_models["invoices"]
+        assert "invoice" in found
+        assert "invoiceproxy" not in found
+
+
+def test_what_is_wrong_in_meta_does_not_end_the_setup(monkeypatch):
+    """pgtrigger's ``ready()`` asks for the function by its name, and so finds ours."""
+    asked = []
+    assert pgtrigger.apps.register_triggers_from_meta is patches._register_triggers_from_meta
+    monkeypatch.setattr(pgtrigger.apps, "register_triggers_from_meta", lambda: asked.append(1))
+    for name in ("patch_migrations", "patch_schema_editor"):
+        monkeypatch.setattr(pgtrigger.apps, name, lambda: None)
+    apps.get_app_config("pgtrigger").ready()
+    assert asked == [1]
 
 
 def test_both_commands_have_one_autodetector():
