@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from asyncio import CancelledError
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections, transaction
+from django.db import DatabaseError, InterfaceError, connections, transaction
 from psycopg.pq import TransactionStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from bulksafe.dispatch.calls import Call
     from bulksafe.outbox.events import Event
 
@@ -66,6 +69,36 @@ class Caller:
         status = self._connection.connection.info.transaction_status
         return bool(status == TransactionStatus.INERROR)
 
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Around a transaction that receivers share: none of them may end it for the others.
+
+        Neither by closing the connection, nor with an error in what it does after the commit.
+
+        Raises:
+            BrokenTransaction: inside a receiver that closes the connection.
+        """
+        connection = self._connection
+        close = connection.close
+
+        def refuse() -> None:
+            if not self._is_lost and not connection.connection.broken:
+                raise BrokenTransaction(
+                    "A receiver closes the connection that it shares with others: leave that out, "
+                    "or declare it with atomic=False."
+                )
+            close()
+
+        connection.close = refuse
+        try:
+            yield
+        finally:
+            del connection.close
+        connection.run_on_commit = [
+            (savepoints, partial(_after_commit, function), robust)
+            for savepoints, function, robust in connection.run_on_commit
+        ]
+
     def make(self, call: Call) -> None:
         """Make a call in the open transaction.
 
@@ -115,6 +148,9 @@ class Caller:
         try:
             call()
         except RAISED as error:  # whatever a receiver raises is noted with its event
+            if not isinstance(error, DatabaseError | InterfaceError):
+                # The receiver may have closed it, and that is nothing to give it up for.
+                self._connection.ensure_connection()
             return self._noted(call, event, error)
         self.delivered += 1
         return None
@@ -137,3 +173,11 @@ class Caller:
             extra={"receiver": call.receiver.name, "seq": event.seq, "attempts": attempts},
         )
         return error
+
+
+def _after_commit(function: Callable[[], object]) -> None:
+    """Call what a receiver left to be called: an error is too late for the event, and its own."""
+    try:
+        function()
+    except RAISED:
+        logger.exception("what a receiver does after the commit has failed: %r", function)

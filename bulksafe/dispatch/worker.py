@@ -132,7 +132,7 @@ class Worker:
 
     def _deliver_all(self, *, careful: bool) -> int:
         done = 0
-        with transaction.atomic(using=self.using):
+        with transaction.atomic(using=self.using), self.caller.shared():
             claim = self._claimed(atomic=True, limit=_CURSORS)
             for queue, group in groupby(claim.cursors, key=lambda cursor: cursor.queue):
                 done += self._deliver(queue, list(group), careful, claim.has_parked)

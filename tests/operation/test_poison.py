@@ -95,6 +95,60 @@ def test_a_receiver_that_would_end_the_process(shop, atomic, raised):
     assert parked(project) == [("first", "1", "dead", 2)]
 
 
+def failing(project, text):
+    """Have the receiver do something else before it fails on a bad row."""
+    project.write(
+        "shop/receivers.py",
+        (project.directory / "shop/receivers.py")
+        .read_text()
+        .replace('raise ValueError(f"cannot ship {instance.number}")', text),
+    )
+
+
+@BOTH
+@pytest.mark.parametrize("then", ["", "; raise ValueError"])
+def test_a_receiver_that_closes_the_connection(shop, atomic, then):
+    project = shop(first=f"max_attempts=2, atomic={atomic}")
+    failing(project, f"from django.db import connections; connections.close_all(){then}")
+    for number in ("good", "bad", "fine"):
+        order(project, number)
+
+    project.manage("bulksafe", "listen", "--once", code=int(atomic or bool(then)))
+
+    found = texts(project)
+    if atomic:
+        assert parked(project) == [("first", "2", "dead", 2)]
+        assert "atomic=False" in status(project)["parked"][0]["error"]
+    elif then:
+        assert parked(project) == [("first", "2", "dead", 2)]
+    else:
+        found.remove("first bad 0")
+    assert sorted(found) == ["first fine 0", "first good 0"]
+
+
+def test_an_error_after_the_commit_keeps_no_other_from_its_call(shop):
+    project = shop(first="")
+    failing(project, "from django.db import transaction; transaction.on_commit(lambda: 1 / 0)")
+    project.write(
+        "shop/receivers.py",
+        (project.directory / "shop/receivers.py").read_text()
+        + """
+    from django.db import connection, transaction
+    transaction.on_commit(lambda: Log.objects.create(text=f"then {instance.number}"))
+""",
+    )
+    numbers = [f"{kind}{number}" for number in range(10) for kind in ("bad", "good")]
+    for number in numbers:
+        order(project, number)
+
+    done = project.manage("bulksafe", "listen", "--once")
+
+    assert "ZeroDivisionError" in done.stderr
+    assert {text for text in texts(project) if text.startswith("then")} == {
+        f"then {number}" for number in numbers
+    }
+
+
 def test_a_stranger_with_a_name_like_a_listeners(shop):
     project = shop(first="")
     with project.connect() as stranger:
