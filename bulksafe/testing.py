@@ -7,9 +7,10 @@ transaction; in a test whose commits are real it does what a listener would do.
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
@@ -22,7 +23,7 @@ from bulksafe.outbox.paging import page
 from bulksafe.outbox.store import BUCKETS, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from bulksafe.dispatch.calls import Call
     from bulksafe.outbox.events import Event
@@ -32,6 +33,8 @@ __all__ = ["captured", "deliver", "muted", "pending"]
 #: Receivers whose own writes call receivers end at some time, or never do.
 _MOST_ROUNDS = 100
 _MOST_EVENTS = 1_000_000
+
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class EndlessCallsError(AssertionError):
@@ -109,16 +112,14 @@ def _taken(using: str, queues: Collection[str] | None) -> Iterator[list[Call]]:
 
 @contextmanager
 def _of_this_transaction(using: str, queues: Collection[str] | None) -> Iterator[list[Call]]:
-    store, connection = Store(using), connections[using]
-    ((xid, last),) = store.rows("own_transaction")
-    seen = _seen.get(connection, (None, 0))
-    after = seen[1] if seen[0] == xid else 0
-    yield _calls(store, Routes(using, queues), store.own_events(after))
-    _seen[connection] = (xid, last)
-
-
-#: How far each connection's open transaction has been delivered: (transaction, number).
-_seen: WeakKeyDictionary[Any, tuple[int | None, int]] = WeakKeyDictionary()
+    store = Store(using)
+    ((noted, last),) = store.rows("delivered_here")
+    seen: dict[str, int] = json.loads(noted) if noted else {}
+    served = {queue for queue, _ in lanes() if queues is None or queue in queues}
+    events = store.own_events(min([seen.get(queue, 0) for queue in served], default=last))
+    yield _calls(store, Routes(using, queues), events, seen)
+    told = json.dumps(seen | dict.fromkeys(served, last))
+    store.rows("note_delivered_here", {"delivered": told})
 
 
 @contextmanager
@@ -140,10 +141,19 @@ def _committed(using: str, queues: Collection[str] | None) -> Iterator[list[Call
             store.advance(cursors)
 
 
-def _calls(store: Store, routes: Routes, events: Iterable[Event]) -> list[Call]:
+def _calls(
+    store: Store, routes: Routes, events: Iterable[Event], seen: Mapping[str, int] = _NOTHING
+) -> list[Call]:
+    """The calls that events lead to, but for those that their queue has ``seen``."""
     batch = Batch(routes, store.prefix())
     ordered = batch.ordered(sorted(events, key=lambda event: (event.bucket, event.seq)))
-    return calls(batch.deliveries(_as_written(ordered)))
+    return calls(
+        [
+            delivery
+            for delivery in batch.deliveries(_as_written(ordered))
+            if delivery.change.event.seq > seen.get(delivery.receiver.queue, 0)
+        ]
+    )
 
 
 def _as_written(events: Iterable[Event]) -> list[Event]:

@@ -187,10 +187,14 @@ SELECT EXISTS (
       AND mode = 'ExclusiveLock' AND granted
 )
 
--- name: own_transaction
--- The present transaction, if it has written anything, and the last number that was given.
-SELECT pg_current_xact_id_if_assigned()::text::bigint,
+-- name: delivered_here
+-- For tests that never commit: how far each queue has come in the present transaction, and the last number that
+-- was given. A setting, since a rollback to a savepoint takes it back, as it does with the receivers' effects.
+SELECT current_setting('bulksafe.delivered', true),
        (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe_outbox_seq)
+
+-- name: note_delivered_here
+SELECT set_config('bulksafe.delivered', %(delivered)s, true)
 
 -- name: adopt_queue
 -- For tests: a queue that was declared after the migrations begins where the default one is.
