@@ -11,6 +11,7 @@ from pgtrigger import registry
 
 from bulksafe.declarations import receivers
 from bulksafe.declarations.base import Invariant
+from bulksafe.declarations.lineage import lineage
 from bulksafe.declarations.receivers import AFTER_COMMIT, DELETE, UPDATE, Receiver
 from bulksafe.declarations.registry import proxy_of
 
@@ -74,8 +75,7 @@ def attach(receiver: Receiver) -> None:
     if receiver.run != AFTER_COMMIT:
         return
     for model in receiver.models():
-        tables = [model, *(p for p in model._meta.all_parents if not p._meta.proxy)]
-        for table in tables:
+        for table in lineage(model):
             if not _has_capture(table):
                 _attach_to(table, receiver)
 

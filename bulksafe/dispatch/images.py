@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import DataError, IntegrityError, connections, transaction
 from django.db.models import Model
 
-from bulksafe.dispatch.sources import lineage
+from bulksafe.declarations.lineage import lineage
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:

@@ -32,8 +32,3 @@ def sources(using: str) -> dict[int, type[Model]]:
             [names],
         )
         return {oid: models[number - 1] for number, oid in cursor.fetchall() if oid is not None}
-
-
-def lineage(model: type[Model]) -> list[type[Model]]:
-    """The models whose tables a row lies in: its own and those of its parents."""
-    return [model, *(p for p in model._meta.all_parents if not p._meta.proxy)]

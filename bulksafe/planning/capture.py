@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bulksafe import conf
 from bulksafe.declarations import Capture, receivers
 from bulksafe.declarations.capture import streams
+from bulksafe.declarations.lineage import lineage
 from bulksafe.declarations.receivers import DELETE, INSERT, UPDATE, Receiver
 from bulksafe.declarations.through import links
 from bulksafe.planning import fields
@@ -16,7 +17,7 @@ from bulksafe.planning.plan import Subject, triggers
 from bulksafe.rendering import names, quoting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from django.db import models
 
@@ -50,41 +51,45 @@ def _capture(capture: Capture, subject: Subject) -> compiler.Trigger:
     parts: list[dict[str, str]] = []
     for operation in OPERATIONS:
         sources = [source for source, operations in found if operation in operations]
-        if not sources:
-            continue
-        name = subject.owned(operation.lower()) if parts else subject.pgid
-        listed = [_stream(subject.model, source, operation) for source in sources]
-        functions.append(
-            {
-                "function": name,
-                "template": "capture_function",
-                "body": "capture",
-                "streams": listed,
-            }
-        )
-        parts.append(
-            {
-                "trigger": name,
-                "template": "capture_trigger",
-                "partitioned_template": "capture_trigger_partitioned",
-                "events": operation,
-                "transition": _TRANSITIONS[operation],
-                "function": name,
-            }
-        )
+        if sources:
+            name = subject.owned(operation.lower()) if parts else subject.pgid
+            functions.append(_function(name, subject.model, sources, operation))
+            parts.append(_trigger(name, operation))
     if any(DELETE in operations for _, operations in found) and conf.get().TRUNCATE == "refuse":
         name = subject.owned("truncate")
-        functions.append(
-            {
-                "function": name,
-                "template": "function",
-                "body": "capture_truncate",
-                "security": "",
-                "message": subject.message,
-            }
-        )
+        functions.append(_truncate_function(name, subject.message))
         parts.append({"trigger": name, "template": "truncate_trigger", "function": name})
     return subject.compiled(functions=functions, triggers=parts)
+
+
+def _function(name: str, table: Model, sources: Sequence[Model], operation: str) -> dict[str, Any]:
+    return {
+        "function": name,
+        "template": "capture_function",
+        "body": "capture",
+        "streams": [_stream(table, source, operation) for source in sources],
+    }
+
+
+def _trigger(name: str, operation: str) -> dict[str, str]:
+    return {
+        "trigger": name,
+        "template": "capture_trigger",
+        "partitioned_template": "capture_trigger_partitioned",
+        "events": operation,
+        "transition": _TRANSITIONS[operation],
+        "function": name,
+    }
+
+
+def _truncate_function(name: str, message: str) -> dict[str, Any]:
+    return {
+        "function": name,
+        "template": "function",
+        "body": "capture_truncate",
+        "security": "",
+        "message": message,
+    }
 
 
 def condition_of(receiver: Receiver, model: Model, operation: str) -> str | None:
@@ -196,13 +201,12 @@ class _Lineage:
     """
 
     def __init__(self, source: Model, known: Mapping[Model, str], kind: str) -> None:
-        parents = [p for p in source._meta.all_parents if not p._meta.proxy]
         # The eldest first: its columns come first in the image.
-        self.models = [*sorted(parents, key=lambda p: len(p._meta.all_parents)), source]
+        self.models = sorted(lineage(source), key=lambda model: len(model._meta.all_parents))
         self.aliases = dict(known)
         self.joins: list[dict[str, str]] = []
-        links = [link for model in self.models for link in _links(model)]
-        while missing := [link for link in links if self._leads_on(link)]:
+        known_links = [link for model in self.models for link in _links(model)]
+        while missing := [link for link in known_links if self._leads_on(link)]:
             self._join(missing[0], NEW if source not in self.aliases else None, kind)
 
     def _leads_on(self, link: _Link) -> bool:
@@ -288,8 +292,8 @@ def key_of(model: Model, row: str) -> str:
     added again is another row, and comes in order all the same.
     """
     linked = links(model)
-    names = [str(linked[0].column)] if linked else fields.primary_key_columns(model)
-    columns = [f"{quoting.identifier(row)}.{quoting.identifier(name)}" for name in names]
+    keys = [str(linked[0].column)] if linked else fields.primary_key_columns(model)
+    columns = [f"{quoting.identifier(row)}.{quoting.identifier(key)}" for key in keys]
     if len(columns) == 1:
         return f"{columns[0]}::text"
     return f"jsonb_build_array({', '.join(columns)})::text"
