@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pgtrigger
-from django.apps import apps
-from django.db import connections, models, router
 from django.dispatch import Signal
 from django.utils.inspect import func_accepts_kwargs
 
@@ -21,14 +19,15 @@ from bulksafe.declarations.receivers import (
     IN_TRANSACTION,
     SIGNALS,
     Sender,
-    resolve,
 )
-from bulksafe.declarations.through import links
+from bulksafe.planning import senders
 from bulksafe.planning.capture import condition_of
 from bulksafe.planning.problems import Problem, Refused, did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from django.db import models
 
 _RUNS = (AFTER_COMMIT, IN_TRANSACTION, IN_DATABASE)
 _OPTIONS = (
@@ -36,6 +35,8 @@ _OPTIONS = (
 ).split()
 #: Keyword arguments that receivers of a custom signal get besides the instance.
 _RESERVED = frozenset("signal sender using created old changed event_id context".split())
+#: Problems that leave nothing to look at further.
+_FATAL = ("E102", "E103")
 
 
 def problems(receiver: Receiver, among: Sequence[Receiver]) -> list[Problem]:
@@ -46,15 +47,11 @@ def problems(receiver: Receiver, among: Sequence[Receiver]) -> list[Problem]:
     found = [*_option_problems(receiver), *_signal_problems(receiver)]
     if not receiver.is_emit:
         found += [*_function_problems(receiver), *_name_problems(receiver)]
-    senders = list(_sender_problems(receiver))
-    found += senders
-    if not senders and not any(problem.id in _FATAL for problem in found):
+    wrong = list(senders.problems(receiver))
+    found += wrong
+    if not wrong and not any(problem.id in _FATAL for problem in found):
         found += _condition_problems(receiver)
     return [*found, *_order_problems(receiver, among)]
-
-
-#: Problems that leave nothing to look at further.
-_FATAL = ("E102", "E103")
 
 
 # Options.
@@ -218,65 +215,6 @@ def _name_problems(receiver: Receiver) -> Iterator[Problem]:
             "The receiver has no lasting name: it is a lambda, or made inside a function.",
             'Give it one: dispatch_uid="notify_warehouse".',
         )
-
-
-# Senders.
-
-
-def _sender_problems(receiver: Receiver) -> Iterator[Problem]:
-    if not receiver.senders:
-        yield Problem(
-            "E104",
-            "The receiver has no sender: it would be for every model, and every table would be "
-            "captured.",
-            "Name the models: sender=Order, sender=[Order, Invoice], or an abstract base.",
-        )
-    for sender in receiver.senders:
-        yield from _one_sender(receiver, sender)
-
-
-def _one_sender(receiver: Receiver, sender: Any) -> Iterator[Problem]:
-    found = resolve(sender)
-    if not found:
-        yield Problem("E105", *_unresolved(sender))
-    for model in found:
-        alias = router.db_for_write(model)
-        if alias and connections[alias].vendor != "postgresql":
-            yield Problem(
-                "E105",
-                f"{model._meta.label} is written to the database “{alias}”, which is not "
-                f"PostgreSQL ({connections[alias].vendor}).",
-                "Route the model to a PostgreSQL database, or keep Django's @receiver.",
-            )
-        if receiver.signal_name == "m2m_changed" and links(model) is None:
-            yield Problem(
-                "E114",
-                f"{model._meta.label} is not the table of a many-to-many field.",
-                "Pass the through model: sender=Article.tags.through.",
-            )
-
-
-def _unresolved(sender: Any) -> tuple[str, str]:
-    if isinstance(sender, str):
-        known = [model._meta.label for model in apps.get_models(include_auto_created=True)]
-        return (
-            f"There is no model {sender!r} with a table.",
-            did_you_mean(sender, known, "Write the label “app.Model” of an installed model."),
-        )
-    meta = getattr(sender, "_meta", None)
-    if not (isinstance(sender, type) and issubclass(sender, models.Model)) or meta is None:
-        return (f"The sender {shown(sender)} is no model.", "Pass a model, or its label.")
-    if meta.swapped:
-        return (f"{meta.label} is swapped out for {meta.swapped}.", f"Pass {meta.swapped!r}.")
-    if meta.abstract:
-        return (
-            f"The abstract model {meta.label} has no child with a table.",
-            "Pass a concrete model, or install the app of the children.",
-        )
-    return (
-        f"{meta.label} is unmanaged: migrations do not make its table, and it may be a view.",
-        "Pass the model that owns the table, or set managed = True.",
-    )
 
 
 # Conditions.

@@ -1,0 +1,74 @@
+"""What the senders of a critical receiver must be like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+from django.db import connections, models, router
+
+from bulksafe.declarations.receivers import resolve
+from bulksafe.declarations.through import links
+from bulksafe.planning.problems import Problem, did_you_mean, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bulksafe.declarations import Receiver
+
+
+def problems(receiver: Receiver) -> Iterator[Problem]:
+    """All that is wrong with what was given as ``sender``."""
+    if not receiver.senders:
+        yield Problem(
+            "E104",
+            "The receiver has no sender: it would be for every model, and every table would be "
+            "captured.",
+            "Name the models: sender=Order, sender=[Order, Invoice], or an abstract base.",
+        )
+    for sender in receiver.senders:
+        yield from _problems_of(receiver, sender)
+
+
+def _problems_of(receiver: Receiver, sender: Any) -> Iterator[Problem]:
+    found = resolve(sender)
+    if not found:
+        yield Problem("E105", *_unresolved(sender))
+    for model in found:
+        alias = router.db_for_write(model)
+        if alias and connections[alias].vendor != "postgresql":
+            yield Problem(
+                "E105",
+                f"{model._meta.label} is written to the database “{alias}”, which is not "
+                f"PostgreSQL ({connections[alias].vendor}).",
+                "Route the model to a PostgreSQL database, or keep Django's @receiver.",
+            )
+        if receiver.signal_name == "m2m_changed" and links(model) is None:
+            yield Problem(
+                "E114",
+                f"{model._meta.label} is not the table of a many-to-many field.",
+                "Pass the through model: sender=Article.tags.through.",
+            )
+
+
+def _unresolved(sender: Any) -> tuple[str, str]:
+    if isinstance(sender, str):
+        known = [model._meta.label for model in apps.get_models(include_auto_created=True)]
+        return (
+            f"There is no model {sender!r} with a table.",
+            did_you_mean(sender, known, "Write the label “app.Model” of an installed model."),
+        )
+    meta = getattr(sender, "_meta", None)
+    if not (isinstance(sender, type) and issubclass(sender, models.Model)) or meta is None:
+        return (f"The sender {shown(sender)} is no model.", "Pass a model, or its label.")
+    if meta.swapped:
+        return (f"{meta.label} is swapped out for {meta.swapped}.", f"Pass {meta.swapped!r}.")
+    if meta.abstract:
+        return (
+            f"The abstract model {meta.label} has no child with a table.",
+            "Pass a concrete model, or install the app of the children.",
+        )
+    return (
+        f"{meta.label} is unmanaged: migrations do not make its table, and it may be a view.",
+        "Pass the model that owns the table, or set managed = True.",
+    )
