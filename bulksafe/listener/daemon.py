@@ -102,19 +102,10 @@ class Daemon:
             except Abandoned:
                 logger.info("gave up the batch: it will be done again")
                 break
-            except (DatabaseError, InterfaceError, psycopg.Error) as error:
+            except Exception as error:  # a daemon goes on; what happened is logged
                 if self.once:
                     raise
-                pause = _FIRST_PAUSE if self.pulse.connected else pause
-                self._lost(error, pause)
-                self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311
-                pause = min(pause * 2, _LONGEST_PAUSE)
-            except Exception:
-                if self.once:
-                    raise
-                logger.exception("the listener goes on after an error of its own")
-                self._pause(_LONGEST_PAUSE if pause > 1 else pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                pause = self._wait_after(error, pause)
             finally:
                 self.pulse.connected = False
                 connections[self.using].close()
@@ -123,9 +114,24 @@ class Daemon:
         logger.info("stopped after %d calls", self.pulse.delivered)
         return self.pulse.failed
 
-    def _lost(self, error: Exception, pause: float) -> None:
-        reason = str(error).strip().partition("\n")[0]
-        logger.warning("no connection (%s): trying again in about %.1f s", reason, pause)
+    def _wait_after(self, error: Exception, pause: float) -> float:
+        """Say what happened, and wait.
+
+        Args:
+            pause: seconds, if this is not the first error since there was a connection.
+
+        Returns:
+            the pause after the next error.
+        """
+        if isinstance(error, DatabaseError | InterfaceError | psycopg.Error):
+            pause = _FIRST_PAUSE if self.pulse.connected else pause
+            reason = str(error).strip().partition("\n")[0]
+            logger.warning("no connection (%s): trying again in about %.1f s", reason, pause)
+            self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311
+        else:
+            logger.error("the listener goes on after an error of its own", exc_info=error)
+            self._pause(_LONGEST_PAUSE if pause > 1 else pause)
+        return min(pause * 2, _LONGEST_PAUSE)
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds

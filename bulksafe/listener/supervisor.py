@@ -57,14 +57,11 @@ class Supervisor:
     children: list[_Child] = field(default_factory=list)
     _signals: int = 0
 
-    def run(self, started: Callable[[], None] = lambda: None) -> int:
+    def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Look after the processes until told to stop.
 
         Args:
             started: called when the first processes run.
-
-        Returns:
-            how many calls failed.
         """
         connections.close_all()
         self.children = [self._start() for _ in range(self.processes)]
@@ -77,7 +74,6 @@ class Supervisor:
                 self._replace_dead()
         for child in self.children:
             child.process.join()
-        return sum(child.pulse.failed for child in self.children)
 
     def pulses(self) -> list[Pulse]:
         return [child.pulse for child in self.children]

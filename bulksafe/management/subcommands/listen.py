@@ -123,19 +123,29 @@ def _run(
     # What is loaded by now stays: no collection need look at it again, and no process copies it.
     gc.freeze()
     if processes > 1:
-        supervisor = Supervisor(database, chosen, processes)
-        health = _health(health_port, supervisor.pulses)
-        failures = supervisor.run(started=health.start if health else lambda: None)
-    else:
-        daemon = Daemon(database, chosen, once=once)
-        daemon.handle_signals()
-        health = _health(health_port, lambda: [daemon.pulse])
-        if health:
-            health.start()
-        failures = daemon.run()
+        _supervise(Supervisor(database, chosen, processes), health_port)
+        return CLEAN
+    failures = _listen(Daemon(database, chosen, once=once), health_port)
+    return FINDINGS if once and failures else CLEAN
+
+
+def _supervise(supervisor: Supervisor, health_port: int | None) -> None:
+    health = _health(health_port, supervisor.pulses)
+    # A thread is started when the processes are: they would inherit its locks.
+    supervisor.run(started=health.start if health else lambda: None)
     if health:
         health.stop()
-    return FINDINGS if once and failures else CLEAN
+
+
+def _listen(daemon: Daemon, health_port: int | None) -> int:
+    daemon.handle_signals()
+    health = _health(health_port, lambda: [daemon.pulse])
+    if health:
+        health.start()
+    failures = daemon.run()
+    if health:
+        health.stop()
+    return failures
 
 
 def _prepare(database: str, queues: Sequence[str]) -> None:
