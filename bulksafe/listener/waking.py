@@ -51,6 +51,7 @@ class Sleeper:
     Args:
         worker: who sleeps.
         stopping: asked while waiting.
+        watchdog: looks after the questions that are asked before going to sleep.
     """
 
     def __init__(self, worker: Worker, stopping: Callable[[], bool], watchdog: Watchdog) -> None:

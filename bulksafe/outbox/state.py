@@ -50,7 +50,13 @@ class Listener:
 
 @dataclass(frozen=True)
 class Slot:
-    """A slot of the outbox."""
+    """A slot of the outbox.
+
+    Attributes:
+        slot: its number.
+        bytes: its size.
+        current: whether it is the one that is written to.
+    """
 
     slot: int
     bytes: int
@@ -59,6 +65,8 @@ class Slot:
 
 @dataclass(frozen=True)
 class State:
+    """The whole outbox of a database."""
+
     queues: list[QueueState]
     listeners: list[Listener]
     slots: list[Slot]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_of, table
 from bulksafe.outbox import parked
 from bulksafe.outbox.parked import ParkedEvent, Selection
-from bulksafe.outbox.state import State, state
+from bulksafe.outbox.state import QueueState, State, state
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+    from collections.abc import Iterator
 
     from bulksafe.outbox.store import Store
 
@@ -68,7 +69,8 @@ def _status(found: State) -> int:
 
 
 def _unheard(found: State) -> list[str]:
-    return [q.queue for q in found.queues if q.lag_events and not q.listeners]
+    unheard = (q.queue for q in found.queues if q.lag_events and not q.listeners)
+    return list(dict.fromkeys(unheard))
 
 
 def _events(store: Store, listed: bool, number: int | None, limit: int) -> list[ParkedEvent]:
@@ -77,31 +79,11 @@ def _events(store: Store, listed: bool, number: int | None, limit: int) -> list[
     return parked.find(store, Selection(), limit) if listed else []
 
 
+_HEADER = ("queue", "runs", "waiting events", "oldest", "parked", "dead", "orphaned", "listeners")
+
+
 def _print(command: Any, found: State, events: list[ParkedEvent], database: str) -> None:
-    header = (
-        "queue",
-        "runs",
-        "waiting events",
-        "oldest",
-        "parked",
-        "dead",
-        "orphaned",
-        "listeners",
-    )
-    rows = [
-        (
-            queue.queue,
-            "in a transaction" if queue.atomic else "outside one",
-            f"{queue.lag_events:,}",
-            f"{queue.lag_seconds:,.1f} s" if queue.lag_events else "-",
-            f"{queue.waiting:,}",
-            f"{queue.dead:,}",
-            f"{queue.orphaned:,}",
-            str(queue.listeners),
-        )
-        for queue in found.queues
-    ]
-    for text in table(header, rows):
+    for text in table(_HEADER, [_row(queue) for queue in found.queues]):
         command.stdout.write(text)
     size = sum(slot.bytes for slot in found.slots)
     command.stdout.write(f"\noutbox of the database {database!r}: {size / 1024 / 1024:.1f} MB")
@@ -110,19 +92,33 @@ def _print(command: Any, found: State, events: list[ParkedEvent], database: str)
             f"listener {listener.name} for {', '.join(listener.queues)} since "
             f"{listener.since:%Y-%m-%d %H:%M:%S %Z}"
         )
-    for queue in _unheard(found):
-        command.stdout.write(
-            command.style.ERROR(f"Nobody listens to the queue {queue!r}: manage.py bulksafe listen")
-        )
-    if any(queue.dead for queue in found.queues):
-        command.stdout.write(
-            command.style.ERROR(
-                "There are dead letters: “bulksafe status --parked” lists them, “retry” and "
-                "“discard” deal with them."
-            )
-        )
+    for warning in _warnings(found):
+        command.stdout.write(command.style.ERROR(warning))
     if events:
         _print_parked(command, events)
+
+
+def _row(queue: QueueState) -> tuple[str, ...]:
+    return (
+        queue.queue,
+        "in a transaction" if queue.atomic else "outside one",
+        f"{queue.lag_events:,}",
+        f"{queue.lag_seconds:,.1f} s" if queue.lag_events else "-",
+        f"{queue.waiting:,}",
+        f"{queue.dead:,}",
+        f"{queue.orphaned:,}",
+        str(queue.listeners),
+    )
+
+
+def _warnings(found: State) -> Iterator[str]:
+    for queue in _unheard(found):
+        yield f"Nobody listens to the queue {queue!r}: manage.py bulksafe listen"
+    if any(queue.dead for queue in found.queues):
+        yield (
+            "There are dead letters: “bulksafe status --parked” lists them, “retry” and “discard” "
+            "deal with them."
+        )
 
 
 def _print_parked(command: Any, events: list[ParkedEvent]) -> None:
