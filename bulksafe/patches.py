@@ -223,9 +223,16 @@ def _execute_sql_flush(original: Any, self: Any, sql_list: Any) -> Any:
 def _alter_field(
     original: Any, self: Any, model: Any, old: Any, new: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """PostgreSQL alters no column that a trigger's WHEN clause uses: put the triggers aside."""
+    """PostgreSQL alters no column that a trigger's WHEN clause uses: put the triggers aside.
+
+    Events that wait know a column by its name, and are told its new one.
+    """
     with inspection.triggers_put_aside(self, model, old, new):
-        return original(self, model, old, new, *args, **kwargs)
+        result = original(self, model, old, new, *args, **kwargs)
+    if old.column != new.column:
+        statement = schema.rename_in_images(model, str(old.column), str(new.column))
+        self.execute(statement, params=None)
+    return result
 
 
 def _delete_model(original: Any, self: Any, model: Any) -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections, router, transaction
 from django.db.migrations.operations.base import Operation
 
 from bulksafe.rendering import templates
+from bulksafe.rendering.quoting import literal, relation
+
+if TYPE_CHECKING:
+    from django.db import models
 
 VERSION = "v1"
 
@@ -46,6 +50,17 @@ class CreateOutbox(Operation):
         connection = schema_editor.connection
         if connection.vendor == "postgresql" and router.allow_migrate(connection.alias, app_label):
             schema_editor.execute(templates.fill(self.version, template, {}), params=None)
+
+
+def rename_in_images(model: type[models.Model], old: str, new: str) -> str:
+    """SQL that renames a column of the table of ``model`` in the events that wait.
+
+    Those of the model's children in multi-table inheritance have it, too.
+    """
+    rows = [model, *(m for m in model._meta.apps.get_models() if model in m._meta.all_parents)]
+    tables = [f"to_regclass({literal(relation(m._meta.db_table))})" for m in rows]
+    values = {"old": old, "new": new, "tables": ", ".join(tables)}
+    return templates.fill(VERSION, "rename_in_images", values)
 
 
 def create(using: str) -> None:

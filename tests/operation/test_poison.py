@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.operation.conftest import order, texts
+from tests.operation.conftest import MODELS, order, texts
 from tests.operation.test_dead_letters import parked, status
 
 CONDITIONAL = """
@@ -56,6 +56,32 @@ def test_a_condition_that_the_row_as_it_was_does_not_fit_any_more(shop):
     # Nobody can say whether the first one met the new condition.
     assert parked(project) == [("conditional", "1", "dead", 1)]
     assert texts(project) == ["19"]
+
+
+def test_a_column_that_was_renamed_while_events_waited(shop):
+    """Also one that a condition is about, and in what is parked."""
+    project = shop(placeholder="")
+    project.write(
+        "shop/receivers.py", CONDITIONAL.format(when=1).replace("=instance", "=1 / 0 or instance")
+    )
+    project.make()
+    project.migrate()
+    order(project, "parked", 2)
+    project.manage("bulksafe", "listen", "--once", code=1)
+    order(project, "first", 2)
+    order(project, "no", 0)
+    project.run("UPDATE shop_order SET amount = 3 WHERE number = 'first'")
+
+    project.models(MODELS.replace("amount", "worth").replace("number", "title"))
+    renamed = CONDITIONAL.format(when=1).replace("amount", "worth").replace("number", "title")
+    renamed = renamed.replace("=instance.title", "=f'{instance.title} {instance.worth}'")
+    project.write("shop/receivers.py", renamed)
+    project.make(answers="y\ny\n")
+    project.migrate()
+    project.manage("bulksafe", "retry", "--all")
+    project.manage("bulksafe", "listen", "--once")
+
+    assert sorted(texts(project)) == ["first 2", "first 3", "parked 2"]
 
 
 def test_a_domain_that_refuses_a_row_as_it_was(shop):
