@@ -137,6 +137,8 @@ class Table:
             return list(cursor.fetchone())
 
     def _read(self, events: Sequence[Event], sides: tuple[str, ...]) -> Images:
+        if len(sides) > 1 and len(sides) * len(self._fields) > _MOST_COLUMNS:
+            return {side: self._read(events, (side,))[side] for side in sides}
         is_parked = events[0].parked is not None
         with connections[self.using].cursor() as cursor:
             cursor.execute(self._query(sides, is_parked), _keys(events))
@@ -173,6 +175,9 @@ class Table:
         found = _PARKED if is_parked else _CAPTURED
         return f"{select} {found.format(joins=joins)}"
 
+
+#: PostgreSQL returns 1664 columns and no more.
+_MOST_COLUMNS = 1600
 
 #: The numbers of events say it all; slot and bucket lead to the partition and its index. As a join
 #: with the keys it would now and then be planned as a scan of the whole outbox.

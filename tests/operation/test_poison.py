@@ -121,6 +121,33 @@ def test_a_receiver_that_would_end_the_process(shop, atomic, raised):
     assert parked(project) == [("first", "1", "dead", 2)]
 
 
+def test_a_row_whose_two_states_are_wider_than_a_result(shop):
+    project = shop(placeholder="")
+    columns = [f"c{number}" for number in range(850)]
+    fields = "".join(f"    {name} = models.IntegerField(default=0)\n" for name in columns)
+    project.models(f"{MODELS}\nclass Wide(models.Model):\n{fields}")
+    project.write(
+        "shop/receivers.py",
+        """
+import bulksafe
+from django.db.models.signals import post_save
+from shop.models import Log
+
+@bulksafe.critical(post_save, sender="shop.Wide", run="after_commit")
+def changed(sender, changed, **kwargs):
+    Log.objects.create(text=f"{len(changed)}")
+""",
+    )
+    project.make()
+    project.migrate()
+    project.run(f"INSERT INTO shop_wide ({', '.join(columns)}) VALUES ({', '.join('0' * 850)})")
+    project.run("UPDATE shop_wide SET c849 = 1")
+
+    project.manage("bulksafe", "listen", "--once")
+
+    assert texts(project) == ["851", "1"]
+
+
 def failing(project, text):
     """Have the receiver do something else before it fails on a bad row."""
     project.write(
