@@ -232,9 +232,9 @@ def critical(
 
     def decorate(function: _Receiver) -> _Receiver:
         signals = signal if isinstance(signal, list | tuple) else (signal,)
+        senders = sender if isinstance(sender, list | tuple | set) else (sender,)
+        given = tuple(item for item in senders if item is not None)
         for one in signals:
-            senders = tuple(sender) if isinstance(sender, list | tuple | set) else (sender,)
-            given = tuple(item for item in senders if item is not None)
             name = dispatch_uid or default_name(function, given, one)
             if dispatch_uid and len(signals) > 1:
                 name = f"{dispatch_uid}.{signal_name(one)}"

@@ -3,7 +3,8 @@
 -- name: slots
 -- How big each slot is, and which one is written to.
 SELECT n.slot, pg_relation_size(to_regclass('bulksafe_outbox_' || n.slot)), n.slot = s.last_value
-FROM generate_series(0, 2) AS n (slot) CROSS JOIN bulksafe_outbox_slot AS s
+FROM generate_series(0, 2) AS n (slot)
+CROSS JOIN bulksafe_outbox_slot AS s
 
 -- name: rotate
 -- From now on events go to the next slot.
@@ -66,12 +67,18 @@ GROUP BY c.queue, c.atomic
 ORDER BY c.queue, c.atomic
 
 -- name: parked_counts
-SELECT queue, atomic, count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'dead'),
+SELECT queue, atomic,
+       count(*) FILTER (WHERE state = 'waiting'),
+       count(*) FILTER (WHERE state = 'dead'),
        count(*) FILTER (WHERE state = 'orphaned')
-FROM bulksafe_parked GROUP BY queue, atomic
+FROM bulksafe_parked
+GROUP BY queue, atomic
 
 -- name: parked_receivers
-SELECT receiver, count(*), count(*) FILTER (WHERE state = 'dead') FROM bulksafe_parked GROUP BY receiver
+-- How many parked events each receiver has, also one that the code does not know any more.
+SELECT receiver, count(*)
+FROM bulksafe_parked
+GROUP BY receiver
 ORDER BY receiver
 
 -- name: listeners
@@ -86,4 +93,5 @@ ORDER BY application_name
 SELECT COALESCE((SELECT o.at < clock_timestamp() - %(age)s::interval FROM {slot} AS o LIMIT 1), false)
 
 -- name: forget_queue
-DELETE FROM bulksafe_cursor WHERE queue = %(queue)s AND atomic = %(atomic)s
+DELETE FROM bulksafe_cursor
+WHERE queue = %(queue)s AND atomic = %(atomic)s

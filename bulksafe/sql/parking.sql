@@ -42,7 +42,8 @@ ORDER BY h.id
 LIMIT %(limit)s
 
 -- name: unpark
-DELETE FROM bulksafe_parked WHERE id = ANY (%(ids)s)
+DELETE FROM bulksafe_parked
+WHERE id = ANY (%(ids)s)
 
 -- name: wake_followers
 -- What waited behind an event that is done, or dead and skipped, is due now.
@@ -67,22 +68,29 @@ WHERE id = %(id)s
 
 -- name: orphan
 -- Nothing can be done about it until other code looks at it.
-UPDATE bulksafe_parked SET state = 'orphaned', error = %(error)s WHERE id = %(id)s
+UPDATE bulksafe_parked
+SET state = 'orphaned', error = %(error)s
+WHERE id = %(id)s
 
 -- name: adopt_orphans
 -- A daemon that has just started may know what others did not.
-UPDATE bulksafe_parked SET state = 'waiting', due = clock_timestamp() WHERE state = 'orphaned'
+UPDATE bulksafe_parked
+SET state = 'waiting', due = clock_timestamp()
+WHERE state = 'orphaned'
 
 -- name: unfold
 -- The table is known now: a parked event for each of its receivers, in place of one for all.
 WITH whole AS (
-    DELETE FROM bulksafe_parked WHERE id = %(id)s RETURNING *
+    DELETE FROM bulksafe_parked
+    WHERE id = %(id)s
+    RETURNING *
 )
 INSERT INTO bulksafe_parked
     (queue, atomic, bucket, receiver, seq, at, source, operation, key, old, new, matched, context)
 SELECT w.queue, w.atomic, w.bucket, r.name, w.seq, w.at, w.source, w.operation, w.key, w.old, w.new, w.matched,
        w.context
-FROM whole AS w CROSS JOIN unnest(%(receivers)s::text[]) WITH ORDINALITY AS r (name, number)
+FROM whole AS w
+CROSS JOIN unnest(%(receivers)s::text[]) WITH ORDINALITY AS r (name, number)
 ORDER BY r.number
 
 -- name: retry
@@ -94,7 +102,9 @@ WHERE {selection}
 RETURNING id
 
 -- name: discard
-DELETE FROM bulksafe_parked WHERE {selection} RETURNING id
+DELETE FROM bulksafe_parked
+WHERE {selection}
+RETURNING id
 
 -- name: parked_events
 SELECT id, queue, atomic, receiver, state, attempts, source::text, key, operation::text, at, due, error, traceback,

@@ -100,7 +100,7 @@ def _option(atomic: bool) -> str:
 
 def _parked(store: Store) -> Iterator[tuple[str, str]]:
     known = {receiver.name for receiver in receivers}
-    for name, count, _ in store.rows("parked_receivers"):
+    for name, count in store.rows("parked_receivers"):
         if name == EVERYBODY:
             yield (
                 f"{count} events were read by a listener whose code has no receivers for their "
