@@ -48,18 +48,21 @@ class Desk:
         listed = calls(self.free(deliveries))
         for call in listed:
             if careful:
-                self._one_by_one(call)
+                self.one_by_one(call, self.caller.attempt)
             else:
                 self.caller.make_or_fail(call)
 
-    def _one_by_one(self, call: Call) -> None:
+    def one_by_one(
+        self, call: Call, attempt: Callable[[Call, Event], BaseException | None]
+    ) -> None:
+        """Make a call, for each of its changes alone if it fails, and park what fails then."""
         if len(call.changes) > 1:
-            if self.may(call) and self.caller.attempt(call, call.changes[-1].event) is None:
+            if self.may(call) and attempt(call, call.changes[-1].event) is None:
                 return
             for change in call.changes:
                 change.forget_instances()
         for single in call.single_calls() if len(call.changes) > 1 else [call]:
-            self.settle(single, self.caller.attempt)
+            self.settle(single, attempt)
 
     def known(self, batch: Batch, events: Iterable[Event]) -> list[Event]:
         """The events whose table this code knows; the others are parked for everybody.

@@ -89,14 +89,16 @@ class LeasedDelivery:
         for number, call in enumerate(listed):
             if self.stopping():
                 return False
-            self.lease.renew()
-            for single in [call] if desk.may(call) else call.single_calls():
-                desk.settle(single, self.caller.attempt_outside)
+            desk.one_by_one(call, self._attempt)
             undone = {seq for numbers in left[number + 1 :] for seq in numbers}
             done = min([seq - 1 for seq in undone], default=None)
             if done is not None and events:
                 self.lease.move(desk.taken(), done)
         return True
+
+    def _attempt(self, call: Call, event: Event) -> BaseException | None:
+        self.lease.renew()
+        return self.caller.attempt_outside(call, event)
 
 
 def _numbers(event: Event) -> tuple[int, int]:

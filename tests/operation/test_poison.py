@@ -148,6 +148,35 @@ def changed(sender, changed, **kwargs):
     assert texts(project) == ["851", "1"]
 
 
+@BOTH
+def test_one_bad_row_of_a_batch(shop, atomic):
+    project = shop(placeholder="")
+    project.write(
+        "shop/receivers.py",
+        f"""
+import bulksafe
+from django.db.models.signals import post_save
+from shop.models import Log
+
+@bulksafe.critical(post_save, sender="shop.Order", run="after_commit", dispatch_uid="all",
+    batch=True, atomic={atomic}, max_attempts=1)
+def all_of_them(sender, instances, **kwargs):
+    if any(order.number == "bad" for order in instances):
+        raise ValueError
+    Log.objects.bulk_create([Log(text=order.number) for order in instances])
+""",
+    )
+    project.migrate()  # the queue begins
+    numbers = [*map(str, range(40)), "bad"]
+    listed = ", ".join(f"('{number}', 0)" for number in numbers)
+    project.run(f"INSERT INTO shop_order (number, amount) VALUES {listed}")
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert sorted(texts(project)) == sorted(numbers[:-1])
+    assert [(state, attempts) for _, _, state, attempts in parked(project)] == [("dead", 1)]
+
+
 def failing(project, text):
     """Have the receiver do something else before it fails on a bad row."""
     project.write(
