@@ -64,6 +64,10 @@ class Supervisor:
             started: called when the first processes run.
         """
         connections.close_all()
+        for connection in connections.all(initialized_only=True):
+            # A pool's threads do not live on in a fork, and its sockets must not be shared.
+            if connection.vendor == "postgresql":
+                connection.close_pool()  # type: ignore[attr-defined]
         self.children = [self._start() for _ in range(self.processes)]
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)

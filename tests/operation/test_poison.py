@@ -3,6 +3,7 @@
 import pytest
 
 from tests.operation.conftest import MODELS, order, texts
+from tests.operation.processes import listening, wait_until
 from tests.operation.test_dead_letters import parked, status
 
 CONDITIONAL = """
@@ -238,3 +239,15 @@ def test_a_stranger_with_a_name_like_a_listeners(shop):
         found = status(project, code=0)
 
     assert found["listeners"] == []
+
+
+def test_processes_share_no_pool(shop):
+    """Django's own pool of connections: its threads do not live on in a fork."""
+    project = shop(first="")
+    project.settings('DATABASES["default"].setdefault("OPTIONS", {})["pool"] = True')
+    with listening(project, "--processes", "2") as (_, log):
+        order(project, "good")
+        wait_until(lambda: texts(project) == ["first good 0"], log)
+        wait_until(lambda: log.read_text().count("listening for") == 2, log)
+
+    assert "Traceback" not in log.read_text()
