@@ -14,6 +14,7 @@ from bulksafe.declarations.through import links
 from bulksafe.planning import fields
 from bulksafe.planning.expressions import NEW, OLD, compile_expression
 from bulksafe.planning.plan import Subject, triggers
+from bulksafe.planning.settings import settings_for
 from bulksafe.rendering import names, quoting
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def _function(name: str, table: Model, sources: Sequence[Model], operation: str)
         "function": name,
         "template": "capture_function",
         "body": "capture",
+        "settings": settings_for(part for source in sources for part in lineage(source)),
         "streams": [_stream(table, source, operation) for source in sources],
     }
 

@@ -177,13 +177,13 @@ SELECT DISTINCT queue, atomic FROM bulksafe_cursor ORDER BY queue, atomic
 -- While a listener holds this lock, writers notify it. Whoever cannot have it may not sleep: writers are at it
 -- that will not, unless the lock is held by another listener.
 SELECT set_config('idle_in_transaction_session_timeout', '0', true),
-       pg_try_advisory_xact_lock(1651862123, 'bulksafe_outbox'::regclass::oid::integer)
+       pg_try_advisory_xact_lock(1651862123, 0)
 
 -- name: other_sleeper
 SELECT EXISTS (
     SELECT FROM pg_locks
     WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND classid = 1651862123 AND objid = 'bulksafe_outbox'::regclass::oid
+      AND classid = 1651862123 AND objid = 0
       AND mode = 'ExclusiveLock' AND granted
 )
 

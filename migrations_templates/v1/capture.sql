@@ -6,7 +6,6 @@
 #variable_conflict use_column
 <<bulksafe>>
 DECLARE
-    slot CONSTANT smallint := (SELECT last_value FROM %10$I.bulksafe_outbox_slot);
     source CONSTANT regclass := COALESCE(pg_partition_root(TG_RELID), TG_RELID);
     part CONSTANT regclass := TG_RELID;
     depth CONSTANT smallint := pg_trigger_depth();
@@ -23,9 +22,7 @@ BEGIN
     END IF;
     -- A listener that sleeps holds this lock exclusively. One that is awake needs no NOTIFY, which would
     -- make all committing transactions wait for each other.
-    IF captured AND NOT pg_try_advisory_xact_lock_shared(
-        1651862123, to_regclass(format('%%I.bulksafe_outbox', %10$L))::oid::integer
-    ) THEN
+    IF captured AND NOT pg_try_advisory_xact_lock_shared(1651862123, 0) THEN
         PERFORM pg_notify('bulksafe', '');
     END IF;
     RETURN NULL;

@@ -213,7 +213,6 @@ DECLARE
 #variable_conflict use_column
 <<bulksafe>>
 DECLARE
-    slot CONSTANT smallint := (SELECT last_value FROM %10$I.bulksafe_outbox_slot);
     source CONSTANT regclass := COALESCE(pg_partition_root(TG_RELID), TG_RELID);
     part CONSTANT regclass := TG_RELID;
     depth CONSTANT smallint := pg_trigger_depth();
@@ -232,8 +231,8 @@ BEGIN
     IF TG_LEVEL = 'ROW' THEN
 INSERT INTO %10$I.bulksafe_outbox
             (slot, bucket, source, part, operation, depth, key, old, new, matched, context)
-        SELECT bulksafe.slot, (hashtextextended(k.key, 0) & 15)::smallint, bulksafe.source, NULLIF(bulksafe.part, bulksafe.source),
-               'I', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
+        SELECT (SELECT last_value FROM %10$I.bulksafe_outbox_slot), (hashtextextended(k.key, 0) & 15)::smallint,
+               bulksafe.source, NULLIF(bulksafe.part, bulksafe.source), 'I', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
         FROM (
             SELECT "new"."id"::text AS key, NULL::jsonb AS old, to_jsonb("new".*) AS new, array_remove(ARRAY['#b55152cf65', CASE WHEN %11$s THEN '571ebc1ffd' END], NULL) AS matched
             FROM (VALUES (0)) AS v
@@ -244,8 +243,8 @@ INSERT INTO %10$I.bulksafe_outbox
     ELSE
 INSERT INTO %10$I.bulksafe_outbox
             (slot, bucket, source, part, operation, depth, key, old, new, matched, context)
-        SELECT bulksafe.slot, (hashtextextended(k.key, 0) & 15)::smallint, bulksafe.source, NULLIF(bulksafe.part, bulksafe.source),
-               'I', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
+        SELECT (SELECT last_value FROM %10$I.bulksafe_outbox_slot), (hashtextextended(k.key, 0) & 15)::smallint,
+               bulksafe.source, NULLIF(bulksafe.part, bulksafe.source), 'I', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
         FROM (
             SELECT "new"."id"::text AS key, NULL::jsonb AS old, to_jsonb("new".*) AS new, array_remove(ARRAY['#b55152cf65', CASE WHEN %11$s THEN '571ebc1ffd' END], NULL) AS matched
             FROM bulksafe_new AS "new"
@@ -256,9 +255,7 @@ INSERT INTO %10$I.bulksafe_outbox
     END IF;
     -- A listener that sleeps holds this lock exclusively. One that is awake needs no NOTIFY, which would
     -- make all committing transactions wait for each other.
-    IF captured AND NOT pg_try_advisory_xact_lock_shared(
-        1651862123, to_regclass(format('%%I.bulksafe_outbox', %10$L))::oid::integer
-    ) THEN
+    IF captured AND NOT pg_try_advisory_xact_lock_shared(1651862123, 0) THEN
         PERFORM pg_notify('bulksafe', '');
     END IF;
     RETURN NULL;
@@ -274,11 +271,7 @@ CREATE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
-SET timezone = 'UTC'
-SET datestyle = 'ISO'
-SET intervalstyle = 'postgres'
-SET extra_float_digits = 1
-SET bytea_output = 'hex'
+
 AS %8$L;
 REVOKE ALL ON FUNCTION %2$I."pgtrigger_bulksafe_capture_54800" FROM PUBLIC;
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
@@ -342,7 +335,6 @@ DECLARE
 #variable_conflict use_column
 <<bulksafe>>
 DECLARE
-    slot CONSTANT smallint := (SELECT last_value FROM %10$I.bulksafe_outbox_slot);
     source CONSTANT regclass := COALESCE(pg_partition_root(TG_RELID), TG_RELID);
     part CONSTANT regclass := TG_RELID;
     depth CONSTANT smallint := pg_trigger_depth();
@@ -361,8 +353,8 @@ BEGIN
     IF TG_LEVEL = 'ROW' THEN
 INSERT INTO %10$I.bulksafe_outbox
             (slot, bucket, source, part, operation, depth, key, old, new, matched, context)
-        SELECT bulksafe.slot, (hashtextextended(k.key, 0) & 15)::smallint, bulksafe.source, NULLIF(bulksafe.part, bulksafe.source),
-               'U', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
+        SELECT (SELECT last_value FROM %10$I.bulksafe_outbox_slot), (hashtextextended(k.key, 0) & 15)::smallint,
+               bulksafe.source, NULLIF(bulksafe.part, bulksafe.source), 'U', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
         FROM (
             SELECT "old"."id"::text AS key, to_jsonb("old".*) AS old, to_jsonb("new".*) AS new, array_remove(ARRAY['#1aeadf0986', CASE WHEN %11$s THEN '205e789efe' END], NULL) AS matched
             FROM (VALUES (0)) AS v
@@ -373,8 +365,8 @@ INSERT INTO %10$I.bulksafe_outbox
     ELSE
 INSERT INTO %10$I.bulksafe_outbox
             (slot, bucket, source, part, operation, depth, key, old, new, matched, context)
-        SELECT bulksafe.slot, (hashtextextended(k.key, 0) & 15)::smallint, bulksafe.source, NULLIF(bulksafe.part, bulksafe.source),
-               'U', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
+        SELECT (SELECT last_value FROM %10$I.bulksafe_outbox_slot), (hashtextextended(k.key, 0) & 15)::smallint,
+               bulksafe.source, NULLIF(bulksafe.part, bulksafe.source), 'U', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
         FROM (
             SELECT "old"."id"::text AS key, to_jsonb("old".*) AS old, to_jsonb("new".*) AS new, array_remove(ARRAY['#1aeadf0986', CASE WHEN %11$s THEN '205e789efe' END], NULL) AS matched
             FROM (SELECT row_number() OVER () AS "bulksafe#", * FROM bulksafe_old) AS "old" JOIN (SELECT row_number() OVER () AS "bulksafe#", * FROM bulksafe_new) AS "new" USING ("bulksafe#")
@@ -385,9 +377,7 @@ INSERT INTO %10$I.bulksafe_outbox
     END IF;
     -- A listener that sleeps holds this lock exclusively. One that is awake needs no NOTIFY, which would
     -- make all committing transactions wait for each other.
-    IF captured AND NOT pg_try_advisory_xact_lock_shared(
-        1651862123, to_regclass(format('%%I.bulksafe_outbox', %10$L))::oid::integer
-    ) THEN
+    IF captured AND NOT pg_try_advisory_xact_lock_shared(1651862123, 0) THEN
         PERFORM pg_notify('bulksafe', '');
     END IF;
     RETURN NULL;
@@ -403,11 +393,7 @@ CREATE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
-SET timezone = 'UTC'
-SET datestyle = 'ISO'
-SET intervalstyle = 'postgres'
-SET extra_float_digits = 1
-SET bytea_output = 'hex'
+
 AS %8$L;
 REVOKE ALL ON FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update" FROM PUBLIC;
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
@@ -416,7 +402,6 @@ body := pg_catalog.format($body$
 #variable_conflict use_column
 <<bulksafe>>
 DECLARE
-    slot CONSTANT smallint := (SELECT last_value FROM %10$I.bulksafe_outbox_slot);
     source CONSTANT regclass := COALESCE(pg_partition_root(TG_RELID), TG_RELID);
     part CONSTANT regclass := TG_RELID;
     depth CONSTANT smallint := pg_trigger_depth();
@@ -435,8 +420,8 @@ BEGIN
     IF TG_LEVEL = 'ROW' THEN
 INSERT INTO %10$I.bulksafe_outbox
             (slot, bucket, source, part, operation, depth, key, old, new, matched, context)
-        SELECT bulksafe.slot, (hashtextextended(k.key, 0) & 15)::smallint, bulksafe.source, NULLIF(bulksafe.part, bulksafe.source),
-               'D', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
+        SELECT (SELECT last_value FROM %10$I.bulksafe_outbox_slot), (hashtextextended(k.key, 0) & 15)::smallint,
+               bulksafe.source, NULLIF(bulksafe.part, bulksafe.source), 'D', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
         FROM (
             SELECT "old"."id"::text AS key, to_jsonb("old".*) AS old, NULL::jsonb AS new, NULL::text[] AS matched
             FROM (VALUES (0)) AS v
@@ -447,8 +432,8 @@ INSERT INTO %10$I.bulksafe_outbox
     ELSE
 INSERT INTO %10$I.bulksafe_outbox
             (slot, bucket, source, part, operation, depth, key, old, new, matched, context)
-        SELECT bulksafe.slot, (hashtextextended(k.key, 0) & 15)::smallint, bulksafe.source, NULLIF(bulksafe.part, bulksafe.source),
-               'D', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
+        SELECT (SELECT last_value FROM %10$I.bulksafe_outbox_slot), (hashtextextended(k.key, 0) & 15)::smallint,
+               bulksafe.source, NULLIF(bulksafe.part, bulksafe.source), 'D', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
         FROM (
             SELECT "old"."id"::text AS key, to_jsonb("old".*) AS old, NULL::jsonb AS new, NULL::text[] AS matched
             FROM bulksafe_old AS "old"
@@ -459,9 +444,7 @@ INSERT INTO %10$I.bulksafe_outbox
     END IF;
     -- A listener that sleeps holds this lock exclusively. One that is awake needs no NOTIFY, which would
     -- make all committing transactions wait for each other.
-    IF captured AND NOT pg_try_advisory_xact_lock_shared(
-        1651862123, to_regclass(format('%%I.bulksafe_outbox', %10$L))::oid::integer
-    ) THEN
+    IF captured AND NOT pg_try_advisory_xact_lock_shared(1651862123, 0) THEN
         PERFORM pg_notify('bulksafe', '');
     END IF;
     RETURN NULL;
@@ -472,11 +455,7 @@ CREATE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
-SET timezone = 'UTC'
-SET datestyle = 'ISO'
-SET intervalstyle = 'postgres'
-SET extra_float_digits = 1
-SET bytea_output = 'hex'
+
 AS %8$L;
 REVOKE ALL ON FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete" FROM PUBLIC;
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
@@ -508,7 +487,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     AFTER INSERT ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:9b2a20c1a12db282a82ed88eb5b1d4315ac61a11';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:6a5e03928b9c431d8e58e3c938d688591e417492';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -517,7 +496,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     REFERENCING NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:9b2a20c1a12db282a82ed88eb5b1d4315ac61a11';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:6a5e03928b9c431d8e58e3c938d688591e417492';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -527,7 +506,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     AFTER UPDATE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:9b2a20c1a12db282a82ed88eb5b1d4315ac61a11';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:6a5e03928b9c431d8e58e3c938d688591e417492';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -536,7 +515,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     REFERENCING OLD TABLE AS bulksafe_old NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:9b2a20c1a12db282a82ed88eb5b1d4315ac61a11';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:6a5e03928b9c431d8e58e3c938d688591e417492';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -546,7 +525,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     AFTER DELETE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:9b2a20c1a12db282a82ed88eb5b1d4315ac61a11';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:6a5e03928b9c431d8e58e3c938d688591e417492';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -555,7 +534,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     REFERENCING OLD TABLE AS bulksafe_old
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:9b2a20c1a12db282a82ed88eb5b1d4315ac61a11';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:6a5e03928b9c431d8e58e3c938d688591e417492';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -571,7 +550,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_truncate"
         )
     ))
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_truncate"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:9b2a20c1a12db282a82ed88eb5b1d4315ac61a11';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:6a5e03928b9c431d8e58e3c938d688591e417492';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
