@@ -1,0 +1,63 @@
+"""What a session's settings have a say in: how values look as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bulksafe.planning import fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from django.db import models
+
+_TIMEZONE = "timezone = 'UTC'"
+_DATESTYLE = "datestyle = 'ISO'"
+_INTERVALSTYLE = "intervalstyle = 'postgres'"
+_FLOAT_DIGITS = "extra_float_digits = 1"
+_BYTEA_OUTPUT = "bytea_output = 'hex'"
+_ALL = (_TIMEZONE, _DATESTYLE, _INTERVALSTYLE, _FLOAT_DIGITS, _BYTEA_OUTPUT)
+
+#: Types that look the same as JSON in every session. Dates are ISO there, and moments have a zone.
+_PLAIN = frozenset(
+    "bigint integer smallint boolean numeric varchar char text citext hstore uuid inet cidr "
+    "macaddr json jsonb date time timestamp int4range int8range numrange".split()
+)
+#: Those that do not, and the settings that they go by.
+_STYLED = {
+    "interval": (_INTERVALSTYLE,),
+    "double": (_FLOAT_DIGITS,),
+    "real": (_FLOAT_DIGITS,),
+    "bytea": (_BYTEA_OUTPUT,),
+    "daterange": (_DATESTYLE,),
+    "tsrange": (_DATESTYLE,),
+    "tstzrange": (_DATESTYLE, _TIMEZONE),
+}
+#: The same for values as text, as which keys are told apart.
+_STYLED_TEXT = _STYLED | {
+    "date": (_DATESTYLE,),
+    "timestamp": (_DATESTYLE, _TIMEZONE),
+}
+
+
+def settings_for(tables: Iterable[type[models.Model]]) -> str:
+    """The ``SET`` clauses of a function that makes images of rows of these tables.
+
+    Only what their types need: each clause costs every statement that fires the function.
+    """
+    needed: set[str] = set()
+    for model in tables:
+        for field in model._meta.local_concrete_fields:
+            styled = _STYLED_TEXT if field.primary_key else _STYLED
+            needed.update(_of(fields.type_of(field), styled))
+        for field in model._meta.pk_fields:
+            needed.update(_of(fields.type_of(field), _STYLED_TEXT))
+    return "\n".join(f"SET {setting}" for setting in _ALL if setting in needed)
+
+
+def _of(db_type: str, styled: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The settings of one type; all of them for a type that is not known here."""
+    name = db_type.partition("[")[0].partition("(")[0].partition(" ")[0]
+    if name in styled:
+        return styled[name]
+    return () if name in _PLAIN else _ALL
