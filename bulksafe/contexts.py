@@ -30,6 +30,9 @@ WRITTEN_BY = "bulksafe.written_by"
 _SETTING = "bulksafe.context"
 _SET = "SELECT set_config(%s, %s, true)"
 
+#: How ``json.dumps`` writes a NUL.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
 #: The statements that can change rows. A SELECT that calls a function which writes is not among
 #: them: it would cost every query a round trip.
 _WRITES = re.compile(
@@ -51,11 +54,12 @@ class context(ContextDecorator):  # noqa: N801  (used as a function, like contex
 
     Raises:
         TypeError: a value cannot become JSON.
+        ValueError: a number is not finite, or a text has what PostgreSQL's JSON cannot hold.
     """
 
     def __init__(self, **values: Any) -> None:
         if values:
-            json.dumps(values, cls=DjangoJSONEncoder)
+            _refuse_what_jsonb_refuses(values)
         self.values = values
         self._tokens: list[Token[Mapping[str, Any]]] = []
 
@@ -100,6 +104,14 @@ class reacting:  # noqa: N801  (used as a function)
     def __exit__(self, *error: object) -> None:
         _running.reset(self._running)
         _current.reset(self._current)
+
+
+def _refuse_what_jsonb_refuses(values: Mapping[str, Any]) -> None:
+    """Here, and not at the next write."""
+    text = json.dumps(values, cls=DjangoJSONEncoder, allow_nan=False, ensure_ascii=False)
+    text.encode()
+    if _NUL.search(text):
+        raise ValueError("PostgreSQL's JSON holds no NUL character.")
 
 
 def current() -> Mapping[str, Any]:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from django.db import DatabaseError, InterfaceError, connections, transaction
 from psycopg.pq import TransactionStatus
 
+from bulksafe.outbox.store import Store
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from bulksafe.dispatch.calls import Call
     from bulksafe.outbox.events import Event
@@ -56,7 +58,7 @@ class Caller:
         return connections[self.using]
 
     @property
-    def _is_lost(self) -> bool:
+    def is_lost(self) -> bool:
         """Whether the connection is."""
         driver = self._connection.connection
         return driver is None or driver.closed
@@ -82,7 +84,7 @@ class Caller:
         close = connection.close
 
         def refuse() -> None:
-            if not self._is_lost and not connection.connection.broken:
+            if not self.is_lost and not connection.connection.broken:
                 raise BrokenTransaction(
                     "A receiver closes the connection that it shares with others: leave that out, "
                     "or declare it with atomic=False."
@@ -98,6 +100,15 @@ class Caller:
             (savepoints, partial(_after_commit, function), robust)
             for savepoints, function, robust in connection.run_on_commit
         ]
+
+    def _check_session(self, call: Call, before: Sequence[str]) -> None:
+        """Refuse what would be in the way of everybody who comes after, the worker among them."""
+        if Store(self.using).session() != before:
+            raise BrokenTransaction(
+                f"{call.receiver.name} leaves the connection with another search_path, role, "
+                "timeout or mode than it found: put these back, or declare it with atomic=False "
+                "and a connection of its own."
+            )
 
     def make(self, call: Call) -> None:
         """Make a call in the open transaction.
@@ -122,7 +133,7 @@ class Caller:
         try:
             self.make(call)
         except RAISED as error:
-            if self._is_lost:
+            if self.is_lost:
                 raise
             raise CallFailed(call.receiver.name) from error
 
@@ -134,7 +145,9 @@ class Caller:
         """
         try:
             with transaction.atomic(using=self.using):
+                before = Store(self.using).session()
                 self.make(call)
+                self._check_session(call, before)
         except RAISED as error:  # whatever a receiver raises is noted with its event
             return self._noted(call, event, error)
         return None
@@ -157,7 +170,7 @@ class Caller:
 
     def _noted(self, call: Call, event: Event, error: BaseException) -> BaseException:
         """The error, logged; one that took the connection along is none of the receiver's."""
-        if self._is_lost or self._connection.needs_rollback:
+        if self.is_lost or self._connection.needs_rollback:
             raise error
         self.failed += 1
         attempts = event.attempts + 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
 from bulksafe import conf
 from bulksafe.declarations.receivers import DEFAULT_LANE, Lane, lanes
@@ -46,10 +46,12 @@ class Claim:
     Attributes:
         cursors: by queue and bucket, each with an open window.
         has_parked: whether any event is parked.
+        session: settings of the connection that have to stay as they are.
     """
 
     cursors: Sequence[Cursor]
-    has_parked: bool
+    has_parked: bool = False
+    session: Sequence[str] = ()
 
 
 @dataclass
@@ -125,8 +127,11 @@ class Worker:
         delivered = self.caller.delivered
         try:
             return self._deliver_all(careful=False)
-        except CallFailed as failed:
-            logger.info("a batch is done again, call by call: %s", failed.__cause__)
+        except (CallFailed, DatabaseError) as failed:
+            # A receiver may have left the connection so that the worker's own queries fail.
+            if self.caller.is_lost:
+                raise
+            logger.info("a batch is done again, call by call: %s", failed.__cause__ or failed)
             self.caller.delivered = delivered
             return self._deliver_all(careful=True)
 
@@ -135,7 +140,7 @@ class Worker:
         with transaction.atomic(using=self.using), self.caller.shared():
             claim = self._claimed(atomic=True, limit=_CURSORS)
             for queue, group in groupby(claim.cursors, key=lambda cursor: cursor.queue):
-                done += self._deliver(queue, list(group), careful, claim.has_parked)
+                done += self._deliver(queue, list(group), claim, careful=careful)
         return done
 
     def _claimed(self, *, atomic: bool, limit: int) -> Claim:
@@ -148,7 +153,7 @@ class Worker:
             if not cursors and self._is_time_to_look_at_all(atomic=atomic):
                 cursors = self.store.claim(sorted(self.queues), atomic, limit, _STALE)
         if not cursors:
-            return Claim([], False)
+            return Claim([])
         start = self.store.start()
         # The bound of the batch before: it needs a transaction that has ended. This transaction has
         # begun after the number was read there.
@@ -157,7 +162,7 @@ class Worker:
         self._number = start.number
         opened = [cursor.at(cursor.window.opened(start.snapshot, floor)) for cursor in cursors]
         ordered = sorted(opened, key=lambda cursor: (cursor.queue, cursor.bucket))
-        return Claim(ordered, start.has_parked)
+        return Claim(ordered, start.has_parked, start.session)
 
     def _is_time_to_look_at_all(self, *, atomic: bool) -> bool:
         """Whether cursors without work are to be moved on, once in a while."""
@@ -168,10 +173,10 @@ class Worker:
         return True
 
     def _deliver(
-        self, queue: str, cursors: Sequence[Cursor], careful: bool, has_parked: bool
+        self, queue: str, cursors: Sequence[Cursor], claim: Claim, *, careful: bool
     ) -> int:
         batch = self._batch(queue, atomic=True)
-        blocked = parking.blocked(self.store, cursors) if has_parked else set()
+        blocked = parking.blocked(self.store, cursors) if claim.has_parked else set()
         # Only what blocks is tried again.
         retried = retries.due(self.store, batch, cursors) if blocked else []
         for delivery in retried:
@@ -188,7 +193,8 @@ class Worker:
             # What was tried again must not be rolled back with a batch that fails.
             desk.deliver(deliveries, careful=careful or bool(retried))
             parking.park(self.store, True, desk.parkings)
-        self.store.advance(moved)
+        if self.store.advance(moved) != claim.session and not careful:
+            raise CallFailed("a receiver has changed the connection's settings")
         return len(events) + len(retried)
 
     # Under a lease.

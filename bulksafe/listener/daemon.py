@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from django.db import DatabaseError, InterfaceError, close_old_connections, connections
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+    connections,
+)
 from psycopg import IsolationLevel
 
 from bulksafe.dispatch.worker import Worker
@@ -126,7 +132,10 @@ class Daemon:
         if isinstance(error, DatabaseError | InterfaceError | psycopg.Error):
             pause = _FIRST_PAUSE if self.pulse.connected else pause
             reason = str(error).strip().partition("\n")[0]
-            logger.warning("no connection (%s): trying again in about %.1f s", reason, pause)
+            lost = isinstance(error, OperationalError | InterfaceError | psycopg.OperationalError)
+            fact = "no connection" if lost else "the database refuses a query"
+            self.pulse.connected = False
+            logger.warning("%s (%s): trying again in about %.1f s", fact, reason, pause)
             self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311
         else:
             logger.error("the listener goes on after an error of its own", exc_info=error)

@@ -21,14 +21,15 @@ def page(store: Store, cursors: Sequence[Cursor], limit: int) -> tuple[list[Even
     for cursor in cursors:
         found = [event for event in fetched if event.bucket == cursor.bucket]
         window = cursor.window
-        fresh = [event for event in found if event.seq not in window.skip]
+        skipped = set(window.skip)
+        fresh = [event for event in found if event.seq not in skipped]
         if len(found) < limit:
             moved.append(cursor.at(window.closed()))
         else:
             position = found[-1].seq
             shared = [event for event in fresh if is_shared(event)]
             beyond = store.fetch_beyond(shared, position) if shared else []
-            beyond = [event for event in beyond if event.seq not in window.skip]
+            beyond = [event for event in beyond if event.seq not in skipped]
             fresh += beyond
             moved.append(cursor.at(window.moved(position, [event.seq for event in beyond])))
         events += fresh

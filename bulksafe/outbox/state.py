@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from django.utils import timezone
@@ -63,6 +64,10 @@ class Slot:
     current: bool
 
 
+#: A listener moves each of its cursors on more often than that, also those without work.
+_LATELY = timedelta(seconds=30)
+
+
 @dataclass(frozen=True)
 class State:
     """The whole outbox of a database."""
@@ -78,10 +83,12 @@ def state(store: Store) -> State:
     parked = {(queue, atomic): rest for queue, atomic, *rest in store.rows("parked_counts")}
     now = timezone.now()
     queues = []
-    for queue, atomic, events, oldest in store.rows("lag"):
+    for queue, atomic, events, oldest, served in store.rows("lag"):
         waiting, dead, orphaned = parked.get((queue, atomic), (0, 0, 0))
         seconds = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
         alive = sum(queue in listener.queues for listener in listeners)
+        if not alive and listeners and now - served < _LATELY:
+            alive = 1  # PostgreSQL cuts the name of a connection that serves many queues
         lag = events, round(seconds, 1)
         queues.append(QueueState(queue, atomic, *lag, waiting, dead, orphaned, alive))
     return State(queues, listeners, [Slot(*row) for row in store.rows("slots")])

@@ -50,12 +50,14 @@ class Start:
         xid: the batch's transaction.
         number: the last number that an event was given, also in a transaction that still runs.
         has_parked: whether any event is parked and others may have to wait behind it.
+        session: settings of the connection that have to stay as they are.
     """
 
     snapshot: Snapshot
     xid: int
     number: int
     has_parked: bool
+    session: Sequence[str]
 
 
 class Store:
@@ -81,7 +83,7 @@ class Store:
 
     def start(self) -> Start:
         """What there is to know when cursors are locked."""
-        ((snapshot, *rest),) = self.rows("start")
+        ((snapshot, *rest),) = self.rows("start", session=query("session"))
         return Start(Snapshot.parse(snapshot), *rest)
 
     def claim(
@@ -101,12 +103,21 @@ class Store:
         parameters = {"queues": list(queues), "atomic": atomic}
         return bool(self.rows("has_work", parameters, work=query("work"))[0][0])
 
-    def advance(self, cursors: Sequence[Cursor]) -> None:
-        """Store the cursors' windows."""
+    def session(self) -> Sequence[str]:
+        """The connection's settings, as ``Start`` has them."""
+        ((found,),) = self.rows("session_now", session=query("session"))
+        return list(found)
+
+    def advance(self, cursors: Sequence[Cursor]) -> Sequence[str] | None:
+        """Store the cursors' windows.
+
+        Returns:
+            the connection's settings by then, which cost no query of their own.
+        """
         if not cursors:
-            return
+            return None
         windows = [cursor.window for cursor in cursors]
-        self.rows(
+        rows = self.rows(
             "advance",
             {
                 "atomic": cursors[0].atomic,
@@ -120,7 +131,9 @@ class Store:
                 "positions": [window.position for window in windows],
                 "skips": [f"{{{','.join(map(str, window.skip))}}}" for window in windows],
             },
+            session=query("session"),
         )
+        return list(rows[0][0]) if rows else None
 
     def create_cursors(self, lanes: Iterable[Lane]) -> None:
         """Let the lanes begin now unless they have begun already."""

@@ -47,7 +47,7 @@ SELECT NOT EXISTS (
 
 -- name: lag
 -- What waits, by queue: events that are visible and not dealt with, and the age of the oldest.
-SELECT c.queue, c.atomic, count(o.seq), min(o.at)
+SELECT c.queue, c.atomic, count(o.seq), min(o.at), max(c.served_at)
 FROM bulksafe_cursor AS c
 LEFT JOIN LATERAL (
     SELECT e.seq, e.at

@@ -5,6 +5,15 @@
 SELECT left(id::text, 8)
 FROM bulksafe_outbox_identity
 
+-- name: session
+-- Part of others: what a receiver may not leave behind it on the connection that it shares.
+ARRAY[current_setting('search_path'), current_user::text, current_setting('statement_timeout'),
+             current_setting('lock_timeout'), current_setting('transaction_read_only'),
+             current_setting('session_replication_role')]
+
+-- name: session_now
+SELECT {session}
+
 -- name: start
 -- Asked when cursors are locked, so that it sees all that was committed before they could be. What is visible
 -- now; the present transaction; a bound for the numbers of later ones, which is the last number that an event
@@ -12,7 +21,8 @@ FROM bulksafe_outbox_identity
 SELECT pg_current_snapshot()::text,
        pg_current_xact_id()::text::bigint,
        (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe_outbox_seq),
-       EXISTS (SELECT FROM bulksafe_parked WHERE blocks)
+       EXISTS (SELECT FROM bulksafe_parked WHERE blocks),
+       {session}
 
 -- name: work
 -- Part of the next two: the cursors that have work. A cursor has if its window is open, if a transaction that
@@ -133,6 +143,7 @@ FROM unnest(%(buckets)s::smallint[], %(queues)s::text[], %(lowers)s::text[], %(f
             %(skips)s::text[])
      AS w (bucket, queue, lower, floor, running, upper, upper_floor, position, skip)
 WHERE (c.queue, c.atomic, c.bucket) = (w.queue, %(atomic)s, w.bucket)
+RETURNING {session}
 
 -- name: lease
 -- The right to go on outside a transaction: whoever holds the highest epoch has it.

@@ -117,6 +117,17 @@ def test_values_that_are_no_json():
         bulksafe.context(user=object())
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "a\0b", "half a pair: \ud83d"])
+def test_values_that_postgresql_s_json_cannot_hold(value):
+    with pytest.raises(ValueError):  # noqa: PT011  (each has words of its own)
+        bulksafe.context(key=[value])
+
+
+def test_what_only_looks_like_it_is_fine():
+    with bulksafe.context(key="\\u0000 😀") as values:
+        assert values["key"] == "\\u0000 😀"
+
+
 def test_dates_and_decimals_are_fine():
     with bulksafe.context(at=datetime.date(2026, 1, 1), price=decimal.Decimal("1.5")) as values:
         assert set(values) == {"at", "price"}

@@ -251,3 +251,29 @@ def test_processes_share_no_pool(shop):
         wait_until(lambda: log.read_text().count("listening for") == 2, log)
 
     assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET search_path = pg_catalog",
+        "SET ROLE pg_monitor",
+        "SET statement_timeout = 1",
+        "SET TRANSACTION READ ONLY",
+        "SET session_replication_role = replica",
+    ],
+)
+def test_a_receiver_that_leaves_the_connection_otherwise_than_it_found_it(shop, statement):
+    """The worker's own queries would fail, and those of the receivers after it."""
+    project = shop(strict="max_attempts=2", other="")
+    path = project.directory / "shop/receivers.py"
+    leaving = f"from django.db import connection; connection.cursor().execute({statement!r})"
+    path.write_text(path.read_text().replace('    work("strict", instance)', f"    {leaving}"))
+    order(project, "good")
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert texts(project) == ["other good 0"]
+    ((error, state),) = project.run("SELECT error, state FROM bulksafe_parked")
+    assert state == "dead"
+    assert "leaves the connection with another search_path" in error
