@@ -84,7 +84,7 @@ def _parser():
     parser.add_argument(
         "--real-timeouts",
         action="store_true",
-        help="wait for dead connections as long as a listener does, up to 45 s each",
+        help="wait for dead connections as long as a listener does, up to 50 s each",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all choices")
     parser.add_argument("--postgres", choices=["embedded", "system"], default="embedded")
