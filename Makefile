@@ -15,7 +15,7 @@ demo: $(VENV)/.dev  ## Show rules and receivers on every write path, and a liste
 	$(BIN)/python -m examples.shop.demo $(ARGS)
 
 test: $(VENV)/.dev  ## Run the tests (ARGS="-k name -x" goes to pytest)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+	$(BIN)/python -m pytest -n 4 $(ARGS)
 
 lint: $(VENV)/.dev  ## Check style, types and the import layers
 	$(BIN)/ruff check .
