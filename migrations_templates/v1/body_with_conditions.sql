@@ -1,32 +1,26 @@
 -- The body of the function that the next step makes, for a capture with conditions.
 --
--- They are bound here and now: a view has them parsed, with the path that finds the operators of the table's
--- own types, and gives them back with every name qualified. The function could not have this path itself,
--- since it runs with its owner's rights and others may create objects there later.
+-- They are bound here and now: the body of a function has them parsed, with the path that finds the operators
+-- of the table's own types, and gives them back with every name qualified. The capture could not have this path
+-- itself, since it runs with its owner's rights and others may create objects there later.
 
         DECLARE
             given CONSTANT pg_catalog.text[] := :conditions;
             bound pg_catalog.text[] := '{}';
             condition pg_catalog.text;
-            shape pg_catalog.text;
-            frame pg_catalog.text;
-            held pg_catalog.regclass;
+            held pg_catalog.regprocedure;
             intruder pg_catalog.record;
         BEGIN
-            FOREACH condition IN ARRAY ARRAY['true'] || given LOOP
+            FOREACH condition IN ARRAY given LOOP
                 EXECUTE pg_catalog.format(
-                    'CREATE VIEW %I.bulksafe_condition AS SELECT (%s) IS TRUE AS met FROM %s AS "old", %s AS "new"',
-                    home, condition, target, target
+                    'CREATE FUNCTION %I.bulksafe_condition("old" %s, "new" %s) RETURNS boolean LANGUAGE sql RETURN (%s) IS TRUE',
+                    home, target, target, condition
                 );
                 PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-                held := to_regclass(format('%I.bulksafe_condition', home));
-                shape := pg_get_viewdef(held);
-                IF frame IS NULL THEN
-                    frame := substr(shape, strpos(shape, ' AS met'));
-                ELSE
-                    shape := substr(shape, strpos(shape, '('));
-                    bound := bound || substr(shape, 1, length(shape) - length(frame));
-                END IF;
+                SELECT p.oid INTO held
+                FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+                WHERE p.proname = 'bulksafe_condition' AND n.nspname = home;
+                bound := bound || substr(pg_get_function_sqlbody(held), length('RETURN '));
                 -- As for what the function itself depends on.
                 FOR intruder IN
                     SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
@@ -39,9 +33,7 @@
                     JOIN pg_namespace AS n ON n.oid = o.namespace
                     JOIN pg_roles AS r ON r.oid = o.owner
                     JOIN pg_class AS c ON c.oid = target
-                    WHERE (d.classid, d.objid) IN (
-                            SELECT 'pg_rewrite'::regclass, w.oid FROM pg_rewrite AS w WHERE w.ev_class = held
-                        )
+                    WHERE d.classid = 'pg_proc'::regclass AND d.objid = held
                         AND NOT (r.rolsuper OR r.rolname = current_user OR o.owner = c.relowner)
                         AND n.nspname::text <> ALL (:trusted)
                         AND NOT EXISTS (
@@ -55,7 +47,7 @@
                         HINT = 'Drop it, or add its schema to BULKSAFE["SEARCH_PATH"] in the settings if you trust all who '
                                'may create objects there.';
                 END LOOP;
-                EXECUTE format('DROP VIEW %I.bulksafe_condition', home);
+                EXECUTE format('DROP FUNCTION %s', held);
                 PERFORM set_config('search_path', path, true);
             END LOOP;
             body := pg_catalog.format(

@@ -346,7 +346,7 @@ def test_operators_of_other_schemas_are_named_in_full_and_nothing_is_left_behind
     (insert, update) = capture_functions()
     for (source,) in (insert, update):
         assert "OPERATOR(public.->)" in source
-    assert execute("SELECT FROM pg_class WHERE relname = 'bulksafe_condition'") == []
+    assert execute("SELECT FROM pg_proc WHERE proname = 'bulksafe_condition'") == []
     assert execute("SHOW search_path") == [('"$user", public',)]
 
 

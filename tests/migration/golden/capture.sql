@@ -158,25 +158,19 @@ DECLARE
             given CONSTANT pg_catalog.text[] := ARRAY['("new"."status" = ''50% $off$'' AND NOT (false))']::pg_catalog.text[];
             bound pg_catalog.text[] := '{}';
             condition pg_catalog.text;
-            shape pg_catalog.text;
-            frame pg_catalog.text;
-            held pg_catalog.regclass;
+            held pg_catalog.regprocedure;
             intruder pg_catalog.record;
         BEGIN
-            FOREACH condition IN ARRAY ARRAY['true'] || given LOOP
+            FOREACH condition IN ARRAY given LOOP
                 EXECUTE pg_catalog.format(
-                    'CREATE VIEW %I.bulksafe_condition AS SELECT (%s) IS TRUE AS met FROM %s AS "old", %s AS "new"',
-                    home, condition, target, target
+                    'CREATE FUNCTION %I.bulksafe_condition("old" %s, "new" %s) RETURNS boolean LANGUAGE sql RETURN (%s) IS TRUE',
+                    home, target, target, condition
                 );
                 PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-                held := to_regclass(format('%I.bulksafe_condition', home));
-                shape := pg_get_viewdef(held);
-                IF frame IS NULL THEN
-                    frame := substr(shape, strpos(shape, ' AS met'));
-                ELSE
-                    shape := substr(shape, strpos(shape, '('));
-                    bound := bound || substr(shape, 1, length(shape) - length(frame));
-                END IF;
+                SELECT p.oid INTO held
+                FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+                WHERE p.proname = 'bulksafe_condition' AND n.nspname = home;
+                bound := bound || substr(pg_get_function_sqlbody(held), length('RETURN '));
                 -- As for what the function itself depends on.
                 FOR intruder IN
                     SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
@@ -189,9 +183,7 @@ DECLARE
                     JOIN pg_namespace AS n ON n.oid = o.namespace
                     JOIN pg_roles AS r ON r.oid = o.owner
                     JOIN pg_class AS c ON c.oid = target
-                    WHERE (d.classid, d.objid) IN (
-                            SELECT 'pg_rewrite'::regclass, w.oid FROM pg_rewrite AS w WHERE w.ev_class = held
-                        )
+                    WHERE d.classid = 'pg_proc'::regclass AND d.objid = held
                         AND NOT (r.rolsuper OR r.rolname = current_user OR o.owner = c.relowner)
                         AND n.nspname::text <> ALL (ARRAY[]::pg_catalog.text[])
                         AND NOT EXISTS (
@@ -205,7 +197,7 @@ DECLARE
                         HINT = 'Drop it, or add its schema to BULKSAFE["SEARCH_PATH"] in the settings if you trust all who '
                                'may create objects there.';
                 END LOOP;
-                EXECUTE format('DROP VIEW %I.bulksafe_condition', home);
+                EXECUTE format('DROP FUNCTION %s', held);
                 PERFORM set_config('search_path', path, true);
             END LOOP;
             body := pg_catalog.format(
@@ -280,25 +272,19 @@ DECLARE
             given CONSTANT pg_catalog.text[] := ARRAY['("new"."status" = ''50% $off$'' AND NOT ("old"."amount" = 1))']::pg_catalog.text[];
             bound pg_catalog.text[] := '{}';
             condition pg_catalog.text;
-            shape pg_catalog.text;
-            frame pg_catalog.text;
-            held pg_catalog.regclass;
+            held pg_catalog.regprocedure;
             intruder pg_catalog.record;
         BEGIN
-            FOREACH condition IN ARRAY ARRAY['true'] || given LOOP
+            FOREACH condition IN ARRAY given LOOP
                 EXECUTE pg_catalog.format(
-                    'CREATE VIEW %I.bulksafe_condition AS SELECT (%s) IS TRUE AS met FROM %s AS "old", %s AS "new"',
-                    home, condition, target, target
+                    'CREATE FUNCTION %I.bulksafe_condition("old" %s, "new" %s) RETURNS boolean LANGUAGE sql RETURN (%s) IS TRUE',
+                    home, target, target, condition
                 );
                 PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-                held := to_regclass(format('%I.bulksafe_condition', home));
-                shape := pg_get_viewdef(held);
-                IF frame IS NULL THEN
-                    frame := substr(shape, strpos(shape, ' AS met'));
-                ELSE
-                    shape := substr(shape, strpos(shape, '('));
-                    bound := bound || substr(shape, 1, length(shape) - length(frame));
-                END IF;
+                SELECT p.oid INTO held
+                FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+                WHERE p.proname = 'bulksafe_condition' AND n.nspname = home;
+                bound := bound || substr(pg_get_function_sqlbody(held), length('RETURN '));
                 -- As for what the function itself depends on.
                 FOR intruder IN
                     SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
@@ -311,9 +297,7 @@ DECLARE
                     JOIN pg_namespace AS n ON n.oid = o.namespace
                     JOIN pg_roles AS r ON r.oid = o.owner
                     JOIN pg_class AS c ON c.oid = target
-                    WHERE (d.classid, d.objid) IN (
-                            SELECT 'pg_rewrite'::regclass, w.oid FROM pg_rewrite AS w WHERE w.ev_class = held
-                        )
+                    WHERE d.classid = 'pg_proc'::regclass AND d.objid = held
                         AND NOT (r.rolsuper OR r.rolname = current_user OR o.owner = c.relowner)
                         AND n.nspname::text <> ALL (ARRAY[]::pg_catalog.text[])
                         AND NOT EXISTS (
@@ -327,7 +311,7 @@ DECLARE
                         HINT = 'Drop it, or add its schema to BULKSAFE["SEARCH_PATH"] in the settings if you trust all who '
                                'may create objects there.';
                 END LOOP;
-                EXECUTE format('DROP VIEW %I.bulksafe_condition', home);
+                EXECUTE format('DROP FUNCTION %s', held);
                 PERFORM set_config('search_path', path, true);
             END LOOP;
             body := pg_catalog.format(
@@ -487,7 +471,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     AFTER INSERT ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:6a5e03928b9c431d8e58e3c938d688591e417492';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:61fdfd7fe64ce05be4f813d25cb73a4aafb7dd89';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -496,7 +480,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     REFERENCING NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:6a5e03928b9c431d8e58e3c938d688591e417492';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:61fdfd7fe64ce05be4f813d25cb73a4aafb7dd89';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -506,7 +490,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     AFTER UPDATE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:6a5e03928b9c431d8e58e3c938d688591e417492';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:61fdfd7fe64ce05be4f813d25cb73a4aafb7dd89';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -515,7 +499,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     REFERENCING OLD TABLE AS bulksafe_old NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:6a5e03928b9c431d8e58e3c938d688591e417492';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:61fdfd7fe64ce05be4f813d25cb73a4aafb7dd89';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -525,7 +509,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     AFTER DELETE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:6a5e03928b9c431d8e58e3c938d688591e417492';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:61fdfd7fe64ce05be4f813d25cb73a4aafb7dd89';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -534,7 +518,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     REFERENCING OLD TABLE AS bulksafe_old
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:6a5e03928b9c431d8e58e3c938d688591e417492';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:61fdfd7fe64ce05be4f813d25cb73a4aafb7dd89';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -550,7 +534,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_truncate"
         )
     ))
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_truncate"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:6a5e03928b9c431d8e58e3c938d688591e417492';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:61fdfd7fe64ce05be4f813d25cb73a4aafb7dd89';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
