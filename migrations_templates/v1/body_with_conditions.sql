@@ -20,7 +20,17 @@
                 SELECT p.oid INTO held
                 FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
                 WHERE p.proname = 'bulksafe_condition' AND n.nspname = home;
-                bound := bound || substr(pg_get_function_sqlbody(held), length('RETURN '));
+                -- (new).x would be the column "new" where the table has one: it becomes "new".x, except in what is
+                -- quoted.
+                SELECT bound || string_agg(
+                    CASE found.part[1] WHEN '(new).' THEN '"new".' WHEN '(old).' THEN '"old".' ELSE found.part[1] END,
+                    '' ORDER BY found.number
+                ) INTO bound
+                FROM regexp_matches(
+                    substr(pg_get_function_sqlbody(held), length('RETURN ')),
+                    $re$('(?:[^']|'')*'|"(?:[^"]|"")*"|\(new\)\.|\(old\)\.|.)$re$,
+                    'g'
+                ) WITH ORDINALITY AS found (part, number);
                 -- As for what the function itself depends on.
                 FOR intruder IN
                     SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner

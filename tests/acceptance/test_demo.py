@@ -186,7 +186,8 @@ def test_the_listener_was_killed_in_the_middle_and_lost_nothing(results):
         ("note_fulfilment, by Emit", 100, 100, 0),
         ("request_picking", 150, 150, 0),
     ]
-    assert crash["again"] == 1
+    # Each of the two processes that were killed may have been in a request.
+    assert 1 <= crash["again"] <= len(crash["kills"])
     assert crash["recovery"] > 0
 
 

@@ -61,9 +61,10 @@ class TestInATransaction:
 
     def test_a_savepoint_that_is_rolled_back_by_hand(self):
         with bulksafe.context(user=7):
-            savepoint = transaction.savepoint()
-            write()
-            transaction.savepoint_rollback(savepoint)
+            with connection.cursor() as cursor:
+                cursor.execute("SAVEPOINT by_hand")
+                write()
+                cursor.execute("ROLLBACK TO SAVEPOINT by_hand")
             write()
             assert told() == {"user": 7}
 

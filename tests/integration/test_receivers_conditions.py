@@ -395,13 +395,22 @@ HARD = "%1$s %s ' \\ $body$ :x :'x'"
         Q(t__in=["a) AS met\n   FROM x", " AS met"]),
         Q(t=HARD),
         Q(t__startswith="%1$s"),
+        Q(t__in=["(new).t = ''(old).t", "\\(new)."]),
         Exact(Case(When(n__gt=1, then=Value("%")), default=Value("(")), Value("%")),
         ~Q(t="y") | Q(n__in=[2, 3]),
     ],
 )
 def test_conditions_with_anything_in_them_survive(condition):
     calls = reception.listen(SIGNALS, Wide, when=condition)
-    rows = [Wide(t=" AS met"), Wide(t=HARD), Wide(t="y", n=2), Wide(t="y"), Wide()]
+    rows = [
+        Wide(t=" AS met"),
+        Wide(t="(new).t = ''(old).t"),
+        Wide(t="\\(new)."),
+        Wide(t=HARD),
+        Wide(t="y", n=2),
+        Wide(t="y"),
+        Wide(),
+    ]
     Wide.objects.bulk_create(rows)
     expected = set(Wide.objects.filter(condition).values_list("pk", flat=True))
     assert {call["instance"].pk for call in calls.delivered()} == expected

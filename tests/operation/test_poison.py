@@ -258,7 +258,7 @@ def test_processes_share_no_pool(shop):
     [
         "SET search_path = pg_catalog",
         "SET ROLE pg_monitor",
-        "SET statement_timeout = 1",
+        "SET statement_timeout = 1000000",
         "SET TRANSACTION READ ONLY",
         "SET session_replication_role = replica",
     ],

@@ -170,7 +170,17 @@ DECLARE
                 SELECT p.oid INTO held
                 FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
                 WHERE p.proname = 'bulksafe_condition' AND n.nspname = home;
-                bound := bound || substr(pg_get_function_sqlbody(held), length('RETURN '));
+                -- (new).x would be the column "new" where the table has one: it becomes "new".x, except in what is
+                -- quoted.
+                SELECT bound || string_agg(
+                    CASE found.part[1] WHEN '(new).' THEN '"new".' WHEN '(old).' THEN '"old".' ELSE found.part[1] END,
+                    '' ORDER BY found.number
+                ) INTO bound
+                FROM regexp_matches(
+                    substr(pg_get_function_sqlbody(held), length('RETURN ')),
+                    $re$('(?:[^']|'')*'|"(?:[^"]|"")*"|\(new\)\.|\(old\)\.|.)$re$,
+                    'g'
+                ) WITH ORDINALITY AS found (part, number);
                 -- As for what the function itself depends on.
                 FOR intruder IN
                     SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
@@ -284,7 +294,17 @@ DECLARE
                 SELECT p.oid INTO held
                 FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
                 WHERE p.proname = 'bulksafe_condition' AND n.nspname = home;
-                bound := bound || substr(pg_get_function_sqlbody(held), length('RETURN '));
+                -- (new).x would be the column "new" where the table has one: it becomes "new".x, except in what is
+                -- quoted.
+                SELECT bound || string_agg(
+                    CASE found.part[1] WHEN '(new).' THEN '"new".' WHEN '(old).' THEN '"old".' ELSE found.part[1] END,
+                    '' ORDER BY found.number
+                ) INTO bound
+                FROM regexp_matches(
+                    substr(pg_get_function_sqlbody(held), length('RETURN ')),
+                    $re$('(?:[^']|'')*'|"(?:[^"]|"")*"|\(new\)\.|\(old\)\.|.)$re$,
+                    'g'
+                ) WITH ORDINALITY AS found (part, number);
                 -- As for what the function itself depends on.
                 FOR intruder IN
                     SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
@@ -471,7 +491,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     AFTER INSERT ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:61fdfd7fe64ce05be4f813d25cb73a4aafb7dd89';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:01fa394c07939b81c0c94571441aab299efd17a8';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -480,7 +500,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     REFERENCING NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:61fdfd7fe64ce05be4f813d25cb73a4aafb7dd89';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:01fa394c07939b81c0c94571441aab299efd17a8';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -490,7 +510,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     AFTER UPDATE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:61fdfd7fe64ce05be4f813d25cb73a4aafb7dd89';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:01fa394c07939b81c0c94571441aab299efd17a8';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -499,7 +519,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     REFERENCING OLD TABLE AS bulksafe_old NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:61fdfd7fe64ce05be4f813d25cb73a4aafb7dd89';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:01fa394c07939b81c0c94571441aab299efd17a8';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -509,7 +529,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     AFTER DELETE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:61fdfd7fe64ce05be4f813d25cb73a4aafb7dd89';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:01fa394c07939b81c0c94571441aab299efd17a8';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -518,7 +538,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     REFERENCING OLD TABLE AS bulksafe_old
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:61fdfd7fe64ce05be4f813d25cb73a4aafb7dd89';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:01fa394c07939b81c0c94571441aab299efd17a8';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -534,7 +554,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_truncate"
         )
     ))
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_truncate"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:61fdfd7fe64ce05be4f813d25cb73a4aafb7dd89';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:01fa394c07939b81c0c94571441aab299efd17a8';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
