@@ -104,9 +104,7 @@ class Trigger(PgTrigger):
                 "reads": _text_array(self.reads),
                 "search_path": ", ".join(map(quoting.identifier, self.search_path)),
                 "statements": self._steps(self.hash),
-                "functions": _text_array(f["function"] for f in self.functions),
-                "triggers": _text_array(self.trigger_names),
-                "trusted": _text_array(self.search_path),
+                "intruders": self._intruders("invariant", self._dependents()),
             },
         )
         return f"{self.uninstall_sql}\n{_do(body)}"
@@ -221,9 +219,25 @@ class Trigger(PgTrigger):
         values = {
             "body": body,
             "conditions": _text_array(conditions),
-            "trusted": _text_array(self.search_path),
+            "intruders": self._intruders("condition", "SELECT 'pg_proc'::regclass, held::oid"),
         }
         return templates.fill(self.version, "body_with_conditions", values)
+
+    def _dependents(self) -> str:
+        values = {
+            "functions": _text_array(f["function"] for f in self.functions),
+            "triggers": _text_array(self.trigger_names),
+        }
+        return templates.fill(self.version, "dependents", values)
+
+    def _intruders(self, subject: str, dependents: str) -> str:
+        """Refuses what ``dependents`` use of somebody's whom nobody need trust."""
+        values = {
+            "subject": subject,
+            "dependents": dependents,
+            "trusted": _text_array(self.search_path),
+        }
+        return templates.fill(self.version, "intruders", values)
 
     def _stream(self, stream: Mapping[str, Any], rows: str, tests: Mapping[str, str]) -> str:
         """The INSERT into the outbox for the ``rows`` of one model."""

@@ -101,37 +101,7 @@ BEGIN
     -- A function that takes a column's very type is preferred to one of pg_catalog that takes a wider one
     -- (CVE-2018-1058), and the schemas of types may be open to others.
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    FOR intruder IN
-        SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
-        FROM pg_depend AS d
-        JOIN (
-            SELECT 'pg_proc'::regclass AS class, oid, proowner AS owner, pronamespace AS namespace FROM pg_proc
-            UNION ALL
-            SELECT 'pg_operator'::regclass, oid, oprowner, oprnamespace FROM pg_operator
-        ) AS o ON o.class = d.refclassid AND o.oid = d.refobjid
-        JOIN pg_namespace AS n ON n.oid = o.namespace
-        JOIN pg_roles AS r ON r.oid = o.owner
-        JOIN pg_class AS c ON c.oid = target
-        WHERE (d.classid, d.objid) IN (
-                SELECT 'pg_proc'::regclass, p.oid FROM pg_proc AS p
-                WHERE p.proname::text = ANY (:functions) AND p.pronamespace = c.relnamespace
-                UNION ALL
-                SELECT 'pg_trigger'::regclass, t.oid FROM pg_trigger AS t
-                WHERE t.tgrelid = target AND t.tgname::text = ANY (:triggers)
-            )
-            AND NOT (r.rolsuper OR r.rolname = current_user OR o.owner = c.relowner)
-            AND n.nspname::text <> ALL (:trusted)
-            AND NOT EXISTS (
-                SELECT FROM pg_depend AS e
-                WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'
-            )
-    LOOP
-        RAISE EXCEPTION USING
-            ERRCODE = 'insufficient_privilege',
-            MESSAGE = format('the invariant would use %s, which belongs to %s', intruder.object, intruder.owner),
-            HINT = 'Drop it, or add its schema to BULKSAFE["SEARCH_PATH"] in the settings if you trust all who may '
-                   'create objects there.';
-    END LOOP;
+:intruders
 
     PERFORM set_config('search_path', caller_path, true);
 END

@@ -181,32 +181,33 @@ DECLARE
                     $re$('(?:[^']|'')*'|"(?:[^"]|"")*"|\(new\)\.|\(old\)\.|.)$re$,
                     'g'
                 ) WITH ORDINALITY AS found (part, number);
-                -- As for what the function itself depends on.
-                FOR intruder IN
-                    SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
-                    FROM pg_depend AS d
-                    JOIN (
-                        SELECT 'pg_proc'::regclass AS class, oid, proowner AS owner, pronamespace AS namespace FROM pg_proc
-                        UNION ALL
-                        SELECT 'pg_operator'::regclass, oid, oprowner, oprnamespace FROM pg_operator
-                    ) AS o ON o.class = d.refclassid AND o.oid = d.refobjid
-                    JOIN pg_namespace AS n ON n.oid = o.namespace
-                    JOIN pg_roles AS r ON r.oid = o.owner
-                    JOIN pg_class AS c ON c.oid = target
-                    WHERE d.classid = 'pg_proc'::regclass AND d.objid = held
-                        AND NOT (r.rolsuper OR r.rolname = current_user OR o.owner = c.relowner)
-                        AND n.nspname::text <> ALL (ARRAY[]::pg_catalog.text[])
-                        AND NOT EXISTS (
-                            SELECT FROM pg_depend AS e
-                            WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'
-                        )
-                LOOP
-                    RAISE EXCEPTION USING
-                        ERRCODE = 'insufficient_privilege',
-                        MESSAGE = format('the condition would use %s, which belongs to %s', intruder.object, intruder.owner),
-                        HINT = 'Drop it, or add its schema to BULKSAFE["SEARCH_PATH"] in the settings if you trust all who '
-                               'may create objects there.';
-                END LOOP;
+FOR intruder IN
+        SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
+        FROM pg_depend AS d
+        JOIN (
+            SELECT 'pg_proc'::regclass AS class, oid, proowner AS owner, pronamespace AS namespace FROM pg_proc
+            UNION ALL
+            SELECT 'pg_operator'::regclass, oid, oprowner, oprnamespace FROM pg_operator
+        ) AS o ON o.class = d.refclassid AND o.oid = d.refobjid
+        JOIN pg_namespace AS n ON n.oid = o.namespace
+        JOIN pg_roles AS r ON r.oid = o.owner
+        JOIN pg_class AS c ON c.oid = target
+        WHERE (d.classid, d.objid) IN (
+                SELECT 'pg_proc'::regclass, held::oid
+            )
+            AND NOT (r.rolsuper OR r.rolname = current_user OR o.owner = c.relowner)
+            AND n.nspname::text <> ALL (ARRAY[]::pg_catalog.text[])
+            AND NOT EXISTS (
+                SELECT FROM pg_depend AS e
+                WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'
+            )
+    LOOP
+        RAISE EXCEPTION USING
+            ERRCODE = 'insufficient_privilege',
+            MESSAGE = format('the %s would use %s, which belongs to %s', 'condition', intruder.object, intruder.owner),
+            HINT = 'Drop it, or add its schema to BULKSAFE["SEARCH_PATH"] in the settings if you trust all who may '
+                   'create objects there.';
+    END LOOP;
                 EXECUTE format('DROP FUNCTION %s', held);
                 PERFORM set_config('search_path', path, true);
             END LOOP;
@@ -305,32 +306,33 @@ DECLARE
                     $re$('(?:[^']|'')*'|"(?:[^"]|"")*"|\(new\)\.|\(old\)\.|.)$re$,
                     'g'
                 ) WITH ORDINALITY AS found (part, number);
-                -- As for what the function itself depends on.
-                FOR intruder IN
-                    SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
-                    FROM pg_depend AS d
-                    JOIN (
-                        SELECT 'pg_proc'::regclass AS class, oid, proowner AS owner, pronamespace AS namespace FROM pg_proc
-                        UNION ALL
-                        SELECT 'pg_operator'::regclass, oid, oprowner, oprnamespace FROM pg_operator
-                    ) AS o ON o.class = d.refclassid AND o.oid = d.refobjid
-                    JOIN pg_namespace AS n ON n.oid = o.namespace
-                    JOIN pg_roles AS r ON r.oid = o.owner
-                    JOIN pg_class AS c ON c.oid = target
-                    WHERE d.classid = 'pg_proc'::regclass AND d.objid = held
-                        AND NOT (r.rolsuper OR r.rolname = current_user OR o.owner = c.relowner)
-                        AND n.nspname::text <> ALL (ARRAY[]::pg_catalog.text[])
-                        AND NOT EXISTS (
-                            SELECT FROM pg_depend AS e
-                            WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'
-                        )
-                LOOP
-                    RAISE EXCEPTION USING
-                        ERRCODE = 'insufficient_privilege',
-                        MESSAGE = format('the condition would use %s, which belongs to %s', intruder.object, intruder.owner),
-                        HINT = 'Drop it, or add its schema to BULKSAFE["SEARCH_PATH"] in the settings if you trust all who '
-                               'may create objects there.';
-                END LOOP;
+FOR intruder IN
+        SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
+        FROM pg_depend AS d
+        JOIN (
+            SELECT 'pg_proc'::regclass AS class, oid, proowner AS owner, pronamespace AS namespace FROM pg_proc
+            UNION ALL
+            SELECT 'pg_operator'::regclass, oid, oprowner, oprnamespace FROM pg_operator
+        ) AS o ON o.class = d.refclassid AND o.oid = d.refobjid
+        JOIN pg_namespace AS n ON n.oid = o.namespace
+        JOIN pg_roles AS r ON r.oid = o.owner
+        JOIN pg_class AS c ON c.oid = target
+        WHERE (d.classid, d.objid) IN (
+                SELECT 'pg_proc'::regclass, held::oid
+            )
+            AND NOT (r.rolsuper OR r.rolname = current_user OR o.owner = c.relowner)
+            AND n.nspname::text <> ALL (ARRAY[]::pg_catalog.text[])
+            AND NOT EXISTS (
+                SELECT FROM pg_depend AS e
+                WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'
+            )
+    LOOP
+        RAISE EXCEPTION USING
+            ERRCODE = 'insufficient_privilege',
+            MESSAGE = format('the %s would use %s, which belongs to %s', 'condition', intruder.object, intruder.owner),
+            HINT = 'Drop it, or add its schema to BULKSAFE["SEARCH_PATH"] in the settings if you trust all who may '
+                   'create objects there.';
+    END LOOP;
                 EXECUTE format('DROP FUNCTION %s', held);
                 PERFORM set_config('search_path', path, true);
             END LOOP;
@@ -491,7 +493,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     AFTER INSERT ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:01fa394c07939b81c0c94571441aab299efd17a8';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:c08b70eaf52b3b437dd3d9a739afb87df5d344b6';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -500,7 +502,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     REFERENCING NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:01fa394c07939b81c0c94571441aab299efd17a8';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:c08b70eaf52b3b437dd3d9a739afb87df5d344b6';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -510,7 +512,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     AFTER UPDATE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:01fa394c07939b81c0c94571441aab299efd17a8';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:c08b70eaf52b3b437dd3d9a739afb87df5d344b6';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -519,7 +521,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     REFERENCING OLD TABLE AS bulksafe_old NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:01fa394c07939b81c0c94571441aab299efd17a8';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:c08b70eaf52b3b437dd3d9a739afb87df5d344b6';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -529,7 +531,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     AFTER DELETE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:01fa394c07939b81c0c94571441aab299efd17a8';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:c08b70eaf52b3b437dd3d9a739afb87df5d344b6';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -538,7 +540,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     REFERENCING OLD TABLE AS bulksafe_old
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:01fa394c07939b81c0c94571441aab299efd17a8';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:c08b70eaf52b3b437dd3d9a739afb87df5d344b6';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -554,7 +556,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_truncate"
         )
     ))
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_truncate"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:01fa394c07939b81c0c94571441aab299efd17a8';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:c08b70eaf52b3b437dd3d9a739afb87df5d344b6';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
@@ -567,7 +569,7 @@ $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body
     -- A function that takes a column's very type is preferred to one of pg_catalog that takes a wider one
     -- (CVE-2018-1058), and the schemas of types may be open to others.
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    FOR intruder IN
+FOR intruder IN
         SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
         FROM pg_depend AS d
         JOIN (
@@ -594,7 +596,7 @@ $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body
     LOOP
         RAISE EXCEPTION USING
             ERRCODE = 'insufficient_privilege',
-            MESSAGE = format('the invariant would use %s, which belongs to %s', intruder.object, intruder.owner),
+            MESSAGE = format('the %s would use %s, which belongs to %s', 'invariant', intruder.object, intruder.owner),
             HINT = 'Drop it, or add its schema to BULKSAFE["SEARCH_PATH"] in the settings if you trust all who may '
                    'create objects there.';
     END LOOP;

@@ -195,7 +195,7 @@ $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body
     -- A function that takes a column's very type is preferred to one of pg_catalog that takes a wider one
     -- (CVE-2018-1058), and the schemas of types may be open to others.
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    FOR intruder IN
+FOR intruder IN
         SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
         FROM pg_depend AS d
         JOIN (
@@ -222,7 +222,7 @@ $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body
     LOOP
         RAISE EXCEPTION USING
             ERRCODE = 'insufficient_privilege',
-            MESSAGE = format('the invariant would use %s, which belongs to %s', intruder.object, intruder.owner),
+            MESSAGE = format('the %s would use %s, which belongs to %s', 'invariant', intruder.object, intruder.owner),
             HINT = 'Drop it, or add its schema to BULKSAFE["SEARCH_PATH"] in the settings if you trust all who may '
                    'create objects there.';
     END LOOP;
