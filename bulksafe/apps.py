@@ -10,8 +10,9 @@ from django.db.models.signals import post_migrate, pre_migrate
 from django.utils.module_loading import autodiscover_modules
 
 from bulksafe import declarations, patches, syncdb
-from bulksafe.declarations import capture
+from bulksafe.declarations import capture, receivers
 from bulksafe.exceptions import InvariantViolation
+from bulksafe.writer import connecting
 
 patches.apply_early()
 
@@ -23,6 +24,8 @@ class BulksafeConfig(AppConfig):
     def ready(self) -> None:
         autodiscover_modules("invariants", "signals", "receivers")
         capture.attach_all()
+        connecting.connect_all()
+        receivers.listeners.append(connecting.connect)
         InvariantViolation.declared_message = staticmethod(_declared_message)
         patches.apply()
         # pgtrigger has a models module and so gets one signal for each migrate; bulksafe has none.
@@ -31,6 +34,7 @@ class BulksafeConfig(AppConfig):
             (pre_migrate, syncdb.create_outbox),
             (post_migrate, syncdb.install_missing),
             (post_migrate, syncdb.create_cursors),
+            (post_migrate, syncdb.note_receivers),
         ):
             name = f"bulksafe.{receiver.__name__}"
             signal.connect(receiver, sender=sender, dispatch_uid=name)

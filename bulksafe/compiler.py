@@ -168,6 +168,7 @@ class Trigger(PgTrigger):
     def _steps(self, digest: str) -> str:
         unmuted = self._fill("unmuted", {"invariant": self.invariant, "pgid": self.pgid})
         steps = [templates.read(self.version, "outbox_required")] if self.captures else []
+        steps += [templates.read(self.version, "tickets_required")] if self.buffers else []
         steps += [self._function_steps(function, unmuted) for function in self.functions]
         steps += [self._trigger_step(trigger, digest, unmuted) for trigger in self.triggers]
         return "\n\n".join(steps)
@@ -176,6 +177,12 @@ class Trigger(PgTrigger):
     def captures(self) -> bool:
         """Whether it writes to the outbox, which has to be there before."""
         return any("streams" in function for function in self.functions)
+
+    @property
+    def buffers(self) -> bool:
+        """Whether it has receivers in the writer's transaction."""
+        streams = [stream for function in self.functions for stream in function.get("streams", ())]
+        return any("refusing" in stream for stream in streams)
 
     def _trigger_step(self, trigger: Mapping[str, Any], digest: str, unmuted: str) -> str:
         values = {**trigger, "hash": digest}
@@ -246,8 +253,12 @@ class Trigger(PgTrigger):
             for join in stream["joins"]
         ]
         ready = {**tests, "joins": "\n".join(joins)}
+        source = "bulksafe.source"
         if "source" in stream:
             ready["child"] = self._relation_name(stream["source"])
+            source = f"to_regclass({ready['child']})"
+        if "refusing" in stream:
+            ready["tell"] = self._fill("buffer_tell", stream, told_source=source)
         return self._fill(stream["template"], {**stream, "rows": rows}, **ready)
 
     def _relation(self, table: str) -> str:
@@ -309,13 +320,19 @@ def _tests(stream: Mapping[str, Any], conditions: list[str]) -> dict[str, str]:
     first = _ARGUMENTS + len(conditions) + 1
     conditions += stream["conditions"].values()
     places = {key: f"%{first + n}$s" for n, key in enumerate(stream["conditions"])}
+    refusing = stream.get("refusing", False)
+    if not isinstance(refusing, bool):
+        refused = " OR ".join(f"({places[key]}) IS TRUE" for key in refusing)
+    else:
+        refused = str(refusing).lower()
     if not places:
-        return {"matched": "NULL::text[]", "condition": "true"}
+        return {"matched": "NULL::text[]", "condition": "true", "refused": refused}
     cases = [f"CASE WHEN {place} THEN {quoting.literal(key)} END" for key, place in places.items()]
     asked = quoting.literal(names.set_id(places))
     return {
         "matched": f"array_remove(ARRAY[{', '.join([asked, *cases])}], NULL)",
         "condition": "true" if stream["all_rows"] else " OR ".join(places.values()),
+        "refused": refused,
     }
 
 

@@ -35,7 +35,7 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 #: The statements that can change rows. A SELECT that calls a function which writes is not among
 #: them: it would cost every query a round trip.
-_WRITES = re.compile(
+WRITES = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(?:INSERT|UPDATE|DELETE|MERGE|COPY|WITH|CALL|DO)\b",
     re.IGNORECASE | re.DOTALL,
 )
@@ -114,6 +114,11 @@ def _refuse_what_jsonb_refuses(values: Mapping[str, Any]) -> None:
         raise ValueError("PostgreSQL's JSON holds no NUL character.")
 
 
+def running() -> tuple[str, ...]:
+    """The receivers that are being run here, each because of a write of the one before it."""
+    return _running.get()
+
+
 def current() -> Mapping[str, Any]:
     """The context that is in force here."""
     return _current.get()
@@ -140,7 +145,7 @@ class Carrier:
         text = sql if isinstance(sql, str) else ""
         if _ROLLS_BACK.match(text):
             self.told = ""
-        if text and not _WRITES.match(text):
+        if text and not WRITES.match(text):
             return execute(sql, params, many, context)
         if running:
             values = {**values, WRITTEN_BY: running}

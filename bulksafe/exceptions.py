@@ -55,11 +55,25 @@ def _rebuild(args: tuple[Any, ...], invariant: str, message: str) -> InvariantVi
     return InvariantViolation(*args, invariant=invariant, message=message)
 
 
-def violation_from(error: BaseException) -> InvariantViolation | None:
-    """Return the ``InvariantViolation`` that psycopg's ``error`` reports, or None if it is none."""
+class ReceiversNotRun(IntegrityError):  # noqa: N818
+    """A transaction was written past the receivers that have to run in it, and was refused.
+
+    PostgreSQL raises it at the commit. The message names the receivers, and the hint says what to
+    do.
+    """
+
+
+#: The constraint that refuses such a commit.
+_TICKET = "bulksafe_ticket_open"
+
+
+def violation_from(error: BaseException) -> InvariantViolation | ReceiversNotRun | None:
+    """Return what psycopg's ``error`` is to bulksafe, or None if it is nothing of its own."""
     diag = getattr(error, "diag", None)
     if diag is None or not (getattr(error, "sqlstate", None) or "").startswith("23"):
         return None
+    if diag.constraint_name == _TICKET:
+        return ReceiversNotRun(*error.args)
     match = _DETAIL.match(diag.message_detail or "")
     if match is None:
         return None

@@ -12,10 +12,13 @@ import pgtrigger.apps
 from django.core.management.commands import makemigrations, migrate
 from django.db import connections
 from django.db.backends.postgresql import operations
+from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 from django.db.backends.signals import connection_created
 from django.db.migrations.state import ProjectState, StateApps
 from django.db.models import Model, QuerySet
+from django.db.models.deletion import Collector
+from django.db.models.fields import related_descriptors
 from django.db.models.options import Options
 from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
@@ -29,6 +32,7 @@ from bulksafe.declarations.registry import carriers, register_meta_triggers
 from bulksafe.exceptions import violation_from
 from bulksafe.outbox import schema
 from bulksafe.planning import autodetection
+from bulksafe.writer import paths, watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,7 +45,7 @@ _APPLIED = "_bulksafe_applied"
 
 def apply() -> None:
     """Apply all patches; a second call changes nothing."""
-    for receiver in (raise_violations, contexts.carry):
+    for receiver in (raise_violations, contexts.carry, watch.attach):
         connection_created.connect(receiver, dispatch_uid=f"bulksafe.{receiver.__name__}")
         for connection in connections.all(initialized_only=True):
             receiver(sender=type(connection), connection=connection)
@@ -49,6 +53,11 @@ def apply() -> None:
     _patch(Model, "_do_update", _do_update)
     _patch(QuerySet, "bulk_create", _bulk_create)
     _patch(QuerySet, "bulk_update", _bulk_update)
+    _patch(Model, "save_base", _save_base)
+    _patch(QuerySet, "update", _update)
+    _patch(Collector, "delete", _collector_delete)
+    _patch(DatabaseWrapper, "_commit", _commit)
+    _extend_related_managers()
     _patch(operations.DatabaseOperations, "execute_sql_flush", _execute_sql_flush)
     _patch(DatabaseSchemaEditor, "_alter_field", _alter_field)
     _patch(DatabaseSchemaEditor, "delete_model", _delete_model)
@@ -159,17 +168,26 @@ def _do_update(  # noqa: PLR0917  (Django's own signature)
 
 def _bulk_create(original: Any, self: Any, objs: Any, *args: Any, **kwargs: Any) -> Any:
     """``ignore_conflicts`` returns no columns, and leaves it open which row is stored."""
-    created = original(self, objs, *args, **kwargs)
-    if kwargs.get("ignore_conflicts") or (len(args) > 1 and args[1]):
-        _read_back(self, created)
-    return created
+
+    def create(objs: Any, *args: Any, **kwargs: Any) -> Any:
+        created = original(self, objs, *args, **kwargs)
+        if kwargs.get("ignore_conflicts") or (len(args) > 1 and args[1]):
+            _read_back(self, created)
+        return created
+
+    return paths.bulk_create(create, self, objs, *args, **kwargs)
 
 
-def _bulk_update(original: Any, self: Any, objs: Any, *args: Any, **kwargs: Any) -> Any:
-    instances = tuple(objs)
-    count = original(self, instances, *args, **kwargs)
-    _read_back(self, instances)
-    return count
+def _bulk_update(
+    original: Any, self: Any, objs: Any, fields: Any, *args: Any, **kwargs: Any
+) -> Any:
+    def write(objs: Any, fields: Any, *args: Any, **kwargs: Any) -> Any:
+        instances = tuple(objs)
+        count = original(self, instances, fields, *args, **kwargs)
+        _read_back(self, instances)
+        return count
+
+    return paths.bulk_update(write, self, objs, fields, *args, **kwargs)
 
 
 _READ_BACK_BATCH = 5000
@@ -200,6 +218,57 @@ def _key(instance: Model) -> tuple[Any, ...]:
     return tuple(
         field.to_python(getattr(instance, field.attname)) for field in instance._meta.pk_fields
     )
+
+
+# Receivers in the writer's transaction.
+
+
+def _save_base(original: Any, self: Model, *args: Any, **kwargs: Any) -> Any:
+    inner = functools.partial(original, self)
+    return paths.save_base(inner, self, **_named(_SAVE_BASE, args), **kwargs)
+
+
+#: The arguments of ``Model.save_base``, which may be given by position.
+_SAVE_BASE = ("raw", "force_insert", "force_update", "using", "update_fields")
+
+
+def _named(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(names, values, strict=False))
+
+
+def _update(original: Any, self: Any, **kwargs: Any) -> Any:
+    return paths.update(functools.partial(original, self), self, **kwargs)
+
+
+def _collector_delete(original: Any, self: Any) -> Any:
+    return paths.delete(functools.partial(original, self), self)
+
+
+def _commit(original: Any, self: Any) -> Any:
+    """What was written past Django's cursors is told before the commit, not refused at it."""
+    watch.before_commit(self)
+    return original(self)
+
+
+def _extend_related_managers() -> None:
+    """The managers of many-to-many fields are classes that a function of Django's makes."""
+    original = related_descriptors.create_forward_many_to_many_manager
+    if getattr(original, _APPLIED, False):
+        return
+
+    @functools.wraps(original)
+    def create(superclass: Any, rel: Any, reverse: Any) -> Any:
+        made = original(superclass, rel, reverse)
+        for name in ("_add_items", "_remove_items", "clear"):
+            _patch(made, name, _link)
+        return made
+
+    setattr(create, _APPLIED, True)
+    related_descriptors.create_forward_many_to_many_manager = create
+
+
+def _link(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+    return paths.link(functools.partial(original, self), self, *args, **kwargs)
 
 
 # TRUNCATE by Django's own flush.

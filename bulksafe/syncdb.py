@@ -12,8 +12,9 @@ from django.db import connections, transaction
 from django.db.migrations.loader import MigrationLoader
 
 from bulksafe import inspection
-from bulksafe.declarations import Capture, Declared, declared
+from bulksafe.declarations import Capture, Declared, declared, receivers
 from bulksafe.declarations.receivers import DEFAULT_LANE, lanes
+from bulksafe.dispatch.sources import by_oid, models_of
 from bulksafe.outbox import schema
 from bulksafe.outbox.store import Store
 from bulksafe.rendering import quoting
@@ -43,6 +44,27 @@ def create_cursors(sender: object, using: str, **kwargs: Any) -> None:
     if schema.belongs_in(using) and schema.exists(using):
         with transaction.atomic(using=using):
             Store(using).create_cursors({DEFAULT_LANE, *lanes()})
+
+
+def note_receivers(sender: object, using: str, **kwargs: Any) -> None:
+    """Receiver of ``post_migrate``: the database names the receivers that a write has passed by."""
+    if not (schema.belongs_in(using) and schema.has_tickets(using)):
+        return
+    rows = [
+        (oid, operation[0], receiver.name, receiver.otherwise)
+        for oid, model in by_oid(models_of(receivers.inline()), using).items()
+        for receiver in receivers.of_model(model, receivers.inline())
+        for operation in receiver.operations
+    ]
+    with transaction.atomic(using=using), connections[using].cursor() as cursor:
+        cursor.execute("DELETE FROM bulksafe_receiver")
+        if rows:
+            cursor.execute(
+                "INSERT INTO bulksafe_receiver (source, operation, receiver, otherwise) "
+                "SELECT * FROM unnest(%s::oid[], %s::text[]::\"char\"[], %s::text[], %s::text[]) "
+                "ON CONFLICT DO NOTHING",
+                [list(column) for column in zip(*rows, strict=True)],
+            )
 
 
 def install_missing(sender: object, using: str, **kwargs: Any) -> None:

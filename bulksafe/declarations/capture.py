@@ -12,7 +12,7 @@ from pgtrigger import registry
 from bulksafe.declarations import receivers
 from bulksafe.declarations.base import Invariant
 from bulksafe.declarations.lineage import lineage
-from bulksafe.declarations.receivers import AFTER_COMMIT, DELETE, UPDATE, Receiver
+from bulksafe.declarations.receivers import AFTER_COMMIT, DELETE, IN_TRANSACTION, UPDATE, Receiver
 from bulksafe.declarations.registry import proxy_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _candidates(
 
 def attach(receiver: Receiver) -> None:
     """Put a capture on every table that holds a part of the receiver's rows."""
-    if receiver.run != AFTER_COMMIT:
+    if receiver.run not in {AFTER_COMMIT, IN_TRANSACTION}:
         return
     for model in receiver.models():
         for table in lineage(model):

@@ -40,6 +40,9 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "m2m_changed": (INSERT, DELETE),
 }
 
+#: What becomes of a write that no Django of this project has made: ``otherwise=``.
+REFUSE = "refuse"
+
 DEFAULT_QUEUE = "default"
 DEFAULT_MAX_ATTEMPTS = 10
 
@@ -76,6 +79,9 @@ class Receiver:
         max_attempts: how often it is tried for an event before that becomes a dead letter.
         on_dead: ``"block"`` or ``"skip"``: what a dead letter means for later events of the row.
         coalesce: changes of a row that wait together become one call.
+        otherwise: ``"refuse"`` or ``"after_commit"``: for ``run="in_transaction"``, what becomes of
+            a write that another program makes.
+        row_by_row: each row is stored before the receiver is called for the next.
         has_uid: whether the name was given, not made.
         module: where it was declared.
         argument: for ``Emit``, the keyword argument that carries the instance.
@@ -96,6 +102,8 @@ class Receiver:
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     on_dead: str = "block"
     coalesce: bool = False
+    otherwise: str = REFUSE
+    row_by_row: bool = False
     has_uid: bool = False
     module: str = ""
     argument: str = "instance"
@@ -105,6 +113,16 @@ class Receiver:
     @property
     def signal_name(self) -> str:
         return signal_name(self.signal)
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether it runs in the writer's transaction."""
+        return self.run == IN_TRANSACTION
+
+    @property
+    def is_listened(self) -> bool:
+        """Whether the listener may have to run it."""
+        return self.run == AFTER_COMMIT or (self.is_inline and self.otherwise == AFTER_COMMIT)
 
     @property
     def is_emit(self) -> bool:
@@ -196,6 +214,8 @@ def critical(
     max_attempts: int = DEFAULT_MAX_ATTEMPTS,
     on_dead: str = "block",
     coalesce: bool = False,
+    otherwise: str = REFUSE,
+    row_by_row: bool = False,
     **unknown: Any,
 ) -> Callable[[_Receiver], _Receiver]:
     """Declare a signal receiver that no write path skips. Stands where ``@receiver`` stood.
@@ -206,12 +226,14 @@ def critical(
     What is wrong with the declaration is reported by ``manage.py check``, not raised here.
 
     Args:
-        signal: ``post_save``, ``post_delete`` or ``m2m_changed`` of ``django.db.models.signals``,
-            or a list of them.
+        signal: ``pre_save``, ``post_save``, ``pre_delete``, ``post_delete`` or ``m2m_changed`` of
+            ``django.db.models.signals``, or a list of them.
         sender: the model, its label ``"shop.Order"``, an abstract base (which stands for every
             concrete child), a proxy (which stands for its table), ``Article.tags.through``, or a
             list of these.
-        run: ``"after_commit"``: by the listener daemon, once the writer's transaction is
+        run: ``"in_transaction"``: in the writer's transaction, for every write of this project's
+            Django; what the receiver raises comes out of the call that wrote.
+            ``"after_commit"``: by the listener daemon, once the writer's transaction is
             committed, whoever wrote.
         when: a ``Q`` over ``old__…`` and ``new__…``; evaluated in the trigger, so that rows which
             do not match cost nothing. A test on a row that is not there (the old one of an insert,
@@ -228,6 +250,11 @@ def critical(
         on_dead: ``"block"`` keeps later events of the row waiting behind a dead letter,
             ``"skip"`` goes on with them.
         coalesce: changes of a row that wait together become one call with the last state.
+        otherwise: what becomes of a write that another program makes, with
+            ``run="in_transaction"``: ``"refuse"`` lets the database refuse its commit,
+            ``"after_commit"`` has the listener run the receiver afterwards.
+        row_by_row: store each row before the receiver is called for the next: for a ``post_*``
+            receiver that looks at other rows of its own table.
     """
 
     def decorate(function: _Receiver) -> _Receiver:
@@ -253,6 +280,8 @@ def critical(
                     max_attempts=max_attempts,
                     on_dead=on_dead,
                     coalesce=coalesce,
+                    otherwise=otherwise,
+                    row_by_row=row_by_row,
                     has_uid=dispatch_uid is not None,
                     module=getattr(function, "__module__", "") or "",
                     operations=OPERATIONS.get(signal_name(one), ()),
@@ -289,9 +318,23 @@ def add(receiver: Receiver) -> None:
             break
     else:
         receivers.append(receiver)
+    _changed()
     if apps.models_ready:
         for tell in listeners:
             tell(receiver)
+
+
+_changes = 0
+
+
+def _changed() -> None:
+    global _changes  # noqa: PLW0603
+    _changes += 1
+
+
+def changes() -> int:
+    """How often ``receivers`` has changed: what is made from it is made anew then."""
+    return _changes
 
 
 def _same_function(one: Receiver, other: Receiver) -> bool:
@@ -309,24 +352,42 @@ def by_name(name: str) -> Receiver | None:
 
 
 def after_commit() -> list[Receiver]:
-    """The receivers that the listener runs."""
+    """The receivers that are declared to run after the commit."""
     return [receiver for receiver in receivers if receiver.run == AFTER_COMMIT]
 
 
+def inline() -> list[Receiver]:
+    """The receivers that run in the writer's transaction."""
+    return [receiver for receiver in receivers if receiver.is_inline]
+
+
+def listened() -> list[Receiver]:
+    """The receivers that the listener may have to run."""
+    return [receiver for receiver in receivers if receiver.is_listened]
+
+
+def captured() -> list[Receiver]:
+    """The receivers whose tables are captured."""
+    return [receiver for receiver in receivers if receiver.run in {AFTER_COMMIT, IN_TRANSACTION}]
+
+
 def lanes() -> set[Lane]:
-    """The lanes of the after-commit receivers."""
-    return {(receiver.queue, receiver.atomic) for receiver in after_commit()}
+    """The lanes of the receivers that the listener runs."""
+    return {(receiver.queue, receiver.atomic) for receiver in listened()}
 
 
-def of_model(model: type[models.Model]) -> list[Receiver]:
-    """The after-commit receivers of the table of ``model``, in the order of declaration.
+def of_model(model: type[models.Model], among: Sequence[Receiver] | None = None) -> list[Receiver]:
+    """The receivers of the table of ``model``, in the order of declaration.
 
     Historical models of migrations stand for the model of the same label.
+
+    Args:
+        among: where to look; by default all that are captured for.
     """
     label = (model._meta.concrete_model or model)._meta.label_lower
     return [
         receiver
-        for receiver in after_commit()
+        for receiver in (captured() if among is None else among)
         if any(found._meta.label_lower == label for found in receiver.models())
     ]
 
@@ -337,7 +398,9 @@ def isolated() -> Iterator[None]:
     kept = list(receivers), list(listeners)
     receivers.clear()
     listeners.clear()
+    _changed()
     try:
         yield
     finally:
         receivers[:], listeners[:] = kept
+        _changed()

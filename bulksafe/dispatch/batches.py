@@ -15,7 +15,7 @@ from bulksafe.dispatch.changes import Change
 from bulksafe.dispatch.images import UNFIT, Image, Images, Table, Unreadable
 from bulksafe.dispatch.ordering import Delivery
 from bulksafe.outbox import events as outbox_events
-from bulksafe.outbox.events import DELETED, INSERTED, Event
+from bulksafe.outbox.events import DELETED, HANDED_OVER, INSERTED, Event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -71,7 +71,7 @@ class Batch:
             Delivery(route.receiver, *changes[event.seq])
             for event, found in routed
             for route in found
-            if _is_called(route.receiver, changes[event.seq][0])
+            if is_called(route.receiver, changes[event.seq][0])
         ]
 
     def wanted(self, event: Event) -> list[Receiver]:
@@ -109,9 +109,9 @@ class Batch:
         if not self.is_known(event):
             return []
         routes = self.routes.of(event)
-        if event.matched is None:
+        met = set(event.matched or ()) - {HANDED_OVER}
+        if not met:
             return list(routes)
-        met = set(event.matched)
         return [
             route for route in routes if route.condition_id is None or route.condition_id in met
         ]
@@ -185,7 +185,7 @@ class Batch:
             using=self.routes.using,
             event_id=f"{self.prefix}-{event.seq}",
         )
-        return change, wrong[0] if wrong else _endless(change)
+        return change, wrong[0] if wrong else endless(change)
 
     def _read(self, events: Sequence[Event], sides: Sequence[str]) -> Images:
         by_source: dict[int, list[Event]] = defaultdict(list)
@@ -208,7 +208,7 @@ class Batch:
         return values
 
 
-def _is_called(receiver: Receiver, change: Change) -> bool:
+def is_called(receiver: Receiver, change: Change) -> bool:
     """Whether the receiver is called for a change that it is declared for.
 
     It is not for one that it made itself while it ran; the others are, since it is a change like
@@ -222,14 +222,14 @@ def _is_called(receiver: Receiver, change: Change) -> bool:
 
 
 #: How many receivers may react to each other's writes before that is taken for a loop.
-_MOST_REACTIONS = 16
+MOST_REACTIONS = 16
 
 
-def _endless(change: Change) -> EndlessWrites | None:
+def endless(change: Change) -> EndlessWrites | None:
     names = change.written_by
-    if len(names) < _MOST_REACTIONS:
+    if len(names) < MOST_REACTIONS:
         return None
-    circle = " → ".join(dict.fromkeys(names[-_MOST_REACTIONS // 2 :]))
+    circle = " → ".join(dict.fromkeys(names[-MOST_REACTIONS // 2 :]))
     return EndlessWrites(
         f"Receivers react to each other's writes without end: {circle}. The last one is to "
         f"{change.model._meta.label} {change.event.key}, where "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.db.models.signals import m2m_changed, post_delete, post_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 
 from bulksafe.contexts import reacting
 from bulksafe.declarations.through import link_fields
@@ -74,11 +74,13 @@ def _of_row(receiver: Receiver, change: Change) -> dict[str, Any]:
         "event_id": change.event_id,
         "context": dict(change.context),
     }
-    if receiver.signal is post_delete:
-        return {"origin": change.instance, **extra}
+    if receiver.signal in {pre_delete, post_delete}:
+        return {"origin": change.origin, **extra}
+    if receiver.signal is pre_save:
+        return {"raw": False, "update_fields": change.update_fields, **extra}
     if receiver.signal is post_save:
-        fields = None if change.created else change.changed
-        return {"created": change.created, "raw": False, "update_fields": fields, **extra}
+        update_fields = change.update_fields
+        return {"created": change.created, "raw": False, "update_fields": update_fields, **extra}
     return {"created": change.created, **extra}
 
 

@@ -94,6 +94,16 @@ class Change:
         # Asked for every event: the function is called only for what seems to differ.
         return frozenset([name for name, old, new in pairs if old != new and _differ(old, new)])
 
+    @property
+    def update_fields(self) -> frozenset[str] | None:
+        """What Django's argument of this name would be: None for a new row."""
+        return None if self.created else self.changed
+
+    @property
+    def origin(self) -> Any:
+        """The instance or the queryset that a deletion came from."""
+        return self.instance
+
     def forget_instances(self) -> None:
         self._instances.clear()
 

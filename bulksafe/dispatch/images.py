@@ -61,7 +61,8 @@ class Table:
     )
 
     @cached_property
-    def _fields(self) -> list[Any]:
+    def fields(self) -> list[Any]:
+        """The model's stored fields, in the order of an image's values."""
         return [
             one
             for one in self.model._meta.concrete_fields
@@ -71,27 +72,31 @@ class Table:
     @cached_property
     def names(self) -> list[str]:
         """The field names, in the order of an image's values."""
-        return [one.name for one in self._fields]
+        return [one.name for one in self.fields]
 
     @cached_property
     def all_names(self) -> frozenset[str]:
         return frozenset(self.names)
 
     @cached_property
-    def _attnames(self) -> list[str]:
-        return [one.attname for one in self._fields]
+    def attnames(self) -> list[str]:
+        return [one.attname for one in self.fields]
 
     @cached_property
     def _convert(self) -> Callable[[tuple[Any, ...]], Sequence[Any]]:
         compiler = self.model._base_manager.using(self.using).query.get_compiler(self.using)
-        columns = [one.get_col(one.model._meta.db_table) for one in self._fields]
+        columns = [one.get_col(one.model._meta.db_table) for one in self.fields]
         converters = compiler.get_converters(columns)
         if not converters:
             return lambda values: values
         return lambda values: next(iter(compiler.apply_converters([values], converters)))
 
     def instance(self, values: tuple[Any, ...]) -> Model:
-        return self.model.from_db(self.using, self._attnames, self._convert(values))
+        return self.model.from_db(self.using, self.attnames, self.converted(values))
+
+    def converted(self, values: tuple[Any, ...]) -> Sequence[Any]:
+        """The values as a query's rows have them, in the order of ``attnames``."""
+        return self._convert(values)
 
     def read(self, events: Sequence[Event], sides: Sequence[str]) -> Images:
         """Images of ``events``, by side and the events' numbers.
@@ -137,13 +142,13 @@ class Table:
             return list(cursor.fetchone())
 
     def _read(self, events: Sequence[Event], sides: tuple[str, ...]) -> Images:
-        if len(sides) > 1 and len(sides) * len(self._fields) > _MOST_COLUMNS:
+        if len(sides) > 1 and len(sides) * len(self.fields) > _MOST_COLUMNS:
             return {side: self._read(events, (side,))[side] for side in sides}
         is_parked = events[0].parked is not None
         with connections[self.using].cursor() as cursor:
             cursor.execute(self._query(sides, is_parked), _keys(events))
             rows = cursor.fetchall()
-        width = len(self._fields)
+        width = len(self.fields)
         return {
             side: {row[0]: Image(row[start : start + width], self) for row in rows}
             for side, start in zip(sides, range(1, len(sides) * width + 1, width), strict=True)
@@ -162,7 +167,7 @@ class Table:
             aliases = {model: f'"{side} {number}"' for number, model in enumerate(tables)}
             columns += [
                 f"{aliases[one.model._meta.concrete_model]}.{quoting.identifier(one.column)}"
-                for one in self._fields
+                for one in self.fields
             ]
             records += [
                 f"CROSS JOIN LATERAL jsonb_populate_record(NULL::"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from bulksafe.declarations import order, receivers
 from bulksafe.dispatch.sources import sources
@@ -24,6 +24,10 @@ _OPERATIONS = {
     UPDATED: receivers.UPDATE,
     DELETED: receivers.DELETE,
 }
+
+
+#: A table, an operation, and whether a writer's transaction has handed the event over.
+_Key: TypeAlias = tuple[int, str, bool]
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,8 @@ class Routes:
     queues: Collection[str] | None = None
     atomic: bool | None = None
     models: dict[int, type[Model]] = field(init=False)
-    _found: dict[tuple[int, str], list[Route]] = field(init=False, default_factory=dict)
-    _asked: dict[tuple[int, str], str | None] = field(init=False, default_factory=dict)
+    _found: dict[_Key, list[Route]] = field(init=False, default_factory=dict)
+    _asked: dict[_Key, str | None] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.models = sources(self.using)
@@ -63,7 +67,7 @@ class Routes:
 
     def of(self, event: Event) -> Sequence[Route]:
         """Where the event may go, in the order of the receivers."""
-        key = event.source, event.operation
+        key = event.source, event.operation, event.is_handed_over
         if key not in self._found:
             self._found[key] = self._routes(*key)
         return self._found[key]
@@ -73,31 +77,41 @@ class Routes:
 
         Those of all queues: the trigger knows of none. None if there are no conditions.
         """
-        key = event.source, event.operation
+        key = event.source, event.operation, event.is_handed_over
         if key not in self._asked:
             model = self.models[event.source]
-            name = _OPERATIONS[event.operation]
-            routes = [
-                self._route(receiver, model, name)
-                for receiver in receivers.of_model(model)
-                if name in receiver.operations
-            ]
-            ids = {route.condition_id for route in routes if route.condition_id}
-            self._asked[key] = set_id(ids) if ids else None
+            among = receivers.inline() if event.is_handed_over else receivers.after_commit()
+            self._asked[key] = asked_of(routes_of(model, event.operation, among))
         return self._asked[key]
 
-    def _routes(self, source: int, operation: str) -> list[Route]:
+    def _routes(self, source: int, operation: str, is_handed_over: bool) -> list[Route]:
         model = self.models.get(source)
         if model is None:
             return []
-        name = _OPERATIONS[operation]
-        listed = [
-            receiver
-            for receiver in order.in_order(receivers.of_model(model))
-            if name in receiver.operations and self.serves(receiver)
-        ]
-        return [self._route(receiver, model, name) for receiver in listed]
+        among = receivers.after_commit()
+        if is_handed_over:
+            among = [receiver for receiver in receivers.inline() if receiver.is_listened]
+        listed = [receiver for receiver in among if self.serves(receiver)]
+        return routes_of(model, operation, listed)
 
-    def _route(self, receiver: Receiver, model: type[Model], operation: str) -> Route:
-        condition = condition_of(receiver, model, operation)
-        return Route(receiver, condition, condition and condition_id(condition))
+
+def routes_of(model: type[Model], operation: str, among: Sequence[Receiver]) -> list[Route]:
+    """Where a change of a row of ``model`` may go, in the order of the receivers.
+
+    Args:
+        operation: as an event has it, ``"I"``, ``"U"`` or ``"D"``.
+        among: the receivers that are looked at.
+    """
+    name = _OPERATIONS[operation]
+    found = []
+    for receiver in order.in_order(receivers.of_model(model, among)):
+        if name in receiver.operations:
+            condition = condition_of(receiver, model, name)
+            found.append(Route(receiver, condition, condition and condition_id(condition)))
+    return found
+
+
+def asked_of(routes: Sequence[Route]) -> str | None:
+    """The id of the conditions of the routes together, which a trigger notes; None without any."""
+    ids = {route.condition_id for route in routes if route.condition_id}
+    return set_id(ids) if ids else None

@@ -10,20 +10,28 @@ from bulksafe.declarations import receivers
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from django.db.models import Model
 
+    from bulksafe.declarations import Receiver
 
-def captured_models() -> list[type[Model]]:
-    """The models that have after-commit receivers, each once."""
+
+def models_of(among: Iterable[Receiver]) -> list[type[Model]]:
+    """The models that the receivers are called for, each once."""
     found: dict[type[Model], None] = {}
-    for receiver in receivers.after_commit():
+    for receiver in among:
         found |= dict.fromkeys(receiver.models())
     return list(found)
 
 
 def sources(using: str) -> dict[int, type[Model]]:
-    """The captured models by the oid of their table in the database ``using``."""
-    models = captured_models()
+    """The models that the listener has receivers for, by the oid of their table in ``using``."""
+    return by_oid(models_of(receivers.listened()), using)
+
+
+def by_oid(models: Sequence[type[Model]], using: str) -> dict[int, type[Model]]:
+    """Models by the oid of their table; those without one in this database are left out."""
     names = [quoting.relation(model._meta.db_table) for model in models]
     with connections[using].cursor() as cursor:
         cursor.execute(

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 INSERTED, UPDATED, DELETED = "I", "U", "D"
 
+#: Among the conditions that an event met: it was meant for receivers in the writer's transaction,
+#: which did not run there.
+HANDED_OVER = "otherwise"
+
 
 @dataclass
 class Event:
@@ -59,6 +63,11 @@ class Event:
         return self.source, self.key
 
     @property
+    def is_handed_over(self) -> bool:
+        """Whether it is for the receivers of a writer's transaction that were not run there."""
+        return self.matched is not None and HANDED_OVER in self.matched
+
+    @property
     def before(self) -> Event:
         """The event whose old image is the row before this change."""
         return self.first or self
@@ -82,11 +91,11 @@ def in_order(events: Iterable[Event], chain: Callable[[list[Event]], list[Event]
     listed = list(events)
     shared: dict[Hashable, list[Event]] = {}
     for event in listed:
-        shared.setdefault((event.xid, event.row), []).append(event)
+        shared.setdefault(_chain_of(event), []).append(event)
     done: list[Event] = []
     seen: set[Hashable] = set()
     for event in listed:
-        group = (event.xid, event.row)
+        group = _chain_of(event)
         members = shared[group]
         if len(members) == 1 or not any(map(is_shared, members)):
             done.append(event)
@@ -95,6 +104,14 @@ def in_order(events: Iterable[Event], chain: Callable[[list[Event]], list[Event]
             ordered = chain(members) if any(e.depth > 1 for e in members) else members
             done += merged(ordered)
     return done
+
+
+def _chain_of(event: Event) -> Hashable:
+    """What the events have in common that lead from one state of a row to the next.
+
+    A change that goes to receivers of both kinds has two events.
+    """
+    return event.xid, event.row, event.is_handed_over
 
 
 def merged(events: Sequence[Event]) -> list[Event]:

@@ -19,10 +19,11 @@ VERSION = "v1"
 EMPTY = ["TRUNCATE bulksafe_outbox, bulksafe_parked"]
 
 
-class CreateOutbox(Operation):
-    """Create the outbox, the cursors and the parked events; on PostgreSQL only."""
+class _Create(Operation):
+    """Tables of bulksafe's own; on PostgreSQL only."""
 
     reversible = True
+    template = ""
 
     def __init__(self, version: str) -> None:
         self.version = version
@@ -36,20 +37,35 @@ class CreateOutbox(Operation):
     def database_forwards(
         self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
     ) -> None:
-        self._execute(app_label, schema_editor, "outbox")
+        self._execute(app_label, schema_editor, self.template)
 
     def database_backwards(
         self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
     ) -> None:
-        self._execute(app_label, schema_editor, "outbox_drop")
-
-    def describe(self) -> str:
-        return "Create the outbox, its cursors and the parked events"
+        self._execute(app_label, schema_editor, f"{self.template}_drop")
 
     def _execute(self, app_label: str, schema_editor: Any, template: str) -> None:
         connection = schema_editor.connection
         if connection.vendor == "postgresql" and router.allow_migrate(connection.alias, app_label):
             schema_editor.execute(templates.fill(self.version, template, {}), params=None)
+
+
+class CreateOutbox(_Create):
+    """Create the outbox, the cursors and the parked events."""
+
+    template = "outbox"
+
+    def describe(self) -> str:
+        return "Create the outbox, its cursors and the parked events"
+
+
+class CreateTickets(_Create):
+    """Create what receivers in the writer's transaction need."""
+
+    template = "tickets"
+
+    def describe(self) -> str:
+        return "Create the buffer and the tickets of receivers in the writer's transaction"
 
 
 def rename_in_images(model: type[models.Model], old: str, new: str) -> str:
@@ -66,7 +82,8 @@ def rename_in_images(model: type[models.Model], old: str, new: str) -> str:
 def create(using: str) -> None:
     """Create the tables where they are not there, without a migration."""
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
-        cursor.execute(templates.fill(VERSION, "outbox", {}))
+        for template in ("outbox", "tickets"):
+            cursor.execute(templates.fill(VERSION, template, {}))
 
 
 def belongs_in(using: str) -> bool:
@@ -78,8 +95,17 @@ def belongs_in(using: str) -> bool:
 
 def exists(using: str) -> bool:
     """Whether the outbox is there."""
+    return _has_table("bulksafe_outbox", using)
+
+
+def has_tickets(using: str) -> bool:
+    """Whether there is what receivers in the writer's transaction need."""
+    return _has_table("bulksafe_receiver", using)
+
+
+def _has_table(name: str, using: str) -> bool:
     if connections[using].vendor != "postgresql":
         return False
     with connections[using].cursor() as cursor:
-        cursor.execute("SELECT to_regclass('bulksafe_outbox') IS NOT NULL")
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [name])
         return bool(cursor.fetchone()[0])

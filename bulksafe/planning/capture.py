@@ -64,13 +64,30 @@ def _capture(capture: Capture, subject: Subject) -> compiler.Trigger:
 
 
 def _function(name: str, table: Model, sources: Sequence[Model], operation: str) -> dict[str, Any]:
+    kept = [
+        stream
+        for source in sources
+        if _wanting(receivers.after_commit(), source, operation)
+        for stream in [_stream(table, source, operation)]
+    ]
+    buffered = [
+        _buffered(table, source, operation)
+        for source in sources
+        if _wanting(receivers.inline(), source, operation)
+    ]
     return {
         "function": name,
         "template": "capture_function",
-        "body": "capture",
+        "body": "capture_with_buffer" if buffered else "capture",
         "settings": settings_for(part for source in sources for part in lineage(source)),
-        "streams": [_stream(table, source, operation) for source in sources],
+        "streams": [*kept, *buffered],
     }
+
+
+def _wanting(among: Sequence[Receiver], source: Model, operation: str) -> list[Receiver]:
+    """Those of the receivers that are called for the operation on rows of ``source``."""
+    listed = receivers.of_model(source, among)
+    return [receiver for receiver in listed if operation in receiver.operations]
 
 
 def _trigger(name: str, operation: str) -> dict[str, str]:
@@ -117,12 +134,10 @@ def condition_id(condition: str) -> str:
     return names.digest(condition, 10)
 
 
-def _conditions(model: Model, operation: str) -> dict[str, Any]:
+def _conditions(model: Model, operation: str, among: Sequence[Receiver]) -> dict[str, Any]:
     """What the receivers of one operation on one model want of a row."""
     wanted = [
-        condition_of(receiver, model, operation)
-        for receiver in receivers.of_model(model)
-        if operation in receiver.operations
+        condition_of(receiver, model, operation) for receiver in _wanting(among, model, operation)
     ]
     conditions = {condition_id(condition): condition for condition in wanted if condition}
     return {
@@ -137,8 +152,7 @@ def _stream(table: Model, source: Model, operation: str) -> dict[str, Any]:
 
     From the statement's transition tables, or row by row for partitioned tables.
     """
-    is_part = source._meta.concrete_model is not table._meta.concrete_model
-    if is_part:
+    if _is_part(table, source):
         # Conditions are over the child's own table, which may be made later than this one: they are
         # asked when the event is delivered.
         return {
@@ -149,9 +163,41 @@ def _stream(table: Model, source: Model, operation: str) -> dict[str, Any]:
         }
     return {
         "operation": operation[0],
-        **_conditions(source, operation),
+        **_conditions(source, operation, receivers.after_commit()),
         **_own(source, operation),
     }
+
+
+def _buffered(table: Model, source: Model, operation: str) -> dict[str, Any]:
+    """The same for receivers in the writer's transaction.
+
+    ``refusing`` are the conditions under which the commit of another writer is refused, or a
+    truth value.
+    """
+    listed = _wanting(receivers.inline(), source, operation)
+    refusing = [receiver for receiver in listed if receiver.otherwise == receivers.REFUSE]
+    if _is_part(table, source):
+        return {
+            "operation": operation[0],
+            "conditions": {},
+            "all_rows": True,
+            "refusing": bool(refusing),
+            **_part(table, source, operation),
+            "template": "buffer_part",
+        }
+    among = [condition_of(receiver, source, operation) for receiver in refusing]
+    always = None in among or not among
+    return {
+        "operation": operation[0],
+        **_conditions(source, operation, receivers.inline()),
+        "refusing": bool(among) if always else sorted({condition_id(c) for c in among if c}),
+        **_own(source, operation),
+        "template": "buffer_rows",
+    }
+
+
+def _is_part(table: Model, source: Model) -> bool:
+    return source._meta.concrete_model is not table._meta.concrete_model
 
 
 def _own(source: Model, operation: str) -> dict[str, Any]:

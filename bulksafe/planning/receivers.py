@@ -70,12 +70,12 @@ def _option_problems(receiver: Receiver) -> Iterator[Problem]:
             f"run is {shown(receiver.run)}.",
             did_you_mean(receiver.run, _RUNS, 'Write run="after_commit".'),
         )
-    elif receiver.run != AFTER_COMMIT:
+    elif receiver.run == IN_DATABASE:
         yield Problem(
             "E101",
-            f'run="{receiver.run}"{" (the default)" if receiver.run == IN_TRANSACTION else ""} is '
-            "not in this version of bulksafe: the receiver would never be called.",
-            'Write run="after_commit", or keep Django\'s @receiver for per-row saves.',
+            f'run="{receiver.run}" is not in this version of bulksafe: the receiver would never be '
+            "called.",
+            'Write run="in_transaction" (the default), or run="after_commit".',
         )
     yield from _value_problems(receiver)
 

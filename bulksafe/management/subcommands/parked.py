@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
-from bulksafe.declarations.receivers import DEFAULT_LANE, after_commit, by_name, lanes
+from bulksafe.declarations.receivers import DEFAULT_LANE, by_name, lanes, listened
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, failed, store_of
 from bulksafe.outbox import keeping, parked
 from bulksafe.outbox.parked import Selection
@@ -62,7 +62,7 @@ def _retry(command: Any, database: str, rename: str | None, **options: Any) -> i
     store = store_of(database)
     selection = _selection(options)
     if rename is not None and by_name(rename) is None:
-        known = [receiver.name for receiver in after_commit()]
+        known = [receiver.name for receiver in listened()]
         hint = did_you_mean(rename, known, f"Known are: {', '.join(known) or 'none'}.")
         raise failed(f"There is no receiver {rename!r}. {hint}")
     count = parked.retry(store, selection, rename)

@@ -1,0 +1,126 @@
+"""One change of a row, as receivers in the writer's transaction see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bulksafe.dispatch.changes import Change
+from bulksafe.outbox.events import INSERTED, UPDATED
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from django.db.models import Model
+
+    from bulksafe.declarations import Receiver
+    from bulksafe.dispatch.images import Table
+
+
+@dataclass
+class InlineChange(Change):
+    """A change that was taken from the buffer.
+
+    Attributes:
+        met: the receivers that it is for, by their conditions.
+        done: those that have been called for it already.
+        given_fields: what ``update_fields`` is, if the write says so.
+        given_origin: the instance or the queryset that a deletion came from.
+        written_in: the receivers in which the write was made, each because of the one before.
+    """
+
+    met: frozenset[Receiver] = frozenset()
+    done: set[Receiver] = field(default_factory=set)
+    given_fields: frozenset[str] | None = None
+    given_origin: Any = None
+    written_in: tuple[str, ...] = ()
+
+    @property
+    def table(self) -> Table:
+        image = self.new_image or self.old_image
+        assert image is not None  # noqa: S101  (a change has at least one side)
+        return image.table
+
+    @property
+    def row(self) -> tuple[str, Any]:
+        """Tells rows apart, also those of instances in hand."""
+        return row_of(self.model, self.key(old=True))
+
+    def key(self, *, old: bool = False) -> Hashable:
+        """The primary key as Python has it; after the change, or before it."""
+        image = (self.old_image if old else self.new_image) or self.new_image or self.old_image
+        assert image is not None  # noqa: S101
+        return key_of_values(image.table, image.values)
+
+    @property
+    def written_by(self) -> tuple[str, ...]:
+        return self.written_in
+
+    @property
+    def update_fields(self) -> frozenset[str] | None:
+        if self.created:
+            return None
+        return self.changed if self.given_fields is None else self.given_fields
+
+    @property
+    def origin(self) -> Any:
+        return self.instance if self.given_origin is None else self.given_origin
+
+    def take_in_hand(self, instance: Model) -> None:
+        """Let receivers have this instance of the row."""
+        self._instances["old" if self.deleted else "new"] = instance
+
+    @property
+    def is_in_hand(self) -> bool:
+        return ("old" if self.deleted else "new") in self._instances
+
+    def _instance(self, side: str) -> Model | None:
+        if side == "new" and side not in self._instances and self.event.operation == UPDATED:
+            self._instances[side] = self._updated()
+        return super()._instance(side)
+
+    def _updated(self) -> Model | None:
+        """The row as it was, with the new values set on it: trackers of fields see the change."""
+        if self.old_image is None or self.new_image is None:
+            return None
+        instance = self.old_image.instance()
+        table = self.new_image.table
+        values = table.converted(self.new_image.values)
+        stored = zip(self.old_image.values, self.new_image.values, strict=True)
+        for name, value, (before, after) in zip(table.attnames, values, stored, strict=True):
+            if before != after:
+                setattr(instance, name, value)
+        return instance
+
+
+def key_of_values(table: Table, values: tuple[Any, ...]) -> Hashable:
+    """The primary key among an image's values: one value, or a tuple of several."""
+    converted = table.converted(values)
+    names = [one.attname for one in table.model._meta.pk_fields]
+    found = tuple(converted[table.attnames.index(name)] for name in names)
+    return found[0] if len(found) == 1 else found
+
+
+def key_of_instance(instance: Model) -> Any:
+    """The primary key as a query returns it: it may have been set as text."""
+    found = tuple(
+        one.to_python(getattr(instance, one.attname)) for one in instance._meta.pk_fields
+    )
+    return found[0] if len(found) == 1 else found
+
+
+def row_of(model: type[Model], key: Hashable) -> tuple[str, Any]:
+    concrete: Any = model._meta.concrete_model
+    return concrete._meta.label_lower, key
+
+
+def row_of_instance(instance: Model) -> tuple[str, Any]:
+    """The row of an instance; of one that has no key yet, the instance itself."""
+    key = key_of_instance(instance)
+    if key is None or (isinstance(key, tuple) and None in key):
+        key = ("unsaved", id(instance))
+    return row_of(type(instance), key)
+
+
+def is_new(change: Change) -> bool:
+    return change.event.operation == INSERTED

@@ -1,0 +1,124 @@
+"""Critical receivers as Django's signals have them.
+
+A critical receiver is connected to its signal like any other: where Django sends, it sends to it;
+``disconnect``, ``has_listeners`` and factory_boy's ``mute_signals`` see it. Whether it is connected
+also decides whether it hears of the writes for which Django sends nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.dispatch import dispatcher
+
+from bulksafe.declarations import receivers
+from bulksafe.declarations.order import in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+    from django.db.models import Model
+    from django.dispatch import Signal
+
+    from bulksafe.declarations import Receiver
+
+#: What to do with what Django sends; bulksafe.writer.watch says it.
+sent: list[Callable[[Connected, Any, dict[str, Any]], None]] = []
+
+
+@dataclass(frozen=True, eq=False)
+class Connected:
+    """A receiver, connected for one sender."""
+
+    receiver: Receiver
+    model: type[Model]
+
+    def __call__(self, signal: Signal, sender: Any, **named: Any) -> None:
+        """Called by Django's ``send``."""
+        sent[0](self, connections[named.get("using") or DEFAULT_DB_ALIAS], named)
+
+    def __repr__(self) -> str:
+        return repr(self.receiver)
+
+
+def connect(receiver: Receiver) -> None:
+    """Connect a receiver to the models that it is for, and to their proxies."""
+    if not receiver.is_inline or not receiver.signal_name or not callable(receiver.function):
+        return
+    for model in receiver.models():
+        for sender in _senders(model):
+            _connect_to(receiver, model, sender)
+    _put_in_order(receiver.signal)
+
+
+def connect_all() -> None:
+    for receiver in receivers.receivers:
+        connect(receiver)
+
+
+def disconnect(receiver: Receiver) -> None:
+    """Take all connections of a receiver back: for tests."""
+    signal = receiver.signal
+    with signal.lock:
+        signal.receivers = [
+            entry for entry in signal.receivers if _receiver_of(entry) is not receiver
+        ]
+        signal.sender_receivers_cache.clear()
+
+
+def live(signal: Signal, model: type[Model]) -> set[Receiver]:
+    """The critical receivers that are connected to the signal for a model just now."""
+    concrete = model._meta.concrete_model
+    return {
+        entry[1].receiver
+        for entry in signal.receivers
+        if type(entry[1]) is Connected
+        and entry[1].model is concrete
+        and entry[0][1] == id(concrete)
+    }
+
+
+def _senders(model: type[Model]) -> Iterator[type[Model]]:
+    yield model
+    for other in apps.get_models(include_auto_created=True):
+        if other._meta.proxy and other._meta.concrete_model is model:
+            yield other
+
+
+def _connect_to(receiver: Receiver, model: type[Model], sender: type[Model]) -> None:
+    signal = receiver.signal
+    connected = Connected(receiver, model)
+    uid: Hashable = receiver.name if receiver.has_uid else dispatcher._make_id(receiver.function)  # type: ignore[attr-defined]
+    key = (uid, dispatcher._make_id(sender))  # type: ignore[attr-defined]
+    # A function that is connected as an ordinary receiver too is a critical one from now on, and a
+    # second registration takes the place of the first.
+    with signal.lock:
+        signal.receivers = [entry for entry in signal.receivers if entry[0] != key]
+        signal.sender_receivers_cache.clear()
+    signal.connect(connected, sender=sender, weak=False, dispatch_uid=uid)
+
+
+def _receiver_of(entry: Any) -> Receiver | None:
+    return entry[1].receiver if type(entry[1]) is Connected else None
+
+
+def _put_in_order(signal: Signal) -> None:
+    """Let the critical receivers among those of the signal follow their ``after``.
+
+    All others, and those that name nobody, stay where they are.
+    """
+    with signal.lock:
+        places = [n for n, entry in enumerate(signal.receivers) if _receiver_of(entry)]
+        entries = [signal.receivers[n] for n in places]
+        if not any(entry[1].receiver.after for entry in entries):
+            return
+        wanted = in_order(list(dict.fromkeys(entry[1].receiver for entry in entries)))
+        rank = {receiver: number for number, receiver in enumerate(wanted)}
+        for place, entry in zip(
+            places, sorted(entries, key=lambda e: rank[e[1].receiver]), strict=True
+        ):
+            signal.receivers[place] = entry
+        signal.sender_receivers_cache.clear()

@@ -1,0 +1,163 @@
+"""What receivers that run before a write are called with, where the instances are in hand."""
+
+from __future__ import annotations
+
+import dis
+import inspect
+from functools import lru_cache
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+from django.db.models.signals import pre_delete
+
+from bulksafe.declarations.receivers import DELETE, INSERT, UPDATE
+from bulksafe.planning.capture import condition_of
+from bulksafe.rendering import quoting
+from bulksafe.writer.changes import key_of_instance
+from bulksafe.writer.storing import placeholder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from django.db.models import Model
+
+    from bulksafe.declarations import Receiver
+
+_EXTRA = ("old", "changed")
+#: Functions through which the arguments may be reached by another name.
+_REFLECTIVE = frozenset({"locals", "vars", "eval", "exec"})
+
+
+def early_arguments(
+    receiver: Receiver, instances: Sequence[Model], using: str
+) -> dict[int, dict[str, Any]]:
+    """``old`` and ``changed`` for those of the instances that the receiver is called for.
+
+    Args:
+        instances: of one model, as they are about to be written.
+
+    Returns:
+        keyword arguments by the ``id()`` of the instance; one that does not meet ``when`` is
+        missing.
+    """
+    if receiver.when is None and not wants_old(receiver.function):
+        return {id(instance): {} for instance in instances}
+    is_deletion = receiver.signal is pre_delete
+    stored = _stored(instances, using)
+    met = _met(receiver, instances, stored, using)
+    return {
+        id(instance): _of(instance, stored.get(key_of_instance(instance)), is_deletion)
+        for instance in instances
+        if id(instance) in met
+    }
+
+
+def _of(instance: Model, old: Model | None, is_deletion: bool) -> dict[str, Any]:
+    if is_deletion:
+        return {"old": old, "changed": frozenset()}
+    changed = {
+        one.name
+        for one in instance._meta.concrete_fields
+        # A deferred field is not written.
+        if old is None
+        or (
+            one.attname not in instance.get_deferred_fields()
+            and getattr(old, one.attname) != _value(one, instance)
+        )
+    }
+    return {"old": old, "changed": frozenset(changed)}
+
+
+def _value(field: Any, instance: Model) -> Any:
+    """The field's value, as it is after a query where it can be said."""
+    value = getattr(instance, field.attname)
+    return value if hasattr(value, "resolve_expression") else field.to_python(value)
+
+
+def _stored(instances: Sequence[Model], using: str) -> dict[Any, Model]:
+    """The rows as they are, by primary key."""
+    keys = [key for one in instances if _is_whole(key := key_of_instance(one))]
+    if not keys:
+        return {}
+    model: Any = type(instances[0])._meta.concrete_model
+    return {row.pk: row for row in model._base_manager.using(using).filter(pk__in=keys)}
+
+
+def _is_whole(key: Any) -> bool:
+    return key is not None and not (isinstance(key, tuple) and None in key)
+
+
+def _met(
+    receiver: Receiver, instances: Sequence[Model], stored: dict[Any, Model], using: str
+) -> set[int]:
+    if receiver.when is None:
+        return {id(instance) for instance in instances}
+    met = set()
+    for instance in instances:
+        operation = UPDATE if key_of_instance(instance) in stored else INSERT
+        if receiver.signal is pre_delete:
+            operation = DELETE
+        if _meets(receiver, instance, operation, using):
+            met.add(id(instance))
+    return met
+
+
+def _meets(receiver: Receiver, instance: Model, operation: str, using: str) -> bool:
+    """Whether the instance would meet ``when`` if it were stored as it is."""
+    model: Any = type(instance)._meta.concrete_model
+    condition = condition_of(receiver, model, operation)
+    connection = connections[using]
+    columns, params = [], []
+    for field in model._meta.local_concrete_fields:
+        value = getattr(instance, field.attname)
+        if hasattr(value, "resolve_expression"):
+            # Nobody can say before it is stored.
+            return True
+        columns.append(f"{placeholder(field, value, connection)} AS {quoting.identifier(field.column)}")
+        params.append(field.get_db_prep_save(value, connection))
+    new = ", ".join(columns)
+    relation = quoting.relation(model._meta.db_table)
+    on = " AND ".join(
+        f'"old".{quoting.identifier(one.column)} = "new".{quoting.identifier(one.column)}'
+        for one in model._meta.pk_fields
+    )
+    text = (condition or "true").replace("%", "%%")
+    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT COALESCE(({text}), false) FROM (SELECT {new}) AS \"new\" "  # noqa: S608
+            f'LEFT JOIN {relation} AS "old" ON {on}',
+            params,
+        )
+        return bool(cursor.fetchone()[0])
+
+
+def wants_old(function: Any) -> bool:
+    """Whether a receiver can see ``old`` or ``changed``: they cost a query before a save.
+
+    A function that names neither, and never looks at its ``**kwargs``, cannot.
+    """
+    code = getattr(function, "__code__", None)
+    if not inspect.isfunction(function) or not isinstance(code, CodeType):
+        return True
+    return _code_wants_old(code)
+
+
+@lru_cache(maxsize=1024)
+def _code_wants_old(code: CodeType) -> bool:
+    count = code.co_argcount + code.co_kwonlyargcount
+    if set(code.co_varnames[:count]) & set(_EXTRA):
+        return True
+    if not code.co_flags & inspect.CO_VARKEYWORDS:
+        return False
+    name = code.co_varnames[count + bool(code.co_flags & inspect.CO_VARARGS)]
+    return name in code.co_cellvars or any(_looks_at(one, name) for one in dis.get_instructions(code))
+
+
+def _looks_at(instruction: dis.Instruction, name: str) -> bool:
+    if not instruction.opname.startswith("LOAD"):
+        return False
+    # Python 3.13 has instructions that load two names.
+    value: Any = instruction.argval
+    names = value if isinstance(value, tuple) else (value,)
+    return any(one == name or (isinstance(one, str) and one in _REFLECTIVE) for one in names)

@@ -1,0 +1,80 @@
+"""Whether a receiver looks at other rows of its own table while it runs before the write.
+
+One that does, like the loop that looks for a free slug, depends on the rows before it: they are
+stored before it goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+from bulksafe.contexts import WRITES
+from bulksafe.rendering import quoting
+from bulksafe.writer.changes import key_of_instance
+from bulksafe.writer.vocabulary import names_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.db.models import Model
+
+logger = logging.getLogger("bulksafe")
+
+#: What may follow where a query names one row by its key.
+_END = r"(?:\s+ORDER BY [^()]*?)?(?:\s+LIMIT \d+)?(?:\s+FOR (?:NO KEY )?UPDATE[^()]*)?\s*\Z"
+
+
+class Observer:
+    """Looks at the statements of the receivers of one write.
+
+    Args:
+        model: the concrete model whose rows are written.
+        flush: stores the rows before the one that is looked at.
+    """
+
+    def __init__(self, model: type[Model], flush: Callable[[], bool]) -> None:
+        self.model = model
+        self.flush = flush
+        self.instance: Model | None = None
+        self._names = names_of(model)
+        self._own = self._own_row(model)
+        self._was_logged = False
+
+    def look(self, text: str, params: Any) -> None:
+        """Asked before each statement of a receiver."""
+        if WRITES.match(text) and not text.lstrip().upper().startswith("WITH"):
+            return
+        if self._names.search(text) is None or self._is_own_row(text, params):
+            return
+        if self.flush() and not self._was_logged:
+            self._was_logged = True
+            logger.info(
+                "a receiver of %s looks at other rows of its table: the rows of this write are "
+                "stored one by one",
+                self.model._meta.label,
+            )
+
+    @staticmethod
+    def _own_row(model: type[Model]) -> re.Pattern[str] | None:
+        keys = model._meta.pk_fields
+        if len(keys) != 1:
+            return None
+        table = re.escape(quoting.identifier(model._meta.db_table.strip('"')))
+        column = re.escape(quoting.identifier(str(keys[0].column)))
+        return re.compile(rf"WHERE \(?{table}\.{column} = (?:%s|\d+)\)?{_END}", re.IGNORECASE)
+
+    def _is_own_row(self, text: str, params: Any) -> bool:
+        """Whether a query asks for the row itself by its key, as ``objects.get(pk=…)`` does."""
+        if self._own is None or self.instance is None or self._own.search(text) is None:
+            return False
+        if text.count("%s") > len(params or ()) or not params:
+            return False
+        key = key_of_instance(self.instance)
+        field = self.model._meta.pk
+        return len(params) >= 1 and any(_same(field, value, key) for value in params)
+
+
+def _same(field: Any, value: Any, key: Any) -> bool:
+    return bool(value == key or str(value) == str(key))

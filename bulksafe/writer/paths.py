@@ -1,0 +1,301 @@
+"""Django's own ways to write, each of which knows something that its SQL does not say.
+
+Each function stands around one of Django's methods: ``inner`` is the method, bound. Models without
+critical receivers in the transaction go straight through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.db import models, router
+from django.db.models.signals import m2m_changed, pre_save
+
+from bulksafe.declarations import receivers
+from bulksafe.declarations.lineage import lineage
+from bulksafe.declarations.order import in_order
+from bulksafe.writer import connecting, telling
+from bulksafe.writer.changes import row_of_instance
+from bulksafe.writer.early import early_arguments
+from bulksafe.writer.observing import Observer
+from bulksafe.writer.scopes import Deleting, InHand, Linking, Saving, Scope
+from bulksafe.writer.vocabulary import vocabulary
+from bulksafe.writer.watch import Watch, watching
+
+if TYPE_CHECKING:
+    from bulksafe.declarations import Receiver
+
+Model = models.Model
+
+
+def _concrete(model: type[Model]) -> type[Model]:
+    found: Any = model._meta.concrete_model
+    return found  # type: ignore[no-any-return]
+
+
+def _watch(model: type[Model], using: str) -> Watch | None:
+    """The watch of the database, if receivers are called for what lies in the model's tables."""
+    words = vocabulary()
+    if not words.models:
+        return None
+    tables = {table._meta.db_table for table in lineage(_concrete(model))}
+    if not any(
+        table._meta.db_table in tables for known in words.models for table in lineage(known)
+    ):
+        return None
+    return watching(using)
+
+
+def save_base(
+    inner: Callable[..., None], instance: Model, *args: Any, using: str | None = None, **named: Any
+) -> None:
+    """``Model.save()``: Django sends the signals, with its own arguments, on the caller's instance."""
+    using = using or router.db_for_write(type(instance), instance=instance)
+    watch = _watch(type(instance), using)
+    if watch is None:
+        inner(*args, using=using, **named)
+        return
+    fields = named.get("update_fields")
+    with watch.within(
+        Saving(
+            given_fields=None if fields is None else frozenset(fields),
+            model=_concrete(type(instance)),
+            instance=instance,
+        )
+    ):
+        inner(*args, using=using, **named)
+
+
+def bulk_create(
+    inner: Callable[..., Any], queryset: Any, objs: Any, *args: Any, **named: Any
+) -> Any:
+    """``pre_save`` on the objects, then the INSERT, then ``post_save`` on the same objects."""
+    using = _for_write(queryset)
+    watch = _watch(queryset.model, using)
+    if watch is None:
+        return inner(objs, *args, **named)
+    model = _concrete(queryset.model)
+    listed = list(objs)
+    options = dict(
+        zip(("batch_size", "ignore_conflicts", "update_conflicts"), args, strict=False)
+    ) | named
+    fields = named.get("update_fields") or (args[3] if len(args) > 3 else None)
+    scope = InHand(
+        model=model,
+        given_fields=_field_names(queryset.model, fields) if fields else None,
+    )
+    is_link = bool(connecting.live(m2m_changed, model))
+    if options.get("update_conflicts") or is_link:
+        # Which rows there are already, the database says.
+        keys = [instance.pk for instance in listed]
+
+        def insert() -> Any:
+            for instance, key in zip(listed, keys, strict=True):
+                instance.pk = key
+            return inner(listed, *args, **named)
+
+        rehearsed = Scope(given_fields=scope.given_fields)
+        return watch.perform(insert, rehearsed, [model])
+    write = _Write(watch, scope, listed, lambda chunk: inner(chunk, *args, **named))
+    write.run(None)
+    return listed
+
+
+def bulk_update(
+    inner: Callable[..., int], queryset: Any, objs: Any, fields: Any, *args: Any, **named: Any
+) -> int:
+    """The same for ``bulk_update()``."""
+    using = _for_write(queryset)
+    watch = _watch(queryset.model, using)
+    listed = tuple(objs)
+    fields = list(fields)
+    if watch is None or not listed or any(instance.pk is None for instance in listed):
+        return inner(listed, fields, *args, **named)
+    names = _field_names(queryset.model, fields)
+    scope = InHand(model=_concrete(queryset.model), given_fields=names)
+    write = _Write(watch, scope, listed, lambda chunk: inner(chunk, fields, *args, **named))
+    return sum(count or 0 for count in write.run(names))
+
+
+def update(inner: Callable[..., int], queryset: Any, **values: Any) -> int:
+    """``QuerySet.update()``: rehearsed, where receivers come before it."""
+    using = _for_write(queryset)
+    watch = _watch(queryset.model, using)
+    model = _concrete(queryset.model)
+    if watch is None:
+        return inner(**values)
+    if watch.scopes and isinstance(watch.scopes[-1], InHand) and watch.scopes[-1].covers(model):
+        # Part of a bulk_update().
+        return inner(**values)
+    scope = Scope(given_fields=_field_names(queryset.model, values))
+    tables = {table._meta.db_table for table in lineage(model)}
+    concerned = [
+        known
+        for known in vocabulary().models
+        if any(table._meta.db_table in tables for table in lineage(known))
+    ]
+    count: int = watch.perform(lambda: inner(**values), scope, concerned)
+    return count
+
+
+def delete(inner: Callable[[], Any], collector: Any) -> Any:
+    """``delete()``: Django has the instances and sends the signals."""
+    affected = {
+        *collector.data,
+        *(queryset.model for queryset in collector.fast_deletes),
+        *(field.model for field, _ in collector.field_updates),
+    }
+    watches = [watch for model in affected if (watch := _watch(model, collector.using))]
+    if not watches:
+        return inner()
+    scope = Deleting(
+        given_origin=collector.origin,
+        models=frozenset(_concrete(model) for model in collector.data),
+    )
+    for instances in collector.data.values():
+        scope.take(instances)
+    with watches[0].within(scope):
+        return inner()
+
+
+def link(inner: Callable[..., Any], manager: Any, *args: Any, **named: Any) -> Any:
+    """A many-to-many manager: Django sends ``m2m_changed``, where it does."""
+    using = router.db_for_write(manager.through, instance=manager.instance)
+    watch = _watch(manager.through, using)
+    if watch is None:
+        return inner(*args, **named)
+    with watch.within(Linking(through=_concrete(manager.through))):
+        return inner(*args, **named)
+
+
+def _for_write(queryset: Any) -> str:
+    queryset._for_write = True
+    return str(queryset.db)
+
+
+def _field_names(model: type[Model], fields: Any) -> frozenset[str]:
+    """The names of fields that are given as names or as fields; unknown ones as they are."""
+    known = {name: one.name for one in model._meta.fields for name in (one.name, one.attname)}
+    known["pk"] = model._meta.pk.name
+    names = [field if isinstance(field, str) else field.name for field in fields]
+    return frozenset(known.get(name, name) for name in names)
+
+
+class _Write:
+    """A write of objects in hand, in bulk as far as their receivers allow.
+
+    Args:
+        store: writes some of the objects.
+    """
+
+    def __init__(
+        self,
+        watch: Watch,
+        scope: InHand,
+        instances: Sequence[Model],
+        store: Callable[[Sequence[Model]], Any],
+    ) -> None:
+        self.watch = watch
+        self.scope = scope
+        self.instances = instances
+        self._store = store
+        #: How many of the objects have been stored.
+        self.done = 0
+        self.results: list[Any] = []
+
+    def run(self, update_fields: frozenset[str] | None) -> list[Any]:
+        """Store all of the objects.
+
+        Returns:
+            what storing them has returned.
+        """
+        model: Any = self.scope.model
+        with self.watch.within(self.scope):
+            early, late = self._receivers(model)
+            singles = [receiver for receiver in early if not receiver.batch]
+            if singles or any(receiver.row_by_row for receiver in late):
+                self._one_by_one(singles, late, update_fields)
+            for receiver in early:
+                if receiver.batch:
+                    self._all_at_once(receiver, update_fields)
+            self.store_up_to(len(self.instances))
+        return self.results
+
+    def _receivers(self, model: type[Model]) -> tuple[list[Receiver], list[Receiver]]:
+        is_live = telling.Live(("pre_save", "post_save"))
+        found = [r for r in receivers.of_model(model, receivers.inline()) if is_live(r, model)]
+        early = [receiver for receiver in found if receiver.signal is pre_save]
+        return in_order(early), [receiver for receiver in found if receiver not in early]
+
+    def _one_by_one(
+        self,
+        early: Sequence[Receiver],
+        late: Sequence[Receiver],
+        update_fields: frozenset[str] | None,
+    ) -> None:
+        model: Any = self.scope.model
+        extras = {
+            receiver: early_arguments(receiver, self.instances, self.watch.alias)
+            for receiver in early
+        }
+        is_row_by_row = any(receiver.row_by_row for receiver in (*early, *late))
+        observer = Observer(model, self._flush)
+        for number, instance in enumerate(self.instances):
+            observer.instance = instance
+            self._next = number
+            for receiver in early:
+                extra = extras[receiver].get(id(instance))
+                self._before(receiver, instance, update_fields, extra, observer)
+            if is_row_by_row:
+                self.store_up_to(number + 1)
+
+    def _flush(self) -> bool:
+        """Store the objects before the one whose receivers are running."""
+        if self.done >= self._next:
+            return False
+        with telling.outside(self._depth), self.watch.as_scope(self.scope):
+            self.store_up_to(self._next)
+        return True
+
+    def _before(
+        self,
+        receiver: Receiver,
+        instance: Model,
+        update_fields: frozenset[str] | None,
+        extra: dict[str, Any] | None,
+        observer: Observer | None,
+    ) -> None:
+        self.scope.has_called(receiver, instance)
+        row = row_of_instance(instance)
+        if extra is None or not telling.is_own_business(receiver):
+            return
+        named = {
+            **telling.early_call(receiver, self.scope.model, self.watch.alias, update_fields),
+            **extra,
+            "instance": instance,
+        }
+        self._depth = telling.depth()
+        self.watch.call_with(receiver, named, row, observer=observer)
+
+    def _all_at_once(self, receiver: Receiver, update_fields: frozenset[str] | None) -> None:
+        extras = early_arguments(receiver, self.instances, self.watch.alias)
+        chosen = [one for one in self.instances[self.done :] if id(one) in extras]
+        for instance in self.instances:
+            self.scope.has_called(receiver, instance)
+        if not chosen or not telling.is_own_business(receiver):
+            return
+        named = telling.early_call(receiver, self.scope.model, self.watch.alias, update_fields)
+        wanted = {key: named[key] for key in ("signal", "sender", "using")}
+        self.watch.call_with(
+            receiver, {**wanted, "instances": chosen, "events": []}, row_of_instance(chosen[0])
+        )
+
+    def store_up_to(self, end: int) -> None:
+        chunk = self.instances[self.done : end]
+        self.done = max(self.done, end)
+        if not chunk:
+            return
+        self.results.append(self._store(chunk))
+        self.scope.take(chunk)
+        self.watch.settle(self.scope)

@@ -1,0 +1,350 @@
+"""Rehearse, then perform: receivers that run before a write see what it would do.
+
+The write is made in a savepoint, its changes are taken, and the savepoint is rolled back. The
+receivers run on the rows as they would be, beside the database as it is. Then the write is made for
+good, and what they have assigned is stored. If it does something else than it did before, because
+another transaction came in between or a receiver wrote itself, what is different is rehearsed again.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+from django.db.models import AutoField
+from django.db.models.signals import m2m_changed
+
+from bulksafe.dispatch.ordering import calls
+from bulksafe.outbox.events import UPDATED
+from bulksafe.writer import telling
+from bulksafe.writer.changes import key_of_values, row_of
+from bulksafe.writer.observing import Observer
+from bulksafe.writer.storing import store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from django.db.models import Model
+
+    from bulksafe.declarations import Receiver
+    from bulksafe.dispatch.calls import Call
+    from bulksafe.writer.changes import InlineChange
+    from bulksafe.writer.scopes import Scope
+    from bulksafe.writer.watch import Watch
+
+logger = logging.getLogger("bulksafe")
+
+#: How often a write may do something else than before; after that, receivers run on what is stored.
+_ROUNDS = 5
+
+#: The values of a field that can be changed in place.
+_MUTABLE = (dict, list, set, bytearray)
+
+
+@dataclass(eq=False)
+class Rehearsed:
+    """A row as it was rehearsed, and what receivers made of it."""
+
+    change: InlineChange
+    instance: Model
+    #: The values that the instance was made with.
+    before: dict[str, Any] = field(default_factory=dict)
+    ran: set[Receiver] = field(default_factory=set)
+
+    def assigned(self) -> set[str]:
+        """The attributes that receivers have assigned."""
+        now = self.instance.__dict__
+        return {
+            name
+            for name, value in self.before.items()
+            if name in now and now[name] is not value and now[name] != value
+        }
+
+
+class Rehearsal:
+    """One write.
+
+    Args:
+        watch: the connection's.
+        scope: what is known of the write.
+        operation: makes it.
+    """
+
+    def __init__(self, watch: Watch, scope: Scope, operation: Callable[[], Any]) -> None:
+        self.watch = watch
+        self.scope = scope
+        self.operation = operation
+        self.known: dict[Hashable, Rehearsed] = {}
+        #: Rows that were stored as rehearsed, since a receiver looked at them; in their order.
+        self.stored: list[Rehearsed] = []
+
+    def run(self) -> Any:
+        for number in range(_ROUNDS + 1):
+            savepoint = transaction.savepoint(using=self.watch.alias)
+            result = self.operation()
+            changes = self._named(self.watch.take())
+            different = [(n, c) for n, c in changes if not self._is_known(n, c)]
+            if number == _ROUNDS or not self._has_early(different):
+                transaction.savepoint_commit(savepoint, using=self.watch.alias)
+                break
+            transaction.savepoint_rollback(savepoint, using=self.watch.alias)
+            self.watch.due.clear()
+            self._lock([change for _, change in different])
+            self._receive(different)
+            if self.stored:
+                return self._finish_row_by_row(result)
+        self._finish(changes)
+        return result
+
+    # One round.
+
+    def _named(self, changes: Sequence[InlineChange]) -> list[tuple[Hashable, InlineChange]]:
+        """The changes under names that they have in every round."""
+        numbers: dict[type[Model], int] = {}
+        seen: dict[Hashable, int] = {}
+        found: list[tuple[Hashable, InlineChange]] = []
+        for change in changes:
+            self.scope.prepare(change)
+            name: Hashable
+            if change.created and _has_new_key(change):
+                numbers[change.model] = numbers.get(change.model, 0) + 1
+                name = ("new", change.model, numbers[change.model])
+            else:
+                row = (change.event.operation, change.row)
+                seen[row] = seen.get(row, 0) + 1
+                name = (*row, seen[row])
+            found.append((name, change))
+        return found
+
+    def _is_known(self, name: Hashable, change: InlineChange) -> bool:
+        rehearsed = self.known.get(name)
+        if rehearsed is None:
+            return False
+        other = rehearsed.change
+        return _values(change, "old_image") == _values(other, "old_image") and _values(
+            change, "new_image"
+        ) == _values(other, "new_image")
+
+    def _has_early(self, changes: Sequence[tuple[Hashable, InlineChange]]) -> bool:
+        return bool(self._deliveries([change for _, change in changes]))
+
+    def _deliveries(self, changes: Sequence[InlineChange]) -> Any:
+        return telling.deliveries(changes, self.watch.listed, telling.EARLY)
+
+    def _lock(self, changes: Sequence[InlineChange]) -> None:
+        """Nobody else changes the rows before the write is made for good."""
+        keys: dict[type[Model], list[Any]] = {}
+        for change in changes:
+            if not change.created:
+                keys.setdefault(change.model, []).append(change.key(old=True))
+        for model, listed in keys.items():
+            rows: Any = model._base_manager.using(self.watch.alias).filter(pk__in=listed)
+            rows = rows.order_by("pk").select_for_update(of=("self",))
+            list(rows.values_list("pk", flat=True))
+
+    def _receive(self, changes: Sequence[tuple[Hashable, InlineChange]]) -> None:
+        """Call the receivers that come before the write."""
+        order: list[Rehearsed] = []
+        for name, change in changes:
+            rehearsed = _rehearsed(change)
+            order.append(rehearsed)
+            self.known[name] = rehearsed
+        by_change = {id(one.change): one for one in order}
+        for call in calls(self._deliveries([one.change for one in order])):
+            self._call(call, by_change, order)
+
+    def _call(
+        self, call: Call, by_change: dict[int, Rehearsed], order: Sequence[Rehearsed]
+    ) -> None:
+        listed = [by_change[id(change)] for change in call.changes]
+        action = None
+        if call.receiver.signal is m2m_changed:
+            action = "pre"
+        else:
+            for one in listed:
+                one.ran.add(call.receiver)
+        observer = None
+        if len(listed) == 1 and len(order) > 1:
+            at = order.index(listed[0]) if listed[0] is not order[0] else 0
+            observer = self._observer(order, at)
+        self.watch.call(call, action, observer)
+
+    # What receivers read.
+
+    def _observer(self, order: Sequence[Rehearsed], at: int) -> Observer:
+        change = order[at].change
+        calls_before = telling.depth()
+
+        def flush() -> bool:
+            before = [one for one in order[:at] if one not in self.stored]
+            if not before or not all(self._can_be_stored(one) for one in order):
+                return False
+            with telling.outside(calls_before):
+                for one in before:
+                    self._store_row(one)
+            return True
+
+        observer = Observer(change.model, flush)
+        observer.instance = order[at].instance
+        return observer
+
+    @staticmethod
+    def _can_be_stored(one: Rehearsed) -> bool:
+        return one.change.event.operation == UPDATED
+
+    def _store_row(self, one: Rehearsed) -> None:
+        self.stored.append(one)
+        names = {
+            field.attname for field in one.change.table.fields if field.name in one.change.changed
+        }
+        with self.watch.as_scope(self.scope):
+            store([(one.instance, names | one.assigned())], self.watch.alias)
+            self._tell_stored([one])
+
+    def _finish_row_by_row(self, result: Any) -> Any:
+        """The write is not made again: its rows are stored as they were rehearsed."""
+        for one in self.known.values():
+            if one not in self.stored:
+                self._store_row(one)
+        return result
+
+    def _tell_stored(self, listed: Sequence[Rehearsed]) -> None:
+        by_row = {one.change.row: one for one in listed}
+        found = self.watch.take()
+        for change in found:
+            one = by_row.get(change.row)
+            if one is not None:
+                self._carry(one, change)
+            else:
+                self.scope.prepare(change)
+        self.watch.tell(found)
+
+    # The end.
+
+    def _finish(self, changes: Sequence[tuple[Hashable, InlineChange]]) -> None:
+        names = {name for name, _ in changes}
+        final: dict[tuple[str, Any], InlineChange] = {}
+        rest: list[InlineChange] = []
+        to_store: list[tuple[Model, set[str]]] = []
+        for name, change in changes:
+            one = self.known.get(name)
+            if one is not None and self._is_known(name, change):
+                assigned = set() if change.deleted else one.assigned()
+                self._carry(one, change)
+                if assigned:
+                    to_store.append((one.instance, assigned))
+                    final[row_of(change.model, change.key())] = change
+            rest.append(change)
+        drifted = [one for name, one in self.known.items() if name not in names]
+        to_store += [self._drifted(one) for one in drifted if self._can_be_stored(one)]
+        if to_store:
+            store(to_store, self.watch.alias)
+            rest += self._merge(final, drifted)
+        self._delete_drifted([one for one in drifted if one.change.deleted])
+        self.scope.pending += rest
+
+    def _carry(self, one: Rehearsed, change: InlineChange) -> None:
+        """What the receivers left on the rehearsed instance, later ones find there."""
+        change.take_in_hand(one.instance)
+        change.done |= one.ran
+        change.given_fields = one.change.given_fields
+        table = change.table
+        if change.deleted or change.new_image is None:
+            return
+        assigned = one.assigned()
+        values = table.converted(change.new_image.values)
+        for name, value in zip(table.attnames, values, strict=True):
+            if name not in assigned and one.before.get(name, value) != value:
+                setattr(one.instance, name, value)
+        if change.created:
+            for key in table.model._meta.pk_fields:
+                value = values[table.attnames.index(key.attname)]
+                setattr(one.instance, key.attname, value)
+            one.instance._state.adding = False
+            one.instance._state.db = self.watch.alias
+        # A parent that was fetched before the write may be stale after it.
+        for related in table.model._meta.concrete_fields:
+            if related.is_relation and related.attname not in assigned:
+                one.instance._state.fields_cache.pop(related.cache_name, None)
+
+    def _drifted(self, one: Rehearsed) -> tuple[Model, set[str]]:
+        """A row that the write has missed since receivers ran: it gets what was rehearsed."""
+        changed = {f.attname for f in one.change.table.fields if f.name in one.change.changed}
+        return one.instance, changed | one.assigned()
+
+    def _delete_drifted(self, drifted: Sequence[Rehearsed]) -> None:
+        for one in drifted:
+            key = one.change.key(old=True)
+            rows = one.change.model._base_manager.using(self.watch.alias).filter(pk=key)
+            rows._raw_delete(self.watch.alias)  # type: ignore[attr-defined]
+            found = self.watch.take()
+            for change in found:
+                if change.row == one.change.row:
+                    self._carry(one, change)
+            self.scope.pending += found
+
+    def _merge(
+        self, final: dict[tuple[str, Any], InlineChange], drifted: Sequence[Rehearsed]
+    ) -> list[InlineChange]:
+        """What was stored afterwards belongs to the change that it was stored for."""
+        by_row = {one.change.row: one for one in drifted}
+        rest = []
+        for change in self.watch.take():
+            first = final.get(change.row)
+            one = by_row.get(change.row)
+            if first is not None:
+                first.new_image = change.new_image
+                first.met |= change.met
+                first.__dict__.pop("changed", None)
+                self._refresh(first)
+            else:
+                if one is not None:
+                    self._carry(one, change)
+                rest.append(change)
+        return rest
+
+    def _refresh(self, change: InlineChange) -> None:
+        """Let the instance have what the database made of the values, as a new query would."""
+        if change.new_image is None:
+            return
+        table, instance = change.table, change.instance
+        values = table.converted(change.new_image.values)
+        for name, value in zip(table.attnames, values, strict=True):
+            if instance.__dict__.get(name) != value:
+                setattr(instance, name, value)
+
+
+def _rehearsed(change: InlineChange) -> Rehearsed:
+    instance = change.instance
+    if change.created and _has_new_key(change):
+        # As before a save(): the row has no key yet.
+        for key in change.model._meta.pk_fields:
+            setattr(instance, key.attname, None)
+    if change.created:
+        instance._state.adding = True
+    before = {
+        name: copy.deepcopy(value) if isinstance(value, _MUTABLE) else value
+        for name, value in instance.__dict__.items()
+        if name in set(change.table.attnames)
+    }
+    return Rehearsed(change, instance, before)
+
+
+def _has_new_key(change: InlineChange) -> bool:
+    """Whether the database numbers the rows of the model."""
+    return any(isinstance(key, AutoField) for key in change.model._meta.pk_fields)
+
+
+def _values(change: InlineChange, side: str) -> object:
+    image = getattr(change, side)
+    if image is None:
+        return None
+    if side == "new_image" and change.created and _has_new_key(change):
+        keys = {f.attname for f in change.model._meta.pk_fields}
+        pairs = zip(image.table.attnames, image.values, strict=True)
+        # As text: a NaN equals no other.
+        return repr([value for name, value in pairs if name not in keys])
+    return repr(image.values)

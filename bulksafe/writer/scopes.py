@@ -1,0 +1,154 @@
+"""A write in progress: what is known of it, and of which rows it has the instances in hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bulksafe.writer.changes import key_of_instance, row_of, row_of_instance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from django.db.models import Model
+
+    from bulksafe.declarations import Receiver
+    from bulksafe.writer.changes import InlineChange
+
+
+@dataclass(eq=False)
+class Scope:
+    """One write, by whatever path.
+
+    Attributes:
+        given_fields: what receivers get as ``update_fields`` for rows that it updates.
+        given_origin: what they get as ``origin`` for rows that it deletes.
+        pending: changes that were taken and have not been told.
+    """
+
+    given_fields: frozenset[str] | None = None
+    given_origin: Any = None
+    pending: list[InlineChange] = field(default_factory=list)
+
+    def holds(self, change: InlineChange) -> bool:
+        """Whether the change is one that the write is about."""
+        return False
+
+    def covers(self, model: type[Model]) -> bool:
+        """Whether ``pre_*`` receivers of the model's rows have run, or will, on objects in hand."""
+        return False
+
+    def prepare(self, change: InlineChange) -> None:
+        """Say of a change what the write knows of it."""
+        if change.given_fields is None and not change.created and not change.deleted:
+            change.given_fields = self.given_fields
+        if change.given_origin is None:
+            change.given_origin = self.given_origin
+
+
+@dataclass(eq=False)
+class InHand(Scope):
+    """A write of instances.
+
+    Attributes:
+        model: the instances' concrete model.
+        instances: by row.
+        ran: the receivers that have been called for an instance, by its ``id()``.
+    """
+
+    model: type[Model] | None = None
+    instances: dict[tuple[str, Any], Model] = field(default_factory=dict)
+    ran: dict[int, set[Receiver]] = field(default_factory=dict)
+
+    def take(self, instances: Iterable[Model]) -> None:
+        for instance in instances:
+            self.instances[row_of_instance(instance)] = instance
+
+    def holds(self, change: InlineChange) -> bool:
+        return change.row in self.instances or self._new_row(change) in self.instances
+
+    def covers(self, model: type[Model]) -> bool:
+        return self.model is not None and (
+            model is self.model or model in self.model._meta.all_parents
+        )
+
+    def prepare(self, change: InlineChange) -> None:
+        super().prepare(change)
+        row = self._new_row(change)
+        if row not in self.instances:
+            row = change.row
+        instance = self.instances.get(row)
+        if instance is not None:
+            if not change.is_in_hand and type(instance)._meta.concrete_model is change.model:
+                change.take_in_hand(instance)
+            change.done |= self.ran.get(id(instance), set())
+
+    @staticmethod
+    def _new_row(change: InlineChange) -> tuple[str, Any]:
+        return row_of(change.model, change.key())
+
+    def has_called(self, receiver: Receiver, instance: Model) -> None:
+        self.ran.setdefault(id(instance), set()).add(receiver)
+
+
+@dataclass(eq=False)
+class Saving(InHand):
+    """``save()``: one row, which may be without a key until it is stored."""
+
+    instance: Model | None = None
+    called: set[Receiver] = field(default_factory=set)
+
+    def holds(self, change: InlineChange) -> bool:
+        instance = self.instance
+        assert instance is not None  # noqa: S101
+        model = type(instance)
+        if not (
+            change.model is model._meta.concrete_model or change.model in model._meta.all_parents
+        ):
+            return False
+        return not change.deleted and change.key() == self._key(change.model)
+
+    def _key(self, model: type[Model]) -> Any:
+        """The key of the row's part in the table of ``model``."""
+        found = tuple(
+            one.to_python(getattr(self.instance, one.attname)) for one in model._meta.pk_fields
+        )
+        return found[0] if len(found) == 1 else found
+
+    def prepare(self, change: InlineChange) -> None:
+        Scope.prepare(self, change)
+        if not self.holds(change):
+            return
+        assert self.instance is not None  # noqa: S101
+        if change.model is type(self.instance)._meta.concrete_model:
+            change.take_in_hand(self.instance)
+        change.done |= self.called
+
+    def change_of_instance(self) -> InlineChange | None:
+        assert self.instance is not None  # noqa: S101
+        model = type(self.instance)._meta.concrete_model
+        found = [c for c in self.pending if c.model is model and self.holds(c)]
+        return found[-1] if found else None
+
+
+@dataclass(eq=False)
+class Deleting(InHand):
+    """``delete()``: Django has collected the instances, by model."""
+
+    models: frozenset[type[Model]] = frozenset()
+
+    def covers(self, model: type[Model]) -> bool:
+        return model in self.models and not model._meta.auto_created
+
+    def change_of(self, instance: Model) -> InlineChange | None:
+        concrete: Any = type(instance)._meta.concrete_model
+        row = row_of(concrete, key_of_instance(instance))
+        found = [c for c in self.pending if c.deleted and c.row == row]
+        return found[-1] if found else None
+
+
+@dataclass(eq=False)
+class Linking(Scope):
+    """A many-to-many manager at work: Django sends ``m2m_changed`` itself."""
+
+    through: type[Model] | None = None

@@ -1,0 +1,198 @@
+"""Taking the changes that the database has buffered, with their images."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bulksafe.contexts import current, running
+from bulksafe.declarations import receivers
+from bulksafe.declarations.lineage import lineage
+from bulksafe.dispatch.images import Image, Table
+from bulksafe.dispatch.routes import asked_of, routes_of
+from bulksafe.outbox import events as outbox_events
+from bulksafe.outbox.events import DELETED, INSERTED, Event
+from bulksafe.rendering import quoting
+from bulksafe.writer.changes import InlineChange
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from django.db.models import Model
+
+    from bulksafe.declarations import Receiver
+
+
+class Taken(NamedTuple):
+    """One buffered change."""
+
+    event: Event
+    model: type[Model]
+    old: Image | None
+    new: Image | None
+    met: frozenset[Receiver]
+
+
+class Source:
+    """A captured table of one database, and the receivers of its rows.
+
+    Args:
+        oid: the table's, as its changes name it.
+        model: the concrete model.
+        using: the database.
+    """
+
+    def __init__(self, oid: int, model: type[Model], using: str) -> None:
+        self.oid = oid
+        self.model = model
+        self.using = using
+        self.table = Table(model, using)
+        self._kinds: dict[str, _Kind] = {}
+
+    def take(self, cursor: Any, operation: str, after: int) -> list[Taken]:
+        """The changes of one operation that the transaction has made since number ``after``.
+
+        Args:
+            cursor: the driver's.
+        """
+        return self._kind(operation).take(cursor, after)
+
+    def receivers(self, operation: str) -> list[Receiver]:
+        """The receivers of an operation, in their order."""
+        return [route.receiver for route in self._kind(operation).routes]
+
+    def _kind(self, operation: str) -> _Kind:
+        if operation not in self._kinds:
+            self._kinds[operation] = _Kind(self, operation)
+        return self._kinds[operation]
+
+
+class _Kind:
+    """The changes of one table by one operation."""
+
+    def __init__(self, source: Source, operation: str) -> None:
+        self.source = source
+        self.operation = operation
+        self.routes = routes_of(source.model, operation, receivers.inline())
+        self.sides = [
+            side for side, absent in (("old", INSERTED), ("new", DELETED)) if operation != absent
+        ]
+        self.every = frozenset(route.receiver for route in self.routes)
+        self.conditional = [route for route in self.routes if route.condition is not None]
+
+    @cached_property
+    def query(self) -> str:
+        table = self.source.table
+        columns, records = list(_EVENT), []
+        asked = asked_of(self.routes)
+        for route in self.conditional:
+            assert route.condition is not None and route.condition_id is not None  # noqa: S101, PT018
+            columns.append(
+                f"CASE WHEN {quoting.literal(asked or '')} = ANY (e.matched) "
+                f"THEN {quoting.literal(route.condition_id)} = ANY (e.matched) "
+                f"ELSE COALESCE(({route.condition}), false) END"
+            )
+        # Conditions are over rows called old and new, also where only one of them is read.
+        needed = ("old", "new") if self.conditional else self.sides
+        for side in needed:
+            for number, model in enumerate(lineage(self.source.model)):
+                alias = f'"{side}"' if number == 0 else f'"{side} {number}"'
+                relation = quoting.relation(model._meta.db_table)
+                records.append(
+                    f"CROSS JOIN LATERAL jsonb_populate_record(NULL::{relation}, e.{side}) "
+                    f"AS {alias}"
+                )
+        for side in self.sides:
+            tables = lineage(self.source.model)
+            aliases = {
+                model: f'"{side}"' if number == 0 else f'"{side} {number}"'
+                for number, model in enumerate(tables)
+            }
+            columns += [
+                f"{aliases[one.model._meta.concrete_model]}.{quoting.identifier(one.column)}"
+                for one in table.fields
+            ]
+        # Names of tables and columns may hold what psycopg takes for a parameter.
+        selected = ", ".join(columns).replace("%", "%%")
+        joins = " ".join(records).replace("%", "%%")
+        return f"SELECT {selected} FROM bulksafe_take(%s, %s, %s) AS e {joins} ORDER BY e.seq"
+
+    def take(self, cursor: Any, after: int) -> list[Taken]:
+        cursor.execute(self.query, [self.source.oid, self.operation, after])
+        return [self._taken(row) for row in cursor.fetchall()]
+
+    def _taken(self, row: tuple[Any, ...]) -> Taken:
+        seq, at, part, depth, key = row[: len(_EVENT)]
+        # The columns of a parent's stream are all there is: every row of one source is numbered by
+        # the same transaction, so that its xid and bucket say nothing.
+        event = Event(
+            0, seq, 0, 0, at, self.source.oid, part, self.operation, depth, key, context=current()
+        )
+        start = len(_EVENT)
+        met = self.every
+        if self.conditional:
+            end = start + len(self.conditional)
+            answers = zip(self.conditional, row[start:end], strict=True)
+            met -= {route.receiver for route, is_met in answers if not is_met}
+            start = end
+        table, images = self.source.table, dict.fromkeys(("old", "new"))
+        width = len(table.fields)
+        for side in self.sides:
+            images[side] = Image(row[start : start + width], table)  # type: ignore[assignment]
+            start += width
+        return Taken(event, self.source.model, images["old"], images["new"], met)
+
+
+_EVENT = (
+    "e.seq",
+    "date_part('epoch', e.at)",
+    "e.part::oid::bigint",
+    "e.depth",
+    "e.key",
+)
+
+
+def combined(taken: Sequence[Taken], using: str, prefix: str) -> list[InlineChange]:
+    """The changes in the order in which each row was changed, those that are one made into one.
+
+    Args:
+        prefix: what the ids of events begin with in this database.
+    """
+    by_seq = {one.event.seq: one for one in taken}
+    events = [one.event for one in taken]
+    if any(map(outbox_events.is_shared, events)):
+        events = outbox_events.in_order(events, lambda members: _chained(members, by_seq))
+    names = running()
+    return [_change(event, by_seq, using, prefix, names) for event in events]
+
+
+def _chained(members: list[Event], by_seq: Mapping[int, Taken]) -> list[Event]:
+    def values(event: Event, side: str) -> object:
+        image = getattr(by_seq[event.seq], side)
+        return None if image is None else image.values
+
+    return outbox_events.chained(
+        members,
+        {event.seq: values(event, "old") for event in members},
+        {event.seq: values(event, "new") for event in members},
+    )
+
+
+def _change(
+    event: Event,
+    by_seq: Mapping[int, Taken],
+    using: str,
+    prefix: str,
+    names: tuple[str, ...],
+) -> InlineChange:
+    last, first = by_seq[event.seq], by_seq[event.before.seq]
+    return InlineChange(
+        event,
+        last.model,
+        None if event.operation == INSERTED else first.old,
+        None if event.operation == DELETED else last.new,
+        using=using,
+        event_id=f"{prefix}-{event.seq}",
+        met=last.met | first.met,
+        written_in=names,
+    )

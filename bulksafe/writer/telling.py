@@ -1,0 +1,188 @@
+"""Calling receivers in the writer's transaction, and which of them are called.
+
+A receiver is not called for a change that it made itself while it ran; the others are, since it is
+a change like any other. A write of a receiver's that changes no value reaches nobody, so that
+receivers which keep each other right come to rest. What Django sends is sent as Django does it, so
+that ``save()`` on another row may go down a tree; only what comes back to the same row is cut.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from bulksafe.contexts import current, reacting, running
+from bulksafe.dispatch import muting
+from bulksafe.dispatch.batches import MOST_REACTIONS, endless, is_called
+from bulksafe.dispatch.calls import EndlessWrites, arguments
+from bulksafe.dispatch.ordering import Delivery
+from bulksafe.writer import connecting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from django.db.models import Model
+
+    from bulksafe.declarations import Receiver
+    from bulksafe.dispatch.calls import Call
+    from bulksafe.writer.changes import InlineChange
+
+    Row = tuple[str, Any]
+
+#: The calls that are being made, each because of a write of the one before it, with their row.
+_active: ContextVar[tuple[tuple[str, Row], ...]] = ContextVar("bulksafe.active", default=())
+
+#: How deep ``save()`` may lead from row to row before that is taken for a loop.
+_DEEPEST = 50
+
+EARLY = ("pre_save", "pre_delete", "m2m_changed")
+LATE = ("post_save", "post_delete", "m2m_changed")
+
+
+@contextmanager
+def being_called(
+    receiver: Receiver, row: Row, context: Mapping[str, Any]
+) -> Iterator[None]:
+    """Around a call: what is written inside it comes from this receiver."""
+    token = _active.set((*_active.get(), (receiver.name, row)))
+    try:
+        with reacting(context, (*running(), receiver.name)):
+            yield
+    finally:
+        _active.reset(token)
+
+
+@contextmanager
+def outside(calls_before: int) -> Iterator[None]:
+    """As if the innermost call were not being made: for what has to be done before it goes on."""
+    token = _active.set(_active.get()[:calls_before])
+    try:
+        with reacting({}, running()[:calls_before]):
+            yield
+    finally:
+        _active.reset(token)
+
+
+def depth() -> int:
+    return len(_active.get())
+
+
+def is_sent_to(receiver: Receiver, row: Row, change: InlineChange | None) -> bool:
+    """Whether the receiver is called for what Django sends.
+
+    Raises:
+        EndlessWrites: receivers lead from one row to the next without end.
+    """
+    if muting.is_muted(receiver):
+        return False
+    active = _active.get()
+    if not active:
+        return True
+    own = receiver.name, row
+    if active[-1] == own:
+        return False
+    if own in active and change is not None and change.old is not None and not change.changed:
+        return False
+    if len(active) >= _DEEPEST:
+        named = " → ".join(dict.fromkeys(name for name, _ in active[-_DEEPEST // 2 :]))
+        raise EndlessWrites(
+            f"Receivers react to each other's writes without end: {named}. The last one is to "
+            f"{row[0]} {row[1]}."
+        )
+    return True
+
+
+def is_own_business(receiver: Receiver) -> bool:
+    """Whether the receiver is called for objects that are about to be written in bulk.
+
+    Raises:
+        EndlessWrites: receivers react to each other without end.
+    """
+    names = running()
+    if muting.is_muted(receiver) or (names and names[-1] == receiver.name):
+        return False
+    if len(names) >= MOST_REACTIONS:
+        raise EndlessWrites(
+            "Receivers react to each other's writes without end: "
+            f"{' → '.join(dict.fromkeys(names[-MOST_REACTIONS // 2 :]))}."
+        )
+    return True
+
+
+def early_call(
+    receiver: Receiver, model: Any, using: str, update_fields: frozenset[str] | None
+) -> dict[str, Any]:
+    """The arguments that a ``pre_save`` receiver gets for every object of a bulk write."""
+    return {
+        "signal": receiver.signal,
+        "sender": model,
+        "raw": False,
+        "using": using,
+        "update_fields": update_fields,
+        "old": None,
+        "changed": frozenset(),
+        "event_id": None,
+        "context": dict(current()),
+    }
+
+
+class Live:
+    """Which receivers are connected, asked once for one round of telling."""
+
+    def __init__(self, signals: Iterable[str]) -> None:
+        self.signals = tuple(signals)
+        self._found: dict[tuple[int, type[Model]], set[Receiver]] = {}
+
+    def __call__(self, receiver: Receiver, model: type[Model]) -> bool:
+        if receiver.signal_name not in self.signals:
+            return False
+        key = id(receiver.signal), model
+        if key not in self._found:
+            self._found[key] = connecting.live(receiver.signal, model)
+        return receiver in self._found[key]
+
+
+def deliveries(
+    changes: Sequence[InlineChange],
+    listed: Callable[[InlineChange], Sequence[Receiver]],
+    signals: Iterable[str],
+) -> list[Delivery]:
+    """The changes with the receivers that are to be called for them.
+
+    Args:
+        listed: the receivers of a change, in their order.
+        signals: the names of the signals that are told.
+
+    Raises:
+        EndlessWrites: receivers react to each other without end.
+    """
+    is_live = Live(signals)
+    found = []
+    for change in changes:
+        for receiver in listed(change):
+            if (
+                receiver in change.met
+                and receiver not in change.done
+                and is_live(receiver, change.model)
+                and is_called(receiver, change)
+            ):
+                error = endless(change)
+                if error is not None:
+                    raise error
+                found.append(Delivery(receiver, change))
+    return found
+
+
+def call_arguments(call: Call, action: str | None = None) -> dict[str, Any]:
+    """What the receiver of a call gets.
+
+    Args:
+        action: ``"pre"`` for the first of the two calls of an ``m2m_changed`` receiver.
+    """
+    found = arguments(call.receiver, call.changes)
+    if action and "action" in found:
+        found["action"] = found["action"].replace("post_", f"{action}_")
+    if action == "pre":
+        found["event_id"] = None
+    return found

@@ -1,0 +1,110 @@
+"""Which statements are about tables that have critical receivers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from bulksafe.contexts import WRITES
+from bulksafe.declarations import receivers
+from bulksafe.declarations.lineage import lineage
+from bulksafe.dispatch.sources import models_of
+from bulksafe.writer.telling import EARLY, Live
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from django.db.models import Model
+
+#: What may stand before and after a table's name.
+_WORD = r"(?<![\w$]){}(?![\w$])"
+
+
+def _pattern(names: Iterable[str]) -> re.Pattern[str] | None:
+    listed = [re.escape(name) for name in sorted(names, key=lambda n: (-len(n), n))]
+    return re.compile(_WORD.format(f"(?:{'|'.join(listed)})"), re.IGNORECASE) if listed else None
+
+
+def _name(model: type[Model]) -> str:
+    """The table's name as it stands in a statement, without its schema."""
+    return str(model._meta.db_table).strip('"').rpartition('"."')[2]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tables of the receivers that are declared by now.
+
+    Attributes:
+        models: whose rows the receivers are called for.
+        by_name: the models by the names of the tables that their rows lie in, in lower case.
+    """
+
+    models: tuple[type[Model], ...]
+    by_name: dict[str, tuple[type[Model], ...]]
+    _any: re.Pattern[str] | None
+
+    @classmethod
+    def of_receivers(cls) -> Vocabulary:
+        models = models_of(receivers.inline())
+        by_name: dict[str, list[type[Model]]] = {}
+        for model in models:
+            for table in lineage(model):
+                by_name.setdefault(_name(table).lower(), []).append(model)
+        found = {name: tuple(listed) for name, listed in by_name.items()}
+        return cls(tuple(models), found, _pattern(found))
+
+    def named(self, text: str) -> list[type[Model]]:
+        """The models whose tables a statement names."""
+        if self._any is None:
+            return []
+        names = {match.lower() for match in self._any.findall(text)}
+        return list(dict.fromkeys(model for name in names for model in self.by_name[name]))
+
+    def is_write(self, text: str) -> bool:
+        return WRITES.match(text) is not None
+
+
+_kept: list[tuple[int, Vocabulary]] = []
+
+
+def vocabulary() -> Vocabulary:
+    """The one in force; made anew when receivers were declared since."""
+    changes = receivers.changes()
+    if not _kept or _kept[0][0] != changes:
+        _kept[:] = [(changes, Vocabulary.of_receivers())]
+    return _kept[0][1]
+
+
+def text_of(statement: Any, connection: Any) -> str:
+    """A statement as text, whatever the driver takes."""
+    if isinstance(statement, str):
+        return statement
+    if isinstance(statement, sql.Composable):
+        return statement.as_string(connection.connection)
+    if isinstance(statement, bytes):
+        return statement.decode(errors="replace")
+    return str(statement)
+
+
+def has_early(models: Iterable[type[Model]]) -> bool:
+    """Whether any of the models has a connected receiver that comes before the write."""
+    is_live = Live(EARLY)
+    return any(
+        is_live(receiver, model)
+        for model in models
+        for receiver in receivers.of_model(model, _early())
+    )
+
+
+def _early() -> list[Any]:
+    return [receiver for receiver in receivers.inline() if receiver.signal_name in EARLY]
+
+
+def names_of(model: type[Model]) -> re.Pattern[str]:
+    """Finds the tables of a model's rows in a statement."""
+    found = _pattern({_name(table) for table in lineage(model)})
+    assert found is not None  # noqa: S101
+    return found

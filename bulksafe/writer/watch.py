@@ -1,0 +1,414 @@
+"""What happens on one connection: statements, what the database says of them, and calls."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from django.db import connections, transaction
+from django.db.models.signals import m2m_changed
+from psycopg.pq import TransactionStatus
+
+from bulksafe.contexts import current
+from bulksafe.declarations import receivers
+from bulksafe.dispatch.sources import by_oid
+from bulksafe.exceptions import ReceiversNotRun
+from bulksafe.dispatch.ordering import calls
+from bulksafe.writer import connecting, telling
+from bulksafe.writer.changes import row_of_instance
+from bulksafe.writer.early import early_arguments
+from bulksafe.writer.rehearsal import Rehearsal
+from bulksafe.writer.scopes import Deleting, InHand, Linking, Saving, Scope
+from bulksafe.writer.taking import Source, Taken, combined
+from bulksafe.writer.vocabulary import has_early, text_of, vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from django.db.models import Model
+
+    from bulksafe.declarations import Receiver
+    from bulksafe.dispatch.calls import Call
+    from bulksafe.writer.changes import InlineChange
+    from bulksafe.writer.connecting import Connected
+    from bulksafe.writer.observing import Observer
+
+_EVERY = tuple(dict.fromkeys((*telling.EARLY, *telling.LATE)))
+
+#: The SQLSTATE of the database's word that changes wait in the buffer.
+_WAITING = "BS001"
+
+
+class Watch:
+    """An execute wrapper: sees that no change passes the receivers by.
+
+    Attributes:
+        connection: Django's.
+        alias: its name.
+        due: the tables and operations of which the database has said that changes wait.
+        scopes: the writes in progress, the innermost last; those that a running receiver makes are
+            on a list of their own.
+        observer: looks at what a receiver reads, while one runs that comes before the write.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.alias: str = connection.alias
+        self.due: dict[tuple[int, str], None] = {}
+        self.scopes: list[Scope] = []
+        self.observer: Observer | None = None
+        self._after = 0
+        self._sources: dict[int, Source] = {}
+        self._known = -1
+        self._prefix = ""
+
+    # Statements.
+
+    def __call__(
+        self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
+    ) -> Any:
+        words = vocabulary()
+        text = text_of(sql, self.connection)
+        if self.observer is not None:
+            self.observer.look(text, params)
+        if not words.models:
+            return execute(sql, params, many, context)
+        run = partial(execute, sql, params, many, context)
+        named = words.named(text) if words.is_write(text) else []
+        if named:
+            return self._write(run, named, text)
+        if self.connection.in_atomic_block or not self.connection.get_autocommit():
+            result = run()
+            if self.due:
+                self._told_late()
+            return result
+        try:
+            return run()
+        except ReceiversNotRun:
+            # A function, a trigger or a cascade has written where the statement names no such
+            # table. In autocommit it has left nothing behind: once more, with the receivers.
+            self.due.clear()
+            return self.perform(run, Scope())
+
+    def _write(self, run: Callable[[], Any], named: Sequence[type[Model]], text: str) -> Any:
+        if self.scopes and isinstance(self.scopes[-1], InHand):
+            scope = self.scopes[-1]
+            if all(scope.covers(model) for model in named):
+                return run()
+        elif self.scopes:
+            return run()
+        return self.perform(run, Scope(), named)
+
+    def _told_late(self) -> None:
+        """Changes of a statement that nobody had expected to make any."""
+        if self.scopes:
+            return
+        try:
+            self.settle(Scope())
+        except BaseException:
+            # The statement cannot be taken back alone.
+            if self.connection.in_atomic_block:
+                self.connection.needs_rollback = True
+            raise
+
+    # Writes.
+
+    def perform(
+        self,
+        operation: Callable[[], Any],
+        scope: Scope,
+        models: Sequence[type[Model]] = (),
+    ) -> Any:
+        """Make a write, with the receivers of all that it changes.
+
+        Args:
+            operation: what writes; made twice where ``pre_*`` receivers have to see what it does.
+            scope: what is known of it.
+            models: those whose tables it is about.
+        """
+        with self.within(scope):
+            if has_early(models):
+                return Rehearsal(self, scope, operation).run()
+            return operation()
+
+    @contextmanager
+    def within(self, scope: Scope) -> Iterator[Scope]:
+        """A write in progress. All of it, and what receivers do, takes place or none."""
+        with transaction.atomic(using=self.alias):
+            self.scopes.append(scope)
+            try:
+                yield scope
+                self.settle(scope)
+            finally:
+                self.scopes.remove(scope)
+
+    def settle(self, scope: Scope) -> None:
+        """Tell what is waiting. What receivers write in turn settles inside their calls."""
+        self.gather(scope)
+        pending, scope.pending = scope.pending, []
+        self.tell(pending)
+
+    def gather(self, scope: Scope) -> None:
+        """Take what waits; it goes to the write that it belongs to, or else to ``scope``."""
+        for change in self.take():
+            owner = next((one for one in self.scopes if one.holds(change)), scope)
+            owner.prepare(change)
+            owner.pending.append(change)
+
+    def take(self) -> list[InlineChange]:
+        """The changes that wait in the buffer, those of one row put together."""
+        taken: list[Taken] = []
+        while self.due:
+            oid, operation = next(iter(self.due))
+            del self.due[oid, operation]
+            source = self._source(oid)
+            if source is not None:
+                with self.connection.wrap_database_errors, self.connection.connection.cursor() as c:
+                    taken += source.take(c, operation, self._after)
+        if not taken:
+            return []
+        taken.sort(key=lambda one: one.event.seq)
+        self._after = taken[-1].event.seq
+        return combined(taken, self.alias, self.prefix)
+
+    @property
+    def prefix(self) -> str:
+        """What the ids of this database's events begin with."""
+        if not self._prefix:
+            with self.connection.connection.cursor() as cursor:
+                cursor.execute("SELECT bulksafe_prefix()")
+                self._prefix = cursor.fetchone()[0]
+        return self._prefix
+
+    def _source(self, oid: int) -> Source | None:
+        """The table of the oid: None if this code knows no receivers of it."""
+        if self._known != receivers.changes() or oid not in self._sources:
+            models = by_oid(vocabulary().models, self.alias)
+            self._sources = {key: Source(key, m, self.alias) for key, m in models.items()}
+            self._known = receivers.changes()
+        return self._sources.get(oid)
+
+    # Calls.
+
+    def tell(self, changes: Sequence[InlineChange]) -> None:
+        """Call the receivers that have not been called for the changes yet."""
+        if not changes:
+            return
+        listed = telling.deliveries(changes, self.listed, _EVERY)
+        for call in calls(listed):
+            if call.receiver.signal is m2m_changed:
+                self.call(call, "pre")
+            self.call(call)
+
+    def listed(self, change: InlineChange) -> list[Receiver]:
+        """The receivers that a change may go to, in their order."""
+        source = self._source(change.event.source)
+        if source is None:
+            return []
+        found = source.receivers(change.event.operation)
+        if any(isinstance(s, Linking) and s.through is change.model for s in self.scopes):
+            # Django sends it itself, where it does.
+            return [receiver for receiver in found if receiver.signal is not m2m_changed]
+        return found
+
+    def call(
+        self, call: Call, action: str | None = None, observer: Observer | None = None
+    ) -> None:
+        """Make one call.
+
+        Args:
+            action: ``"pre"`` for the first of the two calls of an ``m2m_changed`` receiver.
+            observer: looks at what the receiver reads.
+        """
+        last: Any = call.changes[-1]
+        named = telling.call_arguments(call, action)
+        self.call_with(call.receiver, named, last.row, last.context, observer)
+
+    def call_with(
+        self,
+        receiver: Receiver,
+        named: dict[str, Any],
+        row: Any,
+        context: Any = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """Call a receiver; what it writes is a matter of its own."""
+        before = self.scopes, self.observer
+        self.scopes, self.observer = [], observer
+        try:
+            with telling.being_called(receiver, row, current() if context is None else context):
+                receiver.function(**named)
+        finally:
+            self.scopes, self.observer = before
+
+    @contextmanager
+    def as_scope(self, scope: Scope) -> Iterator[None]:
+        """Go on with a write from inside a call of one of its receivers."""
+        before = self.scopes, self.observer
+        self.scopes, self.observer = [scope], None
+        try:
+            yield
+        finally:
+            self.scopes, self.observer = before
+
+    # What Django sends.
+
+    def sent(self, connected: Connected, named: dict[str, Any]) -> None:
+        """A signal of Django's has come to a critical receiver."""
+        receiver, instance = connected.receiver, named.get("instance")
+        named = {"signal": receiver.signal, "sender": connected.model, **named}
+        if receiver.signal is m2m_changed:
+            self._send(receiver, named, None)
+            return
+        scope = self._scope_of(instance)
+        if scope is None:
+            # Sent by hand: there is no write to go with it.
+            self._send(receiver, named, None)
+        elif receiver.signal_name.startswith("pre_"):
+            self._sent_before(scope, receiver, named, instance)
+        else:
+            self._sent_after(scope, receiver, named, instance)
+
+    def _scope_of(self, instance: Any) -> InHand | None:
+        for scope in reversed(self.scopes):
+            is_own = isinstance(scope, Saving) and scope.instance is instance
+            if is_own or isinstance(scope, Deleting):
+                assert isinstance(scope, InHand)  # noqa: S101
+                return scope
+        return None
+
+    def _sent_before(
+        self, scope: InHand, receiver: Receiver, named: dict[str, Any], instance: Any
+    ) -> None:
+        self._note(scope, receiver, instance)
+        extra = early_arguments(receiver, [instance], self.alias).get(id(instance))
+        if extra is not None:
+            self._send(receiver, {**named, **extra}, None)
+
+    def _sent_after(
+        self, scope: InHand, receiver: Receiver, named: dict[str, Any], instance: Any
+    ) -> None:
+        self._note(scope, receiver, instance)
+        self.gather(scope)
+        change: InlineChange | None = None
+        if isinstance(scope, Saving):
+            change = scope.change_of_instance()
+        elif isinstance(scope, Deleting):
+            change = scope.change_of(instance)
+        if change is not None and receiver not in change.met:
+            change.done.add(receiver)
+            return
+        if change is None and receiver.when is not None:
+            return
+        if change is not None:
+            change.done.add(receiver)
+            change.take_in_hand(instance)
+        self._send(receiver, named, change)
+
+    @staticmethod
+    def _note(scope: InHand, receiver: Receiver, instance: Any) -> None:
+        if isinstance(scope, Saving):
+            scope.called.add(receiver)
+        else:
+            scope.has_called(receiver, instance)
+
+    def _send(
+        self, receiver: Receiver, named: dict[str, Any], change: InlineChange | None
+    ) -> None:
+        row = row_of_instance(named["instance"])
+        if not telling.is_sent_to(receiver, row, change):
+            return
+        extra: dict[str, Any] = {
+            "old": None if change is None else change.old,
+            "changed": frozenset() if change is None else change.changed,
+            "event_id": None if change is None else change.event_id,
+            "context": dict(current()),
+        }
+        named = {**extra, **named}
+        if receiver.batch and receiver.signal is not m2m_changed:
+            instance = named.pop("instance")
+            wanted = ("signal", "sender", "using")
+            named = {key: named[key] for key in wanted if key in named}
+            named |= {"instances": [instance], "events": [] if change is None else [change]}
+        self.call_with(receiver, named, row)
+
+
+# Connections.
+
+
+_handlers: WeakKeyDictionary[Any, list[Watch]] = WeakKeyDictionary()
+
+
+def watch_of(connection: Any) -> Watch:
+    """The watch of a connection of Django's."""
+    found: Watch | None = connection.__dict__.get("_bulksafe_watch")
+    if found is None:
+        found = connection.__dict__["_bulksafe_watch"] = Watch(connection)
+    return found
+
+
+def watching(using: str) -> Watch | None:
+    """The watch of a database, if it is one that can have critical receivers."""
+    connection = connections[using]
+    return watch_of(connection) if connection.vendor == "postgresql" else None
+
+
+def attach(sender: object, connection: Any, **kwargs: Any) -> None:
+    """Receiver of ``connection_created``: watch the connection.
+
+    A pool hands the same connection of the driver's to several of Django's, one after the other.
+    """
+    if connection.vendor != "postgresql":
+        return
+    watch = watch_of(connection)
+    if not any(isinstance(wrapper, Watch) for wrapper in connection.execute_wrappers):
+        connection.execute_wrappers.insert(0, watch)
+    watch.due.clear()
+    watch._after = 0
+    driver = connection.connection
+    if driver is None:
+        return
+    if driver in _handlers:
+        _handlers[driver][:] = [watch]
+        return
+    holders = _handlers[driver] = [watch]
+
+    def heed(diagnostic: Any) -> None:
+        if diagnostic.sqlstate == _WAITING and diagnostic.message_detail:
+            oid, _, operation = diagnostic.message_detail.partition(" ")
+            holders[0].due[int(oid), operation] = None
+
+    driver.add_notice_handler(heed)
+
+
+def before_commit(connection: Any) -> None:
+    """Tell what was written past Django's cursors, before the transaction is committed.
+
+    Raises:
+        Exception: whatever a receiver raises; the transaction is rolled back then.
+    """
+    watch = connection.__dict__.get("_bulksafe_watch")
+    if watch is None or not watch.due:
+        return
+    if connection.connection.info.transaction_status != TransactionStatus.INTRANS:
+        watch.due.clear()
+        return
+    was_open = connection.in_atomic_block
+    connection.in_atomic_block = True
+    try:
+        watch.settle(Scope())
+    except BaseException:
+        connection.in_atomic_block = was_open
+        connection.rollback()
+        raise
+    finally:
+        connection.in_atomic_block = was_open
+
+
+def _sent(connected: Connected, connection: Any, named: dict[str, Any]) -> None:
+    watch_of(connection).sent(connected, named)
+
+
+connecting.sent.append(_sent)

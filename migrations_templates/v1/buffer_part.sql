@@ -1,0 +1,17 @@
+-- The changes of a child's rows (multi-table inheritance) of which a part lies in this table, for receivers in the
+-- writer's transaction.
+
+        INSERT INTO %10$I.bulksafe_buffer (source, part, operation, depth, key, old, new, matched, refused, context)
+        SELECT to_regclass(:child), :part, :'operation', bulksafe.depth, k.key, k.old, k.new, k.matched, k.refused,
+               bulksafe.context
+        FROM (
+            SELECT :key AS key, :old AS old, :new AS new, :matched AS matched, :refused AS refused
+            FROM :rows
+            :joins
+            CROSS JOIN LATERAL (SELECT "new".*) AS "old"
+            WHERE :condition
+        ) AS k;
+        IF FOUND THEN
+            buffered := true;
+:tell
+        END IF;

@@ -1,0 +1,15 @@
+-- The changes of one model's rows, for receivers in the writer's transaction.
+
+        INSERT INTO %10$I.bulksafe_buffer (source, part, operation, depth, key, old, new, matched, refused, context)
+        SELECT bulksafe.source, :part, :'operation', bulksafe.depth, k.key, k.old, k.new, k.matched, k.refused,
+               bulksafe.context
+        FROM (
+            SELECT :key AS key, :old AS old, :new AS new, :matched AS matched, :refused AS refused
+            FROM :rows
+            :joins
+            WHERE :condition
+        ) AS k;
+        IF FOUND THEN
+            buffered := true;
+:tell
+        END IF;

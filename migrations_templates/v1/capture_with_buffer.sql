@@ -1,0 +1,38 @@
+-- Body of the function behind the capture trigger of a table with receivers in the writer's transaction: the changed
+-- rows go to the buffer, and those that other receivers are called for become events as well.
+--
+-- A table has one statement-level trigger for each operation; a partitioned one has row-level triggers, which
+-- PostgreSQL gives to every partition, also to those made later.
+
+#variable_conflict use_column
+<<bulksafe>>
+DECLARE
+    source CONSTANT regclass := COALESCE(pg_partition_root(TG_RELID), TG_RELID);
+    part CONSTANT regclass := TG_RELID;
+    depth CONSTANT smallint := pg_trigger_depth();
+    context CONSTANT jsonb := NULLIF(current_setting('bulksafe.context', true), '')::jsonb;
+    captured boolean := false;
+    buffered boolean := false;
+    told text;
+BEGIN
+    IF NOT :unmuted THEN
+        RETURN NULL;
+    END IF;
+    IF TG_LEVEL = 'ROW' THEN
+:by_row
+    ELSE
+:by_statement
+    END IF;
+    -- A listener that sleeps holds this lock exclusively. One that is awake needs no NOTIFY, which would
+    -- make all committing transactions wait for each other.
+    IF captured AND NOT pg_try_advisory_xact_lock_shared(1651862123, 0) THEN
+        PERFORM pg_notify('bulksafe', '');
+    END IF;
+    -- The ticket is looked at when the transaction commits, also where the writer wants constraints checked at once:
+    -- the receivers come after the statement.
+    IF buffered AND NOT EXISTS (SELECT FROM %10$I.bulksafe_ticket AS t WHERE t.xid = pg_current_xact_id()) THEN
+        SET CONSTRAINTS %10$I.bulksafe_ticket_open DEFERRED;
+        INSERT INTO %10$I.bulksafe_ticket DEFAULT VALUES;
+    END IF;
+    RETURN NULL;
+END

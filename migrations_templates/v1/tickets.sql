@@ -1,0 +1,132 @@
+-- What receivers in the writer's transaction need: the buffer of changes that they have not seen yet, the tickets
+-- that let no transaction commit before they have, and their names. A second run changes nothing.
+--
+-- Nothing in the buffer outlives its transaction, and nobody else sees it: neither table needs to survive a crash.
+
+DO $bulksafe$
+DECLARE
+    home CONSTANT name := current_schema();
+BEGIN
+    IF pg_catalog.to_regclass('bulksafe_buffer') IS NOT NULL THEN
+        RETURN;
+    END IF;
+
+    CREATE UNLOGGED TABLE bulksafe_buffer (
+        xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+        seq bigint NOT NULL DEFAULT nextval('bulksafe_outbox_seq'),
+        at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        source regclass NOT NULL,
+        part regclass,
+        operation "char" NOT NULL,
+        depth smallint NOT NULL,
+        key text NOT NULL,
+        old jsonb,
+        new jsonb,
+        matched text[],
+        -- Whether a receiver waits for it without which the transaction may not commit.
+        refused boolean NOT NULL,
+        context jsonb
+    );
+    CREATE INDEX bulksafe_buffer_xid_seq ON bulksafe_buffer (xid, seq);
+
+    CREATE UNLOGGED TABLE bulksafe_ticket (xid xid8 PRIMARY KEY DEFAULT pg_current_xact_id());
+
+    -- Which receivers there are, for messages: "migrate" notes them.
+    CREATE TABLE bulksafe_receiver (
+        source oid NOT NULL,
+        operation "char" NOT NULL,
+        receiver text NOT NULL,
+        otherwise text NOT NULL,
+        PRIMARY KEY (source, operation, receiver)
+    );
+
+    -- Whoever dispatches takes what its own transaction wrote; it needs no right on the tables.
+    EXECUTE format($ddl$
+        CREATE FUNCTION %1$I.bulksafe_take(wanted oid, kind "char", after bigint) RETURNS SETOF %1$I.bulksafe_buffer
+        LANGUAGE sql SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp
+        AS $body$
+            DELETE FROM %1$I.bulksafe_buffer AS b
+            WHERE b.xid = pg_current_xact_id() AND b.seq > after AND b.source = wanted::regclass AND b.operation = kind
+            RETURNING b.*
+        $body$
+    $ddl$, home);
+
+    EXECUTE format($ddl$
+        CREATE FUNCTION %1$I.bulksafe_prefix() RETURNS text
+        LANGUAGE sql STABLE SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp
+        AS $body$ SELECT left(i.id::text, 8) FROM %1$I.bulksafe_outbox_identity AS i $body$
+    $ddl$, home);
+
+    EXECUTE format($ddl$
+        CREATE FUNCTION %1$I.bulksafe_ticket_open() RETURNS trigger
+        LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp
+        AS $body$
+        DECLARE
+            waiting record;
+            rows bigint;
+            names text;
+        BEGIN
+            DELETE FROM %1$I.bulksafe_ticket AS t WHERE t.xid = NEW.xid;
+
+            SELECT b.source, b.operation, n.nspname, c.relname INTO waiting
+            FROM %1$I.bulksafe_buffer AS b
+            LEFT JOIN pg_class AS c ON c.oid = b.source
+            LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE b.xid = NEW.xid AND b.refused
+            ORDER BY b.seq
+            LIMIT 1;
+            IF FOUND THEN
+                SELECT count(*) INTO rows
+                FROM %1$I.bulksafe_buffer AS b
+                WHERE b.xid = NEW.xid AND (b.source, b.operation) = (waiting.source, waiting.operation);
+                SELECT string_agg(r.receiver, ', ' ORDER BY r.receiver) INTO names
+                FROM %1$I.bulksafe_receiver AS r
+                WHERE r.source = waiting.source AND r.operation = waiting.operation AND r.otherwise = 'refuse';
+                RAISE EXCEPTION USING
+                    ERRCODE = 'integrity_constraint_violation',
+                    MESSAGE = format(
+                        'critical receivers have not run for %%s %%s of %%s: %%s',
+                        rows,
+                        CASE waiting.operation WHEN 'I' THEN 'INSERT' WHEN 'U' THEN 'UPDATE' ELSE 'DELETE' END,
+                        waiting.source,
+                        COALESCE(names, 'run “manage.py migrate” for their names')
+                    ),
+                    DETAIL = 'They run in Django, in the transaction that writes; this one was written past it, so '
+                             'the commit is refused.',
+                    HINT = 'Write through Django, in transaction.atomic(); or declare the receivers with '
+                           'otherwise="after_commit", and the listener will run them.',
+                    SCHEMA = waiting.nspname,
+                    TABLE = waiting.relname,
+                    CONSTRAINT = 'bulksafe_ticket_open';
+            END IF;
+
+            WITH gone AS (
+                DELETE FROM %1$I.bulksafe_buffer AS b WHERE b.xid = NEW.xid RETURNING b.*
+            )
+            INSERT INTO %1$I.bulksafe_outbox
+                (slot, seq, bucket, at, source, part, operation, depth, key, old, new, matched, context)
+            SELECT (SELECT last_value FROM %1$I.bulksafe_outbox_slot), g.seq,
+                   (hashtextextended(g.key, 0) & 15)::smallint, g.at, g.source, g.part, g.operation, g.depth, g.key,
+                   g.old, g.new, ARRAY['otherwise'] || g.matched, g.context
+            FROM gone AS g;
+            IF FOUND AND NOT pg_try_advisory_xact_lock_shared(1651862123, 0) THEN
+                PERFORM pg_notify('bulksafe', '');
+            END IF;
+            RETURN NULL;
+        END
+        $body$
+    $ddl$, home);
+    EXECUTE format('REVOKE ALL ON FUNCTION %1$I.bulksafe_ticket_open() FROM PUBLIC', home);
+
+    EXECUTE format($ddl$
+        CREATE CONSTRAINT TRIGGER bulksafe_ticket_open
+        AFTER INSERT ON %1$I.bulksafe_ticket
+        DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW
+        EXECUTE FUNCTION %1$I.bulksafe_ticket_open()
+    $ddl$, home);
+END
+$bulksafe$;
