@@ -15,6 +15,7 @@ from django.db.backends.postgresql import operations
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 from django.db.backends.signals import connection_created
+from django.db.migrations.migration import Migration
 from django.db.migrations.state import ProjectState, StateApps
 from django.db.models import Model, QuerySet
 from django.db.models.deletion import Collector
@@ -57,6 +58,8 @@ def apply() -> None:
     _patch(QuerySet, "update", _update)
     _patch(Collector, "delete", _collector_delete)
     _patch(DatabaseWrapper, "_commit", _commit)
+    _patch(Migration, "apply", _migrate)
+    _patch(Migration, "unapply", _migrate)
     _extend_related_managers()
     _patch(operations.DatabaseOperations, "execute_sql_flush", _execute_sql_flush)
     _patch(DatabaseSchemaEditor, "_alter_field", _alter_field)
@@ -248,6 +251,14 @@ def _commit(original: Any, self: Any) -> Any:
     """What was written past Django's cursors is told before the commit, not refused at it."""
     watch.before_commit(self)
     return original(self)
+
+
+def _migrate(
+    original: Any, self: Any, state: Any, schema_editor: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Receivers are not called while a migration changes tables and rows."""
+    with watch.migrating(schema_editor.connection):
+        return original(self, state, schema_editor, *args, **kwargs)
 
 
 def _extend_related_managers() -> None:

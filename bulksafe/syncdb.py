@@ -18,6 +18,7 @@ from bulksafe.dispatch.sources import by_oid, models_of
 from bulksafe.outbox import schema
 from bulksafe.outbox.store import Store
 from bulksafe.rendering import quoting
+from bulksafe.writer.vocabulary import forget
 
 
 def create_outbox(sender: object, using: str, **kwargs: Any) -> None:
@@ -50,6 +51,7 @@ def note_receivers(sender: object, using: str, **kwargs: Any) -> None:
     """Receiver of ``post_migrate``: the database names the receivers that a write has passed by."""
     if not (schema.belongs_in(using) and schema.has_tickets(using)):
         return
+    forget(using)
     rows = [
         (oid, operation[0], receiver.name, receiver.otherwise)
         for oid, model in by_oid(models_of(receivers.inline()), using).items()

@@ -6,10 +6,13 @@ critical receivers in the transaction go straight through.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from django.db import models, router
+from django.db.models.deletion import Collector
 from django.db.models.signals import m2m_changed, pre_save
 
 from bulksafe.declarations import receivers
@@ -20,7 +23,7 @@ from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.early import early_arguments
 from bulksafe.writer.observing import Observer
 from bulksafe.writer.scopes import Deleting, InHand, Linking, Saving, Scope
-from bulksafe.writer.vocabulary import vocabulary
+from bulksafe.writer.vocabulary import has_early, vocabulary
 from bulksafe.writer.watch import Watch, watching
 
 if TYPE_CHECKING:
@@ -86,7 +89,10 @@ def bulk_create(
         given_fields=_field_names(queryset.model, fields) if fields else None,
     )
     is_link = bool(connecting.live(m2m_changed, model))
-    if options.get("update_conflicts") or is_link:
+    asks = options.get("update_conflicts") or (
+        options.get("ignore_conflicts") and has_early([model])
+    )
+    if asks or is_link:
         # Which rows there are already, the database says.
         keys = [instance.pk for instance in listed]
 
@@ -149,14 +155,105 @@ def delete(inner: Callable[[], Any], collector: Any) -> Any:
     watches = [watch for model in affected if (watch := _watch(model, collector.using))]
     if not watches:
         return inner()
+    watch = watches[0]
     scope = Deleting(
         given_origin=collector.origin,
         models=frozenset(_concrete(model) for model in collector.data),
+        root=_root(collector),
+        called_before=_deleted_by(watch),
     )
     for instances in collector.data.values():
         scope.take(instances)
-    with watches[0].within(scope):
-        return inner()
+    with watch.within(scope):
+        deleted = _DeletionRowByRow(watch, scope, collector).run()
+        total, counts = inner()
+        return total + sum(deleted.values()), dict(Counter(counts) + deleted)
+
+
+def _root(collector: Any) -> type[Model] | None:
+    """The model whose rows ``delete()`` was called for."""
+    origin = collector.origin
+    model = getattr(origin, "model", None) or (type(origin) if origin is not None else None)
+    return _concrete(model) if hasattr(model, "_meta") else None
+
+
+def _deleted_by(watch: Watch) -> dict[Any, set[Receiver]]:
+    """What a deletion has called already, of which this one is a part."""
+    if watch.scopes and isinstance(watch.scopes[-1], Deleting):
+        return watch.scopes[-1].called_before
+    return {}
+
+
+class _DeletionRowByRow:
+    """Calls the receivers that come before a deletion, and deletes row by row where they look.
+
+    Django sends ``pre_delete`` for all rows before it deletes the first: a receiver that keeps the
+    last admin would see all of them.
+    """
+
+    def __init__(self, watch: Watch, scope: Deleting, collector: Any) -> None:
+        self.watch = watch
+        self.scope = scope
+        self.collector = collector
+        self.deleted: Counter[str] = Counter()
+        self._next = 0
+
+    def run(self) -> Counter[str]:
+        """The rows that were deleted one by one, by the label of their model."""
+        root = self.scope.root
+        found = self.collector.data.get(root, ()) if root is not None else ()
+        early = self._receivers(root) if root is not None and len(found) > 1 else []
+        if not early:
+            return self.deleted
+        assert root is not None  # noqa: S101
+        # In the order in which Django goes on.
+        self.instances = sorted(found, key=attrgetter("pk"))
+        self.done = 0
+        observer = Observer(root, self._flush)
+        for number, instance in enumerate(self.instances):
+            self._next, observer.instance = number, instance
+            for receiver in early:
+                named = {
+                    "signal": receiver.signal,
+                    "sender": root,
+                    "instance": instance,
+                    "using": self.watch.alias,
+                    "origin": self.collector.origin,
+                }
+                self._depth = telling.depth()
+                self.watch.sent_before(self.scope, receiver, named, instance, observer)
+        if self.done:
+            # All of them, then, so that each is gone before the next one's post_delete.
+            self._next = len(self.instances)
+            self._delete_up_to(self._next)
+        return self.deleted
+
+    def _receivers(self, model: type[Model]) -> list[Receiver]:
+        is_live = telling.Live(("pre_delete",))
+        listed = receivers.of_model(model, receivers.inline())
+        return in_order([r for r in listed if is_live(r, model)])
+
+    def _flush(self) -> bool:
+        if self.done >= self._next:
+            return False
+        with telling.outside(self._depth), self.watch.as_scope(self.scope):
+            self._delete_up_to(self._next)
+        return True
+
+    def _delete_up_to(self, end: int) -> None:
+        for instance in self.instances[self.done : end]:
+            self.done += 1
+            part = Collector(using=self.collector.using, origin=self.collector.origin)
+            part.collect([instance])
+            gone = {model: {one.pk for one in listed} for model, listed in part.data.items()}
+            _, counts = part.delete()
+            self.deleted += Counter(counts)
+            for model, keys in gone.items():
+                listed = self.collector.data.get(model, ())
+                # Those that are deleted have lost their keys.
+                self.collector.data[model] = [
+                    one for one in listed if one.pk is not None and one.pk not in keys
+                ]
 
 
 def link(inner: Callable[..., Any], manager: Any, *args: Any, **named: Any) -> Any:

@@ -200,9 +200,15 @@ class Rehearsal:
         names = {
             field.attname for field in one.change.table.fields if field.name in one.change.changed
         }
+        names |= one.assigned()
         with self.watch.as_scope(self.scope):
-            store([(one.instance, names | one.assigned())], self.watch.alias)
-            self._tell_stored([one])
+            if names:
+                store([(one.instance, names)], self.watch.alias)
+                self._tell_stored([one])
+            else:
+                # An update to the values that were there is a change, but no statement is needed.
+                self._carry(one, one.change)
+                self.watch.tell([one.change])
 
     def _finish_row_by_row(self, result: Any) -> Any:
         """The write is not made again: its rows are stored as they were rehearsed."""

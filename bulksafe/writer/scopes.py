@@ -136,6 +136,18 @@ class Deleting(InHand):
     """``delete()``: Django has collected the instances, by model."""
 
     models: frozenset[type[Model]] = frozenset()
+    #: The model that it was called for: rows of others are deleted along with it.
+    root: type[Model] | None = None
+    #: The receivers that were called before, by row; shared with the deletions that it is made of.
+    called_before: dict[tuple[str, Any], set[Receiver]] = field(default_factory=dict)
+
+    def has_called(self, receiver: Receiver, instance: Model) -> None:
+        super().has_called(receiver, instance)
+        if receiver.signal_name.startswith("pre_"):
+            self.called_before.setdefault(row_of_instance(instance), set()).add(receiver)
+
+    def was_called(self, receiver: Receiver, instance: Model) -> bool:
+        return receiver in self.called_before.get(row_of_instance(instance), ())
 
     def covers(self, model: type[Model]) -> bool:
         return model in self.models and not model._meta.auto_created

@@ -12,6 +12,7 @@ from bulksafe.contexts import WRITES
 from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.sources import models_of
+from bulksafe.outbox.queries import query
 from bulksafe.writer.telling import EARLY, Live
 
 if TYPE_CHECKING:
@@ -35,11 +36,12 @@ def _name(model: type[Model]) -> str:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The tables of the receivers that are declared by now.
+    """The tables whose rows receivers are called for, and those that change them.
 
     Attributes:
         models: whose rows the receivers are called for.
-        by_name: the models by the names of the tables that their rows lie in, in lower case.
+        by_name: the models by the names of tables, in lower case: of those that their rows lie in,
+            of partitions, and of tables whose foreign keys' actions reach them.
     """
 
     models: tuple[type[Model], ...]
@@ -56,6 +58,24 @@ class Vocabulary:
         found = {name: tuple(listed) for name, listed in by_name.items()}
         return cls(tuple(models), found, _pattern(found))
 
+    def and_others(self, connection: Any) -> Vocabulary:
+        """The same with what the catalogs of a database know.
+
+        Args:
+            connection: Django's.
+        """
+        if not self.models:
+            return self
+        names = sorted({_name(table) for model in self.models for table in lineage(model)})
+        with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+            cursor.execute(query("reaching"), {"names": names})
+            rows = cursor.fetchall()
+        found = dict(self.by_name)
+        for name, reached in rows:
+            models = (*found.get(name.lower(), ()), *self.by_name.get(reached.lower(), ()))
+            found[name.lower()] = tuple(dict.fromkeys(models))
+        return type(self)(self.models, found, _pattern(found))
+
     def named(self, text: str) -> list[type[Model]]:
         """The models whose tables a statement names."""
         if self._any is None:
@@ -63,11 +83,9 @@ class Vocabulary:
         names = {match.lower() for match in self._any.findall(text)}
         return list(dict.fromkeys(model for name in names for model in self.by_name[name]))
 
-    def is_write(self, text: str) -> bool:
-        return WRITES.match(text) is not None
-
 
 _kept: list[tuple[int, Vocabulary]] = []
+_of_databases: dict[str, tuple[int, Vocabulary]] = {}
 
 
 def vocabulary() -> Vocabulary:
@@ -76,6 +94,25 @@ def vocabulary() -> Vocabulary:
     if not _kept or _kept[0][0] != changes:
         _kept[:] = [(changes, Vocabulary.of_receivers())]
     return _kept[0][1]
+
+
+def vocabulary_of(connection: Any) -> Vocabulary:
+    """The same for a database: asked once, and when ``forget`` says so."""
+    found = _of_databases.get(connection.alias)
+    changes = receivers.changes()
+    if found is None or found[0] != changes:
+        found = changes, vocabulary().and_others(connection)
+        _of_databases[connection.alias] = found
+    return found[1]
+
+
+def forget(alias: str) -> None:
+    """Look at the catalogs of a database again: it has other tables by now."""
+    _of_databases.pop(alias, None)
+
+
+def is_write(text: str) -> bool:
+    return WRITES.match(text) is not None
 
 
 def text_of(statement: Any, connection: Any) -> str:

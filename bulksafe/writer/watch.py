@@ -15,6 +15,7 @@ from bulksafe.contexts import current
 from bulksafe.declarations import receivers
 from bulksafe.dispatch.sources import by_oid
 from bulksafe.exceptions import ReceiversNotRun
+from bulksafe.outbox.queries import query
 from bulksafe.dispatch.ordering import calls
 from bulksafe.writer import connecting, telling
 from bulksafe.writer.changes import row_of_instance
@@ -22,7 +23,14 @@ from bulksafe.writer.early import early_arguments
 from bulksafe.writer.rehearsal import Rehearsal
 from bulksafe.writer.scopes import Deleting, InHand, Linking, Saving, Scope
 from bulksafe.writer.taking import Source, Taken, combined
-from bulksafe.writer.vocabulary import has_early, text_of, vocabulary
+from bulksafe.writer.vocabulary import (
+    forget,
+    has_early,
+    is_write,
+    text_of,
+    vocabulary,
+    vocabulary_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +59,7 @@ class Watch:
         scopes: the writes in progress, the innermost last; those that a running receiver makes are
             on a list of their own.
         observer: looks at what a receiver reads, while one runs that comes before the write.
+        is_migrating: whether a migration is being applied.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -59,6 +68,7 @@ class Watch:
         self.due: dict[tuple[int, str], None] = {}
         self.scopes: list[Scope] = []
         self.observer: Observer | None = None
+        self.is_migrating = False
         self._after = 0
         self._sources: dict[int, Source] = {}
         self._known = -1
@@ -69,16 +79,16 @@ class Watch:
     def __call__(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
-        words = vocabulary()
         text = text_of(sql, self.connection)
         if self.observer is not None:
             self.observer.look(text, params)
-        if not words.models:
+        if not vocabulary().models:
             return execute(sql, params, many, context)
         run = partial(execute, sql, params, many, context)
-        named = words.named(text) if words.is_write(text) else []
-        if named:
-            return self._write(run, named, text)
+        if is_write(text) and not self._is_broken:
+            named = vocabulary_of(self.connection).named(text)
+            if named:
+                return self._write(run, named)
         if self.connection.in_atomic_block or not self.connection.get_autocommit():
             result = run()
             if self.due:
@@ -87,12 +97,19 @@ class Watch:
         try:
             return run()
         except ReceiversNotRun:
-            # A function, a trigger or a cascade has written where the statement names no such
-            # table. In autocommit it has left nothing behind: once more, with the receivers.
+            # A function or a trigger has written where the statement names no such table. In
+            # autocommit it has left nothing behind: once more, with the receivers.
             self.due.clear()
-            return self.perform(run, Scope())
+            forget(self.alias)
+            return self.perform(run, Scope(), vocabulary().models)
 
-    def _write(self, run: Callable[[], Any], named: Sequence[type[Model]], text: str) -> Any:
+    @property
+    def _is_broken(self) -> bool:
+        """Whether the transaction has failed, so that nothing can be asked."""
+        driver = self.connection.connection
+        return driver is None or driver.info.transaction_status == TransactionStatus.INERROR
+
+    def _write(self, run: Callable[[], Any], named: Sequence[type[Model]]) -> Any:
         if self.scopes and isinstance(self.scopes[-1], InHand):
             scope = self.scopes[-1]
             if all(scope.covers(model) for model in named):
@@ -105,6 +122,7 @@ class Watch:
         """Changes of a statement that nobody had expected to make any."""
         if self.scopes:
             return
+        forget(self.alias)
         try:
             self.settle(Scope())
         except BaseException:
@@ -146,9 +164,22 @@ class Watch:
 
     def settle(self, scope: Scope) -> None:
         """Tell what is waiting. What receivers write in turn settles inside their calls."""
+        if self.is_migrating:
+            self._discard()
+            return
         self.gather(scope)
         pending, scope.pending = scope.pending, []
         self.tell(pending)
+
+    def _discard(self) -> None:
+        """Forget what waits. In a migration the tables are not what the models are yet, or any more.
+
+        Django sends nothing for the models of migrations either.
+        """
+        for oid, operation in self.due:
+            with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
+                cursor.execute(query("discard_buffered"), [oid, operation])
+        self.due.clear()
 
     def gather(self, scope: Scope) -> None:
         """Take what waits; it goes to the write that it belongs to, or else to ``scope``."""
@@ -160,6 +191,8 @@ class Watch:
     def take(self) -> list[InlineChange]:
         """The changes that wait in the buffer, those of one row put together."""
         taken: list[Taken] = []
+        if self.is_migrating:
+            self._discard()
         while self.due:
             oid, operation = next(iter(self.due))
             del self.due[oid, operation]
@@ -208,8 +241,7 @@ class Watch:
         if source is None:
             return []
         found = source.receivers(change.event.operation)
-        if any(isinstance(s, Linking) and s.through is change.model for s in self.scopes):
-            # Django sends it itself, where it does.
+        if any(_sends_links(scope, change) for scope in self.scopes):
             return [receiver for receiver in found if receiver.signal is not m2m_changed]
         return found
 
@@ -267,7 +299,7 @@ class Watch:
             # Sent by hand: there is no write to go with it.
             self._send(receiver, named, None)
         elif receiver.signal_name.startswith("pre_"):
-            self._sent_before(scope, receiver, named, instance)
+            self.sent_before(scope, receiver, named, instance)
         else:
             self._sent_after(scope, receiver, named, instance)
 
@@ -279,13 +311,21 @@ class Watch:
                 return scope
         return None
 
-    def _sent_before(
-        self, scope: InHand, receiver: Receiver, named: dict[str, Any], instance: Any
+    def sent_before(
+        self,
+        scope: InHand,
+        receiver: Receiver,
+        named: dict[str, Any],
+        instance: Any,
+        observer: Observer | None = None,
     ) -> None:
+        """A receiver that comes before the write is called for an instance in hand, once."""
+        if isinstance(scope, Deleting) and scope.was_called(receiver, instance):
+            return
         self._note(scope, receiver, instance)
         extra = early_arguments(receiver, [instance], self.alias).get(id(instance))
         if extra is not None:
-            self._send(receiver, {**named, **extra}, None)
+            self._send(receiver, {**named, **extra}, None, observer)
 
     def _sent_after(
         self, scope: InHand, receiver: Receiver, named: dict[str, Any], instance: Any
@@ -315,7 +355,11 @@ class Watch:
             scope.has_called(receiver, instance)
 
     def _send(
-        self, receiver: Receiver, named: dict[str, Any], change: InlineChange | None
+        self,
+        receiver: Receiver,
+        named: dict[str, Any],
+        change: InlineChange | None,
+        observer: Observer | None = None,
     ) -> None:
         row = row_of_instance(named["instance"])
         if not telling.is_sent_to(receiver, row, change):
@@ -332,7 +376,18 @@ class Watch:
             wanted = ("signal", "sender", "using")
             named = {key: named[key] for key in wanted if key in named}
             named |= {"instances": [instance], "events": [] if change is None else [change]}
-        self.call_with(receiver, named, row)
+        self.call_with(receiver, named, row, observer=observer)
+
+
+def _sends_links(scope: Scope, change: InlineChange) -> bool:
+    """Whether it is Django's to send ``m2m_changed`` for a row of a many-to-many table.
+
+    It is while a manager is at work. And Django sends nothing for what is deleted along with one of
+    the two that it connects.
+    """
+    if isinstance(scope, Linking):
+        return scope.through is change.model
+    return isinstance(scope, Deleting) and change.deleted and scope.root is not change.model
 
 
 # Connections.
@@ -353,6 +408,21 @@ def watching(using: str) -> Watch | None:
     """The watch of a database, if it is one that can have critical receivers."""
     connection = connections[using]
     return watch_of(connection) if connection.vendor == "postgresql" else None
+
+
+@contextmanager
+def migrating(connection: Any) -> Iterator[None]:
+    """While a migration is applied to the database of a connection of Django's."""
+    if connection.vendor != "postgresql":
+        yield
+        return
+    watch = watch_of(connection)
+    before, watch.is_migrating = watch.is_migrating, True
+    try:
+        yield
+    finally:
+        watch.is_migrating = before
+        forget(connection.alias)
 
 
 def attach(sender: object, connection: Any, **kwargs: Any) -> None:

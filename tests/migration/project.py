@@ -50,7 +50,7 @@ _OBJECTS = """
     FROM pg_trigger AS t
     JOIN pg_class AS c ON c.oid = t.tgrelid
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE NOT t.tgisinternal AND t.tgparentid = 0
+    WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND c.relname <> 'bulksafe_ticket'
     ORDER BY 1, 2, 3
 """
 _FUNCTIONS = """
@@ -58,7 +58,9 @@ _FUNCTIONS = """
     FROM pg_proc AS p
     JOIN pg_namespace AS n ON n.oid = p.pronamespace
     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-      AND p.proname <> '_pgtrigger_should_ignore'
+      AND p.proname NOT IN (
+          '_pgtrigger_should_ignore', 'bulksafe_take', 'bulksafe_prefix', 'bulksafe_ticket_open'
+      )
     ORDER BY 1, 2
 """
 

@@ -103,15 +103,9 @@ def test_e100(run, fix):
     reported("E100", f"run is {run!r}", fix)
 
 
-@pytest.mark.parametrize("run", ["in_transaction", "in_database"])
-def test_e101(run):
-    declared(run=run)
-    reported("E101", f'run="{run}"', 'Write run="after_commit"')
-
-
-def test_e101_is_what_the_default_leads_to():
-    critical(post_save, sender=User)(module_level)
-    reported("E101", "(the default)", 'Write run="after_commit"')
+def test_e101():
+    declared(run="in_database")
+    reported("E101", 'run="in_database"', 'Write run="in_transaction"')
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,166 @@
+"""The write-path matrix for receivers in the writer's transaction.
+
+Whoever writes through Django, the receivers are called as per-row saves call plain ones, before the
+write and after it; whoever writes past it is refused at the commit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from django.db import IntegrityError, connection, transaction
+from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
+
+import bulksafe
+from bulksafe.declarations import Capture, receivers
+from bulksafe.exceptions import ReceiversNotRun
+from bulksafe.writer import connecting
+from tests.acceptance import twin_tables
+from tests.acceptance.committed import _django_db_helper, committed  # noqa: F401
+from tests.acceptance.data_changes import COMPUTED, Operation
+from tests.acceptance.performing import browser, fill, perform, psql, write  # noqa: F401
+from tests.acceptance.test_receiver_paths import (
+    CELLS,
+    TAKEN_BACK,
+    _one_of_each,
+    taken_back_savepoint,
+    taken_back_transaction,
+)
+from tests.acceptance.write_paths import PATHS, SqlRefusal, Write
+from tests.apps.columns.trying import install
+from tests.apps.twins import receivers as rules
+from tests.apps.twins import signals
+from tests.apps.twins.models import TWINS, Document, Entry
+from tests.integration import reception
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+#: What was called, on either side, as (signal, …): see ``before`` and ``after``.
+calls: list[tuple] = []
+
+TICKET = "bulksafe_ticket_open"
+
+
+def row_of(instance):
+    """Without what only the database computes."""
+    row = signals.row_of(instance)
+    return row and tuple(pair for pair in row if pair[0] not in COMPUTED)
+
+
+def before(signal, sender, instance, **kwargs):
+    """A receiver that comes before the write notes the row beside the one that is stored."""
+    name = "pre_save" if signal is pre_save else "pre_delete"
+    stored = sender.objects.filter(key=instance.key).first()
+    label = sender.__name__.removesuffix("Twin")
+    calls.append((name, label, row_of(instance), signals.row_of(stored)))
+
+
+def after(signal, sender, instance, created=None, **kwargs):
+    """One that comes after it notes the row that it got and the one that is stored by then."""
+    name = "post_save" if signal is post_save else "post_delete"
+    stored = sender.objects.filter(key=instance.key).first()
+    label = sender.__name__.removesuffix("Twin")
+    calls.append((name, label, created, signals.row_of(instance), signals.row_of(stored)))
+
+
+TABLES = [*TWINS, Document] if Document not in TWINS else list(TWINS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def critical_receivers(committed) -> Iterator[None]:  # noqa: F811
+    """Captures for receivers in the transaction, in place of those that are there."""
+    plain = [
+        (signal, function, twin)
+        for twin in TWINS.values()
+        for signals_, function in (((pre_save, pre_delete), before), ((post_save, post_delete), after))
+        for signal in signals_
+    ]
+    for signal, function, twin in plain:
+        signal.connect(function, sender=twin)
+    with reception.only_these():
+        for signal, function in (
+            ([pre_save, pre_delete], before),
+            ([post_save, post_delete], after),
+        ):
+            uid = f"inline.{function.__name__}"
+            bulksafe.critical(signal, sender=list(TWINS), dispatch_uid=uid)(function)
+        declared = list(receivers.receivers)
+        for receiver in declared:
+            connecting.connect(receiver)
+        for table in _tables():
+            install(table, Capture())
+        yield
+        for receiver in declared:
+            connecting.disconnect(receiver)
+    for signal, function, twin in plain:
+        signal.disconnect(function, sender=twin)
+    for table in _tables():
+        install(table, Capture())
+
+
+def _tables():
+    found = {}
+    for model in TWINS:
+        for table in (model, *model._meta.get_parent_list()):
+            found[table] = None
+    return list(found)
+
+
+@pytest.fixture(autouse=True)
+def nothing_noted() -> Iterator[None]:
+    calls.clear()
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM bulksafe_buffer")
+        assert cursor.fetchone() == (0,)
+        cursor.execute("SELECT count(*) FROM bulksafe_ticket")
+        assert cursor.fetchone() == (0,)
+
+
+_on_the_twin: dict[str, Counter] = {}
+
+
+def on_the_twin(path, change) -> Counter:
+    """The calls of plain receivers, if the change is made with one ``save()`` a row."""
+    asked = repr((path.model, change, path.steps(change)))
+    if asked not in _on_the_twin:
+        fill(path, change)
+        calls.clear()
+        with rules.whole_transaction():
+            twin_tables.write_per_row(TWINS[path.model], path.steps(change))
+        _on_the_twin[asked] = Counter(calls)
+    calls.clear()
+    return _on_the_twin[asked]
+
+
+#: Ways to write that pass Django's cursors by, in a transaction of their own.
+def goes_past_django(path) -> bool:
+    return bool(path.connects) or path.title.startswith("`COPY")
+
+
+@pytest.mark.parametrize(
+    ("path", "change"), [cell for cell in CELLS if not cell[1].refused], ids=str
+)
+def test_every_changed_row_reaches_the_receivers_or_the_writer_is_refused(
+    path, change, write  # noqa: F811
+):
+    attempt = write(path, change)
+    expected = on_the_twin(path, attempt.change)
+    fill(path, attempt.change)
+
+    if goes_past_django(path):
+        before_it = twin_tables.snapshot(path.model)
+        with pytest.raises((psycopg.IntegrityError, SqlRefusal)) as refusal:
+            perform(path, attempt)
+        error = refusal.value
+        constraint = error.constraint if isinstance(error, SqlRefusal) else error.diag.constraint_name
+        assert constraint == TICKET
+        assert not calls
+        assert twin_tables.snapshot(path.model) == before_it
+        return
+    perform(path, attempt)
+
+    assert Counter(calls) == expected
