@@ -146,6 +146,10 @@ class Deleting(InHand):
         if receiver.signal_name.startswith("pre_"):
             self.called_before.setdefault(row_of_instance(instance), set()).add(receiver)
 
+    def prepare(self, change: InlineChange) -> None:
+        super().prepare(change)
+        change.done |= self.called_before.get(change.row, set())
+
     def was_called(self, receiver: Receiver, instance: Model) -> bool:
         return receiver in self.called_before.get(row_of_instance(instance), ())
 

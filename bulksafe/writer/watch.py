@@ -154,6 +154,9 @@ class Watch:
     @contextmanager
     def within(self, scope: Scope) -> Iterator[Scope]:
         """A write in progress. All of it, and what receivers do, takes place or none."""
+        if self.due and self.scopes:
+            # What an outer write has changed by now is none of this one's.
+            self.gather(self.scopes[-1])
         with transaction.atomic(using=self.alias):
             self.scopes.append(scope)
             try:
@@ -184,7 +187,7 @@ class Watch:
     def gather(self, scope: Scope) -> None:
         """Take what waits; it goes to the write that it belongs to, or else to ``scope``."""
         for change in self.take():
-            owner = next((one for one in self.scopes if one.holds(change)), scope)
+            owner = next((one for one in reversed(self.scopes) if one.holds(change)), scope)
             owner.prepare(change)
             owner.pending.append(change)
 
