@@ -263,7 +263,7 @@ def _migrate(
 
 def _extend_related_managers() -> None:
     """The managers of many-to-many fields are classes that a function of Django's makes."""
-    original = related_descriptors.create_forward_many_to_many_manager
+    original: Any = related_descriptors.create_forward_many_to_many_manager
     if getattr(original, _APPLIED, False):
         return
 

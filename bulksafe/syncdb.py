@@ -63,7 +63,7 @@ def note_receivers(sender: object, using: str, **kwargs: Any) -> None:
         if rows:
             cursor.execute(
                 "INSERT INTO bulksafe_receiver (source, operation, receiver, otherwise) "
-                "SELECT * FROM unnest(%s::oid[], %s::text[]::\"char\"[], %s::text[], %s::text[]) "
+                'SELECT * FROM unnest(%s::oid[], %s::text[]::"char"[], %s::text[], %s::text[]) '
                 "ON CONFLICT DO NOTHING",
                 [list(column) for column in zip(*rows, strict=True)],
             )

@@ -103,9 +103,7 @@ def key_of_values(table: Table, values: tuple[Any, ...]) -> Hashable:
 
 def key_of_instance(instance: Model) -> Any:
     """The primary key as a query returns it: it may have been set as text."""
-    found = tuple(
-        one.to_python(getattr(instance, one.attname)) for one in instance._meta.pk_fields
-    )
+    found = tuple(one.to_python(getattr(instance, one.attname)) for one in instance._meta.pk_fields)
     return found[0] if len(found) == 1 else found
 
 

@@ -114,7 +114,9 @@ def _meets(receiver: Receiver, instance: Model, operation: str, using: str) -> b
         if hasattr(value, "resolve_expression"):
             # Nobody can say before it is stored.
             return True
-        columns.append(f"{placeholder(field, value, connection)} AS {quoting.identifier(field.column)}")
+        columns.append(
+            f"{placeholder(field, value, connection)} AS {quoting.identifier(field.column)}"
+        )
         params.append(field.get_db_prep_save(value, connection))
     new = ", ".join(columns)
     relation = quoting.relation(model._meta.db_table)
@@ -125,7 +127,7 @@ def _meets(receiver: Receiver, instance: Model, operation: str, using: str) -> b
     text = (condition or "true").replace("%", "%%")
     with connection.wrap_database_errors, connection.connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT COALESCE(({text}), false) FROM (SELECT {new}) AS \"new\" "  # noqa: S608
+            f'SELECT COALESCE(({text}), false) FROM (SELECT {new}) AS "new" '  # noqa: S608
             f'LEFT JOIN {relation} AS "old" ON {on}',
             params,
         )
@@ -151,7 +153,9 @@ def _code_wants_old(code: CodeType) -> bool:
     if not code.co_flags & inspect.CO_VARKEYWORDS:
         return False
     name = code.co_varnames[count + bool(code.co_flags & inspect.CO_VARARGS)]
-    return name in code.co_cellvars or any(_looks_at(one, name) for one in dis.get_instructions(code))
+    return name in code.co_cellvars or any(
+        _looks_at(one, name) for one in dis.get_instructions(code)
+    )
 
 
 def _looks_at(instruction: dis.Instruction, name: str) -> bool:

@@ -53,7 +53,7 @@ def _watch(model: type[Model], using: str) -> Watch | None:
 def save_base(
     inner: Callable[..., None], instance: Model, *args: Any, using: str | None = None, **named: Any
 ) -> None:
-    """``Model.save()``: Django sends the signals, with its own arguments, on the caller's instance."""
+    """``Model.save()``: Django sends the signals, with its own arguments and the instance."""
     using = using or router.db_for_write(type(instance), instance=instance)
     watch = _watch(type(instance), using)
     if watch is None:
@@ -80,9 +80,10 @@ def bulk_create(
         return inner(objs, *args, **named)
     model = _concrete(queryset.model)
     listed = list(objs)
-    options = dict(
-        zip(("batch_size", "ignore_conflicts", "update_conflicts"), args, strict=False)
-    ) | named
+    options = (
+        dict(zip(("batch_size", "ignore_conflicts", "update_conflicts"), args, strict=False))
+        | named
+    )
     fields = named.get("update_fields") or (args[3] if len(args) > 3 else None)
     scope = InHand(
         model=model,
@@ -173,7 +174,7 @@ def delete(inner: Callable[[], Any], collector: Any) -> Any:
 def _root(collector: Any) -> type[Model] | None:
     """The model whose rows ``delete()`` was called for."""
     origin = collector.origin
-    model = getattr(origin, "model", None) or (type(origin) if origin is not None else None)
+    model: Any = getattr(origin, "model", None) or type(origin)
     return _concrete(model) if hasattr(model, "_meta") else None
 
 

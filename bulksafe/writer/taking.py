@@ -115,7 +115,7 @@ class _Kind:
         # Names of tables and columns may hold what psycopg takes for a parameter.
         selected = ", ".join(columns).replace("%", "%%")
         joins = " ".join(records).replace("%", "%%")
-        return f"SELECT {selected} FROM bulksafe_take(%s, %s, %s) AS e {joins} ORDER BY e.seq"
+        return f"SELECT {selected} FROM bulksafe_take(%s, %s, %s) AS e {joins} ORDER BY e.seq"  # noqa: S608
 
     def take(self, cursor: Any, after: int) -> list[Taken]:
         cursor.execute(self.query, [self.source.oid, self.operation, after])
@@ -135,10 +135,11 @@ class _Kind:
             answers = zip(self.conditional, row[start:end], strict=True)
             met -= {route.receiver for route, is_met in answers if not is_met}
             start = end
-        table, images = self.source.table, dict.fromkeys(("old", "new"))
+        table = self.source.table
+        images: dict[str, Image | None] = {"old": None, "new": None}
         width = len(table.fields)
         for side in self.sides:
-            images[side] = Image(row[start : start + width], table)  # type: ignore[assignment]
+            images[side] = Image(row[start : start + width], table)
             start += width
         return Taken(event, self.source.model, images["old"], images["new"], met)
 

@@ -41,9 +41,7 @@ LATE = ("post_save", "post_delete", "m2m_changed")
 
 
 @contextmanager
-def being_called(
-    receiver: Receiver, row: Row, context: Mapping[str, Any]
-) -> Iterator[None]:
+def being_called(receiver: Receiver, row: Row, context: Mapping[str, Any]) -> Iterator[None]:
     """Around a call: what is written inside it comes from this receiver."""
     token = _active.set((*_active.get(), (receiver.name, row)))
     try:

@@ -13,10 +13,10 @@ from psycopg.pq import TransactionStatus
 
 from bulksafe.contexts import current
 from bulksafe.declarations import receivers
+from bulksafe.dispatch.ordering import calls
 from bulksafe.dispatch.sources import by_oid
 from bulksafe.exceptions import ReceiversNotRun
 from bulksafe.outbox.queries import query
-from bulksafe.dispatch.ordering import calls
 from bulksafe.writer import connecting, telling
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.early import early_arguments
@@ -175,12 +175,15 @@ class Watch:
         self.tell(pending)
 
     def _discard(self) -> None:
-        """Forget what waits. In a migration the tables are not what the models are yet, or any more.
+        """Forget what waits: in a migration the tables are not what the models are.
 
         Django sends nothing for the models of migrations either.
         """
         for oid, operation in self.due:
-            with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
+            with (
+                self.connection.wrap_database_errors,
+                self.connection.connection.cursor() as cursor,
+            ):
                 cursor.execute(query("discard_buffered"), [oid, operation])
         self.due.clear()
 
@@ -248,9 +251,7 @@ class Watch:
             return [receiver for receiver in found if receiver.signal is not m2m_changed]
         return found
 
-    def call(
-        self, call: Call, action: str | None = None, observer: Observer | None = None
-    ) -> None:
+    def call(self, call: Call, action: str | None = None, observer: Observer | None = None) -> None:
         """Make one call.
 
         Args:

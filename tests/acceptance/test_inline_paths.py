@@ -11,29 +11,24 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import connection
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
 import bulksafe
 from bulksafe.declarations import Capture, receivers
-from bulksafe.exceptions import ReceiversNotRun
 from bulksafe.writer import connecting
 from tests.acceptance import twin_tables
 from tests.acceptance.committed import _django_db_helper, committed  # noqa: F401
-from tests.acceptance.data_changes import COMPUTED, Operation
+from tests.acceptance.data_changes import COMPUTED
 from tests.acceptance.performing import browser, fill, perform, psql, write  # noqa: F401
 from tests.acceptance.test_receiver_paths import (
     CELLS,
-    TAKEN_BACK,
-    _one_of_each,
-    taken_back_savepoint,
-    taken_back_transaction,
 )
-from tests.acceptance.write_paths import PATHS, SqlRefusal, Write
+from tests.acceptance.write_paths import SqlRefusal
 from tests.apps.columns.trying import install
 from tests.apps.twins import receivers as rules
 from tests.apps.twins import signals
-from tests.apps.twins.models import TWINS, Document, Entry
+from tests.apps.twins.models import TWINS, Document
 from tests.integration import reception
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -75,7 +70,10 @@ def critical_receivers(committed) -> Iterator[None]:  # noqa: F811
     plain = [
         (signal, function, twin)
         for twin in TWINS.values()
-        for signals_, function in (((pre_save, pre_delete), before), ((post_save, post_delete), after))
+        for signals_, function in (
+            ((pre_save, pre_delete), before),
+            ((post_save, post_delete), after),
+        )
         for signal in signals_
     ]
     for signal, function, twin in plain:
@@ -145,7 +143,9 @@ def goes_past_django(path) -> bool:
     ("path", "change"), [cell for cell in CELLS if not cell[1].refused], ids=str
 )
 def test_every_changed_row_reaches_the_receivers_or_the_writer_is_refused(
-    path, change, write  # noqa: F811
+    path,
+    change,
+    write,  # noqa: F811
 ):
     attempt = write(path, change)
     expected = on_the_twin(path, attempt.change)
@@ -156,7 +156,9 @@ def test_every_changed_row_reaches_the_receivers_or_the_writer_is_refused(
         with pytest.raises((psycopg.IntegrityError, SqlRefusal)) as refusal:
             perform(path, attempt)
         error = refusal.value
-        constraint = error.constraint if isinstance(error, SqlRefusal) else error.diag.constraint_name
+        constraint = (
+            error.constraint if isinstance(error, SqlRefusal) else error.diag.constraint_name
+        )
         assert constraint == TICKET
         assert not calls
         assert twin_tables.snapshot(path.model) == before_it

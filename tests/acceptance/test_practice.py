@@ -77,8 +77,6 @@ def declare_plain(practice: Practice):
 def declare_critical(practice: Practice):
     models = side("Critical")
     connected = []
-    models.reconnect = lambda signal, sender, function: reconnect(signal, sender, function)
-
     def reconnect(signal, sender, function):
         from bulksafe.declarations import receivers
         from bulksafe.writer import connecting
@@ -87,11 +85,14 @@ def declare_critical(practice: Practice):
             if receiver.function is function:
                 connecting.connect(receiver)
 
+    models.reconnect = reconnect
     for signal, sender, function in practice.plain(models):
         signal.connect(function, sender=sender, weak=False)
         connected.append((signal, sender, function))
     for signal, sender, function, *options in practice.declare(models):
-        inline.critical(signal, sender, function, **{"dispatch_uid": None, **(options[0] if options else {})})
+        inline.critical(
+            signal, sender, function, **{"dispatch_uid": None, **(options[0] if options else {})}
+        )
 
     def disconnect():
         for signal, sender, function in connected:
@@ -106,8 +107,8 @@ def per_row(practice: Practice, models: SimpleNamespace, step: str, rows: list[d
         for row in rows:
             model(**row).save()
         return
-    for instance in list(model.objects.order_by("pk")):
-        instance = model.objects.get(pk=instance.pk)
+    for pk in list(model.objects.order_by("pk").values_list("pk", flat=True)):
+        instance = model.objects.get(pk=pk)
         if step == "delete":
             instance.delete()
             continue
@@ -134,9 +135,7 @@ def state(models: SimpleNamespace):
     for name in TABLES:
         model = getattr(models, name)
         found[name] = list(model.objects.order_by("pk").values_list())
-    found["tags"] = list(
-        models.Book.tags.through.objects.order_by("pk").values_list()
-    )
+    found["tags"] = list(models.Book.tags.through.objects.order_by("pk").values_list())
     found["log"] = list(
         models.Log.objects.filter(side=models.prefix).order_by("pk").values_list("text", flat=True)
     )

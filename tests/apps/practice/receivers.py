@@ -1,7 +1,7 @@
 """Receivers of the kinds that public Django projects have, unchanged but for what declares them.
 
-Each is a *practice*: receivers, the rows that it is tried on, and what is done to them. A practice is
-made for one side, with its models: ``Plain`` ones for Django's signals and per-row writes,
+Each is a *practice*: receivers, the rows that it is tried on, and what is done to them. A practice
+is made for one side, with its models: ``Plain`` ones for Django's signals and per-row writes,
 ``Critical`` ones for critical receivers and bulk writes.
 """
 
@@ -15,7 +15,14 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db.models import F
-from django.db.models.signals import m2m_changed, post_delete, post_init, post_save, pre_delete, pre_save
+from django.db.models.signals import (
+    m2m_changed,
+    post_delete,
+    post_init,
+    post_save,
+    pre_delete,
+    pre_save,
+)
 from django.utils.text import slugify
 
 from tests.apps.practice import models
@@ -286,9 +293,7 @@ def first_one_is_special(m):
     return [(post_save, m.Article, first, {"row_by_row": True})]
 
 
-@practice(
-    row=lambda m, n: {"title": f"{n}", "is_default": n % 3 == 0}, steps=("create",)
-)
+@practice(row=lambda m, n: {"title": f"{n}", "is_default": n % 3 == 0}, steps=("create",))
 def other_defaults_unset(m):
     def unset(sender, instance, **kwargs):
         if instance.is_default:
@@ -316,7 +321,7 @@ def many_to_many_in_step(m):
         name = "odd" if instance.pages % 2 else "even"
         instance.tags.set(m.Tag.objects.filter(name=name))
 
-    def count(sender, instance, action, pk_set, model, reverse, **kwargs):
+    def count(sender, instance, action, pk_set, **kwargs):
         if action in {"post_add", "post_remove"}:
             step = 1 if action == "post_add" else -1
             m.Tag.objects.filter(pk__in=pk_set).update(used=F("used") + step)
@@ -350,7 +355,10 @@ def name_of_an_upload(m):
     return [(pre_save, m.Article, name)]
 
 
-@practice(values={"amount": (F("amount") + 5, lambda row: row.amount + 5)}, row=lambda m, n: {"title": "x", "amount": n})
+@practice(
+    values={"amount": (F("amount") + 5, lambda row: row.amount + 5)},
+    row=lambda m, n: {"title": "x", "amount": n},
+)
 def total_from_a_counter(m):
     def total(sender, instance, **kwargs):
         if isinstance(instance.amount, int):
@@ -413,7 +421,8 @@ def receiver_that_disconnects_itself(m):
         "parent": m.Node.objects.order_by("pk").first() if n % 2 else None,
     },
     setup=lambda m: m.Node.objects.create(
-        name="leaf", parent=m.Node.objects.create(name="branch", parent=m.Node.objects.create(name="root"))
+        name="leaf",
+        parent=m.Node.objects.create(name="branch", parent=m.Node.objects.create(name="root")),
     ),
     values={"name": "renamed"},
     steps=("create", "update"),
