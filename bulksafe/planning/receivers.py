@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import keyword
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +17,11 @@ from bulksafe.declarations import Emit, Receiver
 from bulksafe.declarations.order import cycle, meant_by
 from bulksafe.declarations.receivers import (
     AFTER_COMMIT,
+    DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_QUEUE,
     IN_DATABASE,
     IN_TRANSACTION,
+    REFUSE,
     SIGNALS,
     Sender,
 )
@@ -31,8 +36,19 @@ if TYPE_CHECKING:
 
 _RUNS = (AFTER_COMMIT, IN_TRANSACTION, IN_DATABASE)
 _OPTIONS = (
-    "after atomic batch coalesce dispatch_uid max_attempts on_dead queue run sender when"
+    "after atomic batch coalesce dispatch_uid max_attempts on_dead otherwise queue row_by_row run "
+    "sender when"
 ).split()
+#: Options that only the listener heeds, with their defaults.
+_OF_LISTENER = {
+    "queue": DEFAULT_QUEUE,
+    "atomic": True,
+    "max_attempts": DEFAULT_MAX_ATTEMPTS,
+    "on_dead": "block",
+    "coalesce": False,
+}
+#: Options that only receivers in the writer's transaction have, with their defaults.
+_OF_TRANSACTION = {"otherwise": REFUSE, "row_by_row": False}
 #: Keyword arguments that receivers of a custom signal get besides the instance.
 _RESERVED = frozenset("signal sender using created old changed event_id context".split())
 #: Problems that leave nothing to look at further.
@@ -44,13 +60,18 @@ def problems(receiver: Receiver, among: Sequence[Receiver]) -> list[Problem]:
 
     A receiver whose signal or sender is wrong is looked at no further.
     """
-    found = [*_option_problems(receiver), *_signal_problems(receiver)]
+    found = [
+        *_option_problems(receiver),
+        *_misplaced_options(receiver),
+        *_signal_problems(receiver),
+    ]
     if not receiver.is_emit:
         found += [*_function_problems(receiver), *_name_problems(receiver)]
     wrong = list(senders.problems(receiver))
     found += wrong
     if not wrong and not any(problem.id in _FATAL for problem in found):
         found += _condition_problems(receiver)
+        found += _looking_problems(receiver)
     return [*found, *_order_problems(receiver, among)]
 
 
@@ -81,7 +102,7 @@ def _option_problems(receiver: Receiver) -> Iterator[Problem]:
 
 
 def _value_problems(receiver: Receiver) -> Iterator[Problem]:
-    for option in ("batch", "atomic", "coalesce"):
+    for option in ("batch", "atomic", "coalesce", "row_by_row"):
         value = getattr(receiver, option)
         if not isinstance(value, bool):
             yield _wrong(option, value, f"{option}=True", "True or False")
@@ -93,6 +114,38 @@ def _value_problems(receiver: Receiver) -> Iterator[Problem]:
         yield _wrong("max_attempts", attempts, "max_attempts=10", "a whole number from 1 on")
     if receiver.on_dead not in ("block", "skip"):
         yield _wrong("on_dead", receiver.on_dead, 'on_dead="block"', "“block” or “skip”")
+    if receiver.otherwise not in (REFUSE, AFTER_COMMIT):
+        yield _wrong(
+            "otherwise", receiver.otherwise, 'otherwise="refuse"', "“refuse” or “after_commit”"
+        )
+
+
+def _misplaced_options(receiver: Receiver) -> Iterator[Problem]:
+    """Options that say nothing for receivers of this kind."""
+    if receiver.run == AFTER_COMMIT:
+        for option, default in _OF_TRANSACTION.items():
+            if getattr(receiver, option) != default:
+                yield Problem(
+                    "E121",
+                    f"{option}= is for receivers in the writer's transaction, and this one runs "
+                    "after the commit.",
+                    f'Leave {option}= out, or write run="in_transaction".',
+                )
+    elif receiver.is_inline:
+        for option, default in _OF_LISTENER.items():
+            if getattr(receiver, option) != default and not receiver.is_listened:
+                yield Problem(
+                    "E121",
+                    f"{option}= is for receivers that the listener runs, and this one runs in the "
+                    "writer's transaction.",
+                    f'Leave {option}= out, or write run="after_commit".',
+                )
+        if receiver.batch is True and receiver.row_by_row is True:
+            yield Problem(
+                "E121",
+                "batch= calls the receiver once for all rows, and row_by_row= for each.",
+                "Leave one of them out.",
+            )
 
 
 def _wrong(option: str, value: object, example: str, wanted: str) -> Problem:
@@ -115,6 +168,13 @@ def _signal_problems(receiver: Receiver) -> Iterator[Problem]:
             f'{name} comes before the row is written, and run="after_commit" after that.',
             f"Take {post}: it gets the row as it was before in “old”. What may refuse or change "
             "the row is an invariant: Check, Compute, Immutable or Transition.",
+        )
+    elif name.startswith("pre_") and receiver.is_inline and receiver.otherwise == AFTER_COMMIT:
+        yield Problem(
+            "E103",
+            f'{name} comes before the row is written, and otherwise="after_commit" after that.',
+            f"Leave otherwise= out, so that other programs are refused, or take "
+            f"{name.replace('pre_', 'post_')}.",
         )
     elif name == "m2m_changed" and (receiver.batch or receiver.coalesce):
         yield Problem(
@@ -195,7 +255,8 @@ def _function_problems(receiver: Receiver) -> Iterator[Problem]:
     elif inspect.iscoroutinefunction(function):
         yield Problem(
             "E117",
-            "The receiver is asynchronous, and the listener is not.",
+            "The receiver is asynchronous, and "
+            f"{'the writer waits for it' if receiver.is_inline else 'the listener is not'}.",
             "Wrap what it does in asgiref.sync.async_to_sync.",
         )
     elif not func_accepts_kwargs(function):
@@ -209,6 +270,8 @@ def _function_problems(receiver: Receiver) -> Iterator[Problem]:
 def _name_problems(receiver: Receiver) -> Iterator[Problem]:
     if not receiver.name.strip():
         yield Problem("E112", "dispatch_uid is empty.", "Leave it out, or give a lasting name.")
+    elif not receiver.is_listened:
+        return
     elif not receiver.has_uid and ("<lambda>" in receiver.name or "<locals>" in receiver.name):
         yield Problem(
             "E110",
@@ -260,6 +323,53 @@ def _compiled_problems(receiver: Receiver, model: type[models.Model]) -> Iterato
         )
 
 
+# Receivers whose outcome depends on the rows before theirs.
+
+
+def _looking_problems(receiver: Receiver) -> Iterator[Problem]:
+    if not receiver.is_inline or receiver.row_by_row or receiver.batch:
+        return
+    if not receiver.signal_name.startswith("post_"):
+        return
+    looks = _looks_at_its_table(receiver)
+    if looks:
+        yield Problem(
+            "W120",
+            f"The receiver looks at other rows of its table: “{looks}”. In a bulk write all of them "
+            "are stored by then; in per-row saves those before it.",
+            "If that makes a difference, write row_by_row=True.",
+        )
+
+
+#: Methods of a queryset whose result depends on other rows than the one at hand.
+_LOOKING = frozenset({"count", "exists", "aggregate", "exclude", "first", "last", "latest"})
+
+
+def _looks_at_its_table(receiver: Receiver) -> str:
+    """The expression in the receiver's source that looks so; empty if none does."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(receiver.function)))
+    except (OSError, TypeError, SyntaxError):
+        return ""
+    names = {"sender", *(model.__name__ for model in receiver.models())}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            chain = _chain(node.func)
+            is_manager = len(chain) > 2 and chain[0] in names and "objects" in chain[1]
+            if is_manager and node.func.attr in _LOOKING:
+                return ast.unparse(node)
+    return ""
+
+
+def _chain(node: ast.expr) -> list[str]:
+    """``sender.objects.filter(…).count`` as its names."""
+    if isinstance(node, ast.Attribute):
+        return [*_chain(node.value), node.attr]
+    if isinstance(node, ast.Call):
+        return _chain(node.func)
+    return [node.id] if isinstance(node, ast.Name) else []
+
+
 # Order and names.
 
 
@@ -292,8 +402,15 @@ def _reference_problems(
             did_you_mean(reference, names, "Name a function that is decorated with @critical."),
         )
     for other in found:
+        if receiver.is_inline and other.run == AFTER_COMMIT:
+            yield Problem(
+                "E119",
+                f"{other.name} runs after the commit, and this one in the transaction: it cannot "
+                "come after that.",
+                "Leave it out of after=, or let both run at the same time.",
+            )
         lanes = [(r.run, r.queue, r.atomic) for r in (receiver, other)]
-        if lanes[0] != lanes[1] and receiver.run == other.run:
+        if lanes[0] != lanes[1] and receiver.run == other.run == AFTER_COMMIT:
             yield Problem(
                 "W118",
                 f"{other.name} has another queue, or another atomic=: neither waits for the other.",

@@ -3,6 +3,7 @@
 A test is named after its id and runs once for each kind of mistake that has it.
 """
 
+import linecache
 import re
 from pathlib import Path
 
@@ -383,6 +384,81 @@ def test_w118(lane):
     reported("W118", "neither waits for the other", "the same queue=")
 
 
+# Receivers in the writer's transaction.
+
+
+def module_level_counter(sender, instance, **kwargs):
+    return sender.objects.filter(username="a").count() == 1
+
+
+def module_level_own_row(sender, instance, **kwargs):
+    return sender.objects.get(pk=instance.pk)
+
+
+def test_e103_of_a_writer_elsewhere():
+    declared(signal=pre_save, run="in_transaction", otherwise="after_commit")
+    reported("E103", 'otherwise="after_commit"', "post_save")
+
+
+def test_e119():
+    critical(post_save, sender=User, run="after_commit", dispatch_uid="later")(module_level)
+    declared(run="in_transaction", after=["later"])
+    reported("E119", "later runs after the commit", "Leave it out of after=")
+
+
+@pytest.mark.parametrize(
+    ("options", "fact"),
+    [
+        ({"run": "in_transaction", "queue": "mail"}, "queue= is for receivers that the listener"),
+        ({"run": "in_transaction", "atomic": False}, "atomic= is for receivers that the listener"),
+        ({"run": "in_transaction", "coalesce": True}, "coalesce= is for receivers"),
+        ({"run": "in_transaction", "max_attempts": 3}, "max_attempts= is for receivers"),
+        ({"run": "in_transaction", "on_dead": "skip"}, "on_dead= is for receivers"),
+        ({"run": "after_commit", "otherwise": "after_commit"}, "otherwise= is for receivers in"),
+        ({"run": "after_commit", "row_by_row": True}, "row_by_row= is for receivers in"),
+        ({"run": "in_transaction", "row_by_row": True, "batch": True}, "batch= calls"),
+    ],
+)
+def test_e121(options, fact):
+    declared(**options)
+    reported("E121", fact, "Leave")
+
+
+def test_options_of_the_listener_are_for_writers_elsewhere_too():
+    declared(run="in_transaction", otherwise="after_commit", queue="mail", max_attempts=3)
+    assert not found()
+
+
+@pytest.mark.parametrize("value", ["later", None, True, "after-commit"])
+def test_e112_otherwise(value):
+    declared(run="in_transaction", otherwise=value)
+    reported("E112", "otherwise is", 'Write otherwise="refuse"')
+
+
+def test_w120():
+    critical(post_save, sender=User)(module_level_counter)
+    reported("W120", "sender.objects.filter(username='a').count()", "row_by_row=True")
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (module_level_counter, {"row_by_row": True}),
+        (module_level_counter, {"run": "after_commit"}),
+        (module_level_counter, {"batch": True}),
+        (module_level_own_row, {}),
+    ],
+)
+def test_no_w120(function, options):
+    critical(post_save, sender=User, **options)(function)
+    assert not found()
+
+
+def test_a_lambda_in_the_transaction_needs_no_name():
+    critical(post_save, sender=User)(lambda **kwargs: None)
+    assert not found()
+
+
 def documented_examples():
     text = (Path(bulksafe.__file__).parents[1] / "docs" / "errors.md").read_text()
     pattern = r"^\(([EW]1\d{2})\)=$.*?^```python\n(.*?)^```$.*?^```python\n(.*?)^```$"
@@ -393,7 +469,7 @@ def documented_examples():
 
 
 @pytest.mark.parametrize(("code", "is_wrong", "example"), list(documented_examples()))
-def test_the_documented_examples_are_what_they_are_said_to_be(code, is_wrong, example):
+def test_the_documented_examples_are_what_they_are_said_to_be(monkeypatch, code, is_wrong, example):
     class Tagged:
         through = User.groups.through
 
@@ -406,10 +482,13 @@ def test_the_documented_examples_are_what_they_are_said_to_be(code, is_wrong, ex
 
     known = {**globals(), "Order": User, "Invoice": Group, "Article": Article, "notify": print}
     known["Q"] = lambda **tests: Q(new__username=tests["new__status"])
-    exec(
-        example.replace('"shop.Order"', '"auth.User"').replace('"shop.Ordr"', '"auth.Usr"'),
-        known | {"__name__": __name__},
+    source = example.replace('"shop.Order"', '"auth.User"').replace('"shop.Ordr"', '"auth.Usr"')
+    # One of the checks reads the receiver's source.
+    name = f"example of {code}"
+    monkeypatch.setitem(
+        linecache.cache, name, (len(source), None, source.splitlines(keepends=True), name)
     )
+    exec(compile(source, name, "exec"), known | {"__name__": __name__})
 
     codes = {message.id.removeprefix("bulksafe.") for message in found()}
     assert (code in codes) == is_wrong
