@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.db import transaction
 from django.db.models import AutoField
@@ -64,6 +64,10 @@ class Rehearsed:
         }
 
 
+#: Changes under names that they have whenever the write is made.
+_Named: TypeAlias = "list[tuple[Hashable, InlineChange]]"
+
+
 class Rehearsal:
     """One write.
 
@@ -83,15 +87,9 @@ class Rehearsal:
 
     def run(self) -> Any:
         for number in range(_ROUNDS + 1):
-            savepoint = transaction.savepoint(using=self.watch.alias)
-            result = self.operation()
-            changes = self._named(self.watch.take())
-            different = [(n, c) for n, c in changes if not self._is_known(n, c)]
-            if number == _ROUNDS or not self._has_early(different):
-                transaction.savepoint_commit(savepoint, using=self.watch.alias)
+            result, changes, different = self._try_out(is_last=number == _ROUNDS)
+            if not different:
                 break
-            transaction.savepoint_rollback(savepoint, using=self.watch.alias)
-            self.watch.due.clear()
             self._lock([change for _, change in different])
             self._receive(different)
             if self.stored:
@@ -99,13 +97,29 @@ class Rehearsal:
         self._finish(changes)
         return result
 
+    def _try_out(self, *, is_last: bool) -> tuple[Any, _Named, _Named]:
+        """Make the write, and take it back if receivers have to see it before.
+
+        Returns:
+            what it returned, its changes, and those for which it was taken back; none if it stands.
+        """
+        with transaction.atomic(using=self.watch.alias):
+            result = self.operation()
+            changes = self._named(self.watch.take())
+            different = [(n, c) for n, c in changes if not self._is_known(n, c)]
+            if is_last or not self._has_early(different):
+                return result, changes, []
+            transaction.set_rollback(True, using=self.watch.alias)
+        self.watch.due.clear()
+        return result, changes, different
+
     # One round.
 
-    def _named(self, changes: Sequence[InlineChange]) -> list[tuple[Hashable, InlineChange]]:
+    def _named(self, changes: Sequence[InlineChange]) -> _Named:
         """The changes under names that they have in every round."""
         numbers: dict[type[Model], int] = {}
         seen: dict[Hashable, int] = {}
-        found: list[tuple[Hashable, InlineChange]] = []
+        found: _Named = []
         for change in changes:
             self.scope.prepare(change)
             name: Hashable
