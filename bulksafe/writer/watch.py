@@ -450,8 +450,9 @@ def attach(sender: object, connection: Any, **kwargs: Any) -> None:
     holders = _handlers[driver] = [watch]
 
     def heed(diagnostic: Any) -> None:
-        if diagnostic.sqlstate == _WAITING and diagnostic.message_detail:
-            oid, _, operation = diagnostic.message_detail.partition(" ")
+        if diagnostic.sqlstate == _WAITING and diagnostic.constraint_name:
+            # In a field that psql does not show.
+            oid, _, operation = diagnostic.constraint_name.partition(" ")
             holders[0].due[int(oid), operation] = None
 
     driver.add_notice_handler(heed)

@@ -7,5 +7,5 @@
                 RAISE INFO USING
                     ERRCODE = 'BS001',
                     MESSAGE = format('critical receivers have to run for %%s before this transaction can be committed', TG_RELID::regclass),
-                    DETAIL = concat_ws(' ', :told_source::oid, :'operation');
+                    CONSTRAINT = concat_ws(' ', :told_source::oid, :'operation');
             END IF;

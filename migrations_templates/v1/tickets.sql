@@ -88,10 +88,10 @@ BEGIN
                 RAISE EXCEPTION USING
                     ERRCODE = 'integrity_constraint_violation',
                     MESSAGE = format(
-                        'critical receivers have not run for %%s %%s of %%s: %%s',
-                        rows,
-                        CASE waiting.operation WHEN 'I' THEN 'INSERT' WHEN 'U' THEN 'UPDATE' ELSE 'DELETE' END,
+                        'critical receivers have not run for %%s of %%s (%%s): %%s',
+                        CASE waiting.operation WHEN 'I' THEN 'an INSERT' WHEN 'U' THEN 'an UPDATE' ELSE 'a DELETE' END,
                         waiting.source,
+                        CASE rows WHEN 1 THEN '1 row' ELSE concat(rows, ' rows') END,
                         COALESCE(names, 'run “manage.py migrate” for their names')
                     ),
                     DETAIL = 'They run in Django, in the transaction that writes; this one was written past it, so '
