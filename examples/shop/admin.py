@@ -1,6 +1,15 @@
 from django.contrib import admin
 
-from examples.shop.models import AuditLog, Customer, LedgerEntry, Order, OrderLine, Product
+from examples.shop.models import (
+    AuditLog,
+    Customer,
+    LedgerEntry,
+    Order,
+    OrderLine,
+    Product,
+    Refund,
+    RefundTotal,
+)
 
 
 @admin.register(Customer)
@@ -44,6 +53,29 @@ class OrderAdmin(admin.ModelAdmin):
 class LedgerEntryAdmin(admin.ModelAdmin):
     list_display = ["booked_at", "account", "kind", "amount", "signed_amount", "closed"]
     list_filter = ["kind", "closed"]
+
+
+@admin.register(Refund)
+class RefundAdmin(admin.ModelAdmin):
+    list_display = ["number", "order", "amount", "reason", "approved", "created_at"]
+    list_filter = ["reason", "approved"]
+    list_select_related = ["order"]
+    search_fields = ["number", "order__number"]
+    autocomplete_fields = ["order"]
+    readonly_fields = ["number"]
+
+
+@admin.register(RefundTotal)
+class RefundTotalAdmin(admin.ModelAdmin):
+    list_display = ["customer", "amount"]
+    list_select_related = ["customer"]
+
+    def has_add_permission(self, request):
+        return False
+
+    def has_change_permission(self, request, obj=None):
+        """The receivers keep it."""
+        return False
 
 
 @admin.register(AuditLog)

@@ -102,6 +102,14 @@ class LedgerEntry(tables.LedgerEntryTable):
         ]
 
 
+class Refund(tables.RefundTable):
+    """Its rules are receivers, in ``refunds.py``."""
+
+
+class RefundTotal(tables.RefundTotalTable):
+    """What a customer has got back."""
+
+
 class AuditLog(tables.AuditLogTable):
     class Meta(tables.AuditLogTable.Meta):
         triggers = [

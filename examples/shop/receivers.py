@@ -1,16 +1,17 @@
-"""What the shop does when an order has changed, whoever wrote it and whatever way the write took.
+"""What the shop does when an order or a refund has changed, whatever way the write took.
 
-``manage.py bulksafe listen`` runs these after the commit. ``examples.shop_signals.receivers`` has
-the first two as Django's own receivers.
+``manage.py bulksafe listen`` runs those of orders after the commit, whoever wrote. Those of refunds
+run in the writer's transaction. ``examples.shop_signals.receivers`` has the first two of orders,
+and all of refunds, as Django's own receivers.
 """
 
 from django.db.models import F, Q
-from django.db.models.signals import post_save
+from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 from django.dispatch import receiver
 
 import bulksafe
-from examples.shop import warehouse
-from examples.shop.models import AuditLog, Order
+from examples.shop import refunds, warehouse
+from examples.shop.models import AuditLog, Order, Refund
 from examples.shop.signals import order_fulfilled
 
 
@@ -54,3 +55,21 @@ def note_fulfilment(sender, order, event_id, **kwargs):
         action="was fulfilled",
         detail={"number": order.number, "event_id": event_id},
     )
+
+
+# Money must be right when the write commits. These are in another module, for the other shop has
+# the same; otherwise "@bulksafe.critical(pre_save, sender=Refund)" stands above the function.
+bulksafe.critical(pre_save, sender=Refund, dispatch_uid="shop.refund_rules")(refunds.keep_the_rules)
+bulksafe.critical(pre_save, sender=Refund, dispatch_uid="shop.refund_number")(refunds.give_number)
+bulksafe.critical(post_save, sender=Refund, dispatch_uid="shop.refund_history")(
+    refunds.keep_history
+)
+bulksafe.critical([post_save, post_delete], sender=Refund, dispatch_uid="shop.refund_total")(
+    refunds.keep_total
+)
+bulksafe.critical(pre_delete, sender=Refund, dispatch_uid="shop.refund_stays")(
+    refunds.refuse_approved
+)
+bulksafe.critical(post_delete, sender=Refund, dispatch_uid="shop.refund_withdrawn")(
+    refunds.note_withdrawal
+)

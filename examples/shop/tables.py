@@ -92,6 +92,44 @@ class LedgerEntryTable(models.Model):
         return f"{self.account} {self.kind} {self.amount}"
 
 
+class RefundTable(models.Model):
+    class Reason(models.TextChoices):
+        DAMAGED = "damaged"
+        LATE = "late"
+        RETURNED = "returned"
+
+    number = models.CharField(max_length=20, default="", editable=False)
+    order = models.ForeignKey("Order", models.PROTECT, related_name="refunds")
+    amount = models.DecimalField(max_digits=12, decimal_places=2)
+    reason = models.CharField(max_length=10, choices=Reason, default=Reason.RETURNED)
+    approved = models.BooleanField(default=False)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        abstract = True
+        constraints = [
+            models.UniqueConstraint(
+                fields=["number"],
+                condition=~models.Q(number=""),
+                name="%(app_label)s_refund_number_once",
+            ),
+        ]
+
+    def __str__(self):
+        return self.number
+
+
+class RefundTotalTable(models.Model):
+    customer = models.OneToOneField("Customer", models.PROTECT, related_name="refunded")
+    amount = models.DecimalField(max_digits=12, decimal_places=2, default=0)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self):
+        return f"{self.customer} {self.amount}"
+
+
 class AuditLogTable(models.Model):
     entity = models.CharField(max_length=50)
     entity_id = models.BigIntegerField()

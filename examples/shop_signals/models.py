@@ -23,5 +23,13 @@ class LedgerEntry(tables.LedgerEntryTable):
     pass
 
 
+class Refund(tables.RefundTable):
+    pass
+
+
+class RefundTotal(tables.RefundTotalTable):
+    pass
+
+
 class AuditLog(tables.AuditLogTable):
     pass

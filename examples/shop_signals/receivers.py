@@ -1,13 +1,13 @@
-"""The rules of ``examples.shop.models`` and two of its receivers, one for one, in signal receivers.
+"""The rules of ``examples.shop.models`` and most of the receivers there, in signal receivers.
 
 They hold for ``save()`` and for an instance's ``delete()``, and for no other write.
 """
 
 from django.db import IntegrityError, transaction
-from django.db.models.signals import post_save, pre_delete, pre_save
+from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 from django.dispatch import receiver
 
-from examples.shop import warehouse
+from examples.shop import refunds, warehouse
 from examples.shop_signals.models import (
     AuditLog,
     Customer,
@@ -15,6 +15,7 @@ from examples.shop_signals.models import (
     Order,
     OrderLine,
     Product,
+    Refund,
 )
 
 STATUS_TRANSITIONS = {"draft": {"paid", "cancelled"}, "paid": {"shipped"}}
@@ -131,3 +132,13 @@ def ledger_entry_deletion(sender, instance, **kwargs):
 @receiver(pre_save, sender=AuditLog)
 def audit_log_rules(sender, instance, **kwargs):
     refuse_changes(stored(instance), instance, "entity", "entity_id", "action", "detail", "at")
+
+
+# The same functions as in the other shop.
+pre_save.connect(refunds.keep_the_rules, sender=Refund)
+pre_save.connect(refunds.give_number, sender=Refund)
+post_save.connect(refunds.keep_history, sender=Refund)
+post_save.connect(refunds.keep_total, sender=Refund)
+post_delete.connect(refunds.keep_total, sender=Refund)
+pre_delete.connect(refunds.refuse_approved, sender=Refund)
+post_delete.connect(refunds.note_withdrawal, sender=Refund)
