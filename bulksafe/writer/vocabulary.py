@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 _WORD = r"(?<![\w$]){}(?![\w$])"
 
 
+#: A statement after which it is too late to tell what was written before it.
+ENDS_PART = re.compile(r"\s*(?:SAVEPOINT|COMMIT|END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
+
+_COMMITS = re.compile(r"(?:\A|;)\s*(?:COMMIT|END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
+
+#: What is not SQL itself: bodies of functions, texts, comments.
+_QUOTED = re.compile(r"(\$\w*\$).*?\1|'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
 def _pattern(names: Iterable[str]) -> re.Pattern[str] | None:
     listed = [re.escape(name) for name in sorted(names, key=lambda n: (-len(n), n))]
     return re.compile(_WORD.format(f"(?:{'|'.join(listed)})"), re.IGNORECASE) if listed else None
@@ -113,6 +122,11 @@ def forget(alias: str) -> None:
 
 def is_write(text: str) -> bool:
     return WRITES.match(text) is not None
+
+
+def commits(text: str) -> bool:
+    """Whether a string of several statements commits between them."""
+    return _COMMITS.search(_QUOTED.sub("", text)) is not None
 
 
 def text_of(statement: Any, connection: Any) -> str:

@@ -7,12 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 from django.db.models.signals import m2m_changed
-from psycopg.pq import TransactionStatus
+from psycopg import Pipeline
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from bulksafe.contexts import current
 from bulksafe.declarations import receivers
+from bulksafe.dispatch.caller import BrokenTransaction
 from bulksafe.dispatch.ordering import calls
 from bulksafe.dispatch.sources import by_oid
 from bulksafe.exceptions import ReceiversNotRun
@@ -24,6 +26,8 @@ from bulksafe.writer.rehearsal import Rehearsal
 from bulksafe.writer.scopes import Deleting, InHand, Linking, Saving, Scope
 from bulksafe.writer.taking import Source, Taken, combined
 from bulksafe.writer.vocabulary import (
+    ENDS_PART,
+    commits,
     forget,
     has_early,
     is_write,
@@ -47,6 +51,11 @@ _EVERY = tuple(dict.fromkeys((*telling.EARLY, *telling.LATE)))
 
 #: The SQLSTATE of the database's word that changes wait in the buffer.
 _WAITING = "BS001"
+
+_HAS_PIPELINES = Pipeline.is_supported()
+
+#: The SQLSTATE of a COMMIT inside a procedure that is called in a transaction.
+_INVALID_TERMINATION = "2D000"
 
 
 class Watch:
@@ -89,25 +98,64 @@ class Watch:
             named = vocabulary_of(self.connection).named(text)
             if named:
                 return self._write(run, named)
-        if self.connection.in_atomic_block or not self.connection.get_autocommit():
-            result = run()
-            if self.due:
-                self._told_late()
-            return result
+        if self._is_in_transaction:
+            return self._run_in_transaction(run, text)
         try:
             return run()
-        except ReceiversNotRun:
+        except ReceiversNotRun as refusal:
             # A function or a trigger has written where the statement names no such table. In
             # autocommit it has left nothing behind: once more, with the receivers.
             self.due.clear()
             forget(self.alias)
+            if commits(text):
+                raise
+            return self._repeat(run, refusal)
+
+    def _run_in_transaction(self, run: Callable[[], Any], text: str) -> Any:
+        if self.due and ENDS_PART.match(text):
+            # What was written before a savepoint is not told inside it: it would be taken back with
+            # it. And after a commit it is too late.
+            self._told_late()
+        result = run()
+        if self.due and self._status != TransactionStatus.IDLE:
+            self._told_late()
+        return result
+
+    def _repeat(self, run: Callable[[], Any], refusal: ReceiversNotRun) -> Any:
+        try:
             return self.perform(run, Scope(), vocabulary().models)
+        except DatabaseError as error:
+            # A procedure that commits by itself runs in no transaction.
+            if getattr(error.__cause__, "sqlstate", None) == _INVALID_TERMINATION:
+                raise refusal from error
+            raise
+
+    @property
+    def _status(self) -> TransactionStatus | None:
+        driver = self.connection.connection
+        return None if driver is None else driver.info.transaction_status
 
     @property
     def _is_broken(self) -> bool:
         """Whether the transaction has failed, so that nothing can be asked."""
-        driver = self.connection.connection
-        return driver is None or driver.info.transaction_status == TransactionStatus.INERROR
+        return self._status in {None, TransactionStatus.INERROR, TransactionStatus.UNKNOWN}
+
+    @property
+    def _is_in_transaction(self) -> bool:
+        return (
+            self.connection.in_atomic_block
+            or not self.connection.get_autocommit()
+            or self._is_begun_by_hand
+        )
+
+    @property
+    def _is_begun_by_hand(self) -> bool:
+        """Whether there was a ``BEGIN`` that Django does not know of."""
+        return (
+            not self.connection.in_atomic_block
+            and self.connection.get_autocommit()
+            and self._status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+        )
 
     def _write(self, run: Callable[[], Any], named: Sequence[type[Model]]) -> Any:
         if self.scopes and isinstance(self.scopes[-1], InHand):
@@ -124,9 +172,11 @@ class Watch:
             return
         forget(self.alias)
         try:
-            self.settle(Scope())
+            with self.within(Scope()):
+                """All that there is to do comes at its end."""
         except BaseException:
-            # The statement cannot be taken back alone.
+            # The statement cannot be taken back alone. Where Django does not see to it, the changes
+            # wait in the buffer again, so that the commit is refused.
             if self.connection.in_atomic_block:
                 self.connection.needs_rollback = True
             raise
@@ -153,17 +203,60 @@ class Watch:
 
     @contextmanager
     def within(self, scope: Scope) -> Iterator[Scope]:
-        """A write in progress. All of it, and what receivers do, takes place or none."""
+        """A write in progress. All of it, and what receivers do, takes place or none.
+
+        Raises:
+            BrokenTransaction: it has not taken place, and somebody has hidden that.
+        """
         if self.due and self.scopes:
             # What an outer write has changed by now is none of this one's.
             self.gather(self.scopes[-1])
-        with transaction.atomic(using=self.alias):
-            self.scopes.append(scope)
-            try:
+        self.scopes.append(scope)
+        try:
+            with self._atomic():
                 yield scope
                 self.settle(scope)
-            finally:
-                self.scopes.remove(scope)
+                self._check("A receiver that Django calls for this write")
+        finally:
+            self.scopes.remove(scope)
+
+    @contextmanager
+    def _atomic(self) -> Iterator[None]:
+        connection = self.connection
+        if not self._is_begun_by_hand:
+            with transaction.atomic(using=self.alias):
+                yield
+            return
+        # Let Django know of it, so that there is a savepoint.
+        connection.in_atomic_block, connection.autocommit = True, False
+        try:
+            with transaction.atomic(using=self.alias):
+                yield
+        finally:
+            connection.in_atomic_block, connection.autocommit = False, True
+        # At once, as Django does where it knows of no transaction.
+        connection.run_and_clear_commit_hooks()
+
+    def _check(self, who: str) -> None:
+        """Refuse to go on where Django, or PostgreSQL, would take all back without a word.
+
+        Raises:
+            BrokenTransaction: the transaction is lost.
+        """
+        connection = self.connection
+        if connection.closed_in_transaction or self._status is None:
+            raise BrokenTransaction(
+                f"{who} closes the connection of the transaction that it runs in: leave that out."
+            )
+        if self._status == TransactionStatus.IDLE:
+            raise BrokenTransaction(
+                f"{who} ends the transaction that it runs in: leave COMMIT and ROLLBACK out."
+            )
+        if connection.needs_rollback or self._is_broken:
+            raise BrokenTransaction(
+                f"{who} caught a database error without a savepoint around it, or called "
+                "set_rollback(): put what may fail into transaction.atomic()."
+            )
 
     def settle(self, scope: Scope) -> None:
         """Tell what is waiting. What receivers write in turn settles inside their calls."""
@@ -197,20 +290,34 @@ class Watch:
     def take(self) -> list[InlineChange]:
         """The changes that wait in the buffer, those of one row put together."""
         taken: list[Taken] = []
+        self.sync()
         if self.is_migrating:
             self._discard()
         while self.due:
-            oid, operation = next(iter(self.due))
-            del self.due[oid, operation]
-            source = self._source(oid)
-            if source is not None:
-                with self.connection.wrap_database_errors, self.connection.connection.cursor() as c:
-                    taken += source.take(c, operation, self._after)
+            # All at once: to find the table of one asks a query, which would tell the others.
+            due, self.due = self.due, {}
+            for oid, operation in due:
+                source = self._source(oid)
+                if source is not None:
+                    with (
+                        self.connection.wrap_database_errors,
+                        self.connection.connection.cursor() as cursor,
+                    ):
+                        taken += source.take(cursor, operation, self._after)
         if not taken:
             return []
         taken.sort(key=lambda one: one.event.seq)
         self._after = taken[-1].event.seq
         return combined(taken, self.alias, self.prefix)
+
+    def sync(self) -> None:
+        """Let the database say what waits, where statements are sent in a pipeline."""
+        driver = self.connection.connection
+        if driver is None or driver.closed or not _HAS_PIPELINES:
+            return
+        if driver.pgconn.pipeline_status != PipelineStatus.OFF:
+            with self.connection.wrap_database_errors, driver.pipeline():
+                """Entering another one sends and receives all that is under way."""
 
     @property
     def prefix(self) -> str:
@@ -275,7 +382,13 @@ class Watch:
         self.scopes, self.observer = [], observer
         try:
             with telling.being_called(receiver, row, current() if context is None else context):
+                is_open = self._is_in_transaction
                 receiver.function(**named)
+                if is_open:
+                    self._check(receiver.name)
+                if self.due:
+                    # Written past Django's cursors.
+                    self.settle(Scope())
         finally:
             self.scopes, self.observer = before
 
@@ -465,7 +578,10 @@ def before_commit(connection: Any) -> None:
         Exception: whatever a receiver raises; the transaction is rolled back then.
     """
     watch = connection.__dict__.get("_bulksafe_watch")
-    if watch is None or not watch.due:
+    if watch is None:
+        return
+    watch.sync()
+    if not watch.due:
         return
     if connection.connection.info.transaction_status != TransactionStatus.INTRANS:
         watch.due.clear()
