@@ -31,6 +31,7 @@ INSTALLED_APPS = [
     "examples.shop_signals",
     "tests.apps.columns",
     "tests.apps.invoices",
+    "tests.apps.mirrors",
     "tests.apps.practice",
     "tests.apps.twins",
 ]

@@ -132,7 +132,7 @@ def update(inner: Callable[..., int], queryset: Any, **values: Any) -> int:
     model = _concrete(queryset.model)
     if watch is None:
         return inner(**values)
-    if watch.scopes and isinstance(watch.scopes[-1], InHand) and watch.scopes[-1].covers(model):
+    if watch.scopes and watch.scopes[-1].covers(model, "UPDATE"):
         # Part of a bulk_update().
         return inner(**values)
     scope = Scope(given_fields=_field_names(queryset.model, values))

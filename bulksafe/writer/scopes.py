@@ -34,8 +34,12 @@ class Scope:
         """Whether the change is one that the write is about."""
         return False
 
-    def covers(self, model: type[Model]) -> bool:
-        """Whether ``pre_*`` receivers of the model's rows have run, or will, on objects in hand."""
+    def covers(self, model: type[Model], text: str) -> bool:
+        """Whether ``pre_*`` receivers of the model's rows have run, or will, on objects in hand.
+
+        Args:
+            text: the statement, or how it begins.
+        """
         return False
 
     def prepare(self, change: InlineChange) -> None:
@@ -67,7 +71,7 @@ class InHand(Scope):
     def holds(self, change: InlineChange) -> bool:
         return change.row in self.instances or self._new_row(change) in self.instances
 
-    def covers(self, model: type[Model]) -> bool:
+    def covers(self, model: type[Model], text: str) -> bool:
         return self.model is not None and (
             model is self.model or model in self.model._meta.all_parents
         )
@@ -153,8 +157,10 @@ class Deleting(InHand):
     def was_called(self, receiver: Receiver, instance: Model) -> bool:
         return receiver in self.called_before.get(row_of_instance(instance), ())
 
-    def covers(self, model: type[Model]) -> bool:
-        return model in self.models and not model._meta.auto_created
+    def covers(self, model: type[Model], text: str) -> bool:
+        # Rows that SET_NULL changes are not among the instances: they are an update of their own.
+        is_deletion = text.lstrip()[:6].upper() == "DELETE"
+        return is_deletion and model in self.models and not model._meta.auto_created
 
     def change_of(self, instance: Model) -> InlineChange | None:
         concrete: Any = type(instance)._meta.concrete_model

@@ -97,7 +97,7 @@ class Watch:
         if is_write(text) and not self._is_broken:
             named = vocabulary_of(self.connection).named(text)
             if named:
-                return self._write(run, named)
+                return self._write(run, named, text)
         if self._is_in_transaction:
             return self._run_in_transaction(run, text)
         try:
@@ -157,10 +157,10 @@ class Watch:
             and self._status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
         )
 
-    def _write(self, run: Callable[[], Any], named: Sequence[type[Model]]) -> Any:
+    def _write(self, run: Callable[[], Any], named: Sequence[type[Model]], text: str) -> Any:
         if self.scopes and isinstance(self.scopes[-1], InHand):
             scope = self.scopes[-1]
-            if all(scope.covers(model) for model in named):
+            if all(scope.covers(model, text) for model in named):
                 return run()
         elif self.scopes:
             return run()
