@@ -21,6 +21,7 @@ from django.db.models import Model, QuerySet
 from django.db.models.deletion import Collector
 from django.db.models.fields import related_descriptors
 from django.db.models.options import Options
+from django.db.models.signals import ModelSignal
 from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
 from pgtrigger import features
@@ -33,7 +34,7 @@ from bulksafe.declarations.registry import carriers, register_meta_triggers
 from bulksafe.exceptions import violation_from
 from bulksafe.outbox import schema
 from bulksafe.planning import autodetection
-from bulksafe.writer import paths, watch
+from bulksafe.writer import connecting, paths, watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,6 +59,7 @@ def apply() -> None:
     _patch(QuerySet, "update", _update)
     _patch(Collector, "delete", _collector_delete)
     _patch(DatabaseWrapper, "_commit", _commit)
+    _patch(ModelSignal, "connect", _connect)
     _patch(Migration, "apply", _migrate)
     _patch(Migration, "unapply", _migrate)
     _extend_related_managers()
@@ -251,6 +253,13 @@ def _commit(original: Any, self: Any) -> Any:
     """What was written past Django's cursors is told before the commit, not refused at it."""
     watch.before_commit(self)
     return original(self)
+
+
+def _connect(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+    """``disconnect()`` and ``connect()`` again is how receivers are muted."""
+    result = original(self, *args, **kwargs)
+    connecting.restore(self)
+    return result
 
 
 def _migrate(

@@ -83,6 +83,7 @@ class Receiver:
             a write that another program makes.
         row_by_row: each row is stored before the receiver is called for the next.
         has_uid: whether the name was given, not made.
+        uid: what was given: the name, but for a receiver of several signals.
         module: where it was declared.
         argument: for ``Emit``, the keyword argument that carries the instance.
         operations: the changes that it is called for.
@@ -105,6 +106,7 @@ class Receiver:
     otherwise: str = REFUSE
     row_by_row: bool = False
     has_uid: bool = False
+    uid: str = ""
     module: str = ""
     argument: str = "instance"
     operations: tuple[str, ...] = ()
@@ -283,6 +285,7 @@ def critical(
                     otherwise=otherwise,
                     row_by_row=row_by_row,
                     has_uid=dispatch_uid is not None,
+                    uid=str(dispatch_uid or ""),
                     module=getattr(function, "__module__", "") or "",
                     operations=OPERATIONS.get(signal_name(one), ()),
                     unknown=tuple(unknown),

@@ -7,8 +7,11 @@ also decides whether it hears of the writes for which Django sends nothing.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
+from operator import is_
 from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType
 
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from django.dispatch import Signal
 
     from bulksafe.declarations import Receiver
+
+#: Every connection by its signal and its sender, also those that somebody has taken back.
+_made: dict[tuple[int, int], dict[Hashable, Connected]] = defaultdict(dict)
 
 #: What to do with what Django sends; bulksafe.writer.watch says it.
 sent: list[Callable[[Connected, Any, dict[str, Any]], None]] = []
@@ -62,11 +68,46 @@ def connect_all() -> None:
 def disconnect(receiver: Receiver) -> None:
     """Take all connections of a receiver back: for tests."""
     signal = receiver.signal
+    for made in _made.values():
+        for key in [key for key, one in made.items() if one.receiver is receiver]:
+            del made[key]
     with signal.lock:
         signal.receivers = [
             entry for entry in signal.receivers if _receiver_of(entry) is not receiver
         ]
         signal.sender_receivers_cache.clear()
+
+
+def restore(signal: Signal) -> None:
+    """Let a function be critical that somebody has connected again, after ``disconnect()``.
+
+    Connected as an ordinary receiver, it would hear nothing of bulk writes.
+    """
+    if not _made:
+        return
+    with signal.lock:
+        found = []
+        for entry in signal.receivers:
+            connected = _critical(signal, entry)
+            if connected is None:
+                found.append(entry)
+            elif not any(one[1] is connected for one in signal.receivers):
+                key = _key(connected.receiver), entry[0][1]
+                found.append((key, connected, *entry[2:]))
+        if len(found) == len(signal.receivers) and all(map(is_, found, signal.receivers)):
+            return
+        signal.receivers = found
+        signal.sender_receivers_cache.clear()
+    _put_in_order(signal)
+
+
+def _critical(signal: Signal, entry: Any) -> Connected | None:
+    """What an entry of an ordinary receiver should be, if its function is a critical one."""
+    if type(entry[1]) is Connected:
+        return None
+    function = entry[1]() if isinstance(entry[1], ReferenceType) else entry[1]
+    made = _made.get((id(signal), entry[0][1]), {})
+    return next((one for one in made.values() if one.receiver.function == function), None)
 
 
 def live(signal: Signal, model: type[Model]) -> set[Receiver]:
@@ -91,14 +132,22 @@ def _senders(model: type[Model]) -> Iterator[type[Model]]:
 def _connect_to(receiver: Receiver, model: type[Model], sender: type[Model]) -> None:
     signal = receiver.signal
     connected = Connected(receiver, model)
-    uid: Hashable = receiver.name if receiver.has_uid else dispatcher._make_id(receiver.function)  # type: ignore[attr-defined]
+    uid = _key(receiver)
     key = (uid, dispatcher._make_id(sender))  # type: ignore[attr-defined]
+    _made[id(signal), key[1]][uid] = connected
     # A function that is connected as an ordinary receiver too is a critical one from now on, and a
     # second registration takes the place of the first.
     with signal.lock:
         signal.receivers = [entry for entry in signal.receivers if entry[0] != key]
         signal.sender_receivers_cache.clear()
     signal.connect(connected, sender=sender, weak=False, dispatch_uid=uid)
+
+
+def _key(receiver: Receiver) -> Hashable:
+    """What Django tells the connections of a signal and a sender apart by."""
+    if receiver.has_uid:
+        return receiver.uid or receiver.name
+    return dispatcher._make_id(receiver.function)  # type: ignore[attr-defined, no-any-return]
 
 
 def _receiver_of(entry: Any) -> Receiver | None:
