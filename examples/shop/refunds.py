@@ -19,7 +19,9 @@ def keep_the_rules(sender, instance, **kwargs):
     if not 0 < instance.amount <= order.net:
         raise ValidationError("A refund is at most what was paid for its order.")
     before = sender.objects.filter(pk=instance.pk).first()
-    if before and before.approved and _terms(before) != _terms(instance):
+    if before and before.order_id != instance.order_id:
+        raise ValidationError("A refund stays with its order.")
+    if before and before.approved and before.amount != instance.amount:
         raise ValidationError("An approved refund does not change.")
 
 
@@ -61,10 +63,6 @@ def refuse_approved(sender, instance, **kwargs):
 def note_withdrawal(sender, instance, **kwargs):
     """After a deletion."""
     _note(sender, instance, WITHDRAWN)
-
-
-def _terms(refund):
-    return refund.order_id, refund.amount
 
 
 def _note(sender, instance, action):
