@@ -17,12 +17,14 @@ import pytest
 from rich.console import Console
 
 from examples import server
-from examples.shop.demo import report
+from examples.shop.demo import paths, report
 from examples.shop.demo.breaches import BREACHES
 from examples.shop.demo.errors import DemoError
 from examples.shop.demo.matrix import Cell, Verdict
 from examples.shop.demo.paths import PATHS
 from examples.shop.demo.processes import Listener
+from examples.shop.demo.refunding import NOT_RUN, Attempt, Outcome, Refunding, Side, Tried
+from examples.shop.demo.refunding import Verdict as Came
 from examples.shop.demo.tally import tally
 from examples.shop.demo.telling import Crash, Telling, Told
 
@@ -55,6 +57,17 @@ TRIED = {
     "psql": ANY_UPDATE | DELETION,
 }
 SEEN_BY_SIGNALS = {"save", "delete"}
+
+#: What the receivers of a refund leave behind, by write path.
+LEFT = {
+    "save": {"give_number", "keep_history", "keep_total"},
+    "bulk_create": {"give_number", "keep_history", "keep_total"},
+    "bulk_update": {"keep_history", "keep_total"},
+    "update": {"keep_history", "keep_total"},
+    "sql": {"keep_history", "keep_total"},
+    "delete": {"keep_history", "keep_total"},
+    "psql": {"give_number", "keep_history", "keep_total"},
+}
 
 
 def run(url: str, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -228,6 +241,126 @@ def test_events_that_are_lost_end_in_failure(url):
     assert "the listener was done before it was killed." in text
 
 
+# The third part: receivers in the writer's transaction.
+
+
+def made(outcome) -> dict[str, tuple[int, int]]:
+    """How many calls of each receiver were due, and how many were made."""
+    assert all(call["twice"] == call["unasked"] == 0 for call in outcome["calls"])
+    return {call["receiver"]: (call["due"], call["made"]) for call in outcome["calls"]}
+
+
+def test_every_path_writes_refunds_in_both_shops(results):
+    tried = results["transaction"]["tried"]
+
+    assert [one["path"] for one in tried] == list(LEFT)
+    for one in tried:
+        assert (one["rows"], one["plain"]["right"]["rows"]) == (ROWS, ROWS)
+        assert one["critical"]["right"]["rows"] == (0 if one["elsewhere"] else ROWS)
+
+
+def test_connected_receivers_are_called_by_save_and_delete_alone(results):
+    for one in results["transaction"]["tried"]:
+        calls = made(one["plain"]["right"])
+        assert set(calls) == LEFT[one["path"]]
+        for due, found in calls.values():
+            assert 0 < due <= ROWS
+            assert found == (due if one["path"] in SEEN_BY_SIGNALS else 0)
+
+
+def test_critical_receivers_are_called_by_every_path_of_django(results):
+    for one in results["transaction"]["tried"]:
+        if one["elsewhere"]:
+            continue
+        calls = made(one["critical"]["right"])
+        assert set(calls) == LEFT[one["path"]]
+        assert all(0 < due == found for due, found in calls.values())
+        # The due ones are the same in both shops: they have the same orders.
+        plain = made(one["plain"]["right"])
+        assert [due for due, _ in calls.values()] == [due for due, _ in plain.values()]
+
+
+def test_a_mistake_is_refused_by_critical_receivers_on_every_path(results):
+    came = {
+        one["path"]: (one["plain"]["wrong"]["verdict"], one["critical"]["wrong"]["verdict"])
+        for one in results["transaction"]["tried"]
+    }
+
+    assert came == {
+        path: ("refused" if path in SEEN_BY_SIGNALS else "stored", "refused") for path in LEFT
+    }
+    for one in results["transaction"]["tried"]:
+        assert one["critical"]["wrong"]["rows"] == 0
+        assert one["plain"]["wrong"]["rows"] == (one["path"] not in SEEN_BY_SIGNALS)
+
+
+def test_another_program_is_refused_with_the_names_of_the_receivers(results):
+    (psql,) = [one for one in results["transaction"]["tried"] if one["elsewhere"]]
+    critical = psql["critical"]
+
+    assert (psql["title"], psql["plain"]["right"]["refusal"]) == ("psql", "")
+    for message in (critical["right"]["refusal"], critical["wrong"]["message"]):
+        assert NOT_RUN in message
+        for name in ("rules", "number", "history", "total"):
+            assert f"shop.refund_{name}" in message
+
+
+@pytest.mark.usefixtures("demo")
+def test_the_third_part_leaves_nothing_behind(url):
+    with psycopg.connect(url) as connection:
+        for table in (
+            "shop_refund",
+            "shop_refundtotal",
+            "shop_signals_refund",
+            "shop_signals_refundtotal",
+            "bulksafe_buffer",
+            "bulksafe_ticket",
+        ):
+            found = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+            assert found == (0,), table
+
+
+@pytest.mark.usefixtures("demo")
+def test_receivers_that_are_skipped_end_in_failure(url):
+    """A capture that is switched off stands for a write that was missed."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE shop_refund DISABLE TRIGGER USER")
+        try:
+            only = [word for path in ("save", "update", "psql") for word in ("--only", path)]
+            failed = run_demo(url, "--replace", "--part", "transaction", *only)
+        finally:
+            connection.execute("ALTER TABLE shop_refund ENABLE TRIGGER USER")
+
+    assert failed.returncode == 1, failed.stderr
+    text = " ".join(failed.stdout.split())
+    assert f"update(value): keep_history: {ROWS} calls were lost." in text
+    assert f"update(value): one of {ROWS} is too large, and the write was stored." in text
+    assert f"psql: {ROWS} refunds were stored without the receivers." in text
+    assert "save(): " not in text  # there Django sends its signals
+
+
+def test_a_part_without_the_write_path_says_which_it_has(url):
+    failed = run_demo(url, "--replace", "--part", "transaction", "--only", "copy")
+
+    assert failed.returncode == 2
+    assert "save, bulk_create, bulk_update, update, sql, delete, psql" in " ".join(
+        failed.stderr.split()
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_where_there_is_no_psql_another_process_writes(monkeypatch):
+    monkeypatch.setattr(paths.shutil, "which", lambda program: None)
+
+    assert paths.other_program() == "psycopg"
+    paths.run_psql("CREATE TABLE demo_other (id int)")
+    try:
+        with pytest.raises(paths.PsqlError, match='relation "demo_other" already exists'):
+            paths.run_psql("CREATE TABLE demo_other (id int)")
+    finally:
+        paths.run_psql("DROP TABLE demo_other")
+
+
 def test_a_listener_that_ends_is_reported_with_its_own_words(tmp_path):
     listener = Listener("", tmp_path / "log", ["-c", "raise SystemExit('no such queue')"])
 
@@ -262,10 +395,13 @@ def test_the_printed_commands_work(url):
     psql = ("manage.py", "dbshell", "--", "-c")
     refused = run(url, *psql, statement.format("shop_order"))
     passed = run(url, *psql, statement.format("shop_signals_order"))
+    past = run(url, *psql, report.PAST)
 
     assert refused.returncode != 0
     assert "A discount lies between zero and the amount." in refused.stderr
     assert passed.stdout.strip() == "UPDATE 300"
+    assert past.returncode != 0
+    assert NOT_RUN in past.stderr
 
 
 @pytest.mark.usefixtures("demo")
@@ -313,9 +449,12 @@ def test_tables_when_piped(url, width):
     assert max(map(len, tables.splitlines())) <= width
     for command in ("ls shop", "listen", "status"):
         assert f"manage.py bulksafe {command}\n" in commands
-    assert f"events written {EVENTS}, delivered {EVENTS}, lost 0, twice" in " ".join(
-        shown.stdout.split()
-    )
+    text = " ".join(shown.stdout.split())
+    assert f"events written {EVENTS}, delivered {EVENTS}, lost 0, twice" in text
+    assert "were skipped, and 1 of 2 wrong writes stored. With bulksafe: 0 and 0." in text
+    assert f"{ROWS} refunds: " in text
+    assert "psql knows no receivers" in text
+    assert NOT_RUN in text
 
 
 def test_help_needs_no_database():
@@ -400,6 +539,73 @@ def test_a_telling_sees_what_is_wrong(telling, problem):
 
     assert problem in telling.problems
     assert problem in results.problems
+    assert problem in shown(results, no_color=True)
+
+
+def side(made=("a", "b"), rows=2, refusal="", verdict=Came.REFUSED, message="Too large."):
+    calls = [] if refusal else [tally("keep_total", "a total", due=["a", "b"], seen=made)]
+    return Side(Outcome(rows, 0.1, refusal, calls), Attempt(verdict, 0, message))
+
+
+def refunds(critical=None, plain=None, **values):
+    values = {"path": "update", "title": "update(value)", "elsewhere": False, **values}
+    mistake = "one of 2 is too large"
+    skipped = side(made=(), verdict=Came.STORED)
+    one = Tried(
+        rows=2, mistake=mistake, plain=plain or skipped, critical=critical or side(), **values
+    )
+    return Refunding([one])
+
+
+PSQL = {"path": "psql", "title": "psql", "elsewhere": True}
+
+
+@pytest.mark.parametrize(
+    "refunding",
+    [
+        refunds(),
+        refunds(side(rows=0, refusal=f"ERROR:  {NOT_RUN}"), **PSQL),
+    ],
+)
+def test_refunds_without_problems(refunding):
+    assert refunding.problems == []
+
+
+@pytest.mark.parametrize(
+    ("refunding", "problem"),
+    [
+        (refunds(side(made=["a"])), "update(value): keep_total: 1 calls were lost."),
+        (
+            refunds(side(made=["a", "b", "b"])),
+            "update(value): keep_total: 1 calls were made twice.",
+        ),
+        (refunds(side(rows=1)), "update(value): 1 refunds were written, not 2."),
+        (refunds(side(refusal="No such column.")), "update(value): No such column."),
+        (
+            refunds(side(verdict=Came.STORED)),
+            "update(value): one of 2 is too large, and the write was stored.",
+        ),
+        (
+            refunds(side(verdict=Came.ERROR, message="No such column.")),
+            "update(value): one of 2 is too large: No such column.",
+        ),
+        (
+            refunds(plain=side(verdict=Came.ERROR, message="No such column.")),
+            "update(value): Without bulksafe, one of 2 is too large: No such column.",
+        ),
+        (
+            refunds(plain=side(refusal="No such column.")),
+            "update(value): Without bulksafe: No such column.",
+        ),
+        (refunds(**PSQL), "psql: 2 refunds were stored without the receivers."),
+        (refunds(side(rows=0, refusal="no such user"), **PSQL), "psql: no such user"),
+    ],
+)
+def test_refunds_that_went_wrong_are_seen(refunding, problem):
+    results = report.Results("18.0", "6.1", 1_000, 57_000, [], [], [], None, refunding)
+
+    assert refunding.problems == [problem]
+    assert results.problems == [problem]
     assert problem in shown(results, no_color=True)
 
 

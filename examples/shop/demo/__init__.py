@@ -7,5 +7,9 @@ Receivers: ``telling`` writes and counts what the receivers did, with a listener
 the way. ``processes`` has that listener and the service that a receiver calls, and ``tally``
 decides what was lost.
 
-``report`` shows both, and ``__main__`` is the command.
+Receivers in the writer's transaction: ``refunding`` writes refunds in both shops, rightly and with
+a mistake, and counts with ``tally`` what the receivers of each have done.
+
+``report`` and ``refunding_report`` show it all with what is in ``layout``, and ``__main__`` is the
+command.
 """

@@ -23,15 +23,18 @@ from examples.shop.demo.paths import PATHS, WritePath
 
 if TYPE_CHECKING:
     from examples.shop.demo.matrix import Cell
+    from examples.shop.demo.refunding import Refunding
     from examples.shop.demo.report import Results
     from examples.shop.demo.telling import Telling
 
 HELD, BROKEN, ERROR, INTERRUPTED = 0, 1, 2, 130
-RULES, RECEIVERS = "rules", "receivers"
+RULES, RECEIVERS, TRANSACTION = "rules", "receivers", "transaction"
+PARTS = [RULES, RECEIVERS, TRANSACTION]
 
 _FEWEST_EVENTS = 400
-#: How many rows each write path writes for the receivers.
+#: How many rows each write path writes for the receivers, and for those in the transaction.
 _TOLD = 200
+_REFUNDED = 50
 
 _DESCRIPTION = """\
 Show the shop's rules against every way to write to the database: first where they are signal
@@ -40,7 +43,11 @@ query that counts what it left behind.
 
 Then show who is told of such writes: Django's receivers, and critical ones, which a listener calls.
 The listener is a real process. It is killed while it works, started again, and what its receivers
-did is counted. Nothing of the writes is kept.
+did is counted.
+
+Then let receivers run in the writer's transaction, where they can refuse and change what is
+written: the same functions connected to Django's signals and as critical receivers. Nothing of the
+writes is kept.
 
 The database is DATABASE_URL, or a PostgreSQL that is started for the demo and keeps its data in
 .postgres/, where manage.py finds it afterwards.
@@ -53,12 +60,13 @@ examples:
   make demo ARGS="--rows 5000 --orders 50000"    more rows
   make demo ARGS="--part rules"                  the rules only
   make demo ARGS="--part receivers"              the receivers only
+  make demo ARGS="--part transaction"            receivers in the writer's transaction only
   make demo ARGS="--events 20000"                more work for the listener that is killed
   make demo ARGS="--json" | jq .summary          for a machine
   NO_COLOR=1 make demo | less                    for a pager
 
-exit status: 0 every rule held with bulksafe, and no event was lost or done twice; 1 something
-slipped through; 2 the demo could not run
+exit status: 0 every rule held with bulksafe, no event was lost or done twice, and no critical
+receiver was skipped; 1 something slipped through; 2 the demo could not run
 """
 
 
@@ -103,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=[path.name for path in PATHS],
         help="this write path; may be repeated: " + ", ".join(path.name for path in PATHS),
     )
-    add("--part", choices=[RULES, RECEIVERS], help="this part of the demo; both without it")
+    add("--part", choices=PARTS, help="this part of the demo; all of them without it")
     add(
         "--events",
         type=_positive,
@@ -155,7 +163,8 @@ def _try_all(options: argparse.Namespace, errors: Console) -> Results:
     from examples.shop.demo.report import Results  # noqa: PLC0415
 
     paths = [path for path in PATHS if not options.only or path.name in options.only]
-    without, with_ = _rules(options, paths, errors) if options.part != RECEIVERS else ([], [])
+    parts = [options.part] if options.part else PARTS
+    without, with_ = _rules(options, paths, errors) if RULES in parts else ([], [])
     return Results(
         postgresql=database.server_version(),
         django=django.get_version(),
@@ -164,7 +173,8 @@ def _try_all(options: argparse.Namespace, errors: Console) -> Results:
         paths=paths,
         without=without,
         with_=with_,
-        telling=_receivers(options, errors) if options.part != RULES else None,
+        telling=_receivers(options, errors) if RECEIVERS in parts else None,
+        refunding=_transaction(options, errors) if TRANSACTION in parts else None,
     )
 
 
@@ -194,6 +204,22 @@ def _receivers(options: argparse.Namespace, errors: Console) -> Telling:
             progress.update(task, description=description, advance=1)
 
         return telling.tell(options.only or (), min(options.rows, _TOLD), options.events, stage)
+
+
+def _transaction(options: argparse.Namespace, errors: Console) -> Refunding:
+    from examples.shop.demo import refunding  # noqa: PLC0415
+
+    paths = refunding.chosen(options.only or ())
+    if options.part and not paths:
+        names = ", ".join(path.name for path in refunding.chosen(()))
+        raise DemoError(f"This part of the demo has the write paths {names}.")
+    with _progress(errors) as progress:
+        task = progress.add_task("Writing refunds", total=len(paths))
+
+        def stage(description: str) -> None:
+            progress.update(task, description=description, advance=1)
+
+        return refunding.refund(paths, min(options.rows, _REFUNDED), stage)
 
 
 def _progress(console: Console) -> Progress:

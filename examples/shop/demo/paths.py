@@ -5,7 +5,9 @@ It imports no model, so that the command can list the paths before Django is set
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -207,10 +209,28 @@ def _psql(target: Target) -> Write:
     return lambda: run_psql(statement)
 
 
+#: Stands in for psql: a program that knows nothing of Django.
+_PSYCOPG = """\
+import sys, psycopg
+try:
+    with psycopg.connect(sys.argv[1]) as connection:
+        connection.execute(sys.stdin.read())
+except psycopg.Error as error:
+    sys.exit(f"{error.diag.severity or 'ERROR'}:  {error}")
+"""
+
+
+def other_program() -> str:
+    """What ``run_psql`` runs: psql, or a process with psycopg where there is none."""
+    return "psql" if shutil.which("psql") else "psycopg"
+
+
 def run_psql(statement: str) -> None:
     """Execute a statement as another program does, on a connection of its own."""
     url = server.database_url(connection.settings_dict)
     command = ["psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-", url]
+    if other_program() != "psql":
+        command = [sys.executable, "-c", _PSYCOPG, url]
     ended = subprocess.run(
         command, input=statement, capture_output=True, text=True, check=False, timeout=60
     )

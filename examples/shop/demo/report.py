@@ -13,11 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from bulksafe import conf
+from examples.shop.demo import refunding_report
 from examples.shop.demo.breaches import BREACHES, Breach
+from examples.shop.demo.layout import columns, duration, words, wrong
 from examples.shop.demo.matrix import HELD, Cell, Verdict
 from examples.shop.demo.paths import WritePath
 
 if TYPE_CHECKING:
+    from examples.shop.demo.refunding import Refunding
     from examples.shop.demo.telling import Crash, Telling
 
 _DASH = "\N{EN DASH}"
@@ -36,6 +39,13 @@ _TOLD = "The receiver keep_history: as Django's @receiver, and as @bulksafe.crit
 _KILLED = "A listener that is killed, twice, and started again"
 _REFUSALS = "What the refusals said (bulksafe.InvariantViolation, an IntegrityError)"
 
+#: What one can type to see a refusal.
+_BREACH = "UPDATE {} SET discount = amount + 1"
+PAST = (
+    "INSERT INTO shop_refund (order_id, number, amount, reason, approved, created_at) "
+    "SELECT id, '', 1, 'late', false, now() FROM shop_order LIMIT 1"
+)
+
 
 @dataclass(frozen=True)
 class Results:
@@ -50,6 +60,7 @@ class Results:
         without: the cells of the shop whose rules are in signal receivers.
         with_: the cells of the shop whose rules are invariants.
         telling: the second part: receivers.
+        refunding: the third part: receivers in the writer's transaction.
     """
 
     postgresql: str
@@ -60,18 +71,19 @@ class Results:
     without: Sequence[Cell]
     with_: Sequence[Cell]
     telling: Telling | None = None
+    refunding: Refunding | None = None
 
     @property
     def problems(self) -> list[str]:
         """What keeps the demo from having shown what it is to show."""
-        wrong = [
+        failed = [
             *(("With bulksafe", cell) for cell in _tried(self.with_) if cell.verdict not in HELD),
             *(("Without bulksafe", cell) for cell in self.without if cell.verdict is Verdict.ERROR),
         ]
-        told = self.telling.problems if self.telling else []
         return [
-            *(f"{half}, {cell.path} on {cell.rule}: {_explained(cell)}" for half, cell in wrong),
-            *told,
+            *(f"{half}, {cell.path} on {cell.rule}: {_explained(cell)}" for half, cell in failed),
+            *(self.telling.problems if self.telling else ()),
+            *(self.refunding.problems if self.refunding else ()),
         ]
 
     def as_json(self) -> dict[str, Any]:
@@ -88,6 +100,7 @@ class Results:
                 "broke_with": _count(self.with_, Verdict.BROKE),
             },
             "receivers": self.telling and self.telling.as_json(),
+            "transaction": self.refunding and self.refunding.as_json(),
             "problems": self.problems,
         }
 
@@ -127,6 +140,8 @@ def _sections(results: Results, console: Console) -> Iterator[tuple[str, Rendera
         yield _TOLD, _who_is_told(results.telling)
         yield _KILLED, _course(results.telling.crash)
         yield "What became of the calls", _calls(results.telling.crash)
+    if results.refunding:
+        yield from refunding_report.sections(results.refunding)
     yield "", _summary(results)
 
 
@@ -139,7 +154,7 @@ def _heading(results: Results) -> Text:
 
 
 def _rules() -> Table:
-    table = _list()
+    table = words()
     for breach in BREACHES:
         table.add_row(breach.kind, breach.rule)
     return table
@@ -155,7 +170,7 @@ def _matrix(cells: Sequence[Cell], paths: Sequence[WritePath], console: Console)
 
 
 def _matrix_with(separator: str, cells: Sequence[Cell], paths: Sequence[WritePath]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="underline")
+    table = columns()
     table.add_column("write path", no_wrap=True)
     for breach in BREACHES:
         table.add_column(breach.kind, no_wrap=True)
@@ -166,27 +181,15 @@ def _matrix_with(separator: str, cells: Sequence[Cell], paths: Sequence[WritePat
     return table
 
 
-def _list() -> Table:
-    """A table of words and what there is to say of them."""
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    return table
-
-
 def _cell(cell: Cell, separator: str) -> Text:
     if cell.verdict is Verdict.IMPOSSIBLE:
         return Text(_DASH, _STYLES[cell.verdict])
     word = f"{cell.verdict} {cell.rows:,}" if cell.verdict is Verdict.BROKE else str(cell.verdict)
-    return Text.assemble((word, _STYLES[cell.verdict]), (separator + _time(cell.seconds), "dim"))
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+    return Text.assemble((word, _STYLES[cell.verdict]), (separator + duration(cell.seconds), "dim"))
 
 
 def _legend(results: Results) -> Table:
-    table = _list()
+    table = words()
     found = {cell.verdict for cell in (*results.without, *results.with_)}
     for verdict, word, meaning in (
         (
@@ -222,7 +225,7 @@ def _impossible(results: Results) -> str:
 
 
 def _messages(cells: Sequence[Cell]) -> Table:
-    table = _list()
+    table = words()
     for breach in BREACHES:
         for message in _refusals(cells, breach):
             table.add_row(breach.kind, Text.assemble(f"{message}\n", (breach.label, "dim")))
@@ -236,7 +239,7 @@ def _refusals(cells: Sequence[Cell], breach: Breach) -> list[str]:
 
 
 def _who_is_told(telling: Telling) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="underline")
+    table = columns()
     table.add_column("write path", no_wrap=True)
     for title in ("orders", "@receiver", "skipped", "@critical", "skipped", "twice"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -246,41 +249,36 @@ def _who_is_told(telling: Telling) -> Table:
             told.title,
             f"{told.rows:,}",
             f"{told.plain:,}",
-            Text(f"{skipped:,}", "bold red" if skipped else "green"),
+            wrong(skipped),
             f"{critical.made:,}",
-            _number(critical.lost),
-            _number(critical.twice),
+            wrong(critical.lost),
+            wrong(critical.twice),
         )
     return table
 
 
-def _number(wrong: int) -> Text:
-    """A number that is to be zero."""
-    return Text(f"{wrong:,}", "bold red" if wrong else "green")
-
-
 def _course(crash: Crash) -> Table:
-    table = _list()
+    table = words()
     table.add_row("written", f"{crash.written - crash.unheard:,} events of {crash.orders:,} orders")
     for where, waiting in crash.kills:
         table.add_row("SIGKILL", f"in the middle of {where}; {waiting:,} events wait")
     table.add_row("written", f"{crash.unheard:,} events while nobody listens")
     table.add_row(
         "started",
-        f"everything is delivered after {_time(crash.recovery)}, of which the "
+        f"everything is delivered after {duration(crash.recovery)}, of which the "
         f"rows whose request was on its way wait for {conf.get().LEASE:.0f} s: BULKSAFE['LEASE']",
     )
     return table
 
 
 def _calls(crash: Crash) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="underline")
+    table = columns()
     table.add_column("receiver", no_wrap=True)
     table.add_column("effect", overflow="fold")
     for title in ("due", "made", "lost", "twice"):
         table.add_column(title, justify="right", no_wrap=True)
     for one in crash.tallies:
-        numbers = f"{one.due:,}", f"{one.made:,}", _number(one.lost), _number(one.twice)
+        numbers = f"{one.due:,}", f"{one.made:,}", wrong(one.lost), wrong(one.twice)
         table.add_row(one.receiver, one.effect, *numbers)
     return table
 
@@ -291,6 +289,8 @@ def _summary(results: Results) -> RenderableType:
         lines += [_of_rules(results), *_comparison(results)]
     if results.telling:
         lines += _of_receivers(results.telling)
+    if results.refunding:
+        lines += refunding_report.summary(results.refunding)
     return Group(*lines, *_failure(results))
 
 
@@ -324,7 +324,7 @@ def _of_receivers(telling: Telling) -> Iterator[Text]:
         f"events written {crash.written:,}, delivered {history.made:,}, ",
         (f"lost {lost:,}, ", "bold red" if lost else "bold green"),
         (f"twice in the database {twice:,}. ", "bold red" if twice else "bold green"),
-        f"Back in {_time(crash.recovery)}.",
+        f"Back in {duration(crash.recovery)}.",
     )
     if crash.again:
         yield Text(
@@ -347,8 +347,9 @@ def _comparison(results: Results) -> Iterator[Text]:
     fast = _seconds(results.with_, "bulk_update", rule), _seconds(results.with_, "update", rule)
     if slow and all(fast):
         yield Text(
-            f"{results.size:,} orders with the right net: {_time(slow)} by save() with receivers; "
-            f"with bulksafe {_time(fast[0])} by bulk_update(), {_time(fast[1])} by update()."
+            f"{results.size:,} orders with the right net: {duration(slow)} by save() with "
+            f"receivers; with bulksafe {duration(fast[0])} by bulk_update(), "
+            f"{duration(fast[1])} by update()."
         )
 
 
@@ -368,22 +369,24 @@ def _further() -> Text:
     text = Text("Look further\n", "bold")
     for what, command in (
         ("every rule, and its state in the database", f"{python} manage.py bulksafe ls shop"),
-        ("break a rule yourself, with psql", _psql(python, "shop_order")),
-        ("the same without bulksafe", _psql(python, "shop_signals_order")),
+        ("break a rule yourself, with psql", _psql(python, _BREACH.format("shop_order"))),
+        ("the same without bulksafe", _psql(python, _BREACH.format("shop_signals_order"))),
         ("or with the ORM", f"{python} manage.py shell"),
         ("one write path, more rows", 'make demo ARGS="--only copy --rows 5000 --orders 50000"'),
         ("run the receivers, and stop with Ctrl-C", f"{python} manage.py bulksafe listen"),
         ("what waits, what failed, who listens", f"{python} manage.py bulksafe status"),
         ("only the receivers, more events", 'make demo ARGS="--part receivers --events 20000"'),
+        ("go past the receivers of refunds, with psql", _psql(python, PAST)),
         ("the rules, and the guide", "examples/shop/models.py  docs/guide.md"),
         ("the receivers, and their guide", "examples/shop/receivers.py  docs/receivers.md"),
+        ("those in the writer's transaction", "examples/shop/refunds.py"),
     ):
         text.append(f"  {what}\n", "not bold").append(f"    {command}\n", "not bold cyan")
     return text
 
 
-def _psql(python: str, table: str) -> str:
-    return f'{python} manage.py dbshell -- -c "UPDATE {table} SET discount = amount + 1"'
+def _psql(python: str, statement: str) -> str:
+    return f'{python} manage.py dbshell -- -c "{statement}"'
 
 
 def _python() -> str:
