@@ -177,9 +177,9 @@ class Rehearsal:
         action = None
         if call.receiver.signal is m2m_changed:
             action = "pre"
-        else:
-            for one in listed:
-                one.ran.add(call.receiver)
+        for one in listed:
+            ran = one.change.announced if action else one.ran
+            ran.add(call.receiver)
         observer = None
         if len(listed) == 1 and len(order) > 1:
             at = order.index(listed[0]) if listed[0] is not order[0] else 0
@@ -270,6 +270,7 @@ class Rehearsal:
         """What the receivers left on the rehearsed instance, later ones find there."""
         change.take_in_hand(one.instance)
         change.done |= one.ran
+        change.announced |= one.change.announced
         change.given_fields = one.change.given_fields
         table = change.table
         if change.deleted or change.new_image is None:

@@ -15,6 +15,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from bulksafe.contexts import current
 from bulksafe.declarations import receivers
 from bulksafe.dispatch.caller import BrokenTransaction
+from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
 from bulksafe.dispatch.sources import by_oid
 from bulksafe.exceptions import ReceiversNotRun
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from django.db.models import Model
 
     from bulksafe.declarations import Receiver
-    from bulksafe.dispatch.calls import Call
     from bulksafe.writer.changes import InlineChange
     from bulksafe.writer.connecting import Connected
     from bulksafe.writer.observing import Observer
@@ -345,8 +345,14 @@ class Watch:
         listed = telling.deliveries(changes, self.listed, _EVERY)
         for call in calls(listed):
             if call.receiver.signal is m2m_changed:
-                self.call(call, "pre")
+                self._announce(call)
             self.call(call)
+
+    def _announce(self, call: Call) -> None:
+        """The first of the two calls of an ``m2m_changed`` receiver, unless it came before."""
+        unheard = [c for c in call.changes if call.receiver not in c.announced]  # type: ignore[attr-defined]
+        if unheard:
+            self.call(Call(call.receiver, unheard), "pre")
 
     def listed(self, change: InlineChange) -> list[Receiver]:
         """The receivers that a change may go to, in their order."""
