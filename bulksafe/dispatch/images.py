@@ -84,12 +84,27 @@ class Table:
 
     @cached_property
     def _convert(self) -> Callable[[tuple[Any, ...]], Sequence[Any]]:
+        return self._converter(self.fields)
+
+    def _converter(self, fields: Sequence[Any]) -> Callable[[tuple[Any, ...]], Sequence[Any]]:
         compiler = self.model._base_manager.using(self.using).query.get_compiler(self.using)
-        columns = [one.get_col(one.model._meta.db_table) for one in self.fields]
+        columns = [one.get_col(one.model._meta.db_table) for one in fields]
         converters = compiler.get_converters(columns)
         if not converters:
             return lambda values: values
         return lambda values: next(iter(compiler.apply_converters([values], converters)))
+
+    @cached_property
+    def _key(self) -> tuple[list[int], Callable[[tuple[Any, ...]], Sequence[Any]]]:
+        """Where the primary key is among an image's values, and how it is converted."""
+        places = [self.fields.index(one) for one in self.model._meta.pk_fields]
+        return places, self._converter([self.fields[place] for place in places])
+
+    def key(self, values: tuple[Any, ...]) -> Any:
+        """The primary key as a query returns it: one value, or a tuple of several."""
+        places, convert = self._key
+        found = tuple(convert(tuple(values[place] for place in places)))
+        return found[0] if len(found) == 1 else found
 
     def instance(self, values: tuple[Any, ...]) -> Model:
         return self.model.from_db(self.using, self.attnames, self.converted(values))

@@ -38,7 +38,10 @@ _TRANSITIONS = {
 }
 
 #: Both transition tables of an UPDATE hold the rows in one order, so their numbers belong together,
-#: whatever the UPDATE did to the primary key.
+#: whatever the UPDATE did to the primary key. They are equally many; the join is a FULL one because
+#: that is never planned as nested loops. A session keeps the plan that it has made for the first
+#: update, which may have been of a single row. What would let the planner make an inner join of it
+#: (a strict condition) is inside a CASE in the templates.
 _NUMBERED = "(SELECT row_number() OVER () AS {number}, * FROM {table}) AS {alias}"
 
 #: Types with a cast to JSON of their own, which does not lead back.
@@ -221,7 +224,7 @@ def _own(source: Model, operation: str) -> dict[str, Any]:
 def _part(table: Model, source: Model, operation: str) -> dict[str, Any]:
     """An UPDATE of a parent's table, for the child whose row it is a part of."""
     old, new = "old part", "new part"
-    lineage = _Lineage(source, {table: new}, "JOIN")
+    lineage = _Lineage(source, {table: new}, "LEFT JOIN")
     by_row = f'(SELECT "old".*) AS "{old}" CROSS JOIN (SELECT "new".*) AS "{new}"'
     return {
         "template": "capture_part",
@@ -245,7 +248,7 @@ class _Lineage:
     Args:
         source: the model.
         known: the table at hand and its alias.
-        kind: ``JOIN``, or ``LEFT JOIN`` where the other parts may be gone already.
+        kind: ``LEFT JOIN``: the other parts may be gone already.
     """
 
     def __init__(self, source: Model, known: Mapping[Model, str], kind: str) -> None:
@@ -322,7 +325,7 @@ def _transition(table: Model, operation: str, old: str, new: str) -> str:
     before, after = (
         _NUMBERED.format(number=number, table=tables[row], alias=aliases[row]) for row in (OLD, NEW)
     )
-    return f"{before} JOIN {after} USING ({number})"
+    return f"{before} FULL JOIN {after} USING ({number})"
 
 
 def _free_name(table: Model) -> str:

@@ -335,8 +335,8 @@ def _looking_problems(receiver: Receiver) -> Iterator[Problem]:
     if looks:
         yield Problem(
             "W120",
-            f"The receiver looks at other rows of its table: “{looks}”. In a bulk write all of them "
-            "are stored by then; in per-row saves those before it.",
+            f"The receiver looks at other rows of its table: “{looks}”. In a bulk write all are "
+            "stored by then; in per-row saves those before it.",
             "If that makes a difference, write row_by_row=True.",
         )
 

@@ -52,7 +52,8 @@ class InlineChange(Change):
         """The primary key as Python has it; after the change, or before it."""
         image = (self.old_image if old else self.new_image) or self.new_image or self.old_image
         assert image is not None  # noqa: S101
-        return key_of_values(image.table, image.values)
+        found: Hashable = image.table.key(image.values)
+        return found
 
     @property
     def written_by(self) -> tuple[str, ...]:
@@ -93,14 +94,6 @@ class InlineChange(Change):
             if before != after:
                 setattr(instance, name, value)
         return instance
-
-
-def key_of_values(table: Table, values: tuple[Any, ...]) -> Hashable:
-    """The primary key among an image's values: one value, or a tuple of several."""
-    converted = table.converted(values)
-    names = [one.attname for one in table.model._meta.pk_fields]
-    found = tuple(converted[table.attnames.index(name)] for name in names)
-    return found[0] if len(found) == 1 else found
 
 
 def key_of_instance(instance: Model) -> Any:

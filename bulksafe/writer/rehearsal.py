@@ -281,9 +281,9 @@ class Rehearsal:
             if name not in assigned and one.before.get(name, value) != value:
                 setattr(one.instance, name, value)
         if change.created:
+            stored = dict(zip(table.attnames, values, strict=True))
             for key in table.model._meta.pk_fields:
-                value = values[table.attnames.index(key.attname)]
-                setattr(one.instance, key.attname, value)
+                setattr(one.instance, key.attname, stored[key.attname])
             one.instance._state.adding = False
             one.instance._state.db = self.watch.alias
         # A parent that was fetched before the write may be stale after it.
@@ -346,10 +346,11 @@ def _rehearsed(change: InlineChange) -> Rehearsed:
             setattr(instance, key.attname, None)
     if change.created:
         instance._state.adding = True
+    values = instance.__dict__
     before = {
-        name: copy.deepcopy(value) if isinstance(value, _MUTABLE) else value
-        for name, value in instance.__dict__.items()
-        if name in set(change.table.attnames)
+        name: copy.deepcopy(values[name]) if isinstance(values[name], _MUTABLE) else values[name]
+        for name in change.table.attnames
+        if name in values
     }
     return Rehearsed(change, instance, before)
 

@@ -9,7 +9,7 @@
             FROM :rows
             :joins
             CROSS JOIN LATERAL (SELECT "new".*) AS "old"
-            WHERE :condition
+            WHERE CASE WHEN :condition AND (:key) IS NOT NULL THEN true END
         ) AS k;
         IF FOUND THEN
             buffered := true;

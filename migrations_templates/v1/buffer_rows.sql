@@ -7,7 +7,7 @@
             SELECT :key AS key, :old AS old, :new AS new, :matched AS matched, :refused AS refused
             FROM :rows
             :joins
-            WHERE :condition
+            WHERE CASE WHEN :condition THEN true END
         ) AS k;
         IF FOUND THEN
             buffered := true;

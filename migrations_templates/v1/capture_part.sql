@@ -9,6 +9,6 @@
             FROM :rows
             :joins
             CROSS JOIN LATERAL (SELECT "new".*) AS "old"
-            WHERE :condition
+            WHERE CASE WHEN :condition AND (:key) IS NOT NULL THEN true END
         ) AS k;
         captured := captured OR FOUND;

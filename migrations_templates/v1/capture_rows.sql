@@ -8,6 +8,6 @@
             SELECT :key AS key, :old AS old, :new AS new, :matched AS matched
             FROM :rows
             :joins
-            WHERE :condition
+            WHERE CASE WHEN :condition THEN true END
         ) AS k;
         captured := captured OR FOUND;

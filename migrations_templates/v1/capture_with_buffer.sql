@@ -29,8 +29,9 @@ BEGIN
         PERFORM pg_notify('bulksafe', '');
     END IF;
     -- The ticket is looked at when the transaction commits, also where the writer wants constraints checked at once:
-    -- the receivers come after the statement.
-    IF buffered AND NOT EXISTS (SELECT FROM %10$I.bulksafe_ticket AS t WHERE t.xid = pg_current_xact_id()) THEN
+    -- the receivers come after the statement. The setting goes with the ticket, at the end and at a rollback.
+    IF buffered AND current_setting('bulksafe.ticket', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
+        PERFORM set_config('bulksafe.ticket', pg_current_xact_id()::text, true);
         SET CONSTRAINTS %10$I.bulksafe_ticket_open DEFERRED;
         INSERT INTO %10$I.bulksafe_ticket DEFAULT VALUES;
     END IF;

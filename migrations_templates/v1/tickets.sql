@@ -43,12 +43,16 @@ BEGIN
     -- Whoever dispatches takes what its own transaction wrote; it needs no right on the tables.
     EXECUTE format($ddl$
         CREATE FUNCTION %1$I.bulksafe_take(wanted oid, kind "char", after bigint) RETURNS SETOF %1$I.bulksafe_buffer
-        LANGUAGE sql SECURITY DEFINER
+        LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         AS $body$
-            DELETE FROM %1$I.bulksafe_buffer AS b
-            WHERE b.xid = pg_current_xact_id() AND b.seq > after AND b.source = wanted::regclass AND b.operation = kind
-            RETURNING b.*
+        BEGIN
+            -- plpgsql keeps the plan.
+            RETURN QUERY
+                DELETE FROM %1$I.bulksafe_buffer AS b
+                WHERE b.xid = pg_current_xact_id() AND b.seq > after AND b.source = wanted::regclass AND b.operation = kind
+                RETURNING b.*;
+        END
         $body$
     $ddl$, home);
 
@@ -70,6 +74,10 @@ BEGIN
             names text;
         BEGIN
             DELETE FROM %1$I.bulksafe_ticket AS t WHERE t.xid = NEW.xid;
+            PERFORM set_config('bulksafe.ticket', '', true);
+            IF NOT EXISTS (SELECT FROM %1$I.bulksafe_buffer AS b WHERE b.xid = NEW.xid) THEN
+                RETURN NULL;
+            END IF;
 
             SELECT b.source, b.operation, n.nspname, c.relname INTO waiting
             FROM %1$I.bulksafe_buffer AS b
