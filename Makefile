@@ -23,7 +23,7 @@ lint: $(VENV)/.dev  ## Check style, types and the import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.bench  ## Measure rules, and receivers (ARGS="--quick", ARGS=--help)
+bench: $(VENV)/.bench  ## Measure rules, the listener, and receivers (ARGS="--quick", ARGS=--help)
 	$(BIN)/python -m benchmarks.together $(ARGS)
 
 docs: $(VENV)/.docs  ## Build the documentation into docs/_build/html

@@ -6,13 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import django
 import psycopg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from benchmarks.options import add_files, add_server, positive
 from benchmarks.variants import LARGE
 
 DEFAULT_ROWS = [10_000, 1_000_000]
@@ -65,20 +65,12 @@ def parser() -> argparse.ArgumentParser:
     size.add_argument("--quick", action="store_true", help="1,000 rows and few rounds")
     found.add_argument(
         "--rounds",
-        type=_positive,
+        type=positive,
         metavar="N",
         help=f"rounds for each size (default: {ROUNDS}, above 100,000 rows {LARGE_ROUNDS})",
     )
-    found.add_argument("--json", type=_writable, metavar="FILE", help="also write all times there")
-    found.add_argument(
-        "--markdown", type=_writable, metavar="FILE", help="also write the tables there"
-    )
-    found.add_argument(
-        "--postgres",
-        choices=["embedded", "system"],
-        default="embedded",
-        help="which server to start, unless DATABASE_URL names one (default: embedded)",
-    )
+    add_files(found, "times")
+    add_server(found)
     return found
 
 
@@ -128,22 +120,7 @@ def progress_bar(console: Console) -> Progress:
 
 
 def _sizes(text: str) -> list[int]:
-    return sorted({_positive(part) for part in text.split(",")})
-
-
-def _positive(text: str) -> int:
-    number = int(text.replace("_", ""))
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
-
-
-def _writable(text: str) -> Path:
-    """Refused now and not after a quarter of an hour."""
-    path = Path(text)
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no directory {path.parent}")
-    return path
+    return sorted({positive(part) for part in text.split(",")})
 
 
 if __name__ == "__main__":

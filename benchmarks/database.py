@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import psycopg
 from django.apps import apps
 from django.conf import settings
+from django.core.management import call_command
 from django.db import connection, models
 from psycopg import sql
 
@@ -22,6 +23,14 @@ SERVER_OPTIONS = {
     "checkpoint_timeout": "1h",
 }
 """No checkpoint and no autovacuum in the middle of a measurement."""
+
+QUEUE_OPTIONS = {
+    "shared_buffers": "1GB",
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "1h",
+    "max_connections": "100",
+}
+"""No checkpoint within a measurement. ``autovacuum`` is on: tables that are queues need it."""
 
 _REPORTED = [
     "fsync",
@@ -61,6 +70,11 @@ def _execute(url: str, statement: sql.Composed) -> None:
 
 def model_of(variant: Variant) -> type[models.Model]:
     return apps.get_model("benchmarks", variant.model)
+
+
+def migrate() -> None:
+    """Create all tables, as a project does."""
+    call_command("migrate", run_syncdb=True, verbosity=0, interactive=False)
 
 
 def create_tables() -> None:

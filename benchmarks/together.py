@@ -1,7 +1,8 @@
-"""Both benchmarks, one after the other: what ``make bench`` runs.
+"""All benchmarks, one after the other: what ``make bench`` runs.
 
-Options that only one of them has run that one alone. A file of ``--json`` or ``--markdown`` becomes
-two, the listener's with ``-listener`` in its name.
+Options that not all of them have run those that have them. Where several run, each writes a file of
+its own for ``--json`` or ``--markdown``: those of the listener have ``-listener`` in their names,
+those of receivers in the writer's transaction ``-inline``.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import __main__ as invariants
+from benchmarks.inline import __main__ as inline
 from benchmarks.listener import __main__ as listener
 
-BOTH = {"benchmarks": invariants, "benchmarks.listener": listener}
+ALL = {
+    "benchmarks": invariants,
+    "benchmarks.listener": listener,
+    "benchmarks.inline": inline,
+}
 _FILES = ("--json", "--markdown")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if {"-h", "--help"}.intersection(given):
-        print(f"{__doc__}\n" + "\n".join(module.parser().format_help() for module in BOTH.values()))
+        print(f"{__doc__}\n" + "\n".join(module.parser().format_help() for module in ALL.values()))
         return 0
     chosen = modules_for(given)
     if not chosen:
@@ -30,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             [sys.executable, "-m", "benchmarks", *given]
         )  # it says what is wrong
     for name in chosen:
-        own = given if chosen == ["benchmarks.listener"] else renamed(given, name)
+        own = renamed(given, name) if len(chosen) > 1 else given
         code = subprocess.call([sys.executable, "-m", name, *own])
         if code != 0:
             return code
@@ -39,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def modules_for(arguments: Sequence[str]) -> list[str]:
     """The benchmarks that know all of the options."""
-    return [name for name, module in BOTH.items() if _knows(module.parser(), arguments)]
+    return [name for name, module in ALL.items() if _knows(module.parser(), arguments)]
 
 
 def _knows(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> bool:
@@ -50,21 +56,22 @@ def _knows(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> bool:
 
 def renamed(arguments: Sequence[str], name: str) -> list[str]:
     """The options with the files that the benchmark ``name`` writes."""
-    if name == "benchmarks":
+    _, _, suffix = name.partition(".")
+    if not suffix:
         return list(arguments)
     found = []
     for before, part in zip(["", *arguments], arguments, strict=False):
         option, has_value, value = part.partition("=")
         if option in _FILES and has_value:
-            found.append(f"{option}={_beside(value)}")
+            found.append(f"{option}={_beside(value, suffix)}")
         else:
-            found.append(_beside(part) if before in _FILES else part)
+            found.append(_beside(part, suffix) if before in _FILES else part)
     return found
 
 
-def _beside(path: str) -> str:
+def _beside(path: str, suffix: str) -> str:
     given = Path(path)
-    return str(given.with_name(f"{given.stem}-listener{given.suffix}"))
+    return str(given.with_name(f"{given.stem}-{suffix}{given.suffix}"))
 
 
 if __name__ == "__main__":

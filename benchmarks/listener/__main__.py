@@ -7,16 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from time import monotonic
 from typing import Any
 
 import django
 import psycopg
 from rich.console import Console
 
-from benchmarks.__main__ import _positive, _writable
-from benchmarks.listener.plan import FULL, QUICK, Plan
-from benchmarks.listener.results import SECTIONS
+from benchmarks.listener.plan import FULL, QUICK, SECTIONS, Plan
+from benchmarks.options import measure, sectioned_parser
 
 EXAMPLES = """\
 examples:
@@ -47,42 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    listed = "\n".join(f"  {title}" for title in SECTIONS.values())
-    found = argparse.ArgumentParser(
-        prog="python -m benchmarks.listener",
-        description="Measure the listener: how fast and how soon receivers are called, beside "
-        "procrastinate, pgqueuer and django-pgpubsub, and what capturing costs the writers.\n\n"
-        f"sections:\n{listed}",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    return sectioned_parser(
+        "python -m benchmarks.listener",
+        "Measure the listener: how fast and how soon receivers are called, beside "
+        "procrastinate, pgqueuer and django-pgpubsub, and what capturing costs the writers.",
+        EXAMPLES,
+        SECTIONS,
+        f"rounds, but one of (e) (default: {FULL.rounds}, with --quick {QUICK.rounds})",
     )
-    found.add_argument("--quick", action="store_true", help="small sizes, one round")
-    found.add_argument(
-        "--only",
-        type=_sections,
-        default=list(SECTIONS),
-        metavar="a,b",
-        help="these sections (default: all)",
-    )
-    found.add_argument(
-        "--rounds",
-        type=_positive,
-        metavar="N",
-        help=f"rounds, but one of (e) (default: {FULL.rounds}, with --quick {QUICK.rounds})",
-    )
-    found.add_argument(
-        "--json", type=_writable, metavar="FILE", help="also write all figures there"
-    )
-    found.add_argument(
-        "--markdown", type=_writable, metavar="FILE", help="also write the tables there"
-    )
-    found.add_argument(
-        "--postgres",
-        choices=["embedded", "system"],
-        default="embedded",
-        help="which server to start, unless DATABASE_URL names one (default: embedded)",
-    )
-    return found
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
@@ -92,33 +62,24 @@ def plan_of(options: argparse.Namespace) -> Plan:
 
 def run(options: argparse.Namespace, console: Console) -> None:
     # Here, because the settings are chosen before.
-    from benchmarks.database import fresh_database  # noqa: PLC0415
-    from benchmarks.listener import database, reporting  # noqa: PLC0415
-    from benchmarks.listener.results import Results  # noqa: PLC0415
+    from benchmarks.database import QUEUE_OPTIONS, fresh_database, migrate  # noqa: PLC0415
+    from benchmarks.listener import reporting  # noqa: PLC0415
+    from benchmarks.results import Results  # noqa: PLC0415
 
     plan = plan_of(options)
     results = Results()
-    with fresh_database(options.postgres, database.SERVER_OPTIONS) as server:
+    with fresh_database(options.postgres, QUEUE_OPTIONS) as server:
         about = reporting.about()
         console.print(*reporting.lines(about), sep="\n", style="dim", highlight=False)
-        database.migrate()
+        migrate()
         for section in chosen(options.only, plan, results, server):
             rounds = 1 if section.section == "e" else plan.rounds
-            for number in range(rounds):
-                with console.status("") as status:
-                    start = monotonic()
-                    section.round(number, lambda text, s=status: s.update(text))
-                console.print(
-                    f"{SECTIONS[section.section]}: round {number + 1} of {rounds} took "
-                    f"{monotonic() - start:.1f} s",
-                    style="dim",
-                    highlight=False,
-                )
+            measure(section, SECTIONS[section.section], rounds, console)
     if options.json:
-        reporting.write_json(options.json, about, results)
+        reporting.REPORT.write_json(options.json, about, results)
     if options.markdown:
-        reporting.write_markdown(options.markdown, about, results)
-    for grid in reporting.grids(results):
+        reporting.REPORT.write_markdown(options.markdown, reporting.lines(about), results)
+    for grid in reporting.REPORT.grids(results):
         console.print(grid.as_rich())
 
 
@@ -140,16 +101,6 @@ def chosen(only: Sequence[str], plan: Plan, results: Any, server: Any) -> list[A
         "e": lambda: Backlog(plan, results, pgbench),
     }
     return [makers[section]() for section in only]
-
-
-def _sections(text: str) -> list[str]:
-    found = sorted({part.strip() for part in text.split(",") if part.strip()})
-    unknown = [part for part in found if part not in SECTIONS]
-    if unknown or not found:
-        raise argparse.ArgumentTypeError(
-            f"{', '.join(unknown) or 'nothing'} is no section: take some of {', '.join(SECTIONS)}"
-        )
-    return found
 
 
 if __name__ == "__main__":

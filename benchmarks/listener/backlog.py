@@ -18,7 +18,7 @@ from benchmarks.listener.pgbench import Pgbench, update_of
 from benchmarks.listener.plan import Plan
 from benchmarks.listener.processes import Forked, WorkerError, running
 from benchmarks.listener.receivers import NOTHING, WRITE
-from benchmarks.listener.results import Comparison, Results, compared
+from benchmarks.results import Comparison, Results, compared
 from benchmarks.timings import Aim
 from bulksafe.listener.daemon import Daemon
 from bulksafe.outbox.keeping import SLOT_BYTES

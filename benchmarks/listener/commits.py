@@ -14,7 +14,7 @@ from benchmarks.listener.pgbench import Pgbench, insert_into
 from benchmarks.listener.plan import Plan
 from benchmarks.listener.processes import Forked
 from benchmarks.listener.receivers import NOTHING
-from benchmarks.listener.results import Comparison, Results, compared
+from benchmarks.results import Comparison, Results, compared
 from benchmarks.timings import Aim
 from bulksafe.listener.daemon import Daemon
 from bulksafe.outbox.queries import query

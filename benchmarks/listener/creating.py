@@ -10,8 +10,8 @@ from benchmarks.listener import database
 from benchmarks.listener.contenders.base import new_orders
 from benchmarks.listener.models import Captured, OrderTable, Plain, PlainAgain, Published
 from benchmarks.listener.plan import Plan
-from benchmarks.listener.results import Comparison, Results, compared
 from benchmarks.measuring import measured
+from benchmarks.results import Comparison, Results, compared
 from benchmarks.timings import Aim
 
 AGAINST_NONE = Aim(1.25, at_most=True)

@@ -5,25 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.core.management import call_command
 from django.db import connection, models, transaction
 
 from benchmarks.listener.receivers import NOTHING, WRITE
 from bulksafe.outbox.store import Store
 from examples import server
-
-SERVER_OPTIONS = {
-    "shared_buffers": "1GB",
-    "max_wal_size": "8GB",
-    "checkpoint_timeout": "1h",
-    "max_connections": "100",
-}
-"""No checkpoint within a measurement. ``autovacuum`` is on: tables that are queues need it."""
-
-
-def migrate() -> None:
-    """Create all tables, as a project does."""
-    call_command("migrate", run_syncdb=True, verbosity=0, interactive=False)
 
 
 def url() -> str:

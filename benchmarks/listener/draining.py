@@ -9,7 +9,7 @@ from benchmarks.listener.contenders import Bulksafe, ByHand, Contender, Floor, F
 from benchmarks.listener.plan import SEVERAL, Plan
 from benchmarks.listener.processes import WorkerError, run_together
 from benchmarks.listener.receivers import NOTHING, WRITE
-from benchmarks.listener.results import Comparison, Results, compared
+from benchmarks.results import Comparison, Results, compared
 from benchmarks.timings import Aim
 
 AGAINST_RIVALS = Aim(5, at_most=False)

@@ -16,7 +16,7 @@ from benchmarks.listener.models import Captured, Plain, Seen
 from benchmarks.listener.plan import Plan
 from benchmarks.listener.processes import Forked, WorkerError
 from benchmarks.listener.receivers import NOTHING, calls
-from benchmarks.listener.results import Comparison, Results, compared
+from benchmarks.results import Comparison, Results, compared
 from benchmarks.timings import Aim
 from bulksafe.listener.daemon import Daemon
 

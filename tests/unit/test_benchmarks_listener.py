@@ -11,11 +11,11 @@ import pytest
 from benchmarks import together
 from benchmarks.listener import __main__ as command
 from benchmarks.listener.plan import FULL, QUICK
-from benchmarks.listener.results import Results, compared
+from benchmarks.results import Results, compared
 from benchmarks.timings import Aim, Spread
 
 ROOT = Path(__file__).resolve().parents[2]
-BOTH = ["benchmarks", "benchmarks.listener"]
+ALL = ["benchmarks", "benchmarks.listener", "benchmarks.inline"]
 
 
 def test_a_ratio_is_computed_round_by_round():
@@ -72,10 +72,10 @@ def test_options_choose_how_much_is_measured():
 @pytest.mark.parametrize(
     ("arguments", "chosen"),
     [
-        ([], BOTH),
-        (["--quick", "--json=x.json"], BOTH),
+        ([], ALL),
+        (["--quick", "--json=x.json"], ALL),
         (["--rows", "1000"], ["benchmarks"]),
-        (["--only", "a"], ["benchmarks.listener"]),
+        (["--only", "a"], ALL[1:]),
         (["--only=a", "--rows=10"], []),
     ],
 )
@@ -83,7 +83,7 @@ def test_make_bench_runs_what_knows_its_options(arguments, chosen):
     assert together.modules_for(arguments) == chosen
 
 
-def test_make_bench_writes_two_files():
+def test_make_bench_writes_a_file_for_each():
     given = ["--json", "out/r.json", "--markdown=r.md", "--quick"]
 
     assert together.renamed(given, "benchmarks") == given
@@ -93,6 +93,7 @@ def test_make_bench_writes_two_files():
         "--markdown=r-listener.md",
         "--quick",
     ]
+    assert together.renamed(["--json=r.json"], "benchmarks.inline") == ["--json=r-inline.json"]
 
 
 def test_a_run_measures_and_writes_files(postgres, tmp_path):
@@ -125,4 +126,5 @@ def test_the_help_needs_no_server():
     )
 
     assert "python -m benchmarks.listener --quick" in done.stdout
+    assert "python -m benchmarks.inline --quick" in done.stdout
     assert "--rows N,N" in done.stdout

@@ -1,4 +1,4 @@
-"""What was measured, and what it is held against. Knows nothing of Django."""
+"""What a benchmark made of sections has measured, and the ratios. Knows nothing of Django."""
 
 from __future__ import annotations
 
@@ -8,21 +8,13 @@ from statistics import mean
 
 from benchmarks.timings import Aim, Spread, ratio
 
-SECTIONS = {
-    "a": "(a) events per second from a backlog",
-    "b": "(b) milliseconds from COMMIT to the receiver, listener idle",
-    "c": "(c) commits per second of 16 clients, one INSERT each",
-    "d": "(d) bulk_create() of 10,000 rows, milliseconds",
-    "e": "(e) a large backlog, and a transaction held open meanwhile",
-}
-
 
 @dataclass(frozen=True)
 class Key:
     """What was measured.
 
     Attributes:
-        section: a key of ``SECTIONS``.
+        section: its letter.
         measure: what is compared within the section.
         variant: who.
     """
@@ -37,7 +29,7 @@ class Comparison:
     """A ratio, and what it should be.
 
     Attributes:
-        section: a key of ``SECTIONS``.
+        section: its letter.
         measure: what was measured.
         subject: what is divided by what.
         aim: None where the ratio is only there to read the others by.

@@ -1,0 +1,34 @@
+"""What is measured, and how much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SECTIONS = {
+    "a": "(a) a write in bulk beside save() of each row, milliseconds",
+    "b": "(b) a write in bulk beside the same write and a loop by hand, milliseconds",
+    "c": "(c) one save(), microseconds",
+    "d": "(d) statements on tables without critical receivers, microseconds",
+    "e": "(e) delete() of a queryset, milliseconds",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The sizes of a run.
+
+    Attributes:
+        rounds: how often each section is measured.
+        rows: how many rows (a), (b) and (e) write.
+        saves: how many calls of ``save()`` one figure of (c) is the median of.
+        statements: how many statements one figure of (d) is the median of.
+    """
+
+    rounds: int
+    rows: int
+    saves: int
+    statements: int
+
+
+FULL = Plan(rounds=7, rows=10_000, saves=300, statements=4_000)
+QUICK = Plan(rounds=1, rows=1_000, saves=40, statements=400)

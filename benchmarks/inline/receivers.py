@@ -1,0 +1,38 @@
+"""One cheap check in Python, as a critical receiver and as a plain one on a twin of the table."""
+
+from __future__ import annotations
+
+from django.core.exceptions import ValidationError
+from django.db.models.signals import post_delete, post_save, pre_save
+
+import bulksafe
+from benchmarks.inline.models import (
+    CriticalAfter,
+    CriticalBefore,
+    CriticalDeleted,
+    SignalAfter,
+    SignalBefore,
+    SignalDeleted,
+)
+
+
+def check_amount(instance, **kwargs):
+    if instance.amount < 0:
+        raise ValidationError("The amount is less than zero.")
+
+
+def check_lock(instance, **kwargs):
+    if instance.is_locked:
+        raise ValidationError("The order is locked.")
+
+
+#: What is connected to which signal, for which table and for which twin.
+RECEIVERS = [
+    (post_save, check_amount, CriticalAfter, SignalAfter),
+    (pre_save, check_amount, CriticalBefore, SignalBefore),
+    (post_delete, check_lock, CriticalDeleted, SignalDeleted),
+]
+
+for signal, function, critical, plain in RECEIVERS:
+    bulksafe.critical(signal, sender=critical, dispatch_uid=critical.__name__)(function)
+    signal.connect(function, sender=plain)
