@@ -141,6 +141,11 @@ class Watch:
         return self._status in {None, TransactionStatus.INERROR, TransactionStatus.UNKNOWN}
 
     @property
+    def _is_begun(self) -> bool:
+        """Whether the server has a transaction open: it begins with the first statement."""
+        return self._status not in {None, TransactionStatus.IDLE}
+
+    @property
     def _is_in_transaction(self) -> bool:
         return (
             self.connection.in_atomic_block
@@ -247,10 +252,6 @@ class Watch:
         if connection.closed_in_transaction or self._status is None:
             raise BrokenTransaction(
                 f"{who} closes the connection of the transaction that it runs in: leave that out."
-            )
-        if self._status == TransactionStatus.IDLE:
-            raise BrokenTransaction(
-                f"{who} ends the transaction that it runs in: leave COMMIT and ROLLBACK out."
             )
         if connection.needs_rollback or self._is_broken:
             raise BrokenTransaction(
@@ -388,10 +389,15 @@ class Watch:
         self.scopes, self.observer = [], observer
         try:
             with telling.being_called(receiver, row, current() if context is None else context):
-                is_open = self._is_in_transaction
+                is_open, is_begun = self._is_in_transaction, self._is_begun
                 receiver.function(**named)
                 if is_open:
                     self._check(receiver.name)
+                if is_begun and not self._is_begun:
+                    raise BrokenTransaction(
+                        f"{receiver.name} ends the transaction that it runs in: leave COMMIT and "
+                        "ROLLBACK out."
+                    )
                 if self.due:
                     # Written past Django's cursors.
                     self.settle(Scope())
