@@ -36,6 +36,9 @@ BLOCK, WARMING_UP = 50, 25
 
 ROWS = 1_000
 
+#: What bulksafe's patches of Django's methods are known by.
+_PATCHED = "_bulksafe_applied"
+
 
 def create(number: int) -> None:
     Elsewhere.objects.create(**values(number))
@@ -85,13 +88,7 @@ def bare() -> Iterator[None]:
 
 @contextmanager
 def _unpatched(owner: type) -> Iterator[None]:
-    patched = {
-        name: method
-        for name, method in vars(owner).items()
-        if getattr(method, "__module__", None) is not None
-        and method.__class__.__name__ == "function"
-        and hasattr(method, "_bulksafe_applied")
-    }
+    patched = {n: method for n, method in vars(owner).items() if hasattr(method, _PATCHED)}
     for name, method in patched.items():
         setattr(owner, name, method.__wrapped__)
     try:
