@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pgtrigger.apps
 from django.core.management.commands import makemigrations, migrate
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.postgresql import operations
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
@@ -56,6 +56,7 @@ def apply() -> None:
     _patch(QuerySet, "bulk_create", _bulk_create)
     _patch(QuerySet, "bulk_update", _bulk_update)
     _patch(Model, "save_base", _save_base)
+    _patch(Model, "_save_table", _save_table)
     _patch(QuerySet, "update", _update)
     _patch(Collector, "delete", _collector_delete)
     _patch(DatabaseWrapper, "_commit", _commit)
@@ -231,6 +232,15 @@ def _key(instance: Model) -> tuple[Any, ...]:
 def _save_base(original: Any, self: Model, *args: Any, **kwargs: Any) -> Any:
     inner = functools.partial(original, self)
     return paths.save_base(inner, self, **_named(_SAVE_BASE, args), **kwargs)
+
+
+def _save_table(original: Any, self: Model, *args: Any, **kwargs: Any) -> Any:
+    named = {**_named(_SAVE_TABLE, args), **kwargs}
+    inner = functools.partial(original, self, **named)
+    return paths.save_table(inner, self, named.get("using") or DEFAULT_DB_ALIAS)
+
+
+_SAVE_TABLE = ("raw", "cls", "force_insert", "force_update", "using", "update_fields")
 
 
 #: The arguments of ``Model.save_base``, which may be given by position.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from bulksafe.declarations import Receiver
 
-_EXTRA = ("old", "changed")
+_EXTRA = ("old", "changed", "event_id", "context")
 #: Functions through which the arguments may be reached by another name.
 _REFLECTIVE = frozenset({"locals", "vars", "eval", "exec"})
 
@@ -41,7 +41,7 @@ def early_arguments(
         keyword arguments by the ``id()`` of the instance; one that does not meet ``when`` is
         missing.
     """
-    if receiver.when is None and not wants_old(receiver.function):
+    if receiver.when is None and not wants_extra(receiver.function):
         return {id(instance): {} for instance in instances}
     is_deletion = receiver.signal is pre_delete
     stored = _stored(instances, using)
@@ -134,19 +134,21 @@ def _meets(receiver: Receiver, instance: Model, operation: str, using: str) -> b
         return bool(cursor.fetchone()[0])
 
 
-def wants_old(function: Any) -> bool:
-    """Whether a receiver can see ``old`` or ``changed``: they cost a query before a save.
+def wants_extra(function: Any) -> bool:
+    """Whether a receiver can see more than Django's arguments, which costs a query before a save.
 
-    A function that names neither, and never looks at its ``**kwargs``, cannot.
+    A function that names none of that, and never looks at its ``**kwargs``, cannot.
     """
+    if inspect.ismethod(function):
+        function = function.__func__
     code = getattr(function, "__code__", None)
     if not inspect.isfunction(function) or not isinstance(code, CodeType):
         return True
-    return _code_wants_old(code)
+    return _code_wants_extra(code)
 
 
 @lru_cache(maxsize=1024)
-def _code_wants_old(code: CodeType) -> bool:
+def _code_wants_extra(code: CodeType) -> bool:
     count = code.co_argcount + code.co_kwonlyargcount
     if set(code.co_varnames[:count]) & set(_EXTRA):
         return True

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from django.db import models, router
+from django.db import connections, models, router
 from django.db.models.deletion import Collector
 from django.db.models.signals import m2m_changed, pre_save
 
@@ -20,7 +20,7 @@ from bulksafe.declarations.lineage import lineage
 from bulksafe.declarations.order import in_order
 from bulksafe.writer import connecting, telling
 from bulksafe.writer.changes import row_of_instance
-from bulksafe.writer.early import early_arguments
+from bulksafe.writer.early import early_arguments, wants_extra
 from bulksafe.writer.observing import Observer
 from bulksafe.writer.scopes import Deleting, InHand, Linking, Saving, Scope
 from bulksafe.writer.vocabulary import has_early, vocabulary
@@ -37,17 +37,26 @@ def _concrete(model: type[Model]) -> type[Model]:
     return found  # type: ignore[no-any-return]
 
 
+_reached: dict[type[Model], tuple[int, bool]] = {}
+
+
 def _watch(model: type[Model], using: str) -> Watch | None:
     """The watch of the database, if receivers are called for what lies in the model's tables."""
-    words = vocabulary()
-    if not words.models:
-        return None
-    tables = {table._meta.db_table for table in lineage(_concrete(model))}
-    if not any(
-        table._meta.db_table in tables for known in words.models for table in lineage(known)
-    ):
-        return None
-    return watching(using)
+    changes = receivers.changes()
+    found = _reached.get(model)
+    if found is None or found[0] != changes:
+        found = _reached[model] = changes, bool(_concerned(_concrete(model)))
+    return watching(using) if found[1] else None
+
+
+def _concerned(model: type[Model]) -> list[type[Model]]:
+    """The models with receivers whose rows lie in the tables of a model, or parts of them."""
+    tables = {table._meta.db_table for table in lineage(model)}
+    return [
+        known
+        for known in vocabulary().models
+        if any(table._meta.db_table in tables for table in lineage(known))
+    ]
 
 
 def save_base(
@@ -60,14 +69,58 @@ def save_base(
         inner(*args, using=using, **named)
         return
     fields = named.get("update_fields")
+    model = _concrete(type(instance))
     with watch.within(
         Saving(
             given_fields=None if fields is None else frozenset(fields),
-            model=_concrete(type(instance)),
+            model=model,
             instance=instance,
+            is_spared=_is_spared(model),
         )
     ):
         inner(*args, using=using, **named)
+
+
+def save_table(inner: Callable[..., Any], instance: Model, using: str) -> Any:
+    """The SQL of a ``save()``, between the signals."""
+    watch = connections[using].__dict__.get("_bulksafe_watch")
+    scope = watch.scopes[-1] if watch is not None and watch.scopes else None
+    if not isinstance(scope, Saving) or scope.instance is not instance:
+        return inner()
+    with scope.storing():
+        return inner()
+
+
+_spared: dict[type[Model], tuple[int, bool]] = {}
+
+
+def _is_spared(model: type[Model]) -> bool:
+    """Whether the database need not buffer what Django stores of instances in hand.
+
+    It need not if all receivers are called by Django, or with the objects, and can see nothing
+    but these. Inside a receiver it has to: whether anything has changed decides who is called.
+    """
+    if telling.depth():
+        return False
+    changes = receivers.changes()
+    found = _spared.get(model)
+    if found is None or found[0] != changes:
+        is_alone = len(lineage(model)) == 1
+        listed = receivers.of_model(model, receivers.inline())
+        found = changes, is_alone and all(map(_sees_instances_only, listed))
+        _spared[model] = found
+    return found[1]
+
+
+def _sees_instances_only(receiver: Receiver) -> bool:
+    if receiver.signal_name in {"pre_delete", "post_delete"}:
+        return True
+    return (
+        receiver.signal is not m2m_changed
+        and receiver.when is None
+        and not receiver.batch
+        and not wants_extra(receiver.function)
+    )
 
 
 def bulk_create(
@@ -104,6 +157,8 @@ def bulk_create(
 
         rehearsed = Scope(given_fields=scope.given_fields)
         return watch.perform(insert, rehearsed, [model])
+    # Rows that are there already are left out by ignore_conflicts: the database knows which.
+    scope.is_spared = not options.get("ignore_conflicts") and _is_spared(model)
     write = _Write(watch, scope, listed, lambda chunk: inner(chunk, *args, **named))
     write.run(None)
     return listed
@@ -136,13 +191,7 @@ def update(inner: Callable[..., int], queryset: Any, **values: Any) -> int:
         # Part of a bulk_update().
         return inner(**values)
     scope = Scope(given_fields=_field_names(queryset.model, values))
-    tables = {table._meta.db_table for table in lineage(model)}
-    concerned = [
-        known
-        for known in vocabulary().models
-        if any(table._meta.db_table in tables for table in lineage(known))
-    ]
-    count: int = watch.perform(lambda: inner(**values), scope, concerned)
+    count: int = watch.perform(lambda: inner(**values), scope, _concerned(model))
     return count
 
 
@@ -310,7 +359,8 @@ class _Write:
         """
         model: Any = self.scope.model
         with self.watch.within(self.scope):
-            early, late = self._receivers(model)
+            early, self.late = self._receivers(model)
+            late = self.late
             singles = [receiver for receiver in early if not receiver.batch]
             if singles or any(receiver.row_by_row for receiver in late):
                 self._one_by_one(singles, late, update_fields)
@@ -369,7 +419,7 @@ class _Write:
         if extra is None or not telling.is_own_business(receiver):
             return
         named = {
-            **telling.early_call(receiver, self.scope.model, self.watch.alias, update_fields),
+            **telling.bulk_call(receiver, self.scope.model, self.watch.alias, update_fields),
             **extra,
             "instance": instance,
         }
@@ -383,7 +433,7 @@ class _Write:
             self.scope.has_called(receiver, instance)
         if not chosen or not telling.is_own_business(receiver):
             return
-        named = telling.early_call(receiver, self.scope.model, self.watch.alias, update_fields)
+        named = telling.bulk_call(receiver, self.scope.model, self.watch.alias, update_fields)
         wanted = {key: named[key] for key in ("signal", "sender", "using")}
         self.watch.call_with(
             receiver, {**wanted, "instances": chosen, "events": []}, row_of_instance(chosen[0])
@@ -394,6 +444,25 @@ class _Write:
         self.done = max(self.done, end)
         if not chunk:
             return
-        self.results.append(self._store(chunk))
+        with self.scope.storing():
+            self.results.append(self._store(chunk))
         self.scope.take(chunk)
+        if self.scope.is_spared:
+            self._after(chunk)
         self.watch.settle(self.scope)
+
+    def _after(self, chunk: Sequence[Model]) -> None:
+        """Call the receivers for rows of which the database says nothing, as it was asked to."""
+        self.watch.gather(self.scope)
+        told = {change.row for change in self.scope.pending if not change.deleted}
+        late = in_order(self.late)
+        for instance in chunk:
+            row = row_of_instance(instance)
+            if row in told:
+                continue
+            for receiver in late:
+                if telling.is_own_business(receiver):
+                    named = telling.bulk_call(receiver, self.scope.model, self.watch.alias, None)
+                    self.watch.call_with(
+                        receiver, {**named, "created": True, "instance": instance}, row
+                    )

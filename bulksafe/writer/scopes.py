@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.writer.changes import key_of_instance, row_of, row_of_instance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from django.db.models import Model
 
@@ -58,11 +59,25 @@ class InHand(Scope):
         model: the instances' concrete model.
         instances: by row.
         ran: the receivers that have been called for an instance, by its ``id()``.
+        is_storing: whether Django is at its SQL just now, and nobody else.
+        is_spared: whether the database need not buffer what Django stores: all receivers are called
+            with the instances and see nothing else.
     """
 
     model: type[Model] | None = None
     instances: dict[tuple[str, Any], Model] = field(default_factory=dict)
     ran: dict[int, set[Receiver]] = field(default_factory=dict)
+    is_storing: bool = False
+    is_spared: bool = False
+
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """Around what stores the instances."""
+        before, self.is_storing = self.is_storing, True
+        try:
+            yield
+        finally:
+            self.is_storing = before
 
     def take(self, instances: Iterable[Model]) -> None:
         for instance in instances:
@@ -72,8 +87,10 @@ class InHand(Scope):
         return change.row in self.instances or self._new_row(change) in self.instances
 
     def covers(self, model: type[Model], text: str) -> bool:
-        return self.model is not None and (
-            model is self.model or model in self.model._meta.all_parents
+        return (
+            self.is_storing
+            and self.model is not None
+            and (model is self.model or model in self.model._meta.all_parents)
         )
 
     def prepare(self, change: InlineChange) -> None:

@@ -108,10 +108,10 @@ def is_own_business(receiver: Receiver) -> bool:
     return True
 
 
-def early_call(
+def bulk_call(
     receiver: Receiver, model: Any, using: str, update_fields: frozenset[str] | None
 ) -> dict[str, Any]:
-    """The arguments that a ``pre_save`` receiver gets for every object of a bulk write."""
+    """The arguments that a receiver gets for every object of a bulk write, but for the object."""
     return {
         "signal": receiver.signal,
         "sender": model,

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 _EVERY = tuple(dict.fromkeys((*telling.EARLY, *telling.LATE)))
 
+#: Behind a statement whose changes need not be buffered; ``capture_with_buffer.sql`` looks for it.
+_IN_HAND = "/* bulksafe: in hand */"
+
 #: The SQLSTATE of the database's word that changes wait in the buffer.
 _WAITING = "BS001"
 
@@ -97,9 +100,15 @@ class Watch:
         if is_write(text) and not self._is_broken:
             named = vocabulary_of(self.connection).named(text)
             if named:
-                return self._write(run, named, text)
+                spared = run
+                if isinstance(sql, str) and not many:
+                    spared = partial(execute, f"{sql} {_IN_HAND}", params, many, context)
+                return self._write(run, named, text, spared)
         if self._is_in_transaction:
             return self._run_in_transaction(run, text)
+        if many:
+            # psycopg loses count where the end of a pipeline fails, so that no refusal comes out.
+            return self.perform(run, Scope(), vocabulary().models)
         try:
             return run()
         except ReceiversNotRun as refusal:
@@ -162,11 +171,22 @@ class Watch:
             and self._status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
         )
 
-    def _write(self, run: Callable[[], Any], named: Sequence[type[Model]], text: str) -> Any:
+    def _write(
+        self,
+        run: Callable[[], Any],
+        named: Sequence[type[Model]],
+        text: str,
+        spared: Callable[[], Any],
+    ) -> Any:
+        """A statement that writes to tables with receivers.
+
+        Args:
+            spared: runs it so that what it changes is not buffered.
+        """
         if self.scopes and isinstance(self.scopes[-1], InHand):
             scope = self.scopes[-1]
             if all(scope.covers(model, text) for model in named):
-                return run()
+                return spared() if scope.is_spared else run()
         elif self.scopes:
             return run()
         return self.perform(run, Scope(), named)

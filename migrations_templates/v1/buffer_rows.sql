@@ -1,5 +1,6 @@
 -- The changes of one model's rows, for receivers in the writer's transaction.
 
+        IF NOT in_hand THEN
         INSERT INTO %10$I.bulksafe_buffer (source, part, operation, depth, key, old, new, matched, refused, context)
         SELECT bulksafe.source, :part, :'operation', bulksafe.depth, k.key, k.old, k.new, k.matched, k.refused,
                bulksafe.context
@@ -12,4 +13,5 @@
         IF FOUND THEN
             buffered := true;
 :tell
+        END IF;
         END IF;
