@@ -37,7 +37,8 @@ BEGIN
     IF buffered AND current_setting('bulksafe.ticket', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
         PERFORM set_config('bulksafe.ticket', pg_current_xact_id()::text, true);
         SET CONSTRAINTS %10$I.bulksafe_ticket_open DEFERRED;
-        INSERT INTO %10$I.bulksafe_ticket DEFAULT VALUES;
+        -- It may be there although the setting is not: after RESET ALL.
+        INSERT INTO %10$I.bulksafe_ticket DEFAULT VALUES ON CONFLICT DO NOTHING;
     END IF;
     RETURN NULL;
 END
