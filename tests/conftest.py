@@ -21,7 +21,8 @@ POSTGRES = pytest.StashKey[server.Server]()
 
 def pytest_configure(config):
     started = server.start(
-        os.environ.get("BULKSAFE_TEST_POSTGRES", "embedded"), options=server.THROWAWAY
+        os.environ.get("BULKSAFE_TEST_POSTGRES", "embedded"),
+        options={**server.THROWAWAY, "max_prepared_transactions": "4"},
     )
     config.stash[POSTGRES] = started
     found = server.database_settings(started.url)

@@ -1,0 +1,146 @@
+"""Receivers in the writer's transaction in tests whose commits are real.
+
+Import the fixtures ``_django_db_helper``, ``clean`` and ``committed`` into the test module. The
+tables are emptied by hand: a flush after each test would take a hundred times as long as the test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import connection, connections
+
+from bulksafe import syncdb
+from bulksafe.outbox import schema
+from tests.apps.practice import models
+from tests.apps.practice.models import CriticalArticle as Article
+from tests.apps.practice.models import Log
+from tests.integration import inline
+
+TICKET = "bulksafe_ticket_open"
+ARTICLES = Article._meta.db_table
+
+#: The tables that tests write to, in both databases.
+TABLES = [
+    model._meta.db_table
+    for model in (
+        models.CriticalArticle,
+        models.CriticalShelf,
+        models.CriticalBook,
+        models.CriticalTag,
+        models.CriticalBook.tags.through,
+        models.CriticalNode,
+        models.PlainArticle,
+        models.PlainShelf,
+        models.Log,
+    )
+]
+
+
+@pytest.fixture(scope="module")
+def committed(django_db_setup, django_db_blocker) -> Iterator[None]:
+    """Databases in which commits are commits, for all the tests of a module."""
+    with django_db_blocker.unblock():
+        yield
+
+
+@pytest.fixture
+def _django_db_helper(committed) -> None:
+    """Stands in for what pytest-django does to a test that is marked ``django_db``."""
+
+
+@pytest.fixture(autouse=True)
+def clean(request, committed) -> Iterator[None]:
+    """Empty tables, no receivers but those of the test, and nothing that waits afterwards."""
+    marker = request.node.get_closest_marker("django_db")
+    aliases = marker.kwargs.get("databases", ["default"])
+    for alias in aliases:
+        _empty(alias)
+    try:
+        with inline.only_these():
+            yield
+        # A test may have left its connection in any state.
+        connections.close_all()
+        for alias in aliases:
+            assert waiting(alias) == (0, 0)
+    finally:
+        connections.close_all()
+        for alias in aliases:
+            _uninstall(alias)
+            _empty(alias)
+            syncdb.note_receivers(None, alias)
+
+
+def waiting(alias: str = "default") -> tuple[int, int]:
+    """How many changes are in the buffer, and how many tickets are open."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            "SELECT (SELECT count(*) FROM bulksafe_buffer), (SELECT count(*) FROM bulksafe_ticket)"
+        )
+        return cursor.fetchone()
+
+
+def critical(signal: Any, sender: Any, function: Any = None, **options: Any) -> Any:
+    """As ``inline.critical``; the database knows the receiver's name, too."""
+    found = inline.critical(signal, sender, function, **options)
+    syncdb.note_receivers(None, "default")
+    return found
+
+
+def execute(sql: str, *params: Any, using: str = "default") -> list[tuple[Any, ...]]:
+    """Through Django's cursor."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql, params or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def titles(using: str = "default") -> list[str]:
+    return sorted(Article.objects.using(using).values_list("title", flat=True))
+
+
+def noted() -> list[str]:
+    """What receivers have logged, in order."""
+    return list(Log.objects.order_by("pk").values_list("text", flat=True))
+
+
+def raw() -> Any:
+    """The driver's connection, past all that Django does."""
+    connection.ensure_connection()
+    return connection.connection
+
+
+def insert(title: str = "raw", table: str = ARTICLES) -> str:
+    """SQL for a new article: only what has no default in the database is given."""
+    names = [field for field in Article._meta.local_concrete_fields if not field.primary_key]
+    values = ", ".join(
+        f"'{title}'" if field.name == "title" else _literal(field.get_default()) for field in names
+    )
+    columns = ", ".join(f'"{field.column}"' for field in names)
+    return f"INSERT INTO {table} ({columns}) VALUES ({values})"
+
+
+def _literal(value: Any) -> str:
+    return "'{}'" if isinstance(value, dict) else f"'{value}'"
+
+
+def _empty(alias: str) -> None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT set_config('bulksafe.muted', '{*}', false)")
+        cursor.execute(f"TRUNCATE {', '.join(TABLES)} RESTART IDENTITY CASCADE")
+        for statement in schema.EMPTY:
+            cursor.execute(statement)
+        cursor.execute("TRUNCATE bulksafe_buffer, bulksafe_ticket")
+        cursor.execute("RESET bulksafe.muted")
+
+
+def _uninstall(alias: str) -> None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            "SELECT tgname, tgrelid::regclass::text FROM pg_trigger "
+            "WHERE tgrelid::regclass::text = ANY (%s) AND NOT tgisinternal",
+            [TABLES],
+        )
+        for name, table in cursor.fetchall():
+            cursor.execute(f'DROP TRIGGER "{name}" ON {table}')

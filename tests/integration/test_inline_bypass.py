@@ -1,0 +1,1333 @@
+"""Nothing gets past: whoever writes without Django's wrappers is told at the commit, or refused."""
+
+# ruff: noqa: PT012  (transactions have several statements)
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg
+import pytest
+from django.db import IntegrityError, OperationalError, connection, connections, transaction
+from django.db.models.signals import post_delete, post_save, pre_save
+
+from bulksafe.dispatch.caller import BrokenTransaction
+from bulksafe.exceptions import ReceiversNotRun
+from examples import server
+from tests.apps.practice.models import CriticalArticle as Article
+from tests.apps.practice.models import CriticalBook as Book
+from tests.apps.practice.models import CriticalShelf as Shelf
+from tests.integration import inline_committed as inline
+from tests.integration.inline_committed import (  # noqa: F401
+    ARTICLES,
+    TICKET,
+    _django_db_helper,
+    clean,
+    committed,
+    execute,
+    insert,
+    raw,
+    titles,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def write_muted():
+    with transaction.atomic():
+        execute("SET LOCAL bulksafe.muted = '{*}'")
+        execute(insert("there"))
+
+
+BOOKS = Book._meta.db_table
+SHELVES = Shelf._meta.db_table
+
+#: What other programs find in a database. %s is an INSERT of an article.
+SCENERY = f"""
+    CREATE SCHEMA bypass;
+    CREATE TABLE bypass.other (id bigint);
+    CREATE TABLE bypass.deferred (id bigint);
+    CREATE TABLE bypass.ruled (id bigint);
+    CREATE VIEW bypass.seen AS SELECT * FROM {ARTICLES};
+    CREATE FUNCTION bypass.in_sql() RETURNS void LANGUAGE sql AS $f$ {insert("function")} $f$;
+    CREATE FUNCTION bypass.in_plpgsql() RETURNS int LANGUAGE plpgsql AS $f$
+        BEGIN
+            {insert("function")};
+            RETURN 1;
+        END
+    $f$;
+    CREATE PROCEDURE bypass.procedure() LANGUAGE plpgsql AS $f$
+        BEGIN
+            {insert("procedure")};
+        END
+    $f$;
+    CREATE PROCEDURE bypass.committing() LANGUAGE plpgsql AS $f$
+        BEGIN
+            INSERT INTO bypass.other VALUES (1);
+            COMMIT;
+            {insert("after its commit")};
+        END
+    $f$;
+    CREATE FUNCTION bypass.on_other() RETURNS trigger LANGUAGE plpgsql AS $f$
+        BEGIN
+            {insert("trigger")};
+            RETURN NULL;
+        END
+    $f$;
+    CREATE TRIGGER other AFTER INSERT ON bypass.other
+        FOR EACH ROW WHEN (new.id > 1) EXECUTE FUNCTION bypass.on_other();
+    CREATE CONSTRAINT TRIGGER deferred AFTER INSERT ON bypass.deferred
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION bypass.on_other();
+    CREATE RULE ruled AS ON INSERT TO bypass.ruled DO ALSO {insert("rule")};
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scenery(committed) -> Iterator[None]:  # noqa: F811
+    execute(SCENERY)
+    yield
+    connections.close_all()
+    execute("DROP SCHEMA bypass CASCADE")
+
+
+@pytest.fixture
+def calls(clean):  # noqa: F811
+    """The calls of a receiver of saved articles, and of one of deleted ones."""
+    execute("DELETE FROM bypass.other")
+    return inline.critical([post_save, post_delete], Article, dispatch_uid="warehouse")
+
+
+def stored() -> list[tuple]:
+    return execute(f"SELECT id, title FROM {ARTICLES} ORDER BY id")
+
+
+_VERBOSE = re.compile(
+    r"ERROR: +(?P<sqlstate>\w{5}): (?P<message>.*?)^DETAIL: +(?P<detail>.*?)^HINT: +(?P<hint>.*?)"
+    r"^(?:CONTEXT.*?)?SCHEMA NAME: +(?P<schema>\S+)$.*^TABLE NAME: +(?P<table>\S+)$.*"
+    r"^CONSTRAINT NAME: +(?P<constraint>\S+)$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def check_words(message, detail, hint, change="INSERT", receiver="warehouse.post_save"):
+    """A refusal names the table and the receiver, and says what to do."""
+    assert change in message
+    assert ARTICLES in message
+    assert receiver in message
+    assert "written past it" in detail
+    assert "Write through Django" in hint
+    assert 'otherwise="after_commit"' in hint
+
+
+@pytest.fixture
+def refused_in_psql(psql, calls):
+    """Runs a script in psql and expects that the database refuses it, whole."""
+
+    def run(script, **words):
+        connections.close_all()
+        before = stored()
+        done = psql(f"\\set VERBOSITY verbose\n{script}")
+        assert done.returncode == 3, (done.stdout, done.stderr)
+        found = _VERBOSE.search(done.stderr)
+        assert found, done.stderr
+        assert found["sqlstate"] == "23000"
+        assert (found["table"], found["constraint"]) == (ARTICLES, TICKET)
+        check_words(found["message"], found["detail"], found["hint"], **words)
+        assert stored() == before
+        assert calls == []
+        return done
+
+    return run
+
+
+def check_refusal(error, **words):
+    """The driver's error."""
+    assert error.sqlstate == "23000"
+    assert error.diag.constraint_name == TICKET
+    assert error.diag.table_name == ARTICLES
+    check_words(
+        error.diag.message_primary, error.diag.message_detail, error.diag.message_hint, **words
+    )
+
+
+# psql.
+
+_COLUMNS, _VALUES = re.match(r"INSERT INTO \w+ \((.*)\) VALUES \((.*)\)", insert("row")).groups()
+
+IN_PSQL = {
+    "INSERT": insert(),
+    "a transaction": f"BEGIN; {insert()}; COMMIT",
+    "one string": f"{insert('one')} \\; {insert('two')}",
+    "a savepoint that is released": f"BEGIN; SAVEPOINT s; {insert()}; RELEASE s; COMMIT",
+    "one of two savepoints is rolled back": (
+        f"BEGIN; SAVEPOINT s; {insert()}; SAVEPOINT t; {insert()}; ROLLBACK TO t; COMMIT"
+    ),
+    "written again after a savepoint took it back": (
+        f"BEGIN; SAVEPOINT s; {insert()}; ROLLBACK TO s; {insert()}; COMMIT"
+    ),
+    "WITH": f"WITH new AS ({insert()} RETURNING id) SELECT id FROM new",
+    "a SQL function": "SELECT bypass.in_sql()",
+    "a PL/pgSQL function": "SELECT bypass.in_plpgsql()",
+    "a function in WHERE": "SELECT 1 WHERE bypass.in_plpgsql() = 1",
+    "DO": f"DO $$ BEGIN {insert()}; END $$",
+    "DO with EXECUTE": f"DO $$ BEGIN EXECUTE $q$ {insert()} $q$; END $$",
+    "CALL": "CALL bypass.procedure()",
+    "CALL that commits": "CALL bypass.committing()",
+    "PREPARE and EXECUTE": f"PREPARE way AS {insert()}; EXECUTE way",
+    "a trigger of someone else's": "INSERT INTO bypass.other VALUES (2)",
+    "a deferred trigger of someone else's": "INSERT INTO bypass.deferred VALUES (1)",
+    "a rule of someone else's": "INSERT INTO bypass.ruled VALUES (1)",
+    "a view": insert(table="bypass.seen"),
+    "COPY": f"COPY {ARTICLES} ({_COLUMNS}) FROM STDIN (FORMAT csv, QUOTE '''');\n{_VALUES}\n\\.\n",
+    "COPY in a transaction": (
+        f"BEGIN;\nCOPY {ARTICLES} ({_COLUMNS}) FROM STDIN (FORMAT csv, QUOTE '''');\n"
+        f"{_VALUES}\n\\.\nCOMMIT"
+    ),
+    "constraints immediate before": f"BEGIN; SET CONSTRAINTS ALL IMMEDIATE; {insert()}; COMMIT",
+    "constraints immediate after": f"BEGIN; {insert()}; SET CONSTRAINTS ALL IMMEDIATE; COMMIT",
+    "the constraint itself immediate": (
+        f"BEGIN; SET CONSTRAINTS {TICKET} IMMEDIATE; {insert()}; "
+        f"SET CONSTRAINTS {TICKET} DEFERRED; COMMIT"
+    ),
+    "the refusal is swallowed in PL/pgSQL": (
+        f"BEGIN; {insert()}; DO $$ BEGIN SET CONSTRAINTS ALL IMMEDIATE; "
+        "EXCEPTION WHEN OTHERS THEN NULL; END $$; COMMIT"
+    ),
+    "the refusal is swallowed by a savepoint": (
+        f"BEGIN; {insert()}; SAVEPOINT s;\n\\set ON_ERROR_STOP 0\nSET CONSTRAINTS ALL IMMEDIATE;\n"
+        "ROLLBACK TO s;\n\\set ON_ERROR_STOP 1\nCOMMIT"
+    ),
+    "a cursor that is held": (
+        "BEGIN; DECLARE held CURSOR WITH HOLD FOR SELECT bypass.in_plpgsql(); FETCH 1 FROM held; "
+        "COMMIT"
+    ),
+    "REPEATABLE READ": f"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1; {insert()}; COMMIT",
+    "SERIALIZABLE": f"BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT 1; {insert()}; COMMIT",
+    "nobody listens": f"SET client_min_messages = error; {insert()}",
+    "what was told is forged": (
+        f"BEGIN; SELECT set_config('bulksafe.told', 'anything', false); {insert()}; COMMIT"
+    ),
+    "tables of the same names in front": (
+        "CREATE TEMP TABLE bulksafe_ticket (xid xid8);"
+        "CREATE TEMP TABLE bulksafe_buffer (xid xid8);"
+        f"SET search_path = pg_temp, public, pg_catalog; {insert()}"
+    ),
+    "settings are put back": f"BEGIN; {insert()}; RESET ALL; {insert()}; COMMIT",
+    "a savepoint puts settings back": (
+        f"BEGIN; {insert()}; SAVEPOINT s; RESET ALL; {insert()}; ROLLBACK TO s; {insert()}; COMMIT"
+    ),
+    "EXPLAIN ANALYZE": f"EXPLAIN ANALYZE {insert()}",
+    "a chained transaction": f"BEGIN; COMMIT AND CHAIN; {insert()}; COMMIT",
+}
+
+
+@pytest.mark.parametrize("way", IN_PSQL)
+def test_psql_is_refused(way, refused_in_psql):
+    refused_in_psql(f"{IN_PSQL[way]}\n;\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "statement"),
+    [
+        ("UPDATE", f"UPDATE {ARTICLES} SET title = 'changed'"),
+        ("DELETE", f"DELETE FROM {ARTICLES}"),
+        (
+            "UPDATE",
+            f"MERGE INTO {ARTICLES} AS a USING (SELECT 1) AS s ON true "
+            "WHEN MATCHED THEN UPDATE SET title = 'merged'",
+        ),
+        (
+            "DELETE",
+            f"MERGE INTO {ARTICLES} AS a USING (SELECT 1) AS s ON true WHEN MATCHED THEN DELETE",
+        ),
+        (
+            "INSERT",
+            f"MERGE INTO {ARTICLES} AS a USING (SELECT 1) AS s ON false "
+            f"WHEN NOT MATCHED THEN INSERT ({_COLUMNS}) VALUES ({_VALUES})",
+        ),
+    ],
+)
+def test_psql_may_not_change_rows_either(change, statement, refused_in_psql, calls):
+    Article.objects.create(title="there")
+    calls.clear()
+    if "MERGE" in statement and connection.pg_version < 150000:
+        pytest.skip("MERGE came with PostgreSQL 15")
+    name = "warehouse.post_delete" if change == "DELETE" else "warehouse.post_save"
+
+    refused_in_psql(statement, change=change, receiver=name)
+
+
+def test_psql_may_not_delete_along(psql, calls):
+    """A cascade of the database's."""
+    deleted = inline.critical(post_delete, Book, dispatch_uid="stocktaking")
+    Shelf.objects.create(name="a").book_set.create(title="a")
+    (key,) = execute(
+        f"SELECT conname FROM pg_constraint WHERE contype = 'f' AND conrelid = '{BOOKS}'::regclass"
+    )[0]
+    execute(f"ALTER TABLE {BOOKS} DROP CONSTRAINT {key}")
+    execute(
+        f"ALTER TABLE {BOOKS} ADD CONSTRAINT {key} FOREIGN KEY (shelf_id) REFERENCES {SHELVES} "
+        "ON DELETE CASCADE"
+    )
+    try:
+        done = psql(f"DELETE FROM {SHELVES}")
+        assert done.returncode == 3
+        assert f"a DELETE of public.{BOOKS} (1 row): stocktaking" in done.stderr
+        assert deleted == []
+        assert (Shelf.objects.count(), Book.objects.count()) == (1, 1)
+    finally:
+        execute(f"ALTER TABLE {BOOKS} DROP CONSTRAINT {key}")
+        execute(
+            f"ALTER TABLE {BOOKS} ADD CONSTRAINT {key} FOREIGN KEY (shelf_id) "
+            f"REFERENCES {SHELVES} DEFERRABLE INITIALLY DEFERRED"
+        )
+
+
+def test_psql_may_take_it_back(psql, calls):
+    """A transaction that leaves no change behind has nothing to answer for."""
+    done = psql(
+        f"BEGIN; SAVEPOINT s; {insert()}; ROLLBACK TO s; COMMIT;\nBEGIN; {insert()}; ROLLBACK;\n"
+        f"UPDATE {ARTICLES} SET title = '' WHERE false;\n"
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert stored() == []
+
+
+def test_many_rows_and_the_first_table_are_named(psql, calls):
+    inline.critical(post_save, Shelf, dispatch_uid="stocktaking")
+
+    done = psql(
+        f"BEGIN; INSERT INTO {SHELVES} (name, books, pages) SELECT n, 0, 0 "
+        f"FROM generate_series(1, 1000) AS n; {insert()}; COMMIT"
+    )
+
+    assert done.returncode == 3
+    assert f"an INSERT of public.{SHELVES} (1000 rows): stocktaking" in done.stderr
+    assert Shelf.objects.count() == 0
+    assert stored() == []
+
+
+def test_receivers_that_the_database_does_not_know_by_name(psql, calls):
+    execute("DELETE FROM bulksafe_receiver")
+
+    done = psql(insert())
+
+    assert done.returncode == 3
+    assert "run “manage.py migrate” for their names" in done.stderr
+
+
+# Roles, schemas, settings.
+
+
+@pytest.fixture
+def clerk(committed) -> Iterator[str]:  # noqa: F811
+    """A role that may write articles, and nothing else."""
+    execute("CREATE ROLE bypass_clerk")
+    execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {ARTICLES} TO bypass_clerk")
+    execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO bypass_clerk")
+    execute("REVOKE ALL ON SEQUENCE bulksafe_outbox_seq, bulksafe_outbox_slot FROM bypass_clerk")
+    yield "bypass_clerk"
+    connections.close_all()
+    execute("DROP OWNED BY bypass_clerk")
+    execute("DROP ROLE bypass_clerk")
+
+
+def test_a_role_without_rights_on_bulksafe_s_tables(refused_in_psql, clerk):
+    refused_in_psql(f"SET ROLE {clerk}; {insert()};\n")
+
+
+@pytest.mark.parametrize("table", ["bulksafe_buffer", "bulksafe_ticket", "bulksafe_receiver"])
+@pytest.mark.parametrize("what", ["SELECT FROM", "DELETE FROM", "TRUNCATE"])
+def test_such_a_role_may_not_look_or_tamper(table, what, psql, clerk, calls):
+    done = psql(f"SET ROLE {clerk}; {what} {table}")
+
+    assert done.returncode == 3
+    assert "permission denied" in done.stderr
+
+
+def test_such_a_role_writes_through_django(clerk, calls):
+    execute(f"SET ROLE {clerk}")
+    try:
+        Article.objects.create(title="one")
+        with transaction.atomic():
+            Article.objects.bulk_create([Article(title="two")])
+            Article.objects.update(title="three")
+        Article.objects.all().delete()
+    finally:
+        execute("RESET ROLE")
+
+    assert len(calls) == 6
+    assert stored() == []
+
+
+def test_a_hostile_search_path(psql, refused_in_psql):
+    """Functions, operators and tables of the names that are used, in front of all others."""
+    try:
+        refused_in_psql(
+            "CREATE SCHEMA trap; CREATE TABLE trap.bulksafe_ticket (xid xid8);"
+            "CREATE TABLE trap.bulksafe_buffer (LIKE public.bulksafe_buffer);"
+            "CREATE FUNCTION trap.pg_current_xact_id() RETURNS xid8 LANGUAGE sql "
+            "AS $$ SELECT '3'::xid8 $$;"
+            "CREATE FUNCTION trap.pg_trigger_depth() RETURNS int LANGUAGE sql AS $$ SELECT 7 $$;"
+            "CREATE FUNCTION trap.current_setting(text, boolean) RETURNS text LANGUAGE sql "
+            "AS $$ SELECT '{*}' $$;"
+            "CREATE FUNCTION trap.eq(xid8, xid8) RETURNS boolean LANGUAGE sql "
+            "AS $$ SELECT false $$;"
+            "CREATE OPERATOR trap.= (LEFTARG = xid8, RIGHTARG = xid8, FUNCTION = trap.eq);"
+            f"SET search_path = trap, pg_catalog, public; {insert(table='public.' + ARTICLES)};\n"
+        )
+    finally:
+        execute("DROP SCHEMA trap CASCADE")
+
+
+def test_a_search_path_that_leads_django_astray(calls):
+    """Another ``bulksafe_take`` takes nothing: the database refuses the commit."""
+    execute(
+        'CREATE SCHEMA trap; CREATE FUNCTION trap.bulksafe_take(oid, "char", bigint) '
+        "RETURNS SETOF public.bulksafe_buffer LANGUAGE sql "
+        "AS $$ SELECT * FROM public.bulksafe_buffer WHERE false $$"
+    )
+    try:
+        execute("SET search_path = trap, public")
+        with pytest.raises(ReceiversNotRun):
+            Article.objects.bulk_create([Article(title="lost")])
+        assert stored() == []
+    finally:
+        execute("SET search_path = public")
+        execute("DROP SCHEMA trap CASCADE")
+
+
+def test_triggers_that_are_off_are_the_way_past(psql, calls):
+    """As for all triggers, and documented: a superuser may."""
+    done = psql(f"SET session_replication_role = replica; {insert('replicated')}")
+
+    assert done.returncode == 0, done.stderr
+    assert titles() == ["replicated"]
+    assert calls == []
+
+
+def test_triggers_that_are_off_at_the_commit_only(refused_in_psql):
+    refused_in_psql(f"BEGIN; {insert()}; SET LOCAL session_replication_role = replica; COMMIT;\n")
+
+
+def test_muting_is_the_way_past_on_purpose(psql, calls):
+    label = "practice.CriticalArticle:bulksafe_capture"
+    done = psql(f"BEGIN; SET LOCAL bulksafe.muted = '{{{label}}}'; {insert('muted')}; COMMIT")
+
+    assert done.returncode == 0, done.stderr
+    assert titles() == ["muted"]
+    assert calls == []
+
+
+# Two-phase commit.
+
+
+def test_a_prepared_transaction(psql, refused_in_psql):
+    if execute("SHOW max_prepared_transactions") == [("0",)]:
+        pytest.skip("the server has max_prepared_transactions = 0")
+
+    refused_in_psql(f"BEGIN; {insert()}; PREPARE TRANSACTION 'bypass';\n")
+
+    assert execute("SELECT count(*) FROM pg_prepared_xacts") == [(0,)]
+
+
+def test_a_prepared_transaction_of_the_driver(calls):
+    if execute("SHOW max_prepared_transactions") == [("0",)]:
+        pytest.skip("the server has max_prepared_transactions = 0")
+    with closing(psycopg.connect(url())) as other:
+        other.tpc_begin(other.xid(1, "bypass", "bypass"))
+        other.execute(insert())
+        with pytest.raises(psycopg.IntegrityError) as refusal:
+            other.tpc_prepare()
+        check_refusal(refusal.value)
+
+    assert stored() == []
+
+
+# Other connections.
+
+
+def url(**options):
+    return server.database_url(connection.settings_dict)
+
+
+def test_another_process_with_psycopg(calls):
+    script = """
+        import sys
+        import psycopg
+        with psycopg.connect(sys.argv[1]) as connection:
+            connection.execute(sys.argv[2])
+            try:
+                connection.commit()
+            except psycopg.IntegrityError as error:
+                print(error.sqlstate, error.diag.constraint_name, error.diag.table_name)
+                print(error.diag.message_primary)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), url(), insert()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    first, message = done.stdout.splitlines()
+    assert first == f"23000 {TICKET} {ARTICLES}"
+    assert f"an INSERT of public.{ARTICLES} (1 row): warehouse.post_save" in message
+    assert stored() == []
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_a_connection_beside_django_s(calls, autocommit):
+    with psycopg.connect(url(), autocommit=autocommit) as other:
+        with pytest.raises(psycopg.IntegrityError) as refusal:
+            other.execute(insert())
+            other.commit()
+        check_refusal(refusal.value)
+
+    assert stored() == []
+
+
+def test_a_copy_of_django_s_connection(calls):
+    """It is none of ``django.db.connections``."""
+    copied = connection.copy()
+    try:
+        with pytest.raises(ReceiversNotRun), copied.cursor() as cursor:
+            cursor.execute(insert())
+    finally:
+        copied.close()
+
+    assert stored() == []
+
+
+@pytest.mark.parametrize("extension", ["dblink", "postgres_fdw"])
+def test_a_connection_of_the_database_s_own(extension, calls):
+    found = execute(f"SELECT 1 FROM pg_available_extensions WHERE name = '{extension}'")
+    if not found:
+        pytest.skip(f"the server has no {extension}")
+    settings = connection.settings_dict
+    execute("CREATE EXTENSION IF NOT EXISTS " + extension)
+    try:
+        if extension == "dblink":
+            statement = (
+                f"SELECT dblink_exec('host={settings['HOST']} port={settings['PORT']} "
+                f"user={settings['USER']} dbname={settings['NAME']}', $s$ {insert()} $s$)"
+            )
+        else:
+            execute(
+                "CREATE SERVER bypass FOREIGN DATA WRAPPER postgres_fdw OPTIONS "
+                f"(host '{settings['HOST']}', port '{settings['PORT']}', "
+                f"dbname '{settings['NAME']}')"
+            )
+            execute(
+                "CREATE USER MAPPING FOR CURRENT_USER SERVER bypass OPTIONS "
+                f"(user '{settings['USER']}')"
+            )
+            execute(
+                f"IMPORT FOREIGN SCHEMA public LIMIT TO ({ARTICLES}) FROM SERVER bypass INTO bypass"
+            )
+            sequence = f"{ARTICLES}_id_seq"
+            statement = (
+                insert(table=f"bypass.{ARTICLES}")
+                .replace("(", "(id, ", 1)
+                .replace("VALUES (", f"VALUES (nextval('{sequence}'), ")
+            )
+        with pytest.raises(IntegrityError, match=r"warehouse\.post_save"):
+            execute(statement)
+        with pytest.raises(IntegrityError, match=r"warehouse\.post_save"), transaction.atomic():
+            execute(statement)
+    finally:
+        execute(f"DROP EXTENSION {extension} CASCADE")
+
+    assert stored() == []
+    assert calls == []
+
+
+# Over Django's connection, past its cursors.
+
+
+def seen(calls):
+    """What the receivers were called for, in order."""
+    return [call["instance"].title for call in calls]
+
+
+def copied(title="copied"):
+    return f"COPY {ARTICLES} ({_COLUMNS}) FROM STDIN (FORMAT csv, QUOTE '''')", _VALUES.replace(
+        "'row'", f"'{title}'"
+    )
+
+
+def by_raw_cursor():
+    with raw().cursor() as cursor:
+        cursor.execute(insert())
+
+
+def by_raw_connection():
+    raw().execute(insert())
+
+
+def by_prepared_statement():
+    raw().execute(insert(), prepare=True)
+
+
+def by_server_side_binding():
+    with psycopg.RawCursor(raw()) as cursor:
+        cursor.execute(insert().replace("'raw'", "$1"), ["raw"])
+
+
+def by_executemany():
+    with raw().cursor() as cursor:
+        cursor.executemany(insert("%s").replace("'%s'", "%s"), [("raw",)])
+
+
+def by_stream():
+    with raw().cursor() as cursor:
+        list(cursor.stream(f"{insert()} RETURNING id"))
+
+
+def by_copy():
+    statement, row = copied("raw")
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(row + "\n")
+
+
+def by_copy_of_the_driver():
+    statement, row = copied("raw")
+    with raw().cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(row + "\n")
+
+
+def by_function():
+    raw().execute("SELECT bypass.in_sql()")
+    raw().execute(f"UPDATE {ARTICLES} SET title = 'raw'")
+
+
+PAST_DJANGO = [
+    by_raw_cursor,
+    by_raw_connection,
+    by_prepared_statement,
+    by_server_side_binding,
+    by_executemany,
+    by_stream,
+    by_copy,
+    by_copy_of_the_driver,
+]
+
+
+@pytest.mark.parametrize("write", PAST_DJANGO)
+class TestPastDjangosCursors:
+    def test_in_autocommit_it_is_refused(self, write, calls):
+        if write in {by_executemany, by_stream}:
+            pytest.skip("psycopg reads the rows and not what comes after them")
+        with pytest.raises(psycopg.IntegrityError) as refusal:
+            write()
+        check_refusal(refusal.value)
+
+        assert stored() == []
+        assert calls == []
+
+    def test_in_atomic_it_is_delivered_at_the_commit(self, write, calls):
+        with transaction.atomic():
+            write()
+            assert calls == []
+
+        assert seen(calls) == titles() == ["raw"]
+        assert calls[0]["created"] is True
+        assert calls[0]["old"] is None
+
+    def test_in_atomic_the_next_statement_tells(self, write, calls):
+        with transaction.atomic():
+            write()
+            Shelf.objects.count()
+            assert seen(calls) == ["raw"]
+
+        assert seen(calls) == ["raw"]
+
+    def test_without_autocommit_it_is_delivered_at_the_commit(self, write, calls):
+        transaction.set_autocommit(False)
+        try:
+            write()
+            transaction.commit()
+        finally:
+            transaction.rollback()
+            transaction.set_autocommit(True)
+
+        assert seen(calls) == titles() == ["raw"]
+
+    def test_a_receiver_that_refuses_it_at_the_commit(self, write):
+        inline.critical(post_save, Article, refuse)
+
+        with pytest.raises(ValueError, match="no"), transaction.atomic():
+            Shelf.objects.create(name="goes, too")
+            write()
+
+        assert stored() == []
+        assert Shelf.objects.count() == 0
+
+
+def refuse(**kwargs):
+    raise ValueError("no")
+
+
+def test_several_tables_are_told_in_the_order_of_the_writes(clean):  # noqa: F811
+    """On a connection that has told nothing yet: it finds the tables out then."""
+    order = []
+    inline.critical(post_save, Article, lambda **kwargs: order.append("article"))
+    inline.critical(post_save, Shelf, lambda **kwargs: order.append("shelf"))
+    connections.close_all()
+
+    with transaction.atomic():
+        raw().execute(insert())
+        raw().execute(f"INSERT INTO {SHELVES} (name, books, pages) VALUES ('s', 0, 0)")
+        raw().execute(insert())
+
+    assert order == ["article", "shelf", "article"]
+
+
+def test_old_and_changed_come_from_the_database(calls):
+    article = Article.objects.create(title="before")
+    calls.clear()
+
+    with transaction.atomic():
+        raw().execute(f"UPDATE {ARTICLES} SET title = 'after'")
+        raw().execute(f"DELETE FROM {ARTICLES}")
+
+    updated, deleted = calls
+    assert (updated["old"].title, updated["instance"].title) == ("before", "after")
+    assert updated["changed"] == {"title"}
+    assert updated["created"] is False
+    assert (deleted["signal"], deleted["instance"].pk) == (post_delete, article.pk)
+    assert deleted["instance"].title == "after"
+
+
+def test_a_receiver_before_the_write_is_late_but_called(clean):  # noqa: F811
+    titles_stored = []
+
+    def note(instance, **kwargs):
+        titles_stored.append((instance.title, titles()))
+
+    inline.critical(pre_save, Article, note, dispatch_uid="early")
+    with transaction.atomic():
+        raw().execute(insert())
+
+    assert titles_stored == [("raw", ["raw"])]
+
+
+class TestSavepoints:
+    def test_what_was_written_before_one_that_is_rolled_back(self, calls):
+        with transaction.atomic():
+            raw().execute(insert())
+            with pytest.raises(ValueError, match="no"), transaction.atomic():
+                Article.objects.create(title="gone")
+                raise ValueError("no")
+
+        assert titles() == ["raw"]
+        assert seen(calls) == ["raw", "gone"]
+
+    def test_what_was_written_inside_one_that_is_rolled_back(self, calls):
+        with transaction.atomic():
+            with pytest.raises(ValueError, match="no"), transaction.atomic():
+                raw().execute(insert())
+                raise ValueError("no")
+            raw().execute(insert("kept"))
+
+        assert seen(calls) == titles() == ["kept"]
+
+    def test_by_hand(self, calls):
+        with transaction.atomic():
+            execute("SAVEPOINT by_hand")
+            raw().execute(insert("gone"))
+            raw().execute("ROLLBACK TO SAVEPOINT by_hand")
+            raw().execute(insert("kept"))
+            execute("RELEASE SAVEPOINT by_hand")
+
+        assert seen(calls) == titles() == ["kept"]
+
+    def test_of_the_driver_s(self, calls):
+        """They pass Django by: what cannot be told any more is refused."""
+        with pytest.raises(ReceiversNotRun), transaction.atomic():
+            raw().execute(insert())
+            with raw().transaction(force_rollback=True):
+                Article.objects.create(title="gone")
+
+        assert stored() == []
+
+    def test_of_the_driver_s_around_django_s_write(self, calls):
+        with transaction.atomic():
+            with raw().transaction(force_rollback=True):
+                Article.objects.create(title="gone")
+            with raw().transaction():
+                Article.objects.create(title="kept")
+
+        assert titles() == ["kept"]
+        assert seen(calls) == ["gone", "kept"]
+
+
+class TestTransactionsByHand:
+    """Those that Django knows nothing of."""
+
+    def test_of_django_s_cursor(self, calls):
+        execute("BEGIN")
+        Article.objects.create(title="saved")
+        execute("SELECT bypass.in_sql()")
+        raw().execute(insert())
+        assert seen(calls) == ["saved", "function"]
+        execute("COMMIT")
+
+        assert seen(calls) == ["saved", "function", "raw"]
+        assert titles() == ["function", "raw", "saved"]
+
+    def test_one_that_is_rolled_back(self, calls):
+        execute("BEGIN")
+        raw().execute(insert())
+        execute("ROLLBACK")
+        Article.objects.create(title="kept")
+
+        assert seen(calls) == titles() == ["kept"]
+
+    def test_a_write_that_a_receiver_refuses(self, clean):  # noqa: F811
+        inline.critical(post_save, Article, refuse)
+        execute("BEGIN")
+        Shelf.objects.create(name="stays")
+        with pytest.raises(ValueError, match="no"):
+            Article.objects.create(title="saved")
+        execute("COMMIT")
+
+        assert stored() == []
+        assert Shelf.objects.count() == 1
+
+    def test_a_function_s_write_that_a_receiver_refuses(self, clean):  # noqa: F811
+        """It is in the transaction already, which cannot be committed any more."""
+        inline.critical(post_save, Article, refuse)
+        execute("BEGIN")
+        with pytest.raises(ValueError, match="no"):
+            execute("SELECT bypass.in_sql()")
+        with pytest.raises(ReceiversNotRun):
+            execute("COMMIT")
+
+        assert stored() == []
+
+    def test_the_same_without_autocommit(self, clean):  # noqa: F811
+        inline.critical(post_save, Article, refuse)
+        transaction.set_autocommit(False)
+        try:
+            with pytest.raises(ValueError, match="no"):
+                execute("SELECT bypass.in_sql()")
+            with pytest.raises(ReceiversNotRun):
+                transaction.commit()
+        finally:
+            transaction.rollback()
+            transaction.set_autocommit(True)
+
+        assert stored() == []
+
+    def test_of_the_driver_s(self, calls):
+        with raw().transaction():
+            Article.objects.create(title="saved")
+            Article.objects.update(title="updated")
+        assert seen(calls) == ["saved", "updated"]
+
+        with pytest.raises(psycopg.IntegrityError) as refusal, raw().transaction():
+            raw().execute(insert())
+        check_refusal(refusal.value)
+        assert titles() == ["updated"]
+
+    def test_callbacks_for_the_commit(self, clean):  # noqa: F811
+        """Django runs them at once where it knows of no transaction."""
+        done = []
+
+        def later(**kwargs):
+            transaction.on_commit(lambda: done.append("now"))
+
+        inline.critical(post_save, Article, later)
+        with raw().transaction():
+            Article.objects.create(title="saved")
+            assert done == ["now"]
+
+        assert titles() == ["saved"]
+
+
+# Statements that do not name the table, and others that a look at the text does not tell.
+
+WITHOUT_ITS_NAME = {
+    "a SQL function": ("SELECT bypass.in_sql()", ["function"]),
+    "a PL/pgSQL function": ("SELECT bypass.in_plpgsql()", ["function"]),
+    "DO": ("DO $$ BEGIN PERFORM bypass.in_sql(); END; $$", ["function"]),
+    "DO with EXECUTE": (f"DO $$ BEGIN EXECUTE $q$ {insert()} $q$; END $$", ["raw"]),
+    "CALL": ("CALL bypass.procedure()", ["procedure"]),
+    "a trigger of someone else's": ("INSERT INTO bypass.other VALUES (2), (3)", ["trigger"] * 2),
+    "a rule of someone else's": ("INSERT INTO bypass.ruled VALUES (1)", ["rule"]),
+    "a view": (insert("view", table="bypass.seen"), ["view"]),
+    "EXPLAIN ANALYZE": (f"EXPLAIN ANALYZE {insert()}", ["raw"]),
+    "several statements": (f"SELECT 1; {insert('one')}; {insert('two')}", ["one", "two"]),
+    "several statements that write": (f"{insert('one')}; {insert('two')}", ["one", "two"]),
+    "a table in Unicode escapes": (
+        insert(table='U&"practice_criticalarticl\\0065"'),
+        ["raw"],
+    ),
+    "MERGE": (
+        f"MERGE INTO {ARTICLES} AS a USING (SELECT 1) AS s ON false "
+        f"WHEN NOT MATCHED THEN INSERT ({_COLUMNS}) VALUES ({_VALUES})",
+        ["row"],
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WITHOUT_ITS_NAME)
+@pytest.mark.parametrize("early", [False, True], ids=["after", "before"])
+class TestThroughDjangosCursor:
+    """Delivered, whatever the statement looks like."""
+
+    @pytest.fixture
+    def heard(self, clean, early, way):  # noqa: F811
+        if way == "MERGE" and connection.pg_version < 150000:
+            pytest.skip("MERGE came with PostgreSQL 15")
+        signals = [pre_save, post_save] if early else [post_save]
+        return {signal: inline.critical(signal, Article) for signal in signals}
+
+    def check(self, heard, expected):
+        assert titles() == sorted(expected)
+        for calls in heard.values():
+            assert seen(calls) == expected
+
+    def test_in_autocommit(self, heard, way):
+        statement, expected = WITHOUT_ITS_NAME[way]
+        execute(statement)
+        self.check(heard, expected)
+
+    def test_in_atomic(self, heard, way):
+        statement, expected = WITHOUT_ITS_NAME[way]
+        with transaction.atomic():
+            execute(statement)
+            self.check(heard, expected)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_executemany(early, calls):
+    before = inline.critical(pre_save, Article) if early else []
+    with connection.cursor() as cursor:
+        cursor.executemany("INSERT INTO bypass.other VALUES (%s)", [(1,), (2,), (3,)])
+        cursor.executemany(insert("%s").replace("'%s'", "%s"), [("a",), ("b",)])
+        with transaction.atomic():
+            cursor.executemany("INSERT INTO bypass.other VALUES (%s)", [(4,)])
+
+    assert seen(calls) == ["trigger", "trigger", "a", "b", "trigger"]
+    assert seen(before) == (seen(calls) if early else [])
+
+
+def test_prepare_and_execute(calls):
+    execute(f"PREPARE way AS {insert()}")
+    execute("EXECUTE way")
+    with transaction.atomic():
+        execute("EXECUTE way")
+    execute("DEALLOCATE way")
+
+    assert seen(calls) == titles() == ["raw", "raw"]
+
+
+def test_a_deferred_trigger_of_someone_else_s_is_refused(calls):
+    """It writes during the commit, when nobody can be called any more."""
+    with pytest.raises(ReceiversNotRun):
+        execute("INSERT INTO bypass.deferred VALUES (1)")
+    with pytest.raises(ReceiversNotRun), transaction.atomic():
+        execute("INSERT INTO bypass.deferred VALUES (1)")
+
+    assert stored() == []
+    assert execute("SELECT count(*) FROM bypass.deferred") == [(0,)]
+
+
+def test_such_a_trigger_that_is_made_to_fire_before(calls):
+    with transaction.atomic():
+        execute("INSERT INTO bypass.deferred VALUES (1)")
+        execute("SET CONSTRAINTS bypass.deferred IMMEDIATE")
+        assert seen(calls) == ["trigger"]
+    execute("DELETE FROM bypass.deferred")
+
+    assert titles() == ["trigger"]
+
+
+def test_a_procedure_that_commits_by_itself(calls):
+    """It cannot be made once more inside a transaction."""
+    with pytest.raises(ReceiversNotRun):
+        execute("CALL bypass.committing()")
+    assert execute("DELETE FROM bypass.other RETURNING id") == [(1,)]
+
+    assert stored() == []
+
+
+def test_a_string_that_commits_on_its_way_is_not_run_twice(calls):
+    for start, end in [("BEGIN;", "COMMIT"), ("", "COMMIT"), ("BEGIN;", "END")]:
+        with pytest.raises(ReceiversNotRun):
+            execute(f"{start} INSERT INTO bypass.other VALUES (1); {end}; SELECT bypass.in_sql()")
+        assert execute("DELETE FROM bypass.other RETURNING id") == [(1,)]
+
+    assert stored() == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"{insert()}; COMMIT",
+        "SELECT bypass.in_sql(); COMMIT",
+        f"BEGIN; {insert()}; COMMIT",
+    ],
+)
+def test_a_string_that_commits_what_nobody_was_told(statement, calls):
+    with pytest.raises(ReceiversNotRun):
+        execute(statement)
+
+    assert stored() == []
+
+
+# Constraints that are checked at once.
+
+
+@pytest.mark.parametrize("constraints", ["ALL", TICKET])
+class TestImmediateConstraints:
+    def test_before_the_write(self, constraints, calls):
+        with transaction.atomic():
+            execute(f"SET CONSTRAINTS {constraints} IMMEDIATE")
+            Article.objects.create(title="saved")
+            Article.objects.update(title="updated")
+            execute("SELECT bypass.in_sql()")
+            raw().execute(insert())
+
+        assert seen(calls) == ["saved", "updated", "function", "raw"]
+
+    def test_after_the_write(self, constraints, calls):
+        with transaction.atomic():
+            Article.objects.create(title="saved")
+            execute(f"SET CONSTRAINTS {constraints} IMMEDIATE")
+            Article.objects.create(title="later")
+            with transaction.atomic():
+                Article.objects.create(title="in a savepoint")
+                execute(f"SET CONSTRAINTS {constraints} IMMEDIATE")
+
+        assert seen(calls) == ["saved", "later", "in a savepoint"]
+
+    def test_after_a_write_that_nobody_was_told(self, constraints, calls):
+        with pytest.raises(ReceiversNotRun), transaction.atomic():
+            raw().execute(insert())
+            execute(f"SET CONSTRAINTS {constraints} IMMEDIATE")
+
+        assert stored() == []
+
+    def test_a_receiver_that_wants_them_so(self, constraints, clean):  # noqa: F811
+        def hurry(instance, **kwargs):
+            execute(f"SET CONSTRAINTS {constraints} IMMEDIATE")
+            if instance.title == "first":
+                Article.objects.create(title="second")
+
+        inline.critical(post_save, Article, hurry)
+        Article.objects.create(title="first")
+
+        assert titles() == ["first", "second"]
+
+    def test_a_savepoint_takes_back_that_it_was_checked(self, constraints, calls):
+        with transaction.atomic():
+            Article.objects.create(title="saved")
+            with pytest.raises(ValueError, match="no"), transaction.atomic():
+                execute(f"SET CONSTRAINTS {constraints} IMMEDIATE")
+                raise ValueError("no")
+
+        assert titles() == ["saved"]
+
+
+# Connections that are lost, and what hangs on them.
+
+
+def test_a_connection_that_was_closed_and_opened_again(calls):
+    for number in range(3):
+        connection.close()
+        Article.objects.bulk_create([Article(title=f"{number}")])
+        connection.close()
+        with transaction.atomic():
+            raw().execute(insert(f"{number} raw"))
+
+    assert seen(calls) == ["0", "0 raw", "1", "1 raw", "2", "2 raw"]
+
+
+def lose_connection():
+    with psycopg.connect(url(), autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 10000)", [raw().info.backend_pid])
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda: Article(title="lost").save(),
+        lambda: Article.objects.bulk_create([Article(title="lost")]),
+        lambda: execute(insert("lost")),
+    ],
+)
+def test_a_connection_that_is_lost_in_the_middle(write, clean):  # noqa: F811
+    lose = [True]
+    heard = []
+
+    def lose_once(instance, **kwargs):
+        if lose:
+            lose.clear()
+            lose_connection()
+            execute("SELECT 1")
+        heard.append(instance.title)
+
+    inline.critical(post_save, Article, lose_once)
+    with pytest.raises(OperationalError):
+        write()
+    connection.close()
+    assert inline.waiting() == (0, 0)
+    with transaction.atomic():
+        raw().execute(insert("after"))
+    Article.objects.create(title="and on")
+
+    assert heard == ["after", "and on"]
+    assert titles() == ["after", "and on"]
+
+
+def test_a_receiver_that_hides_that_the_connection_is_lost(clean):  # noqa: F811
+    def lose(**kwargs):
+        lose_connection()
+        with pytest.raises(OperationalError):
+            execute("SELECT 1")
+
+    inline.critical(post_save, Article, lose)
+    with pytest.raises((BrokenTransaction, OperationalError)):
+        Article.objects.create(title="lost")
+    connection.close()
+
+    assert stored() == []
+
+
+def test_a_connection_that_is_lost_between(calls):
+    Article.objects.create(title="before")
+    lose_connection()
+    with pytest.raises(OperationalError):
+        Article.objects.create(title="lost")
+    connection.close()
+    Article.objects.create(title="after")
+
+    assert seen(calls) == ["before", "after"]
+
+
+class TestTheNoticeHandlerIsLost:
+    """Then nobody hears that changes wait, and the database refuses them."""
+
+    @pytest.fixture(autouse=True)
+    def lost(self, calls):
+        driver = raw()
+        kept = list(driver._notice_handlers)
+        driver._notice_handlers.clear()
+        yield
+        driver._notice_handlers.extend(kept)
+
+    @pytest.mark.parametrize(
+        "write",
+        [
+            lambda: Article.objects.bulk_create([Article(title="lost")]),
+            lambda: Article.objects.update(title="lost"),
+            lambda: execute(insert("lost")),
+            lambda: execute("SELECT bypass.in_sql()"),
+        ],
+    )
+    @pytest.mark.parametrize("is_atomic", [False, True])
+    def test_bulk_writes(self, write, is_atomic, calls):
+        write_muted()
+        before = stored()
+        with pytest.raises(ReceiversNotRun):
+            if is_atomic:
+                with transaction.atomic():
+                    write()
+            else:
+                write()
+
+        assert stored() == before
+
+    def test_past_django_s_cursors(self, calls):
+        with pytest.raises(ReceiversNotRun), transaction.atomic():
+            raw().execute(insert())
+
+        assert stored() == []
+
+    def test_a_new_connection_has_its_own(self, calls):
+        connection.close()
+        Article.objects.bulk_create([Article(title="heard")])
+
+        assert seen(calls) == titles() == ["heard"]
+
+
+class TestWrappersAreGone:
+    @pytest.fixture(autouse=True)
+    def gone(self, calls):
+        connection.ensure_connection()
+        kept = list(connection.execute_wrappers)
+        connection.execute_wrappers.clear()
+        yield
+        connection.execute_wrappers[:] = kept
+
+    @pytest.mark.parametrize("early", [False, True])
+    def test_what_django_s_own_ways_write_is_delivered(self, early, calls):
+        before = inline.critical(pre_save, Article) if early else []
+        article = Article(title="saved")
+        article.save()
+        Article.objects.bulk_create([Article(title="bulk")])
+        Article.objects.filter(title="bulk").update(title="updated")
+        article.delete()
+
+        assert seen(calls) == ["saved", "bulk", "updated", "saved"]
+        assert seen(before) == (["saved", "bulk", "updated"] if early else [])
+
+    def test_a_statement_in_autocommit_is_refused(self, calls):
+        for statement in (insert(), "SELECT bypass.in_sql()"):
+            with pytest.raises(ReceiversNotRun):
+                execute(statement)
+
+        assert stored() == []
+
+    def test_a_statement_in_atomic_is_delivered_at_the_commit(self, calls):
+        with transaction.atomic():
+            execute(insert())
+            execute("SELECT bypass.in_sql()")
+            assert calls == []
+
+        assert seen(calls) == ["raw", "function"]
+
+    def test_a_new_connection_has_them_again(self, calls):
+        connection.close()
+        execute(insert())
+
+        assert seen(calls) == ["raw"]
+
+
+class TestAWrapperOfTheUser:
+    def test_it_sees_the_statements(self, calls):
+        statements = []
+
+        def note(execute, sql, params, many, context):
+            statements.append(sql)
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(note):
+            Article.objects.bulk_create([Article(title="bulk")])
+            execute("SELECT bypass.in_sql()")
+
+        assert seen(calls) == ["bulk", "function"]
+        assert any("INSERT INTO" in text for text in statements)
+        assert not any("bulksafe_take" in text for text in statements)
+
+    def test_it_writes_something_else(self, calls):
+        def replace(execute, sql, params, many, context):
+            return execute(insert("replaced") if sql == "SELECT 1" else sql, params, many, context)
+
+        with connection.execute_wrapper(replace):
+            execute("SELECT 1")
+            with transaction.atomic():
+                execute("SELECT 1")
+
+        assert seen(calls) == titles() == ["replaced", "replaced"]
+
+    def test_it_writes_by_itself(self, calls):
+        def audit(execute, sql, params, many, context):
+            if sql == "SELECT 1":
+                Article.objects.bulk_create([Article(title="audit")])
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(audit):
+            execute("SELECT 1")
+
+        assert seen(calls) == titles() == ["audit"]
+
+    def test_it_refuses(self, calls):
+        def block(execute, sql, params, many, context):
+            if sql.startswith("INSERT"):
+                raise PermissionError
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(block), pytest.raises(PermissionError):
+            Article.objects.bulk_create([Article(title="blocked")])
+        Article.objects.bulk_create([Article(title="heard")])
+
+        assert seen(calls) == titles() == ["heard"]
+
+
+# Pipelines.
+
+
+class TestPipelines:
+    def test_past_django_s_cursors_in_atomic(self, calls):
+        with transaction.atomic(), raw().pipeline():
+            raw().execute(insert("one"))
+            raw().execute(insert("two"))
+
+        assert seen(calls) == ["one", "two"]
+
+    def test_the_commit_is_in_the_pipeline(self, calls):
+        with raw().pipeline(), transaction.atomic():
+            raw().execute(insert("one"))
+            raw().execute(insert("two"))
+
+        assert seen(calls) == ["one", "two"]
+
+    def test_django_s_writes(self, calls):
+        with raw().pipeline():
+            Article.objects.create(title="saved")
+            Article.objects.bulk_create([Article(title="bulk")])
+            Article.objects.filter(title="bulk").update(title="updated")
+            with transaction.atomic():
+                execute("SELECT bypass.in_sql()")
+                Article.objects.filter(title="saved").delete()
+
+        # When the database's word of the function's row comes in, nobody can say.
+        assert sorted(seen(calls)) == ["bulk", "function", "saved", "saved", "updated"]
+
+    def test_another_connection(self, calls):
+        with psycopg.connect(url()) as other:
+            with pytest.raises(psycopg.IntegrityError) as refusal, other.pipeline():
+                other.execute(insert())
+                other.commit()
+            check_refusal(refusal.value)
+
+        assert stored() == []
+
+    def test_in_autocommit_it_is_refused(self, calls):
+        # psycopg loses count of the results where the end of a pipeline fails.
+        with pytest.raises((psycopg.Error, IndexError)), raw().pipeline():
+            raw().execute(insert())
+        connection.close()
+
+        assert stored() == []
+
+
+# Two at a time.
+
+
+def test_another_writer_at_the_same_time(calls):
+    """Each answers for its own changes only."""
+    wrote, told = threading.Event(), threading.Event()
+    refusals = []
+
+    def write_past():
+        with psycopg.connect(url()) as other:
+            other.execute(insert("past"))
+            wrote.set()
+            told.wait(30)
+            try:
+                other.commit()
+            except psycopg.IntegrityError as error:
+                refusals.append(error.diag.constraint_name)
+
+    thread = threading.Thread(target=write_past)
+    thread.start()
+    assert wrote.wait(30)
+    Article.objects.bulk_create([Article(title="told")])
+    told.set()
+    thread.join(30)
+
+    assert refusals == [TICKET]
+    assert seen(calls) == titles() == ["told"]
