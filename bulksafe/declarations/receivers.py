@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from django.apps import apps
@@ -112,7 +113,7 @@ class Receiver:
     operations: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def signal_name(self) -> str:
         return signal_name(self.signal)
 

@@ -55,8 +55,14 @@ class Call:
         return [Call(self.receiver, [change]) for change in self.changes]
 
 
-def arguments(receiver: Receiver, changes: Sequence[Change]) -> dict[str, Any]:
-    """The keyword arguments of a call."""
+def arguments(
+    receiver: Receiver, changes: Sequence[Change], *, is_frugal: bool = False
+) -> dict[str, Any]:
+    """The keyword arguments of a call.
+
+    Args:
+        is_frugal: leave out what is not Django's, since the receiver cannot see it.
+    """
     last = changes[-1]
     common = {"signal": receiver.signal, "sender": last.model, "using": last.using}
     if receiver.signal is m2m_changed:
@@ -64,24 +70,28 @@ def arguments(receiver: Receiver, changes: Sequence[Change]) -> dict[str, Any]:
     if receiver.batch:
         instances = [change.instance for change in changes]
         return {**common, "instances": instances, "events": list(changes)}
-    return {**common, receiver.argument: last.instance, **_of_row(receiver, last)}
+    extra = {} if is_frugal else _extra(last)
+    return {**common, receiver.argument: last.instance, **_of_row(receiver, last), **extra}
 
 
-def _of_row(receiver: Receiver, change: Change) -> dict[str, Any]:
-    extra = {
+def _extra(change: Change) -> dict[str, Any]:
+    return {
         "old": change.old,
         "changed": change.changed,
         "event_id": change.event_id,
         "context": dict(change.context),
     }
+
+
+def _of_row(receiver: Receiver, change: Change) -> dict[str, Any]:
     if receiver.signal in {pre_delete, post_delete}:
-        return {"origin": change.origin, **extra}
+        return {"origin": change.origin}
     if receiver.signal is pre_save:
-        return {"raw": False, "update_fields": change.update_fields, **extra}
+        return {"raw": False, "update_fields": change.update_fields}
     if receiver.signal is post_save:
         update_fields = change.update_fields
-        return {"created": change.created, "raw": False, "update_fields": update_fields, **extra}
-    return {"created": change.created, **extra}
+        return {"created": change.created, "raw": False, "update_fields": update_fields}
+    return {"created": change.created}
 
 
 # m2m_changed: the rows of a through table.

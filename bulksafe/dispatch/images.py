@@ -86,6 +86,21 @@ class Table:
     def _convert(self) -> Callable[[tuple[Any, ...]], Sequence[Any]]:
         return self._converter(self.fields)
 
+    def converted_at(self, place: int, value: Any) -> Any:
+        """One of an image's values as a query's rows have it."""
+        functions, expression = self._converters.get(place, ((), None))
+        for function in functions:
+            value = function(value, expression, connections[self.using])
+        return value
+
+    @cached_property
+    def _converters(self) -> dict[int, tuple[Sequence[Callable[..., Any]], Any]]:
+        compiler = self.model._base_manager.using(self.using).query.get_compiler(self.using)
+        columns = [one.get_col(one.model._meta.db_table) for one in self.fields]
+        found: dict[int, tuple[Sequence[Callable[..., Any]], Any]]
+        found = compiler.get_converters(columns)
+        return found
+
     def _converter(self, fields: Sequence[Any]) -> Callable[[tuple[Any, ...]], Sequence[Any]]:
         compiler = self.model._base_manager.using(self.using).query.get_compiler(self.using)
         columns = [one.get_col(one.model._meta.db_table) for one in fields]

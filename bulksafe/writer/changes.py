@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.dispatch.changes import Change
 from bulksafe.outbox.events import INSERTED, UPDATED
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
     from django.db.models import Model
 
@@ -55,6 +56,10 @@ class InlineChange(Change):
         found: Hashable = image.table.key(image.values)
         return found
 
+    @cached_property
+    def context(self) -> Mapping[str, Any]:
+        return self.event.context
+
     @property
     def written_by(self) -> tuple[str, ...]:
         return self.written_in
@@ -88,11 +93,10 @@ class InlineChange(Change):
             return None
         instance = self.old_image.instance()
         table = self.new_image.table
-        values = table.converted(self.new_image.values)
-        stored = zip(self.old_image.values, self.new_image.values, strict=True)
-        for name, value, (before, after) in zip(table.attnames, values, stored, strict=True):
+        pairs = zip(self.old_image.values, self.new_image.values, strict=True)
+        for place, (before, after) in enumerate(pairs):
             if before != after:
-                setattr(instance, name, value)
+                setattr(instance, table.attnames[place], table.converted_at(place, after))
         return instance
 
 

@@ -18,6 +18,7 @@ from bulksafe.dispatch.batches import MOST_REACTIONS, endless, is_called
 from bulksafe.dispatch.calls import EndlessWrites, arguments
 from bulksafe.dispatch.ordering import Delivery
 from bulksafe.writer import connecting
+from bulksafe.writer.early import wants_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -178,7 +179,8 @@ def call_arguments(call: Call, action: str | None = None) -> dict[str, Any]:
     Args:
         action: ``"pre"`` for the first of the two calls of an ``m2m_changed`` receiver.
     """
-    found = arguments(call.receiver, call.changes)
+    receiver = call.receiver
+    found = arguments(receiver, call.changes, is_frugal=not wants_extra(receiver.function))
     if action and "action" in found:
         found["action"] = found["action"].replace("post_", f"{action}_")
     if action == "pre":

@@ -22,7 +22,7 @@ from bulksafe.exceptions import ReceiversNotRun
 from bulksafe.outbox.queries import query
 from bulksafe.writer import connecting, telling
 from bulksafe.writer.changes import row_of_instance
-from bulksafe.writer.early import early_arguments
+from bulksafe.writer.early import early_arguments, wants_extra
 from bulksafe.writer.rehearsal import Rehearsal
 from bulksafe.writer.scopes import Deleting, InHand, Linking, Saving, Scope
 from bulksafe.writer.taking import Source, Taken, combined
@@ -142,7 +142,7 @@ class Watch:
     @property
     def _status(self) -> TransactionStatus | None:
         driver = self.connection.connection
-        return None if driver is None else driver.info.transaction_status
+        return None if driver is None else driver.pgconn.transaction_status
 
     @property
     def _is_broken(self) -> bool:
@@ -513,19 +513,24 @@ class Watch:
         row = row_of_instance(named["instance"])
         if not telling.is_sent_to(receiver, row, change):
             return
-        extra: dict[str, Any] = {
-            "old": None if change is None else change.old,
-            "changed": frozenset() if change is None else change.changed,
-            "event_id": None if change is None else change.event_id,
-            "context": dict(current()),
-        }
-        named = {**extra, **named}
+        if wants_extra(receiver.function):
+            named = {**_extra(change), **named}
         if receiver.batch and receiver.signal is not m2m_changed:
             instance = named.pop("instance")
             wanted = ("signal", "sender", "using")
             named = {key: named[key] for key in wanted if key in named}
             named |= {"instances": [instance], "events": [] if change is None else [change]}
         self.call_with(receiver, named, row, observer=observer)
+
+
+def _extra(change: InlineChange | None) -> dict[str, Any]:
+    """What receivers get beside Django's arguments."""
+    return {
+        "old": None if change is None else change.old,
+        "changed": frozenset() if change is None else change.changed,
+        "event_id": None if change is None else change.event_id,
+        "context": dict(current()),
+    }
 
 
 def _sends_links(scope: Scope, change: InlineChange) -> bool:
