@@ -59,6 +59,7 @@ def apply() -> None:
     _patch(Model, "_save_table", _save_table)
     _patch(QuerySet, "update", _update)
     _patch(Collector, "delete", _collector_delete)
+    _patch(Collector, "can_fast_delete", _can_fast_delete)
     _patch(DatabaseWrapper, "_commit", _commit)
     _patch(ModelSignal, "connect", _connect)
     _patch(Migration, "apply", _migrate)
@@ -257,6 +258,12 @@ def _update(original: Any, self: Any, **kwargs: Any) -> Any:
 
 def _collector_delete(original: Any, self: Any) -> Any:
     return paths.delete(functools.partial(original, self), self)
+
+
+def _can_fast_delete(original: Any, self: Any, objs: Any, *args: Any, **kwargs: Any) -> Any:
+    return paths.can_fast_delete(
+        functools.partial(original, self, objs, *args, **kwargs), self, objs
+    )
 
 
 def _commit(original: Any, self: Any) -> Any:

@@ -122,6 +122,12 @@ def live(signal: Signal, model: type[Model]) -> set[Receiver]:
     }
 
 
+def has_others(signal: Signal, sender: type[Model]) -> bool:
+    """Whether anybody is connected to the signal for a model who is no critical receiver."""
+    keys = {dispatcher._make_id(None), dispatcher._make_id(sender)}  # type: ignore[attr-defined]
+    return any(type(entry[1]) is not Connected for entry in signal.receivers if entry[0][1] in keys)
+
+
 def _senders(model: type[Model]) -> Iterator[type[Model]]:
     yield model
     for other in apps.get_models(include_auto_created=True):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections, models, router
 from django.db.models.deletion import Collector
-from django.db.models.signals import m2m_changed, pre_save
+from django.db.models.signals import m2m_changed, post_delete, pre_delete, pre_save
 
 from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
@@ -220,6 +220,32 @@ def delete(inner: Callable[[], Any], collector: Any) -> Any:
         return total + sum(deleted.values()), dict(Counter(counts) + deleted)
 
 
+def can_fast_delete(inner: Callable[[], bool], collector: Any, objs: Any) -> bool:
+    """Whether rows can be deleted without being fetched, as Django asks it.
+
+    To Django, receivers stand against it. Those that come after the deletion get what the database
+    has captured.
+    """
+    if inner():
+        return True
+    is_queryset = hasattr(objs, "_raw_delete") and hasattr(collector.origin, "_raw_delete")
+    if not is_queryset or _watch(objs.model, collector.using) is None:
+        return False
+    if connecting.has_others(post_delete, objs.model) or pre_delete.has_listeners(objs.model):
+        return False
+    if any(receiver.row_by_row for receiver in connecting.live(post_delete, objs.model)):
+        return False
+    collector._has_signal_listeners = _nobody
+    try:
+        return inner()
+    finally:
+        del collector._has_signal_listeners
+
+
+def _nobody(model: type[Model]) -> bool:
+    return False
+
+
 def _root(collector: Any) -> type[Model] | None:
     """The model whose rows ``delete()`` was called for."""
     origin = collector.origin
@@ -253,7 +279,12 @@ class _DeletionRowByRow:
         root = self.scope.root
         found = self.collector.data.get(root, ()) if root is not None else ()
         early = self._receivers(root) if root is not None and len(found) > 1 else []
-        if not early:
+        is_row_by_row = (
+            root is not None
+            and len(found) > 1
+            and any(receiver.row_by_row for receiver in connecting.live(post_delete, root))
+        )
+        if not early and not is_row_by_row:
             return self.deleted
         assert root is not None  # noqa: S101
         # In the order in which Django goes on.
@@ -272,7 +303,7 @@ class _DeletionRowByRow:
                 }
                 self._depth = telling.depth()
                 self.watch.sent_before(self.scope, receiver, named, instance, observer)
-        if self.done:
+        if self.done or is_row_by_row:
             # All of them, then, so that each is gone before the next one's post_delete.
             self._next = len(self.instances)
             self._delete_up_to(self._next)

@@ -161,6 +161,9 @@ class Deleting(InHand):
     root: type[Model] | None = None
     #: The receivers that were called before, by row; shared with the deletions that it is made of.
     called_before: dict[tuple[str, Any], set[Receiver]] = field(default_factory=dict)
+    #: The changes that were looked at, by row, and how many of those that are pending they are.
+    _deletions: dict[tuple[str, Any], InlineChange] = field(default_factory=dict)
+    _seen: int = 0
 
     def has_called(self, receiver: Receiver, instance: Model) -> None:
         super().has_called(receiver, instance)
@@ -180,10 +183,12 @@ class Deleting(InHand):
         return is_deletion and model in self.models and not model._meta.auto_created
 
     def change_of(self, instance: Model) -> InlineChange | None:
+        for change in self.pending[self._seen :]:
+            if change.deleted:
+                self._deletions[change.row] = change
+        self._seen = len(self.pending)
         concrete: Any = type(instance)._meta.concrete_model
-        row = row_of(concrete, key_of_instance(instance))
-        found = [c for c in self.pending if c.deleted and c.row == row]
-        return found[-1] if found else None
+        return self._deletions.get(row_of(concrete, key_of_instance(instance)))
 
 
 @dataclass(eq=False)

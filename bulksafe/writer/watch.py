@@ -189,7 +189,8 @@ class Watch:
                 return spared() if scope.is_spared else run()
         elif self.scopes:
             return run()
-        return self.perform(run, Scope(), named)
+        origin = self.scopes[-1].given_origin if self.scopes else None
+        return self.perform(run, Scope(given_origin=origin), named)
 
     def _told_late(self) -> None:
         """Changes of a statement that nobody had expected to make any."""
