@@ -156,7 +156,12 @@ def bulk_create(
             return inner(listed, *args, **named)
 
         rehearsed = Scope(given_fields=scope.given_fields)
-        return watch.perform(insert, rehearsed, [model])
+        created = watch.perform(insert, rehearsed, [model])
+        for instance in listed:
+            row = row_of_instance(instance)
+            if row in rehearsed.moved:
+                instance.pk = rehearsed.moved[row]
+        return created
     # Rows that are there already are left out by ignore_conflicts: the database knows which.
     scope.is_spared = not options.get("ignore_conflicts") and _is_spared(model)
     write = _Write(watch, scope, listed, lambda chunk: inner(chunk, *args, **named))

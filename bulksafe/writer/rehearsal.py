@@ -20,8 +20,9 @@ from django.db.models.signals import m2m_changed
 from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.events import UPDATED
 from bulksafe.writer import telling
-from bulksafe.writer.changes import row_of
+from bulksafe.writer.changes import key_of_instance, row_of
 from bulksafe.writer.observing import Observer
+from bulksafe.writer.scopes import Scope
 from bulksafe.writer.storing import store
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.calls import Call
     from bulksafe.writer.changes import InlineChange
-    from bulksafe.writer.scopes import Scope
     from bulksafe.writer.watch import Watch
 
 logger = logging.getLogger("bulksafe")
@@ -75,15 +75,25 @@ class Rehearsal:
         watch: the connection's.
         scope: what is known of the write.
         operation: makes it.
+        is_plain: whether it does nothing but change rows of the table that it names, so that these
+            can be stored one by one as they were rehearsed.
     """
 
-    def __init__(self, watch: Watch, scope: Scope, operation: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        watch: Watch,
+        scope: Scope,
+        operation: Callable[[], Any],
+        *,
+        is_plain: bool = True,
+    ) -> None:
         self.watch = watch
         self.scope = scope
         self.operation = operation
+        self.is_plain = is_plain
         self.known: dict[Hashable, Rehearsed] = {}
-        #: Rows that were stored as rehearsed, since a receiver looked at them; in their order.
-        self.stored: list[Rehearsed] = []
+        #: Whether rows are stored one by one, since a receiver has looked at them.
+        self.is_row_by_row = False
 
     def run(self) -> Any:
         for number in range(_ROUNDS + 1):
@@ -92,7 +102,7 @@ class Rehearsal:
                 break
             self._lock([change for _, change in different])
             self._receive(different)
-            if self.stored:
+            if self.is_row_by_row:
                 return self._finish_row_by_row(result)
         self._finish(changes)
         return result
@@ -166,14 +176,14 @@ class Rehearsal:
             rehearsed = _rehearsed(change)
             order.append(rehearsed)
             self.known[name] = rehearsed
-        by_change = {id(one.change): one for one in order}
+        places = {id(one.change): place for place, one in enumerate(order)}
+        self._order, self._stored = order, 0
+        self._is_storable = len(order) > 1 and self._can_be_stored(order)
         for call in calls(self._deliveries([one.change for one in order])):
-            self._call(call, by_change, order)
+            self._call(call, places, order)
 
-    def _call(
-        self, call: Call, by_change: dict[int, Rehearsed], order: Sequence[Rehearsed]
-    ) -> None:
-        listed = [by_change[id(change)] for change in call.changes]
+    def _call(self, call: Call, places: dict[int, int], order: Sequence[Rehearsed]) -> None:
+        listed = [order[places[id(change)]] for change in call.changes]
         action = None
         if call.receiver.signal is m2m_changed:
             action = "pre"
@@ -181,9 +191,8 @@ class Rehearsal:
             ran = one.change.announced if action else one.ran
             ran.add(call.receiver)
         observer = None
-        if len(listed) == 1 and len(order) > 1:
-            at = order.index(listed[0]) if listed[0] is not order[0] else 0
-            observer = self._observer(order, at)
+        if len(listed) == 1 and self._is_storable:
+            observer = self._observer(order, places[id(call.changes[0])])
         self.watch.call(call, action, observer)
 
     # What receivers read.
@@ -193,53 +202,66 @@ class Rehearsal:
         calls_before = telling.depth()
 
         def flush() -> bool:
-            before = [one for one in order[:at] if one not in self.stored]
-            if not before or not all(self._can_be_stored(one) for one in order):
+            if self._stored >= at:
                 return False
+            self.is_row_by_row = True
             with telling.outside(calls_before):
-                for one in before:
-                    self._store_row(one)
+                self._store_up_to(order, at)
             return True
 
         observer = Observer(change.model, flush)
         observer.instance = order[at].instance
         return observer
 
-    @staticmethod
-    def _can_be_stored(one: Rehearsed) -> bool:
-        return one.change.event.operation == UPDATED
+    def _can_be_stored(self, order: Sequence[Rehearsed]) -> bool:
+        """Whether the rows can be stored one by one, in place of making the write again."""
+        models = {one.change.model for one in order}
+        return (
+            self.is_plain
+            and len(models) == 1
+            and all(one.change.event.depth == 1 for one in order)
+            and not any(one.change.created and one.change.model._meta.parents for one in order)
+        )
+
+    def _store_up_to(self, order: Sequence[Rehearsed], end: int) -> None:
+        while self._stored < end:
+            self._stored += 1
+            self._store_row(order[self._stored - 1])
 
     def _store_row(self, one: Rehearsed) -> None:
-        self.stored.append(one)
-        names = {
-            field.attname for field in one.change.table.fields if field.name in one.change.changed
-        }
-        names |= one.assigned()
+        change = one.change
         with self.watch.as_scope(self.scope):
-            if names:
-                store([(one.instance, names)], self.watch.alias)
-                self._tell_stored([one])
+            if change.created:
+                rehearsed = change.row
+                _insert(one.instance, self.watch.alias)
+                self.scope.moved[rehearsed] = one.instance.pk
+            elif change.deleted:
+                _delete(change, self.watch.alias)
             else:
-                # An update to the values that were there is a change, but no statement is needed.
-                self._carry(one, one.change)
-                self.watch.tell([one.change])
+                changed = {f.attname for f in change.table.fields if f.name in change.changed}
+                names = changed | one.assigned()
+                if not names:
+                    # An update to the values that were there is a change without a statement.
+                    self._carry(one, change)
+                    self.watch.tell([change])
+                    return
+                store([(one.instance, names)], self.watch.alias)
+            self._tell_stored(one)
 
     def _finish_row_by_row(self, result: Any) -> Any:
         """The write is not made again: its rows are stored as they were rehearsed."""
-        for one in self.known.values():
-            if one not in self.stored:
-                self._store_row(one)
+        self._store_up_to(self._order, len(self._order))
         return result
 
-    def _tell_stored(self, listed: Sequence[Rehearsed]) -> None:
-        by_row = {one.change.row: one for one in listed}
+    def _tell_stored(self, one: Rehearsed) -> None:
+        row = row_of(one.change.model, key_of_instance(one.instance))
+        if not one.change.created:
+            row = one.change.row
         found = self.watch.take()
         for change in found:
-            one = by_row.get(change.row)
-            if one is not None:
+            self.scope.prepare(change)
+            if change.row == row:
                 self._carry(one, change)
-            else:
-                self.scope.prepare(change)
         self.watch.tell(found)
 
     # The end.
@@ -259,7 +281,7 @@ class Rehearsal:
                     final[row_of(change.model, change.key())] = change
             rest.append(change)
         drifted = [one for name, one in self.known.items() if name not in names]
-        to_store += [self._drifted(one) for one in drifted if self._can_be_stored(one)]
+        to_store += [self._drifted(one) for one in drifted if is_update(one.change)]
         if to_store:
             store(to_store, self.watch.alias)
             rest += self._merge(final, drifted)
@@ -298,9 +320,7 @@ class Rehearsal:
 
     def _delete_drifted(self, drifted: Sequence[Rehearsed]) -> None:
         for one in drifted:
-            key = one.change.key(old=True)
-            rows = one.change.model._base_manager.using(self.watch.alias).filter(pk=key)
-            rows._raw_delete(self.watch.alias)
+            _delete(one.change, self.watch.alias)
             found = self.watch.take()
             for change in found:
                 if change.row == one.change.row:
@@ -338,13 +358,70 @@ class Rehearsal:
                 setattr(instance, name, value)
 
 
-def _rehearsed(change: InlineChange) -> Rehearsed:
+def receive_late(watch: Watch, changes: Sequence[InlineChange]) -> None:
+    """Call receivers that were to come before the write for rows that are stored already.
+
+    Nobody knew of the write before. What they assign is stored all the same.
+    """
+    late = Rehearsal(watch, Scope(), lambda: None)
+    found = telling.deliveries(changes, watch.listed, telling.BEFORE)
+    if not found:
+        return
+    wanted = {id(delivery.change) for delivery in found}
+    by_change = {id(c): _rehearsed(c, is_stored=True) for c in changes if id(c) in wanted}
+    for call in calls(found):
+        for change in call.changes:
+            by_change[id(change)].ran.add(call.receiver)
+        watch.call(call)
+    to_store = []
+    final = {}
+    for one in by_change.values():
+        one.change.done |= one.ran
+        assigned = set() if one.change.deleted else one.assigned()
+        if assigned:
+            to_store.append((one.instance, assigned))
+            final[row_of(one.change.model, one.change.key())] = one.change
+    if to_store:
+        store(to_store, watch.alias)
+        rest = late._merge(final, [])
+        if rest:
+            watch.tell(rest)
+
+
+def _insert(instance: Model, using: str) -> None:
+    """Store a new row as it was rehearsed: without what fields do before a save."""
+    meta = type(instance)._meta
+    has_key = None not in [getattr(instance, key.attname) for key in meta.pk_fields]
+    fields = [
+        one
+        for one in meta.local_concrete_fields
+        if not one.generated and (has_key or not isinstance(one, AutoField))
+    ]
+    returning = meta.db_returning_fields
+    manager: Any = type(instance)._base_manager
+    rows = manager._insert(
+        [instance], fields=fields, returning_fields=returning, using=using, raw=True
+    )
+    for one, value in zip(returning, rows[0] if rows else (), strict=False):
+        setattr(instance, one.attname, value)
+
+
+def _delete(change: InlineChange, using: str) -> None:
+    rows: Any = change.model._base_manager.using(using).filter(pk=change.key(old=True))
+    rows._raw_delete(using)
+
+
+def is_update(change: InlineChange) -> bool:
+    return change.event.operation == UPDATED
+
+
+def _rehearsed(change: InlineChange, *, is_stored: bool = False) -> Rehearsed:
     instance = change.instance
-    if change.created and _has_new_key(change):
-        # As before a save(): the row has no key yet.
-        for key in change.model._meta.pk_fields:
-            setattr(instance, key.attname, None)
-    if change.created:
+    if change.created and not is_stored:
+        if _has_new_key(change):
+            # As before a save(): the row has no key yet.
+            for key in change.model._meta.pk_fields:
+                setattr(instance, key.attname, None)
         instance._state.adding = True
     values = instance.__dict__
     before = {

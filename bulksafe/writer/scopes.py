@@ -25,11 +25,13 @@ class Scope:
         given_fields: what receivers get as ``update_fields`` for rows that it updates.
         given_origin: what they get as ``origin`` for rows that it deletes.
         pending: changes that were taken and have not been told.
+        moved: the keys that rows got in the end, by what they were in a rehearsal.
     """
 
     given_fields: frozenset[str] | None = None
     given_origin: Any = None
     pending: list[InlineChange] = field(default_factory=list)
+    moved: dict[tuple[str, Any], Any] = field(default_factory=dict)
 
     def holds(self, change: InlineChange) -> bool:
         """Whether the change is one that the write is about."""

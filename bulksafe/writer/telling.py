@@ -38,6 +38,7 @@ _active: ContextVar[tuple[tuple[str, Row], ...]] = ContextVar("bulksafe.active",
 _DEEPEST = 50
 
 EARLY = ("pre_save", "pre_delete", "m2m_changed")
+BEFORE = ("pre_save", "pre_delete")
 LATE = ("post_save", "post_delete", "m2m_changed")
 
 

@@ -129,6 +129,16 @@ def commits(text: str) -> bool:
     return _COMMITS.search(_QUOTED.sub("", text)) is not None
 
 
+_PLAIN = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE | re.DOTALL
+)
+
+
+def is_plain(text: str) -> bool:
+    """Whether a statement writes to one table, as far as its text says: one WITH may do more."""
+    return _PLAIN.match(text) is not None and ";" not in text.rstrip().rstrip(";")
+
+
 def text_of(statement: Any, connection: Any) -> str:
     """A statement as text, whatever the driver takes."""
     if isinstance(statement, str):

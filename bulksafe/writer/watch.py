@@ -23,7 +23,7 @@ from bulksafe.outbox.queries import query
 from bulksafe.writer import connecting, telling
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.early import early_arguments, wants_extra
-from bulksafe.writer.rehearsal import Rehearsal
+from bulksafe.writer.rehearsal import Rehearsal, receive_late
 from bulksafe.writer.scopes import Deleting, InHand, Linking, Saving, Scope
 from bulksafe.writer.taking import Source, Taken, combined
 from bulksafe.writer.vocabulary import (
@@ -31,6 +31,7 @@ from bulksafe.writer.vocabulary import (
     commits,
     forget,
     has_early,
+    is_plain,
     is_write,
     text_of,
     vocabulary,
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from bulksafe.writer.changes import InlineChange
     from bulksafe.writer.connecting import Connected
     from bulksafe.writer.observing import Observer
-
-_EVERY = tuple(dict.fromkeys((*telling.EARLY, *telling.LATE)))
 
 #: Behind a statement whose changes need not be buffered; ``capture_with_buffer.sql`` looks for it.
 _IN_HAND = "/* bulksafe: in hand */"
@@ -108,7 +107,7 @@ class Watch:
             return self._run_in_transaction(run, text)
         if many:
             # psycopg loses count where the end of a pipeline fails, so that no refusal comes out.
-            return self.perform(run, Scope(), vocabulary().models)
+            return self.perform(run, Scope(), vocabulary().models, is_plain=False)
         try:
             return run()
         except ReceiversNotRun as refusal:
@@ -190,7 +189,7 @@ class Watch:
         elif self.scopes:
             return run()
         origin = self.scopes[-1].given_origin if self.scopes else None
-        return self.perform(run, Scope(given_origin=origin), named)
+        return self.perform(run, Scope(given_origin=origin), named, is_plain=is_plain(text))
 
     def _told_late(self) -> None:
         """Changes of a statement that nobody had expected to make any."""
@@ -214,6 +213,8 @@ class Watch:
         operation: Callable[[], Any],
         scope: Scope,
         models: Sequence[type[Model]] = (),
+        *,
+        is_plain: bool = True,
     ) -> Any:
         """Make a write, with the receivers of all that it changes.
 
@@ -221,10 +222,11 @@ class Watch:
             operation: what writes; made twice where ``pre_*`` receivers have to see what it does.
             scope: what is known of it.
             models: those whose tables it is about.
+            is_plain: whether it does nothing but change rows of their tables.
         """
         with self.within(scope):
             if has_early(models):
-                return Rehearsal(self, scope, operation).run()
+                return Rehearsal(self, scope, operation, is_plain=is_plain).run()
             return operation()
 
     @contextmanager
@@ -364,11 +366,22 @@ class Watch:
         """Call the receivers that have not been called for the changes yet."""
         if not changes:
             return
-        listed = telling.deliveries(changes, self.listed, _EVERY)
+        if any(r.signal_name in telling.BEFORE for r in self._receivers_of(changes)):
+            receive_late(self, changes)
+        listed = telling.deliveries(changes, self.listed, telling.LATE)
         for call in calls(listed):
             if call.receiver.signal is m2m_changed:
                 self._announce(call)
             self.call(call)
+
+    def _receivers_of(self, changes: Sequence[InlineChange]) -> set[Receiver]:
+        kinds = {(change.event.source, change.event.operation) for change in changes}
+        return {
+            receiver
+            for oid, operation in kinds
+            if (source := self._source(oid)) is not None
+            for receiver in source.receivers(operation)
+        }
 
     def _announce(self, call: Call) -> None:
         """The first of the two calls of an ``m2m_changed`` receiver, unless it came before."""
