@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -163,24 +164,30 @@ class Bulk:
         self.section = section
         self.plan = plan
         self.results = results
-        self.ways = beside_saves if section == "a" else beside_loops
+        self.ways, self.repeats = (
+            (beside_saves, 1) if section == "a" else (beside_loops, plan.repeats)
+        )
         results.note(section, f"{plan.rows:,} rows in one transaction.")
 
     def round(self, number: int, say: Callable[[str], None]) -> None:
         for signal, tables in TABLES.items():
             for operation, ways in self.ways(*tables).items():
                 measure = measure_of(operation, signal)
-                for name in turned(list(ways), number):
-                    say(f"{measure}: {name}")
-                    seconds = self._measure(ways[name])
-                    self.results.add(self.section, measure, name, seconds * 1e3)
+                seconds: dict[str, list[float]] = {name: [] for name in ways}
+                for repeat in range(self.repeats):
+                    for name in turned(list(ways), number + repeat):
+                        say(f"{measure}: {name}")
+                        seconds[name].append(timed(ways[name], self.plan.rows))
+                for name, taken in seconds.items():
+                    self.results.add(self.section, measure, name, median(taken) * 1e3)
 
-    def _measure(self, way: Way) -> float:
-        write = way.prepare(way.table, self.plan.rows)
-        database.tidy_buffers()
-        with measured() as elapsed:
-            write()
-        return elapsed()
+
+def timed(way: Way, rows: int) -> float:
+    write = way.prepare(way.table, rows)
+    database.tidy_buffers()
+    with measured() as elapsed:
+        write()
+    return elapsed()
 
 
 def measure_of(operation: str, signal: str) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from statistics import median
 from typing import Any
 
 from benchmarks.inline import database
-from benchmarks.inline.bulk import CRITICAL
+from benchmarks.inline.bulk import CRITICAL, Way, Write, timed
 from benchmarks.inline.models import CriticalDeleted, OrderTable, SignalDeleted
 from benchmarks.inline.plan import Plan
 from benchmarks.inline.single import PLAIN, PLAIN_AGAIN
-from benchmarks.measuring import measured
 from benchmarks.options import turned
 from benchmarks.results import Comparison, Results, compared
 from benchmarks.timings import Aim
@@ -36,17 +36,19 @@ class Deleting:
         results.note("e", f"{plan.rows:,} rows in one transaction.")
 
     def round(self, number: int, say: Callable[[str], None]) -> None:
-        for name in turned(list(TABLES), number):
-            say(name)
-            self.results.add("e", MEASURE, name, self._measure(TABLES[name]) * 1e3)
+        seconds: dict[str, list[float]] = {name: [] for name in TABLES}
+        for repeat in range(self.plan.repeats):
+            for name in turned(list(TABLES), number + repeat):
+                say(name)
+                seconds[name].append(timed(Way(TABLES[name], delete), self.plan.rows))
+        for name, taken in seconds.items():
+            self.results.add("e", MEASURE, name, median(taken) * 1e3)
 
-    def _measure(self, model: Any) -> float:
-        database.fill(model, self.plan.rows)
-        database.tidy_buffers()
-        rows = model.objects.filter(quantity__gte=0)
-        with measured() as elapsed:
-            rows.delete()
-        return elapsed()
+
+def delete(model: Any, rows: int) -> Write:
+    database.fill(model, rows)
+    found = model.objects.filter(quantity__gte=0)
+    return found.delete
 
 
 def comparisons(results: Results) -> Iterator[Comparison]:

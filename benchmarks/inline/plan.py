@@ -20,15 +20,17 @@ class Plan:
     Attributes:
         rounds: how often each section is measured.
         rows: how many rows (a), (b) and (e) write.
+        repeats: how many writes one figure of (b) and (e) is the median of.
         saves: how many calls of ``save()`` one figure of (c) is the median of.
         statements: how many statements one figure of (d) is the median of.
     """
 
     rounds: int
     rows: int
+    repeats: int
     saves: int
     statements: int
 
 
-FULL = Plan(rounds=7, rows=10_000, saves=300, statements=4_000)
-QUICK = Plan(rounds=1, rows=1_000, saves=40, statements=400)
+FULL = Plan(rounds=7, rows=10_000, repeats=3, saves=300, statements=2_000)
+QUICK = Plan(rounds=1, rows=1_000, repeats=1, saves=40, statements=400)
