@@ -133,6 +133,9 @@ def bulk_create(
         return inner(objs, *args, **named)
     model = _concrete(queryset.model)
     listed = list(objs)
+    if not listed:
+        # Nothing to write, but Django checks the other arguments.
+        return inner(listed, *args, **named)
     options = (
         dict(zip(("batch_size", "ignore_conflicts", "update_conflicts"), args, strict=False))
         | named
