@@ -98,7 +98,10 @@ class reacting:  # noqa: N801  (used as a function)
         self.names = names
 
     def __enter__(self) -> None:
-        self._current = _current.set({**_current.get(), **self.values})
+        before = _current.get()
+        # Mostly there is none, and this is done for every event.
+        values = {**before, **self.values} if before or self.values else before
+        self._current = _current.set(values)
         self._running = _running.set(self.names)
 
     def __exit__(self, *error: object) -> None:

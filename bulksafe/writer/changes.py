@@ -25,7 +25,6 @@ class InlineChange(Change):
     Attributes:
         met: the receivers that it is for, by their conditions.
         done: those that have been called for it already.
-        announced: those of ``m2m_changed`` that have had the first of their two calls.
         given_fields: what ``update_fields`` is, if the write says so.
         given_origin: the instance or the queryset that a deletion came from.
         written_in: the receivers in which the write was made, each because of the one before.
@@ -33,10 +32,14 @@ class InlineChange(Change):
 
     met: frozenset[Receiver] = frozenset()
     done: set[Receiver] = field(default_factory=set)
-    announced: set[Receiver] = field(default_factory=set)
     given_fields: frozenset[str] | None = None
     given_origin: Any = None
     written_in: tuple[str, ...] = ()
+
+    @cached_property
+    def announced(self) -> set[Receiver]:
+        """The receivers of ``m2m_changed`` that have had the first of their two calls."""
+        return set()
 
     @property
     def table(self) -> Table:

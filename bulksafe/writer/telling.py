@@ -42,15 +42,22 @@ BEFORE = ("pre_save", "pre_delete")
 LATE = ("post_save", "post_delete", "m2m_changed")
 
 
-@contextmanager
-def being_called(receiver: Receiver, row: Row, context: Mapping[str, Any]) -> Iterator[None]:
+class being_called(reacting):  # noqa: N801  (used as a function)
     """Around a call: what is written inside it comes from this receiver."""
-    token = _active.set((*_active.get(), (receiver.name, row)))
-    try:
-        with reacting(context, (*running(), receiver.name)):
-            yield
-    finally:
-        _active.reset(token)
+
+    __slots__ = ("_entry", "_token")
+
+    def __init__(self, receiver: Receiver, row: Row, context: Mapping[str, Any]) -> None:
+        super().__init__(context, (*running(), receiver.name))
+        self._entry = receiver.name, row
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._token = _active.set((*_active.get(), self._entry))
+
+    def __exit__(self, *error: object) -> None:
+        _active.reset(self._token)
+        super().__exit__(*error)
 
 
 @contextmanager
