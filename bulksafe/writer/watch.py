@@ -84,6 +84,17 @@ class Watch:
         self._sources: dict[int, Source] = {}
         self._known = -1
         self._prefix = ""
+        self._place: tuple[Any, ...] = ()
+
+    def begin(self) -> None:
+        """The connection is a new one, perhaps to another database."""
+        self.due.clear()
+        self._after = 0
+        settings = self.connection.settings_dict
+        place = tuple(settings.get(key) for key in ("HOST", "PORT", "NAME"))
+        if place != self._place:
+            self._place, self._known, self._prefix = place, -1, ""
+            forget(self.alias)
 
     # Statements.
 
@@ -245,8 +256,11 @@ class Watch:
                 yield scope
                 self.settle(scope)
                 self._check("A receiver that Django calls for this write")
+                # What is left to be done after the commit is no part of it.
+                self.scopes.remove(scope)
         finally:
-            self.scopes.remove(scope)
+            if scope in self.scopes:
+                self.scopes.remove(scope)
 
     @contextmanager
     def _atomic(self) -> Iterator[None]:
@@ -296,13 +310,15 @@ class Watch:
 
         Django sends nothing for the models of migrations either.
         """
-        for oid, operation in self.due:
+        due, self.due = self.due, {}
+        if not self._is_begun:
+            return
+        for oid, operation in due:
             with (
                 self.connection.wrap_database_errors,
                 self.connection.connection.cursor() as cursor,
             ):
                 cursor.execute(query("discard_buffered"), [oid, operation])
-        self.due.clear()
 
     def gather(self, scope: Scope) -> None:
         """Take what waits; it goes to the write that it belongs to, or else to ``scope``."""
@@ -588,6 +604,8 @@ def migrating(connection: Any) -> Iterator[None]:
     before, watch.is_migrating = watch.is_migrating, True
     try:
         yield
+        # What was written past Django's cursors.
+        watch.take()
     finally:
         watch.is_migrating = before
         forget(connection.alias)
@@ -603,8 +621,7 @@ def attach(sender: object, connection: Any, **kwargs: Any) -> None:
     watch = watch_of(connection)
     if not any(isinstance(wrapper, Watch) for wrapper in connection.execute_wrappers):
         connection.execute_wrappers.insert(0, watch)
-    watch.due.clear()
-    watch._after = 0
+    watch.begin()
     driver = connection.connection
     if driver is None:
         return
