@@ -166,8 +166,8 @@ class Rehearsal:
                 keys.setdefault(change.model, []).append(change.key(old=True))
         for model, listed in keys.items():
             rows: Any = model._base_manager.using(self.watch.alias).filter(pk__in=listed)
-            rows = rows.order_by("pk").select_for_update(of=("self",))
-            list(rows.values_list("pk", flat=True))
+            names = [key.attname for key in model._meta.pk_fields]
+            list(rows.order_by("pk").select_for_update(of=("self",)).values_list(*names))
 
     def _receive(self, changes: Sequence[tuple[Hashable, InlineChange]]) -> None:
         """Call the receivers that come before the write."""
@@ -245,7 +245,7 @@ class Rehearsal:
                     self._carry(one, change)
                     self.watch.tell([change])
                     return
-                store([(one.instance, names)], self.watch.alias)
+                store([(one.instance, names, change.key(old=True))], self.watch.alias)
             self._tell_stored(one)
 
     def _finish_row_by_row(self, result: Any) -> Any:
@@ -270,14 +270,14 @@ class Rehearsal:
         names = {name for name, _ in changes}
         final: dict[tuple[str, Any], InlineChange] = {}
         rest: list[InlineChange] = []
-        to_store: list[tuple[Model, set[str]]] = []
+        to_store: list[tuple[Model, set[str], Any]] = []
         for name, change in changes:
             one = self.known.get(name)
             if one is not None and self._is_known(name, change):
                 assigned = set() if change.deleted else one.assigned()
                 self._carry(one, change)
                 if assigned:
-                    to_store.append((one.instance, assigned))
+                    to_store.append((one.instance, assigned, change.key()))
                     final[row_of(change.model, change.key())] = change
             rest.append(change)
         drifted = [one for name, one in self.known.items() if name not in names]
@@ -303,9 +303,6 @@ class Rehearsal:
             if name not in assigned and one.before.get(name, value) != value:
                 setattr(one.instance, name, value)
         if change.created:
-            stored = dict(zip(table.attnames, values, strict=True))
-            for key in table.model._meta.pk_fields:
-                setattr(one.instance, key.attname, stored[key.attname])
             one.instance._state.adding = False
             one.instance._state.db = self.watch.alias
         # A parent that was fetched before the write may be stale after it.
@@ -313,10 +310,10 @@ class Rehearsal:
             if related.is_relation and related.attname not in assigned:
                 one.instance._state.fields_cache.pop(related.name, None)
 
-    def _drifted(self, one: Rehearsed) -> tuple[Model, set[str]]:
+    def _drifted(self, one: Rehearsed) -> tuple[Model, set[str], Any]:
         """A row that the write has missed since receivers ran: it gets what was rehearsed."""
         changed = {f.attname for f in one.change.table.fields if f.name in one.change.changed}
-        return one.instance, changed | one.assigned()
+        return one.instance, changed | one.assigned(), one.change.key(old=True)
 
     def _delete_drifted(self, drifted: Sequence[Rehearsed]) -> None:
         for one in drifted:
@@ -379,7 +376,7 @@ def receive_late(watch: Watch, changes: Sequence[InlineChange]) -> None:
         one.change.done |= one.ran
         assigned = set() if one.change.deleted else one.assigned()
         if assigned:
-            to_store.append((one.instance, assigned))
+            to_store.append((one.instance, assigned, one.change.key()))
             final[row_of(one.change.model, one.change.key())] = one.change
     if to_store:
         store(to_store, watch.alias)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 
 from bulksafe.rendering import quoting
-from bulksafe.writer.changes import key_of_instance
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from django.db.models import Field, Model
+
+    #: An instance, and the key of its row in the table that is written, column by column.
+    _Keyed = tuple[Model, tuple[Any, ...]]
 
 #: How many rows one UPDATE changes: the server takes 65,535 parameters of a prepared statement.
 _ROWS = 2000
@@ -36,42 +38,46 @@ def placeholder(field: Field[Any, Any], value: Any, connection: Any) -> str:
     return f"%s::{kind}"
 
 
-def store(rows: Sequence[tuple[Model, Collection[str]]], using: str) -> None:
+def store(rows: Sequence[tuple[Model, Collection[str], Any]], using: str) -> None:
     """Store attributes of rows that are in the database.
 
     Args:
-        rows: instances and the names of the attributes that are stored of each.
+        rows: instances, the names of the attributes that are stored of each, and the key that the
+            row has in the database: the instance may have another one by now.
     """
-    by_table: dict[tuple[type[Model], frozenset[str]], list[Model]] = defaultdict(list)
-    wanted: dict[type[Model], set[str]] = defaultdict(set)
-    for instance, names in rows:
+    by_table: dict[tuple[type[Model], frozenset[str]], list[_Keyed]] = defaultdict(list)
+    for instance, names, key in rows:
+        wanted: dict[type[Model], set[str]] = defaultdict(set)
         for field in instance._meta.concrete_fields:
-            if field.attname in names:
+            # What the database generates nobody may store, though it changes along.
+            if field.attname in names and not field.generated:
                 wanted[field.model].add(field.attname)
-    for table, names in wanted.items():
-        listed = [
-            instance
-            for instance, own in rows
-            if any(f.attname in own for f in instance._meta.concrete_fields if f.model is table)
-        ]
-        by_table[table, frozenset(names)] += listed
-    for (table, names), instances in by_table.items():
+        for table, own in wanted.items():
+            by_table[table, frozenset(own)].append((instance, _key(table, instance, key)))
+    for (table, names), listed in by_table.items():
         fields = [one for one in table._meta.local_concrete_fields if one.attname in names]
-        for start in range(0, len(instances), _ROWS):
-            _update(table, fields, instances[start : start + _ROWS], using)
+        for start in range(0, len(listed), _ROWS):
+            _update(table, fields, listed[start : start + _ROWS], using)
+
+
+def _key(table: type[Model], instance: Model, key: Any) -> tuple[Any, ...]:
+    """The key of the part of a row that lies in one table."""
+    if table is instance._meta.concrete_model:
+        return key if isinstance(key, tuple) else (key,)
+    return tuple(getattr(instance, one.attname) for one in table._meta.pk_fields)
 
 
 def _update(
-    table: type[Model], fields: Sequence[Field[Any, Any]], instances: Sequence[Model], using: str
+    table: type[Model], fields: Sequence[Field[Any, Any]], rows: Sequence[_Keyed], using: str
 ) -> None:
     connection = connections[using]
     keys = list(table._meta.pk_fields)
     every = [*keys, *fields]
     texts, params = [], []
-    for instance in instances:
-        values = [getattr(instance, one.attname) for one in every]
+    for instance, key in rows:
+        values = [*key, *(getattr(instance, one.attname) for one in fields)]
         if any(hasattr(value, "resolve_expression") for value in values):
-            _update_one(table, fields, instance, using)
+            _update_one(table, fields, (instance, key), using)
             continue
         texts.append(
             "("
@@ -95,8 +101,10 @@ def _update(
 
 
 def _update_one(
-    table: type[Model], fields: Sequence[Field[Any, Any]], instance: Model, using: str
+    table: type[Model], fields: Sequence[Field[Any, Any]], row: _Keyed, using: str
 ) -> None:
     """With expressions, which Django compiles."""
-    rows = table._base_manager.using(using).filter(pk=key_of_instance(instance))
-    rows.update(**{one.name: getattr(instance, one.attname) for one in fields})
+    instance, key = row
+    found: Any = table._base_manager.using(using).filter(pk=key if len(key) > 1 else key[0])
+    # As save() does it: update() would be a write of its own, with receivers.
+    found._update([(one, None, getattr(instance, one.attname)) for one in fields])

@@ -5,6 +5,9 @@ written in bulk and have critical ones. Shelves and tags have numbers that both 
 entries are numbered by the database, and known by ``number``.
 """
 
+import uuid
+
+from django.contrib.postgres.fields import ArrayField, DateRangeField
 from django.db import models
 
 
@@ -74,3 +77,68 @@ class Note(models.Model):
 
     side = models.CharField(max_length=10)
     text = models.TextField()
+
+
+# Rows of other kinds, without a copy.
+
+
+class Sample(models.Model):
+    """Columns of many types under a key that Python makes."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=20, default="", db_column="Odd näme: 'x'")
+    data = models.JSONField(null=True)
+    numbers = ArrayField(models.IntegerField(), default=list)
+    price = models.DecimalField(max_digits=8, decimal_places=2, null=True)
+    rate = models.FloatField(null=True)
+    day = models.DateField(null=True)
+    moment = models.DateTimeField(null=True)
+    clock = models.TimeField(null=True)
+    span = models.DurationField(null=True)
+    raw = models.BinaryField(null=True)
+    address = models.GenericIPAddressField(null=True)
+    period = DateRangeField(null=True)
+    file = models.FileField(null=True)
+    width = models.IntegerField(db_default=2)
+    height = models.IntegerField(default=3)
+    area = models.GeneratedField(
+        expression=models.F("width") * models.F("height"),
+        output_field=models.IntegerField(),
+        db_persist=True,
+    )
+    parent = models.ForeignKey("self", models.CASCADE, null=True, related_name="children")
+    friend = models.ForeignKey("self", models.SET_NULL, null=True, related_name="+")
+
+
+class Ware(models.Model):
+    """Known by a text."""
+
+    code = models.CharField(max_length=20, primary_key=True)
+    name = models.CharField(max_length=40, default="")
+    count = models.IntegerField(default=0)
+
+
+class Place(models.Model):
+    """Known by two columns."""
+
+    pk = models.CompositePrimaryKey("row", "column")
+    row = models.IntegerField()
+    column = models.CharField(max_length=5)
+    name = models.CharField(max_length=40, default="")
+    count = models.IntegerField(default=0)
+
+
+class Work(models.Model):
+    """The parent of what lies in two tables."""
+
+    title = models.CharField(max_length=40, default="")
+    count = models.IntegerField(default=0)
+
+
+class Novel(Work):
+    pages = models.IntegerField(default=0)
+
+
+class ShortNovel(Novel):
+    class Meta:
+        proxy = True
