@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 
 from bulksafe import syncdb
-from bulksafe.outbox import schema
 from tests.apps.practice import models
 from tests.apps.practice.models import CriticalArticle as Article
 from tests.apps.practice.models import Log
@@ -43,6 +42,7 @@ TABLES = [
 def committed(django_db_setup, django_db_blocker) -> Iterator[None]:
     """Databases in which commits are commits, for all the tests of a module."""
     with django_db_blocker.unblock():
+        _empty("default")
         yield
 
 
@@ -56,21 +56,18 @@ def clean(request, committed) -> Iterator[None]:
     """Empty tables, no receivers but those of the test, and nothing that waits afterwards."""
     marker = request.node.get_closest_marker("django_db")
     aliases = marker.kwargs.get("databases", ["default"])
-    for alias in aliases:
-        _empty(alias)
     try:
         with inline.only_these():
             yield
+    finally:
         # A test may have left its connection in any state.
         connections.close_all()
-        for alias in aliases:
-            assert waiting(alias) == (0, 0)
-    finally:
-        connections.close_all()
+        left = [waiting(alias) for alias in aliases]
         for alias in aliases:
             _uninstall(alias)
             _empty(alias)
             syncdb.note_receivers(None, alias)
+    assert left == [(0, 0)] * len(aliases)
 
 
 def waiting(alias: str = "default") -> tuple[int, int]:
@@ -126,13 +123,12 @@ def _literal(value: Any) -> str:
 
 
 def _empty(alias: str) -> None:
-    with connections[alias].cursor() as cursor:
-        cursor.execute("SELECT set_config('bulksafe.muted', '{*}', false)")
-        cursor.execute(f"TRUNCATE {', '.join(TABLES)} RESTART IDENTITY CASCADE")
-        for statement in schema.EMPTY:
-            cursor.execute(statement)
-        cursor.execute("TRUNCATE bulksafe_buffer, bulksafe_ticket")
-        cursor.execute("RESET bulksafe.muted")
+    """With no trigger firing. Small tables are emptied faster than they are truncated."""
+    own = ("bulksafe_buffer", "bulksafe_ticket", "bulksafe_outbox", "bulksafe_parked")
+    deletes = [f"DELETE FROM {table}" for table in (*TABLES, *own)]
+    script = ["SET LOCAL session_replication_role = replica", *deletes]
+    with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
+        cursor.execute("; ".join(script))
 
 
 def _uninstall(alias: str) -> None:
