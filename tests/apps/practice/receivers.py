@@ -14,7 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db.models import F
+from django.db.models import F, Value
+from django.db.models.functions import Concat
 from django.db.models.signals import (
     m2m_changed,
     post_delete,
@@ -75,7 +76,12 @@ def log(m, text):
     m.Log.objects.create(side=m.prefix, text=text)
 
 
-@practice()
+@practice(
+    row=lambda m, n: {"title": f"Title {n // 3}"},
+    values={
+        "title": (Concat(F("title"), Value(" again")), lambda row: f"{row.title} again"),
+    },
+)
 def unique_slug(m):
     def make_slug(sender, instance, **kwargs):
         base = slugify(instance.title)
