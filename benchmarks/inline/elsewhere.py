@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -19,6 +18,7 @@ from benchmarks.inline import database
 from benchmarks.inline.models import Elsewhere
 from benchmarks.inline.orders import values
 from benchmarks.inline.plan import Plan
+from benchmarks.inline.undisturbed import undisturbed
 from benchmarks.options import turned
 from benchmarks.results import Comparison, Results, compared
 from benchmarks.timings import Aim
@@ -32,7 +32,7 @@ DJANGO = "without anything of bulksafe"
 
 #: How many statements are made before another variant takes its turn, and how many before those
 #: that are timed: Python's interpreter adapts itself to the methods that it finds.
-BLOCK, WARMING_UP = 50, 25
+BLOCK, WARMING_UP = 25, 15
 
 ROWS = 1_000
 
@@ -128,7 +128,7 @@ class Statements:
                 database.fill(Elsewhere, ROWS)
                 taken = self._measure(run, surroundings)
                 for name, seconds in taken.items():
-                    self.results.add("d", measure, name, median(seconds) * 1e6)
+                    self.results.add("d", measure, name, undisturbed(seconds) * 1e6)
 
     def _measure(
         self, run: Callable[[int], None], surroundings: Callable[[], AbstractContextManager[Any]]

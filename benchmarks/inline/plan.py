@@ -21,8 +21,8 @@ class Plan:
         rounds: how often each section is measured.
         rows: how many rows (a), (b) and (e) write.
         repeats: how many writes one figure of (b) and (e) is the median of.
-        saves: how many calls of ``save()`` one figure of (c) is the median of.
-        statements: how many statements one figure of (d) is the median of.
+        saves: how many calls of ``save()`` one figure of (c) is made of.
+        statements: how many statements one figure of (d) is made of.
     """
 
     rounds: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -14,6 +13,7 @@ from benchmarks.inline import database
 from benchmarks.inline.bulk import CRITICAL, TABLES
 from benchmarks.inline.orders import new_orders
 from benchmarks.inline.plan import Plan
+from benchmarks.inline.undisturbed import undisturbed
 from benchmarks.options import turned
 from benchmarks.results import Comparison, Results, compared
 from benchmarks.timings import Aim
@@ -93,7 +93,7 @@ class Single:
         finally:
             gc.enable()
         for name, seconds in taken.items():
-            self.results.add("c", measure, name, median(seconds) * 1e6)
+            self.results.add("c", measure, name, undisturbed(seconds) * 1e6)
 
 
 def _orders(model: Any, operation: str) -> list[Any]:

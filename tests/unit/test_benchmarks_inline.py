@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.inline import __main__ as command
 from benchmarks.inline.plan import FULL, QUICK, SECTIONS
+from benchmarks.inline.undisturbed import undisturbed
 from benchmarks.options import turned
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,3 +177,7 @@ def test_each_round_begins_with_another_one():
         ["c", "a", "b"],
         ["a", "b", "c"],
     ]
+
+
+def test_what_disturbs_a_quarter_of_the_calls_changes_no_figure():
+    assert undisturbed([2.0] * 9 + [50.0] * 3) == undisturbed([2.0] * 12) == 2.0
