@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from django.db.models import AutoField
 
 from bulksafe.writer.changes import key_of_instance, row_of, row_of_instance
 
@@ -95,6 +99,13 @@ class InHand(Scope):
             and (model is self.model or model in self.model._meta.all_parents)
         )
 
+    def is_own(self, text: str, params: Any) -> bool:
+        """Whether a statement is the one with which Django stores the instances.
+
+        ``pre_save()`` of a field may make others while it does.
+        """
+        return self.model is not None and text.startswith(_insertions(self.model))
+
     def prepare(self, change: InlineChange) -> None:
         super().prepare(change)
         row = self._new_row(change)
@@ -130,6 +141,15 @@ class Saving(InHand):
         ):
             return False
         return not change.deleted and change.key() == self._key(change.model)
+
+    def is_own(self, text: str, params: Any) -> bool:
+        if super().is_own(text, params):
+            return True
+        assert self.model is not None and self.instance is not None  # noqa: S101, PT018
+        pattern = _update(self.model)
+        if pattern is None or not params or pattern.match(text) is None:
+            return False
+        return str(params[-1]) == str(key_of_instance(self.instance))
 
     def _key(self, model: type[Model]) -> Any:
         """The key of the row's part in the table of ``model``."""
@@ -198,3 +218,38 @@ class Linking(Scope):
     """A many-to-many manager at work: Django sends ``m2m_changed`` itself."""
 
     through: type[Model] | None = None
+
+
+# What Django's SQL looks like.
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _is_plain_name(model: type[Model]) -> bool:
+    """Whether the name of the table can stand in a comment."""
+    return re.fullmatch(r"\w+", model._meta.db_table) is not None
+
+
+@cache
+def _insertions(model: type[Model]) -> tuple[str, ...]:
+    """How the INSERT of whole instances begins: with their keys, and without."""
+    if not _is_plain_name(model):
+        return ()
+    fields = [one for one in model._meta.local_concrete_fields if not one.generated]
+    without = [one for one in fields if not isinstance(one, AutoField)]
+    columns = [", ".join(_quoted(str(one.column)) for one in some) for some in (fields, without)]
+    return tuple(f"INSERT INTO {_quoted(model._meta.db_table)} ({some})" for some in columns)
+
+
+@cache
+def _update(model: type[Model]) -> re.Pattern[str] | None:
+    """The UPDATE of one row by its key, which is the last parameter."""
+    keys = model._meta.pk_fields
+    if len(keys) != 1 or not _is_plain_name(model):
+        return None
+    table, column = _quoted(model._meta.db_table), _quoted(str(keys[0].column))
+    begin = re.escape(f"UPDATE {table} SET ")  # noqa: S608
+    end = re.escape(f" WHERE {table}.{column} = %s")
+    return re.compile(rf"{begin}.*{end}(?: RETURNING [^%]*)?\Z", re.DOTALL)

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from bulksafe.writer.observing import Observer
 
 #: Behind a statement whose changes need not be buffered; ``capture_with_buffer.sql`` looks for it.
-_IN_HAND = "/* bulksafe: in hand */"
+#: With the session and the table: whoever runs a statement that was logged is refused.
+_IN_HAND = "/* bulksafe: in hand {} {} */"
 
 #: The SQLSTATE of the database's word that changes wait in the buffer.
 _WAITING = "BS001"
@@ -110,10 +111,8 @@ class Watch:
         if is_write(text) and not self._is_broken:
             named = vocabulary_of(self.connection).named(text)
             if named:
-                spared = run
-                if isinstance(sql, str) and not many:
-                    spared = partial(execute, f"{sql} {_IN_HAND}", params, many, context)
-                return self._write(run, named, text, spared)
+                own = "" if many else self._marked(sql, text, params)
+                return execute(own, params, many, context) if own else self._write(run, named, text)
         if self._is_in_transaction:
             return self._run_in_transaction(run, text)
         if many:
@@ -181,22 +180,22 @@ class Watch:
             and self._status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
         )
 
-    def _write(
-        self,
-        run: Callable[[], Any],
-        named: Sequence[type[Model]],
-        text: str,
-        spared: Callable[[], Any],
-    ) -> Any:
-        """A statement that writes to tables with receivers.
+    def _marked(self, sql: Any, text: str, params: Any) -> str:
+        """The statement, for the database not to buffer what it changes; empty if it has to."""
+        scope = self.scopes[-1] if self.scopes else None
+        if not isinstance(scope, InHand) or not (scope.is_spared and scope.is_storing):
+            return ""
+        if not isinstance(sql, str) or scope.model is None or not scope.is_own(text, params):
+            return ""
+        session = self.connection.connection.info.backend_pid
+        return f"{sql} {_IN_HAND.format(session, scope.model._meta.db_table)}"
 
-        Args:
-            spared: runs it so that what it changes is not buffered.
-        """
+    def _write(self, run: Callable[[], Any], named: Sequence[type[Model]], text: str) -> Any:
+        """A statement that writes to tables with receivers."""
         if self.scopes and isinstance(self.scopes[-1], InHand):
             scope = self.scopes[-1]
             if all(scope.covers(model, text) for model in named):
-                return spared() if scope.is_spared else run()
+                return run()
         elif self.scopes:
             return run()
         origin = self.scopes[-1].given_origin if self.scopes else None

@@ -14,10 +14,12 @@ DECLARE
     captured boolean := false;
     buffered boolean := false;
     told text;
-    -- Django has the instances in hand and calls the receivers itself; it says so behind the statement's text. Not in
-    -- a row-level trigger, which would look at the text for every row, and not for what triggers write.
+    -- Django has the instances in hand and calls the receivers itself; it says so behind the statement's text, for
+    -- this session and this table. Not in a row-level trigger, which would look at the text for every row, and not
+    -- for what triggers write.
+    mark CONSTANT text := format('/* bulksafe: in hand %%s %%s */', pg_backend_pid(), TG_TABLE_NAME);
     in_hand CONSTANT boolean := CASE WHEN TG_LEVEL = 'STATEMENT' AND pg_trigger_depth() = 1
-                                     THEN right(current_query(), 23) = '/* bulksafe: in hand */' ELSE false END;
+                                     THEN right(current_query(), length(mark)) = mark ELSE false END;
 BEGIN
     IF NOT :unmuted THEN
         RETURN NULL;
