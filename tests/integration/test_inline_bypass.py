@@ -1256,6 +1256,169 @@ class TestAWrapperOfTheUser:
         assert seen(calls) == titles() == ["heard"]
 
 
+# What Django stores of instances in hand is not buffered, where it tells the receivers by itself.
+
+
+class TestInHand:
+    """The mark that says so is good for Django's own statement only."""
+
+    @pytest.fixture
+    def seen(self, clean):  # noqa: F811
+        """The titles of articles that were told, by a receiver that looks at nothing else."""
+        found = []
+
+        def look(instance, **kwargs):
+            found.append(instance.title)
+
+        inline.critical(post_save, Article, look, dispatch_uid="look")
+        return found
+
+    @pytest.fixture
+    def statements(self):
+        """What Django has executed, as the driver got it."""
+        found = []
+
+        def note(execute, sql, params, many, context):
+            found.append((sql, params))
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(note):
+            yield found
+
+    @staticmethod
+    def marked(statements):
+        return [(sql, params) for sql, params in statements if sql.endswith(" */")]
+
+    def test_it_is_behind_what_django_stores(self, seen, statements):
+        article = Article.objects.create(title="one")
+        article.title = "two"
+        article.save()
+        article.save(update_fields=["title"])
+        Article.objects.bulk_create([Article(title="three"), Article(pk=77, title="four")])
+
+        assert seen == ["one", "two", "two", "three", "four"]
+        found = [sql.split()[0] for sql, _ in self.marked(statements)]
+        assert found == ["INSERT", "UPDATE", "UPDATE", "INSERT", "INSERT"]
+        session = raw().info.backend_pid
+        end = f" /* bulksafe: in hand {session} {ARTICLES} */"
+        assert all(sql.endswith(end) for sql, _ in self.marked(statements))
+
+    def test_it_is_behind_nothing_else(self, seen, statements):
+        Article.objects.create(title="one")
+        statements.clear()
+        article = Article.objects.get()
+        Article.objects.update(title="two")
+        Article.objects.bulk_update([article], ["title"])
+        Article.objects.bulk_create([article], ignore_conflicts=True)
+        execute(insert())
+        Article.objects.all().delete()
+
+        assert self.marked(statements) == []
+        assert seen == ["one", "two", "one", "raw"]
+
+    def test_a_receiver_that_sees_more_needs_the_buffer(self, seen, statements):
+        inline.critical(post_save, Article, dispatch_uid="sees more")
+        Article.objects.create(title="one")
+
+        assert self.marked(statements) == []
+
+    def test_a_statement_from_a_log_is_refused(self, seen, statements, psql):
+        Article.objects.create(title="one")
+        ((sql, params),) = self.marked(statements)
+        logged = psycopg.ClientCursor(raw()).mogrify(sql, params)
+        assert psql(logged).returncode == 3
+        with psycopg.connect(url(), autocommit=True) as other:
+            with pytest.raises(psycopg.IntegrityError) as refusal:
+                other.execute(logged)
+            check_refusal(refusal.value, receiver="look")
+
+        assert titles() == ["one"]
+
+    def test_a_mark_for_another_table(self, seen):
+        mark = f"/* bulksafe: in hand {raw().info.backend_pid} {SHELVES} */"
+        with pytest.raises(psycopg.IntegrityError):
+            raw().execute(f"{insert()} {mark}")
+
+        assert titles() == []
+
+    def test_a_rule_writes_to_another_table(self, seen):
+        shelves = []
+
+        def look(instance, **kwargs):
+            shelves.append(instance.name)
+
+        inline.critical(post_save, Shelf, look, dispatch_uid="shelves")
+        execute(
+            f"CREATE RULE also AS ON INSERT TO {ARTICLES} DO ALSO "
+            f"INSERT INTO {SHELVES} (name, books, pages) VALUES ('rule', 0, 0)"
+        )
+        try:
+            Article(title="one").save()
+            Article.objects.bulk_create([Article(title="two")])
+        finally:
+            execute(f"DROP RULE also ON {ARTICLES}")
+
+        assert shelves == ["rule", "rule"]
+        assert seen == ["one", "two"]
+
+    def test_a_trigger_writes_to_the_same_table(self, seen):
+        Article.objects.create(title="other")
+        execute(
+            f"CREATE FUNCTION bypass.more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"UPDATE {ARTICLES} SET version = version + 1 WHERE title = 'other'; RETURN NULL; "
+            f"END $$; CREATE TRIGGER more AFTER INSERT ON {ARTICLES} "
+            "FOR EACH ROW EXECUTE FUNCTION bypass.more()"
+        )
+        seen.clear()
+        try:
+            Article(title="one").save()
+            Article.objects.bulk_create([Article(title="two")])
+        finally:
+            execute(f"DROP TRIGGER more ON {ARTICLES}")
+            execute("DROP FUNCTION bypass.more")
+
+        assert sorted(seen) == ["one", "other", "other", "two"]
+
+    @pytest.mark.parametrize("way", ["update", "one row", "SQL", "save", "bulk_create"])
+    @pytest.mark.parametrize("store", ["create", "save", "bulk_create"])
+    def test_a_field_writes_while_it_is_stored(self, way, store, seen, monkeypatch):
+        """As fields of positions do, which make room among the other rows."""
+        other = Article.objects.create(title="other")
+        own = Article.objects.create(title="own")
+        seen.clear()
+        field, busy = Article._meta.get_field("position"), []
+
+        def write():
+            match way:
+                case "update":
+                    Article.objects.filter(title="other").update(version=1)
+                case "one row":
+                    Article.objects.filter(pk=other.pk).update(version=1)
+                case "SQL":
+                    execute(f"UPDATE {ARTICLES} SET version = 1 WHERE id = %s", other.pk)
+                case "save":
+                    Article.objects.get(pk=other.pk).save()
+                case "bulk_create":
+                    Article.objects.bulk_create([Article(title="other")])
+
+        def make_room(instance, add):
+            if not busy:
+                busy.append(True)
+                write()
+            return instance.position
+
+        monkeypatch.setattr(field, "pre_save", make_room)
+        match store:
+            case "create":
+                Article.objects.create(title="own")
+            case "save":
+                own.save()
+            case "bulk_create":
+                Article.objects.bulk_create([Article(title="own")])
+
+        assert sorted(seen) == ["other", "own"]
+
+
 # Pipelines.
 
 

@@ -67,6 +67,7 @@ from tests.operation.test_pgbouncer import CONFIG, PGBOUNCER
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
 TABLE = Article._meta.db_table
+EVERY_SIGNAL = [pre_save, post_save, pre_delete, post_delete]
 INSERT_SELECT = insert("written").replace("VALUES (", "SELECT ").removesuffix(")")
 
 
@@ -178,11 +179,31 @@ def install_on(using):
 # Transactions.
 
 
+#: What a receiver sees makes a difference to what the database has to keep for it.
+seeing_all_or_little = pytest.mark.parametrize("sees", ["all", "little"])
+
+
+def hear(signals, sees, name, sender=Article):
+    """The calls of a receiver that sees all there is, or no more than Django's own arguments."""
+    found: list[dict[str, Any]] = []
+
+    def all_there_is(**kwargs):
+        found.append(kwargs)
+
+    def little(signal, instance, using, **kwargs):
+        found.append({"signal": signal, "instance": instance, "using": using})
+
+    function = all_there_is if sees == "all" else little
+    inline.critical(signals, sender, function, dispatch_uid=name)
+    return found
+
+
 @every_way
 @in_atomic_or_not
-def test_each_way_calls_once(way, is_atomic, article):
-    calls = inline.critical([post_save, post_delete], Article)
-    early = inline.critical([pre_save, pre_delete], Article)
+@seeing_all_or_little
+def test_each_way_calls_once(way, is_atomic, sees, article):
+    calls = hear([post_save, post_delete], sees, "late")
+    early = hear([pre_save, pre_delete], sees, "early")
 
     with perhaps_atomic(is_atomic):
         EVERY[way]("default")
@@ -920,17 +941,10 @@ def there_again(using):
 
 
 class TestKindsOfConnections:
-    @pytest.fixture
-    def calls(self, clean):  # noqa: F811
+    @pytest.fixture(params=["all", "little"])
+    def calls(self, request, clean):  # noqa: F811
         """Of receivers before and after."""
-        found = []
-        inline.critical(
-            [pre_save, pre_delete, post_save, post_delete],
-            Article,
-            lambda **kwargs: found.append(kwargs),
-            dispatch_uid="kinds",
-        )
-        return found
+        return hear(EVERY_SIGNAL, request.param, "kinds")
 
     def test_as_it_is(self, calls):
         with alias("same") as using:
@@ -987,14 +1001,7 @@ class TestKindsOfConnections:
 class TestDjangosPool:
     @pytest.fixture
     def calls(self, clean):  # noqa: F811
-        found = []
-        inline.critical(
-            [pre_save, pre_delete, post_save, post_delete],
-            Article,
-            lambda **kwargs: found.append(kwargs),
-            dispatch_uid="pool",
-        )
-        return found
+        return hear(EVERY_SIGNAL, "all", "pool")
 
     def test_all_ways(self, calls):
         with alias("pooled", OPTIONS={"pool": {"min_size": 1, "max_size": 2}}) as using:
@@ -1108,16 +1115,9 @@ class TestPgBouncer:
         ) as name:
             yield name
 
-    @pytest.fixture
-    def calls(self, using):
-        found = []
-        inline.critical(
-            [pre_save, pre_delete, post_save, post_delete],
-            Article,
-            lambda **kwargs: found.append(kwargs),
-            dispatch_uid="bounced",
-        )
-        return found
+    @pytest.fixture(params=["all", "little"])
+    def calls(self, request, using):
+        return hear(EVERY_SIGNAL, request.param, "bounced")
 
     def test_all_ways(self, using, calls):
         exercise(using, calls)
@@ -1387,9 +1387,6 @@ def mute_signals(*signals):
             signal.receivers = receivers + signal.receivers
             with signal.lock:
                 signal.sender_receivers_cache.clear()
-
-
-EVERY_SIGNAL = [pre_save, post_save, pre_delete, post_delete]
 
 
 class TestMuting:
