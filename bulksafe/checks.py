@@ -49,6 +49,8 @@ def check_settings(
 
 
 def _check_installed() -> Iterator[checks.CheckMessage]:
+    if not _is_used():
+        return
     if not apps.is_installed("pgtrigger"):
         yield message(
             "E001",
@@ -61,6 +63,17 @@ def _check_installed() -> Iterator[checks.CheckMessage]:
             "“bulksafe” is not in INSTALLED_APPS: invariants would be only half of themselves.",
             "Add 'bulksafe' to INSTALLED_APPS, after 'pgtrigger'.",
         )
+
+
+def _is_used() -> bool:
+    """Whether there is anything that needs the apps; a program may have imported bulksafe only."""
+    return (
+        apps.is_installed("pgtrigger")
+        or apps.is_installed("bulksafe")
+        or bool(receivers.receivers)
+        or any(declared())
+        or any(getattr(model._meta, "triggers", None) for model in apps.get_models())
+    )
 
 
 @checks.register(checks.Tags.models)

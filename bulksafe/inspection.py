@@ -206,6 +206,7 @@ def _tables_altered_with(model: Any, field: Any) -> Iterator[str]:
     for relation in model._meta.get_fields(include_hidden=True):
         if (
             relation.auto_created
+            and not relation.concrete
             and (relation.one_to_many or relation.one_to_one)
             and field.name in {target.name for target in relation.field.foreign_related_fields}
         ):

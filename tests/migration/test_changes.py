@@ -149,6 +149,30 @@ CHANGES = {
             "number =", "id = models.IntegerField(primary_key=True)\n    number ="
         ),
     ),
+    "alter_the_key_of_a_parent": Change(
+        """
+        class Animal(models.Model):
+            id = models.IntegerField(primary_key=True)
+            legs = models.IntegerField()
+            class Meta:
+                triggers = [bulksafe.Immutable("legs")]
+        class Horse(Animal):
+            colour = models.TextField()
+            class Meta:
+                triggers = [bulksafe.Immutable("colour")]
+        """,
+        """
+        class Animal(models.Model):
+            id = models.BigIntegerField(primary_key=True)
+            legs = models.IntegerField()
+            class Meta:
+                triggers = [bulksafe.Immutable("legs")]
+        class Horse(Animal):
+            colour = models.TextField()
+            class Meta:
+                triggers = [bulksafe.Immutable("colour")]
+        """,
+    ),
     "alter_a_referenced_key": Change(
         """
         class Customer(models.Model):

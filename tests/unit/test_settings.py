@@ -256,6 +256,13 @@ def test_both_apps_missing(project):
     assert reported(run("check")) == ["E001", "E012"]
 
 
+def test_both_apps_missing_and_nothing_declared(project):
+    """Something has imported bulksafe, without using it."""
+    run = project("", apps=[*ALL_APPS[:2], "till"])
+
+    assert run("check").stderr.strip() == ""
+
+
 def test_the_order_of_the_apps_does_not_matter(project):
     run = project(GOOD_MODELS, apps=ALL_APPS[::-1])
 
