@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,16 @@ class InlineChange(Change):
     @property
     def origin(self) -> Any:
         return self.instance if self.given_origin is None else self.given_origin
+
+    def begin_with(self, earlier: InlineChange) -> None:
+        """Reach back to where an earlier change of the row began."""
+        if earlier is not self:
+            operation = INSERTED if earlier.created else self.event.operation
+            self.event = replace(self.event, operation=operation, first=earlier.event.before)
+            self.old_image = earlier.old_image
+            self.met |= earlier.met
+            self._instances.pop("old", None)
+            self.__dict__.pop("changed", None)
 
     def take_in_hand(self, instance: Model) -> None:
         """Let receivers have this instance of the row."""

@@ -17,7 +17,7 @@ from django.db.models.signals import m2m_changed, post_delete, pre_delete, pre_s
 
 from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
-from bulksafe.declarations.order import in_order
+from bulksafe.declarations.order import in_order, meant_by
 from bulksafe.writer import connecting, telling
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.early import early_arguments, wants_extra
@@ -268,11 +268,20 @@ def _deleted_by(watch: Watch) -> dict[Any, set[Receiver]]:
     return {}
 
 
+def _is_part(watch: Watch, scope: Deleting) -> bool:
+    """Whether a deletion in progress is one of the rows of another one."""
+    return any(
+        isinstance(other, Deleting) and other is not scope and other.is_split
+        for other in watch.scopes
+    )
+
+
 class _DeletionRowByRow:
     """Calls the receivers that come before a deletion, and deletes row by row where they look.
 
     Django sends ``pre_delete`` for all rows before it deletes the first: a receiver that keeps the
-    last admin would see all of them.
+    last admin would see all of them. It does so for what is deleted along with one row, too, and
+    there it is left to it.
     """
 
     def __init__(self, watch: Watch, scope: Deleting, collector: Any) -> None:
@@ -285,6 +294,8 @@ class _DeletionRowByRow:
     def run(self) -> Counter[str]:
         """The rows that were deleted one by one, by the label of their model."""
         root = self.scope.root
+        if isinstance(self.collector.origin, Model) or _is_part(self.watch, self.scope):
+            return self.deleted
         found = self.collector.data.get(root, ()) if root is not None else ()
         early = self._receivers(root) if root is not None and len(found) > 1 else []
         is_row_by_row = (
@@ -297,6 +308,11 @@ class _DeletionRowByRow:
         assert root is not None  # noqa: S101
         # In the order in which Django goes on.
         self.instances = sorted(found, key=attrgetter("pk"))
+        self._keys = [instance.pk for instance in self.instances]
+        self._known = {
+            (model, one.pk): one for model, listed in self.collector.data.items() for one in listed
+        }
+        self._gone: set[tuple[type[Model], Any]] = set()
         self.done = 0
         observer = Observer(root, self._flush)
         for number, instance in enumerate(self.instances):
@@ -323,26 +339,43 @@ class _DeletionRowByRow:
         return in_order([r for r in listed if is_live(r, model)])
 
     def _flush(self) -> bool:
-        if self.done >= self._next:
-            return False
-        with telling.outside(self._depth), self.watch.as_scope(self.scope):
-            self._delete_up_to(self._next)
-        return True
+        before = self.done
+        if before < self._next:
+            with telling.outside(self._depth), self.watch.as_scope(self.scope):
+                self._delete_up_to(self._next)
+        return self.done > before
 
     def _delete_up_to(self, end: int) -> None:
-        for instance in self.instances[self.done : end]:
+        root: Any = self.scope.root
+        ahead = {(root, key) for key in self._keys[end:]}
+        while self.done < end:
+            if (root, self._keys[self.done]) not in self._gone:
+                part = Collector(using=self.collector.using, origin=self.collector.origin)
+                part.collect([self.instances[self.done]])
+                rows = {(model, one.pk) for model, listed in part.data.items() for one in listed}
+                if rows & ahead:
+                    # It takes rows along whose receivers come first.
+                    return
+                self._delete(part, rows)
             self.done += 1
-            part = Collector(using=self.collector.using, origin=self.collector.origin)
-            part.collect([instance])
-            gone = {model: {one.pk for one in listed} for model, listed in part.data.items()}
+
+    def _delete(self, part: Any, rows: set[tuple[type[Model], Any]]) -> None:
+        """Delete one row with all that goes along with it."""
+        for model, listed in part.data.items():
+            # Receivers that come after it find what earlier ones left on the instances.
+            part.data[model] = {self._known.get((model, one.pk), one) for one in listed}
+        self.scope.is_split = True
+        try:
             _, counts = part.delete()
-            self.deleted += Counter(counts)
-            for model, keys in gone.items():
-                listed = self.collector.data.get(model, ())
-                # Those that are deleted have lost their keys.
-                self.collector.data[model] = [
-                    one for one in listed if one.pk is not None and one.pk not in keys
-                ]
+        finally:
+            self.scope.is_split = False
+        self.deleted += Counter(counts)
+        self._gone |= rows
+        for model, listed in self.collector.data.items():
+            # Those that are deleted have lost their keys.
+            self.collector.data[model] = [
+                one for one in listed if one.pk is not None and (model, one.pk) not in rows
+            ]
 
 
 def link(inner: Callable[..., Any], manager: Any, *args: Any, **named: Any) -> Any:
@@ -366,6 +399,18 @@ def _field_names(model: type[Model], fields: Any) -> frozenset[str]:
     known["pk"] = model._meta.pk.name
     names = [field if isinstance(field, str) else field.name for field in fields]
     return frozenset(known.get(name, name) for name in names)
+
+
+def _before_and_from_batches(
+    ordered: Sequence[Receiver],
+) -> tuple[list[Receiver], list[Receiver]]:
+    """The receivers that come row by row, and those that are, or come after, one for many rows."""
+    first: list[Receiver] = []
+    rest: list[Receiver] = []
+    for receiver in ordered:
+        before = {other for ref in receiver.after for other in meant_by(ref, ordered)}
+        (rest if receiver.batch or before.intersection(rest) else first).append(receiver)
+    return first, rest
 
 
 class _Write:
@@ -400,12 +445,10 @@ class _Write:
         with self.watch.within(self.scope):
             early, self.late = self._receivers(model)
             late = self.late
-            singles = [receiver for receiver in early if not receiver.batch]
+            self._update_fields = update_fields
+            singles, self._rest = _before_and_from_batches(early)
             if singles or any(receiver.row_by_row for receiver in late):
                 self._one_by_one(singles, late, update_fields)
-            for receiver in early:
-                if receiver.batch:
-                    self._all_at_once(receiver, update_fields)
             self.store_up_to(len(self.instances))
         return self.results
 
@@ -465,14 +508,26 @@ class _Write:
         self._depth = telling.depth()
         self.watch.call_with(receiver, named, row, observer=observer)
 
-    def _all_at_once(self, receiver: Receiver, update_fields: frozenset[str] | None) -> None:
-        extras = early_arguments(receiver, self.instances, self.watch.alias)
-        chosen = [one for one in self.instances[self.done :] if id(one) in extras]
-        for instance in self.instances:
+    def _from_batches(self, chunk: Sequence[Model]) -> None:
+        """Call what is called for many rows at once, and what comes after that."""
+        for receiver in self._rest:
+            if receiver.batch:
+                self._all_at_once(receiver, chunk)
+                continue
+            extras = early_arguments(receiver, chunk, self.watch.alias)
+            for instance in chunk:
+                extra = extras.get(id(instance))
+                self._before(receiver, instance, self._update_fields, extra, None)
+
+    def _all_at_once(self, receiver: Receiver, chunk: Sequence[Model]) -> None:
+        extras = early_arguments(receiver, chunk, self.watch.alias)
+        chosen = [one for one in chunk if id(one) in extras]
+        for instance in chunk:
             self.scope.has_called(receiver, instance)
         if not chosen or not telling.is_own_business(receiver):
             return
-        named = telling.bulk_call(receiver, self.scope.model, self.watch.alias, update_fields)
+        fields = self._update_fields
+        named = telling.bulk_call(receiver, self.scope.model, self.watch.alias, fields)
         wanted = {key: named[key] for key in ("signal", "sender", "using")}
         self.watch.call_with(
             receiver, {**wanted, "instances": chosen, "events": []}, row_of_instance(chosen[0])
@@ -483,6 +538,7 @@ class _Write:
         self.done = max(self.done, end)
         if not chunk:
             return
+        self._from_batches(chunk)
         with self.scope.storing():
             self.results.append(self._store(chunk))
         self.scope.take(chunk)

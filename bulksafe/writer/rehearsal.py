@@ -17,6 +17,7 @@ from django.db import transaction
 from django.db.models import AutoField
 from django.db.models.signals import m2m_changed
 
+from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.events import UPDATED
 from bulksafe.writer import telling
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from django.db.models import Model
 
     from bulksafe.declarations import Receiver
-    from bulksafe.dispatch.calls import Call
     from bulksafe.writer.changes import InlineChange
     from bulksafe.writer.watch import Watch
 
@@ -53,6 +53,8 @@ class Rehearsed:
     #: The values that the instance was made with.
     before: dict[str, Any] = field(default_factory=dict)
     ran: set[Receiver] = field(default_factory=set)
+    #: Whether it is stored already, and all receivers have been called for it.
+    is_stored: bool = False
 
     def assigned(self) -> set[str]:
         """The attributes that receivers have assigned."""
@@ -178,12 +180,18 @@ class Rehearsal:
             self.known[name] = rehearsed
         places = {id(one.change): place for place, one in enumerate(order)}
         self._order, self._stored = order, 0
+        self._deleted = {one.change.row: one for one in order if one.change.deleted}
         self._is_storable = len(order) > 1 and self._can_be_stored(order)
         for call in calls(self._deliveries([one.change for one in order])):
             self._call(call, places, order)
 
     def _call(self, call: Call, places: dict[int, int], order: Sequence[Rehearsed]) -> None:
         listed = [order[places[id(change)]] for change in call.changes]
+        if any(one.is_stored for one in listed):
+            listed = [one for one in listed if not one.is_stored]
+            call = Call(call.receiver, [one.change for one in listed])
+        if not listed:
+            return
         action = None
         if call.receiver.signal is m2m_changed:
             action = "pre"
@@ -219,6 +227,8 @@ class Rehearsal:
         return (
             self.is_plain
             and len(models) == 1
+            # The actions of foreign keys of the database come along with a deletion.
+            and len({one.change.deleted for one in order}) == 1
             and all(one.change.event.depth == 1 for one in order)
             and not any(one.change.created and one.change.model._meta.parents for one in order)
         )
@@ -226,7 +236,10 @@ class Rehearsal:
     def _store_up_to(self, order: Sequence[Rehearsed], end: int) -> None:
         while self._stored < end:
             self._stored += 1
-            self._store_row(order[self._stored - 1])
+            one = order[self._stored - 1]
+            if not one.is_stored:
+                one.is_stored = True
+                self._store_row(one)
 
     def _store_row(self, one: Rehearsed) -> None:
         change = one.change
@@ -262,6 +275,11 @@ class Rehearsal:
             self.scope.prepare(change)
             if change.row == row:
                 self._carry(one, change)
+            elif change.deleted and change.row in self._deleted:
+                # The database has deleted it along with the other.
+                other = self._deleted[change.row]
+                other.is_stored = True
+                self._carry(other, change)
         self.watch.tell(found)
 
     # The end.
@@ -379,8 +397,10 @@ def receive_late(watch: Watch, changes: Sequence[InlineChange]) -> None:
             to_store.append((one.instance, assigned, one.change.key()))
             final[row_of(one.change.model, one.change.key())] = one.change
     if to_store:
-        store(to_store, watch.alias)
-        rest = late._merge(final, [])
+        # Part of the write that is told, whatever scope that is in.
+        with watch.as_scope(late.scope):
+            store(to_store, watch.alias)
+            rest = late._merge(final, [])
         if rest:
             watch.tell(rest)
 

@@ -171,6 +171,9 @@ class Saving(InHand):
         assert self.instance is not None  # noqa: S101
         model = type(self.instance)._meta.concrete_model
         found = [c for c in self.pending if c.model is model and self.holds(c)]
+        if len(found) > 1:
+            # A trigger has written to the row again: this is one change to whoever saves.
+            found[-1].begin_with(found[0])
         return found[-1] if found else None
 
 
@@ -183,6 +186,8 @@ class Deleting(InHand):
     root: type[Model] | None = None
     #: The receivers that were called before, by row; shared with the deletions that it is made of.
     called_before: dict[tuple[str, Any], set[Receiver]] = field(default_factory=dict)
+    #: Whether rows of it are being deleted one by one.
+    is_split: bool = False
     #: The changes that were looked at, by row, and how many of those that are pending they are.
     _deletions: dict[tuple[str, Any], InlineChange] = field(default_factory=dict)
     _seen: int = 0

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.db.models import F, JSONField, Value
 from django.db.models.functions import Concat
-from django.db.models.signals import m2m_changed, post_save, pre_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 
 from tests.apps.mirrors.models import (
     CriticalEntry,
@@ -22,7 +22,7 @@ from tests.integration import inline
 
 pytestmark = pytest.mark.django_db
 
-ONE, TWO = uuid.UUID(int=1), uuid.UUID(int=2)
+ONE, TWO, THREE, FOUR = (uuid.UUID(int=number) for number in (1, 2, 3, 4))
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,17 @@ def execute(text, params=None):
     with connection.cursor() as cursor:
         cursor.execute(text, params)
         return cursor.fetchall() if cursor.description else None
+
+
+def trigger(table, event, body):
+    """A trigger of the user's own."""
+    execute(
+        f"CREATE FUNCTION {table}_own() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$"
+    )
+    execute(f"CREATE TRIGGER own {event} ON {table} FOR EACH ROW EXECUTE FUNCTION {table}_own()")
+
+
+# Deletions.
 
 
 def test_rows_that_a_deletion_sets_null_are_rehearsed_beside_rows_that_it_deletes():
@@ -52,6 +63,83 @@ def test_rows_that_a_deletion_sets_null_are_rehearsed_beside_rows_that_it_delete
 
     assert stored == [(None, 1)]
     assert CriticalEntry.objects.values_list("number", "version").get() == (2, 1)
+
+
+def family():
+    Sample.objects.create(id=ONE, name="root")
+    Sample.objects.create(id=TWO, name="child", parent_id=ONE)
+    Sample.objects.create(id=THREE, name="other")
+    Sample.objects.create(id=FOUR, name="friend", friend_id=TWO)
+
+
+def test_rows_that_go_along_with_others_are_told_once():
+    """Before the rows of one ``delete()`` go, all of them are told, as Django does it."""
+    family()
+    seen = []
+
+    def before(sender, instance, **kwargs):
+        instance.mark = sender.objects.filter(name__in=["root", "child", "other"]).count()
+        seen.append(("pre_delete", instance.name, instance.mark))
+
+    def after(instance, **kwargs):
+        seen.append(("post_delete", instance.name, instance.mark))
+
+    inline.critical(pre_delete, Sample, before)
+    inline.critical(post_delete, Sample, after)
+    saved = inline.critical(post_save, Sample)
+    assert Sample.objects.exclude(name="friend").delete() == (3, {"mirrors.Sample": 3})
+
+    assert sorted(seen) == [
+        ("post_delete", "child", 3),
+        ("post_delete", "other", 1),
+        ("post_delete", "root", 3),
+        ("pre_delete", "child", 3),
+        ("pre_delete", "other", 1),
+        ("pre_delete", "root", 3),
+    ]
+    assert [call["instance"].name for call in saved] == ["friend"]
+
+
+def test_rows_that_go_along_with_others_are_told_once_after_each_row():
+    family()
+    after = inline.critical(post_delete, Sample, row_by_row=True)
+    Sample.objects.all().delete()
+
+    assert {call["instance"].name for call in after} == {"root", "child", "other", "friend"}
+    assert len(after) == 4
+
+
+def test_rows_that_the_database_deletes_along_with_others_are_told_once():
+    family()
+    execute("SET CONSTRAINTS ALL IMMEDIATE")
+    for column, action in (("parent_id", "CASCADE"), ("friend_id", "SET NULL")):
+        ((name,),) = execute(
+            "SELECT conname FROM pg_constraint JOIN pg_attribute "
+            "ON attrelid = conrelid AND conkey = ARRAY[attnum] "
+            "WHERE conrelid = 'mirrors_sample'::regclass AND contype = 'f' AND attname = %s",
+            [column],
+        )
+        execute(f"ALTER TABLE mirrors_sample DROP CONSTRAINT {name}")
+        execute(
+            f"ALTER TABLE mirrors_sample ADD FOREIGN KEY ({column}) REFERENCES mirrors_sample "
+            f"ON DELETE {action}"
+        )
+    seen = []
+
+    def look(signal, sender, instance, **kwargs):
+        sender.objects.filter(height=1).count()
+        seen.append((signal in {pre_delete, pre_save}, instance.name))
+
+    for signal in (pre_delete, post_delete, pre_save, post_save):
+        inline.critical(signal, Sample, look)
+    execute("DELETE FROM mirrors_sample WHERE id = %s", [THREE])
+    execute("DELETE FROM mirrors_sample WHERE id = %s", [ONE])
+
+    names = ["child", "friend", "other", "root"]
+    assert sorted(seen) == [(is_before, name) for is_before in (False, True) for name in names]
+
+
+# Links.
 
 
 def test_links_that_are_written_past_the_manager_are_announced_once():
@@ -78,6 +166,9 @@ def test_links_that_are_written_past_the_manager_are_announced_once():
         ("pre_remove", {2}, {2}),
         ("post_remove", {2}, set()),
     ]
+
+
+# What is stored.
 
 
 def test_generated_columns_change_along_where_rows_are_stored_one_by_one():
@@ -196,3 +287,106 @@ def test_keys_of_two_columns(looks):
         ((3, "a"), False),
         ((3, "c"), True),
     ]
+
+
+# Receivers of many rows at once.
+
+
+def insert_wares():
+    execute("INSERT INTO mirrors_ware (code, name, count) VALUES ('a', '', 0), ('b', '', 0)")
+
+
+def bulk_update_wares():
+    Ware.objects.bulk_update(list(Ware.objects.order_by("code")), ["name"])
+
+
+@pytest.mark.parametrize(
+    ("write", "is_new"),
+    [
+        (lambda: Ware.objects.bulk_create([Ware(code="a"), Ware(code="b")]), True),
+        (insert_wares, True),
+        (bulk_update_wares, False),
+        (lambda: Ware.objects.update(count=1), False),
+    ],
+    ids=["bulk_create", "INSERT", "bulk_update", "update"],
+)
+def test_receivers_of_many_rows_come_once_where_rows_are_stored_one_by_one(write, is_new):
+    if not is_new:
+        insert_wares()
+    seen = []
+
+    def look(sender, instance, **kwargs):
+        seen.append(("look", instance.pk))
+        instance.name += str(sender.objects.filter(name__contains="xy").count())
+
+    def many(instances, **kwargs):
+        seen.extend(("many", instance.pk) for instance in instances)
+        for instance in instances:
+            instance.name += "x"
+
+    def later(instance, **kwargs):
+        seen.append(("later", instance.pk))
+        instance.name += "y"
+
+    inline.critical(pre_save, Ware, look)
+    inline.critical(pre_save, Ware, later, after=["many"])
+    inline.critical(pre_save, Ware, many, batch=True, dispatch_uid="many")
+    after = inline.critical(post_save, Ware)
+    write()
+
+    assert sorted(seen) == [(name, key) for name in ("later", "look", "many") for key in "ab"]
+    assert [call["instance"].name for call in after] == ["0xy", "1xy"]
+    assert list(Ware.objects.order_by("code").values_list("name", flat=True)) == ["0xy", "1xy"]
+
+
+# Triggers of the user's own.
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda: CriticalShelf.objects.create(number=2),
+        lambda: CriticalShelf.objects.bulk_create([CriticalShelf(number=2)]),
+        lambda: CriticalShelf.objects.update(entries=1),
+        lambda: CriticalShelf.objects.all().delete(),
+    ],
+    ids=["create", "bulk_create", "update", "delete"],
+)
+def test_a_trigger_writes_to_another_critical_table(write):
+    CriticalShelf.objects.create(number=1)
+    Ware.objects.create(code="a")
+    trigger(
+        "mirrors_criticalshelf",
+        "AFTER INSERT OR UPDATE OR DELETE",
+        "UPDATE mirrors_ware SET count = count + 1; RETURN NULL;",
+    )
+    for signal in (pre_save, post_save, pre_delete, post_delete):
+        inline.critical(signal, CriticalShelf)
+    inline.critical(pre_save, Ware, lambda instance, **kwargs: rename(instance))
+    after = inline.critical(post_save, Ware)
+    write()
+
+    assert Ware.objects.values_list("count", "name").get() == (1, "+")
+    assert [(call["instance"].name, call["old"].count) for call in after] == [("+", 0)]
+
+
+def rename(ware):
+    ware.name += "+"
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_trigger_writes_to_the_row_that_is_saved(is_new):
+    if not is_new:
+        Ware.objects.create(code="a")
+    trigger(
+        "mirrors_ware",
+        "AFTER INSERT OR UPDATE",
+        "IF pg_trigger_depth() = 1 THEN UPDATE mirrors_ware SET name = 'x'; END IF; RETURN NULL;",
+    )
+    after = inline.critical(post_save, Ware)
+    Ware(code="a", count=1).save()
+
+    (call,) = after
+    assert call["created"] == is_new
+    assert (call["old"] is None) == is_new
+    assert call["changed"] == {"count", "name"} | ({"code"} if is_new else set())
