@@ -202,19 +202,16 @@ class Watch:
         return self.perform(run, Scope(given_origin=origin), named, is_plain=is_plain(text))
 
     def _told_late(self) -> None:
-        """Changes of a statement that nobody had expected to make any."""
+        """Changes of a statement that nobody had expected to make any.
+
+        The statement cannot be taken back alone. If a receiver raises, the changes wait in the buffer
+        again: whoever catches that cannot commit them.
+        """
         if self.scopes:
             return
         forget(self.alias)
-        try:
-            with self.within(Scope()):
-                """All that there is to do comes at its end."""
-        except BaseException:
-            # The statement cannot be taken back alone. Where Django does not see to it, the changes
-            # wait in the buffer again, so that the commit is refused.
-            if self.connection.in_atomic_block:
-                self.connection.needs_rollback = True
-            raise
+        with self.within(Scope()):
+            """All that there is to do comes at its end."""
 
     # Writes.
 
