@@ -922,6 +922,49 @@ def test_executemany(early, calls):
     assert seen(before) == (seen(calls) if early else [])
 
 
+class TestRefusedByAReceiverAfterTheStatement:
+    """The statement has been made in a transaction that goes on, and cannot be taken back alone."""
+
+    @pytest.fixture(autouse=True)
+    def refusing(self, clean):  # noqa: F811
+        inline.critical(post_save, Article, refuse)
+
+    def write(self):
+        Shelf.objects.create(name="before")
+        with pytest.raises(ValueError, match="no"):
+            execute("SELECT bypass.in_sql()")
+        Shelf.objects.create(name="after")
+
+    def test_who_catches_that_cannot_commit(self):
+        with pytest.raises(ReceiversNotRun), transaction.atomic():
+            self.write()
+
+        assert (stored(), Shelf.objects.count()) == ([], 0)
+
+    def test_who_catches_that_in_a_savepoint_cannot_commit_either(self):
+        with pytest.raises(ReceiversNotRun), transaction.atomic():
+            with transaction.atomic():
+                self.write()
+            Shelf.objects.create(name="and on")
+
+        assert (stored(), Shelf.objects.count()) == ([], 0)
+
+    def test_a_savepoint_takes_it_back(self):
+        with transaction.atomic():
+            Shelf.objects.create(name="before")
+            with pytest.raises(ValueError, match="no"), transaction.atomic():
+                execute("SELECT bypass.in_sql()")
+            Shelf.objects.create(name="after")
+
+        assert (stored(), Shelf.objects.count()) == ([], 2)
+
+    def test_in_autocommit_there_is_nothing_to_take_back(self):
+        with pytest.raises(ValueError, match="no"):
+            execute("SELECT bypass.in_sql()")
+
+        assert stored() == []
+
+
 def test_prepare_and_execute(calls):
     execute(f"PREPARE way AS {insert()}")
     execute("EXECUTE way")
