@@ -231,11 +231,15 @@ def _key(instance: Model) -> tuple[Any, ...]:
 
 
 def _save_base(original: Any, self: Model, *args: Any, **kwargs: Any) -> Any:
+    if not paths.is_concerned(type(self)):
+        return original(self, *args, **kwargs)
     inner = functools.partial(original, self)
     return paths.save_base(inner, self, **_named(_SAVE_BASE, args), **kwargs)
 
 
 def _save_table(original: Any, self: Model, *args: Any, **kwargs: Any) -> Any:
+    if not paths.is_concerned(type(self)):
+        return original(self, *args, **kwargs)
     named = {**_named(_SAVE_TABLE, args), **kwargs}
     inner = functools.partial(original, self, **named)
     return paths.save_table(inner, self, named.get("using") or DEFAULT_DB_ALIAS)
@@ -253,6 +257,8 @@ def _named(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _update(original: Any, self: Any, **kwargs: Any) -> Any:
+    if not paths.is_concerned(self.model):
+        return original(self, **kwargs)
     return paths.update(functools.partial(original, self), self, **kwargs)
 
 

@@ -40,13 +40,18 @@ def _concrete(model: type[Model]) -> type[Model]:
 _reached: dict[type[Model], tuple[int, bool]] = {}
 
 
-def _watch(model: type[Model], using: str) -> Watch | None:
-    """The watch of the database, if receivers are called for what lies in the model's tables."""
+def is_concerned(model: type[Model]) -> bool:
+    """Whether receivers in the transaction are called for what lies in the model's tables."""
     changes = receivers.changes()
     found = _reached.get(model)
     if found is None or found[0] != changes:
         found = _reached[model] = changes, bool(_concerned(_concrete(model)))
-    return watching(using) if found[1] else None
+    return found[1]
+
+
+def _watch(model: type[Model], using: str) -> Watch | None:
+    """The watch of the database, if there are such receivers."""
+    return watching(using) if is_concerned(model) else None
 
 
 def _concerned(model: type[Model]) -> list[type[Model]]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from django.db.models import Model
+
 from bulksafe.contexts import current, running
 from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.images import Image, Table
 from bulksafe.dispatch.routes import asked_of, routes_of
 from bulksafe.outbox import events as outbox_events
-from bulksafe.outbox.events import DELETED, INSERTED, Event
+from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
 from bulksafe.rendering import quoting
 from bulksafe.writer.changes import InlineChange
+from bulksafe.writer.early import wants_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from django.db.models import Model
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from bulksafe.declarations import Receiver
 
@@ -47,7 +48,7 @@ class Source:
         self.model = model
         self.using = using
         self.table = Table(model, using)
-        self._kinds: dict[str, _Kind] = {}
+        self._kinds: dict[str, Kind] = {}
 
     def take(self, cursor: Any, operation: str, after: int) -> list[Taken]:
         """The changes of one operation that the transaction has made since number ``after``.
@@ -55,19 +56,20 @@ class Source:
         Args:
             cursor: the driver's.
         """
-        return self._kind(operation).take(cursor, after)
+        return self.kind(operation).take(cursor, after)
 
     def receivers(self, operation: str) -> list[Receiver]:
         """The receivers of an operation, in their order."""
-        return [route.receiver for route in self._kind(operation).routes]
+        return [route.receiver for route in self.kind(operation).routes]
 
-    def _kind(self, operation: str) -> _Kind:
+    def kind(self, operation: str) -> Kind:
+        """What is known of an operation."""
         if operation not in self._kinds:
-            self._kinds[operation] = _Kind(self, operation)
+            self._kinds[operation] = Kind(self, operation)
         return self._kinds[operation]
 
 
-class _Kind:
+class Kind:
     """The changes of one table by one operation."""
 
     def __init__(self, source: Source, operation: str) -> None:
@@ -81,7 +83,30 @@ class _Kind:
         self.conditional = [route for route in self.routes if route.condition is not None]
 
     @cached_property
+    def is_lean(self) -> bool:
+        """Whether nothing but the row as it is now decides who is called, and with what.
+
+        Then neither the row before is read, nor are objects made of the changes.
+        """
+        model = self.source.model
+        return (
+            len(lineage(model)) == 1
+            and model.__init__ is Model.__init__
+            and model.from_db.__func__ is Model.from_db.__func__  # type: ignore[attr-defined]
+            and all(map(_is_lean, (route.receiver for route in self.routes)))
+        )
+
+    @cached_property
     def query(self) -> str:
+        """The changes with the rows before and after."""
+        return self._query(is_lean=False)
+
+    @cached_property
+    def lean_query(self) -> str:
+        """The same, without the rows before an update where they are of no use."""
+        return self._query(is_lean=True)
+
+    def _query(self, *, is_lean: bool) -> str:
         table = self.source.table
         columns, records = list(_EVENT), []
         asked = asked_of(self.routes)
@@ -115,13 +140,31 @@ class _Kind:
         # Names of tables and columns may hold what psycopg takes for a parameter.
         selected = ", ".join(columns).replace("%", "%%")
         joins = " ".join(records).replace("%", "%%")
-        return f"SELECT {selected} FROM bulksafe_take(%s, %s, %s) AS e {joins} ORDER BY e.seq"  # noqa: S608
+        if is_lean and self.operation == UPDATED:
+            # The rows as they were are needed where they lead from one change to the next.
+            joins = joins.replace("e.old)", f"CASE WHEN {_IS_SHARED} THEN e.old END)")
+        return (
+            "WITH taken AS MATERIALIZED (SELECT * FROM bulksafe_take(%s, %s, %s)) "  # noqa: S608
+            f"SELECT {selected} FROM taken AS e {joins} ORDER BY e.seq"
+        )
 
     def take(self, cursor: Any, after: int) -> list[Taken]:
         cursor.execute(self.query, [self.source.oid, self.operation, after])
-        return [self._taken(row) for row in cursor.fetchall()]
+        return [self.taken(row) for row in cursor.fetchall()]
 
-    def _taken(self, row: tuple[Any, ...]) -> Taken:
+    def lean_rows(self, cursor: Any, after: int) -> list[tuple[Any, ...]]:
+        """The changes as the query has them."""
+        cursor.execute(self.lean_query, [self.source.oid, self.operation, after])
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found
+
+    def images(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        """What is in each row of the image that an instance is made of."""
+        is_update = self.operation == UPDATED
+        start = len(_EVENT) + (len(self.source.table.fields) if is_update else 0)
+        return (row[start:] for row in rows)
+
+    def taken(self, row: tuple[Any, ...]) -> Taken:
         seq, at, part, depth, key = row[: len(_EVENT)]
         # The columns of a parent's stream are all there is: every row of one source is numbered by
         # the same transaction, so that its xid and bucket say nothing.
@@ -143,6 +186,24 @@ class _Kind:
             start += width
         return Taken(event, self.source.model, images["old"], images["new"], met)
 
+
+def _is_lean(receiver: Receiver) -> bool:
+    return (
+        receiver.signal_name in {"post_save", "post_delete"}
+        and receiver.when is None
+        and not receiver.batch
+        and not wants_extra(receiver.function)
+    )
+
+
+def is_shared(row: tuple[Any, ...]) -> bool:
+    """Whether other changes may belong to the same one, or before it; as ``events.is_shared``."""
+    _, _, part, depth, _ = row[: len(_EVENT)]
+    return part is not None or depth > 1
+
+
+#: The same for any of the rows.
+_IS_SHARED = "(SELECT bool_or(b.depth > 1 OR b.part IS NOT NULL) FROM taken AS b)"
 
 _EVENT = (
     "e.seq",

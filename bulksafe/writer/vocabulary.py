@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
@@ -56,6 +56,7 @@ class Vocabulary:
     models: tuple[type[Model], ...]
     by_name: dict[str, tuple[type[Model], ...]]
     _any: re.Pattern[str] | None
+    _texts: dict[str, list[type[Model]]] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of_receivers(cls) -> Vocabulary:
@@ -89,9 +90,21 @@ class Vocabulary:
         """The models whose tables a statement names."""
         if self._any is None:
             return []
+        found = self._texts.get(text)
+        if found is None:
+            found = self._named(text)
+            # The text of a statement comes again, without its parameters.
+            if len(text) < _LONG and len(self._texts) < _MANY:
+                self._texts[text] = found
+        return found
+
+    def _named(self, text: str) -> list[type[Model]]:
+        assert self._any is not None  # noqa: S101
         names = {match.lower() for match in self._any.findall(text)}
         return list(dict.fromkeys(model for name in names for model in self.by_name[name]))
 
+
+_LONG, _MANY = 4000, 2000
 
 _kept: list[tuple[int, Vocabulary]] = []
 _of_databases: dict[str, tuple[int, Vocabulary]] = {}

@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from django.db import DatabaseError, connections, transaction
-from django.db.models.signals import m2m_changed
+from django.db.models.signals import m2m_changed, post_init
 from psycopg import Pipeline
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from bulksafe.contexts import current
 from bulksafe.declarations import receivers
+from bulksafe.dispatch import muting
 from bulksafe.dispatch.caller import BrokenTransaction
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
 from bulksafe.dispatch.sources import by_oid
 from bulksafe.exceptions import ReceiversNotRun
+from bulksafe.outbox.events import DELETED, INSERTED
 from bulksafe.outbox.queries import query
 from bulksafe.writer import connecting, telling
-from bulksafe.writer.changes import row_of_instance
+from bulksafe.writer.changes import row_of, row_of_instance
 from bulksafe.writer.early import early_arguments, wants_extra
 from bulksafe.writer.rehearsal import Rehearsal, receive_late
 from bulksafe.writer.scopes import Deleting, InHand, Linking, Saving, Scope
-from bulksafe.writer.taking import Source, Taken, combined
+from bulksafe.writer.taking import Kind, Source, Taken, combined, is_shared
 from bulksafe.writer.vocabulary import (
     ENDS_PART,
     commits,
@@ -102,19 +104,30 @@ class Watch:
     def __call__(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
-        text = text_of(sql, self.connection)
+        text = sql if type(sql) is str else text_of(sql, self.connection)
         if self.observer is not None:
             self.observer.look(text, params)
         if not vocabulary().models:
             return execute(sql, params, many, context)
         run = partial(execute, sql, params, many, context)
-        if is_write(text) and not self._is_broken:
-            named = vocabulary_of(self.connection).named(text)
-            if named:
-                own = "" if many else self._marked(sql, text, params)
-                return execute(own, params, many, context) if own else self._write(run, named, text)
+        named = self._named(text)
+        if named:
+            own = "" if many else self._marked(sql, text, params)
+            if own:
+                run = partial(execute, own, params, many, context)
+            return run() if own else self._write(run, named, text)
         if self._is_in_transaction:
             return self._run_in_transaction(run, text)
+        return self._run_alone(run, text, many)
+
+    def _named(self, text: str) -> Sequence[type[Model]]:
+        """The models to whose tables a statement writes, as far as its text says."""
+        if not is_write(text) or self._is_broken:
+            return ()
+        return vocabulary_of(self.connection).named(text)
+
+    def _run_alone(self, run: Callable[[], Any], text: str, many: bool) -> Any:
+        """A statement of no concern in autocommit."""
         if many:
             # psycopg loses count where the end of a pipeline fails, so that no refusal comes out.
             return self.perform(run, Scope(), vocabulary().models, is_plain=False)
@@ -297,9 +310,69 @@ class Watch:
         if self.is_migrating:
             self._discard()
             return
+        kind = self._lean_kind(scope)
+        if kind is not None and self._settle_leanly(kind, scope):
+            return
         self.gather(scope)
         pending, scope.pending = scope.pending, []
         self.tell(pending)
+
+    def _lean_kind(self, scope: Scope) -> Kind | None:
+        """What is due, if it is many rows of one kind whose receivers need nothing but the rows."""
+        self.sync()
+        if len(self.due) != 1 or scope.pending or telling.depth():
+            return None
+        if any(type(one) is not Scope for one in self.scopes):
+            return None
+        ((oid, operation),) = self.due
+        source = self._source(oid)
+        if source is None or not source.kind(operation).is_lean:
+            return None
+        return None if post_init.has_listeners(source.model) else source.kind(operation)
+
+    def _settle_leanly(self, kind: Kind, scope: Scope) -> bool:
+        """The same as below for such rows, without an object for each change."""
+        self.due.clear()
+        with (
+            self.connection.wrap_database_errors,
+            self.connection.connection.cursor() as cursor,
+        ):
+            rows = kind.lean_rows(cursor, self._after)
+        if not rows:
+            return True
+        self._after = rows[-1][0]
+        if any(map(is_shared, rows)):
+            changes = combined([kind.taken(row) for row in rows], self.alias, self.prefix)
+            for change in changes:
+                scope.prepare(change)
+            self.tell(changes)
+            return True
+        self._call_for(kind, kind.images(rows), scope)
+        return True
+
+    def _call_for(self, kind: Kind, images: Iterator[tuple[Any, ...]], scope: Scope) -> None:
+        table = kind.source.table
+        model = table.model
+        is_live = telling.Live(telling.LATE)
+        listed = [
+            receiver
+            for receiver in (route.receiver for route in kind.routes)
+            if is_live(receiver, model) and not muting.is_muted(receiver)
+        ]
+        is_new, is_gone = kind.operation == INSERTED, kind.operation == DELETED
+        fields = None if is_new else scope.given_fields
+        common: dict[str, Any] = {"sender": model, "using": self.alias}
+        if not is_gone:
+            common |= {"created": is_new, "raw": False, "update_fields": fields}
+        for values in images if listed else ():
+            instance = table.instance(values)
+            row = row_of(model, table.key(values))
+            if is_gone:
+                origin = scope.given_origin
+                common["origin"] = instance if origin is None else origin
+            for receiver in listed:
+                named = {**common, "signal": receiver.signal, "instance": instance}
+                self.call_with(receiver, named, row)
 
     def _discard(self) -> None:
         """Forget what waits: in a migration the tables are not what the models are.
