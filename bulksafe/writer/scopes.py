@@ -37,6 +37,11 @@ class Scope:
     pending: list[InlineChange] = field(default_factory=list)
     moved: dict[tuple[str, Any], Any] = field(default_factory=dict)
 
+    @property
+    def knows_rows(self) -> bool:
+        """Whether it may have anything to say of the rows that change."""
+        return False
+
     def holds(self, change: InlineChange) -> bool:
         """Whether the change is one that the write is about."""
         return False
@@ -84,6 +89,10 @@ class InHand(Scope):
             yield
         finally:
             self.is_storing = before
+
+    @property
+    def knows_rows(self) -> bool:
+        return True
 
     def take(self, instances: Iterable[Model]) -> None:
         for instance in instances:
@@ -192,6 +201,10 @@ class Deleting(InHand):
     _deletions: dict[tuple[str, Any], InlineChange] = field(default_factory=dict)
     _seen: int = 0
 
+    @property
+    def knows_rows(self) -> bool:
+        return bool(self.instances)
+
     def has_called(self, receiver: Receiver, instance: Model) -> None:
         super().has_called(receiver, instance)
         if receiver.signal_name.startswith("pre_"):
@@ -223,6 +236,10 @@ class Linking(Scope):
     """A many-to-many manager at work: Django sends ``m2m_changed`` itself."""
 
     through: type[Model] | None = None
+
+    @property
+    def knows_rows(self) -> bool:
+        return True
 
 
 # What Django's SQL looks like.

@@ -217,8 +217,8 @@ class Watch:
     def _told_late(self) -> None:
         """Changes of a statement that nobody had expected to make any.
 
-        The statement cannot be taken back alone. If a receiver raises, the changes wait in the buffer
-        again: whoever catches that cannot commit them.
+        The statement cannot be taken back alone. If a receiver raises, the changes wait in the
+        buffer again: whoever catches that cannot commit them.
         """
         if self.scopes:
             return
@@ -322,7 +322,7 @@ class Watch:
         self.sync()
         if len(self.due) != 1 or scope.pending or telling.depth():
             return None
-        if any(type(one) is not Scope for one in self.scopes):
+        if any(one.knows_rows for one in self.scopes):
             return None
         ((oid, operation),) = self.due
         source = self._source(oid)
