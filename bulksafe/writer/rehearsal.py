@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.db import transaction
@@ -53,6 +54,11 @@ class Rehearsed:
     #: The values that the instance was made with.
     before: dict[str, Any] = field(default_factory=dict)
     ran: set[Receiver] = field(default_factory=set)
+    #: What tells whether a later round does the same to it.
+    print: str = ""
+    #: The change before it of the same row, and what receivers of that one have assigned.
+    earlier: Rehearsed | None = None
+    inherited: set[str] = field(default_factory=set)
     #: Whether it is stored already, and all receivers have been called for it.
     is_stored: bool = False
 
@@ -65,9 +71,26 @@ class Rehearsed:
             if name in now and now[name] is not value and now[name] != value
         }
 
+    def inherit(self) -> None:
+        """Go on from what receivers made of the change before it of the same row."""
+        earlier, self.earlier = self.earlier, None
+        if earlier is None:
+            return
+        earlier.inherit()
+        kept = self.change.table.all_names - self.change.changed
+        attnames = {one.attname for one in self.change.table.fields if one.name in kept}
+        for name in (earlier.assigned() | earlier.inherited) & attnames:
+            value = earlier.instance.__dict__[name]
+            setattr(self.instance, name, _copied(value))
+            self.before[name] = _copied(value)
+            self.inherited.add(name)
+
 
 #: Changes under names that they have whenever the write is made.
 _Named: TypeAlias = "list[tuple[Hashable, InlineChange]]"
+
+#: The names of rows that are new, by what the database has made of them in a round.
+Fresh: TypeAlias = "dict[tuple[str, Any], Hashable]"
 
 
 class Rehearsal:
@@ -131,28 +154,27 @@ class Rehearsal:
         """The changes under names that they have in every round."""
         numbers: dict[type[Model], int] = {}
         seen: dict[Hashable, int] = {}
+        #: Rows that the database numbers, otherwise each time.
+        fresh: Fresh = {}
         found: _Named = []
         for change in changes:
             self.scope.prepare(change)
             name: Hashable
-            if change.created and _has_new_key(change):
+            if change.created and _has_new_key(change.model):
                 numbers[change.model] = numbers.get(change.model, 0) + 1
                 name = ("new", change.model, numbers[change.model])
+                fresh[row_of(change.model, change.key())] = name
             else:
-                row = (change.event.operation, change.row)
+                row = (change.event.operation, fresh.get(change.row, change.row))
                 seen[row] = seen.get(row, 0) + 1
                 name = (*row, seen[row])
             found.append((name, change))
+        self._prints = {id(change): _print(change, fresh) for change in changes}
         return found
 
     def _is_known(self, name: Hashable, change: InlineChange) -> bool:
         rehearsed = self.known.get(name)
-        if rehearsed is None:
-            return False
-        other = rehearsed.change
-        return _values(change, "old_image") == _values(other, "old_image") and _values(
-            change, "new_image"
-        ) == _values(other, "new_image")
+        return rehearsed is not None and rehearsed.print == self._prints[id(change)]
 
     def _has_early(self, changes: Sequence[tuple[Hashable, InlineChange]]) -> bool:
         return bool(self._deliveries([change for _, change in changes]))
@@ -174,8 +196,12 @@ class Rehearsal:
     def _receive(self, changes: Sequence[tuple[Hashable, InlineChange]]) -> None:
         """Call the receivers that come before the write."""
         order: list[Rehearsed] = []
+        last: dict[tuple[str, Any], Rehearsed] = {}
         for name, change in changes:
             rehearsed = _rehearsed(change)
+            rehearsed.print = self._prints[id(change)]
+            rehearsed.earlier = last.get(change.row)
+            last[row_of(change.model, change.key())] = rehearsed
             order.append(rehearsed)
             self.known[name] = rehearsed
         places = {id(one.change): place for place, one in enumerate(order)}
@@ -196,6 +222,7 @@ class Rehearsal:
         if call.receiver.signal is m2m_changed:
             action = "pre"
         for one in listed:
+            one.inherit()
             ran = one.change.announced if action else one.ran
             ran.add(call.receiver)
         observer = None
@@ -258,7 +285,8 @@ class Rehearsal:
                     self._carry(one, change)
                     self.watch.tell([change])
                     return
-                store([(one.instance, names, change.key(old=True))], self.watch.alias)
+                key = self.scope.moved.get(change.row, change.key(old=True))
+                store([(one.instance, names, key)], self.watch.alias)
             self._tell_stored(one)
 
     def _finish_row_by_row(self, result: Any) -> Any:
@@ -267,9 +295,11 @@ class Rehearsal:
         return result
 
     def _tell_stored(self, one: Rehearsed) -> None:
-        row = row_of(one.change.model, key_of_instance(one.instance))
-        if not one.change.created:
-            row = one.change.row
+        row = one.change.row
+        if one.change.created:
+            row = row_of(one.change.model, key_of_instance(one.instance))
+        elif row in self.scope.moved:
+            row = row_of(one.change.model, self.scope.moved[row])
         found = self.watch.take()
         for change in found:
             self.scope.prepare(change)
@@ -288,16 +318,22 @@ class Rehearsal:
         names = {name for name, _ in changes}
         final: dict[tuple[str, Any], InlineChange] = {}
         rest: list[InlineChange] = []
-        to_store: list[tuple[Model, set[str], Any]] = []
+        kept: dict[tuple[str, Any], tuple[Model, set[str], Any]] = {}
         for name, change in changes:
             one = self.known.get(name)
             if one is not None and self._is_known(name, change):
-                assigned = set() if change.deleted else one.assigned()
+                one.inherit()
+                assigned = set() if change.deleted else one.assigned() | one.inherited
                 self._carry(one, change)
+                # What was assigned at an earlier change of the row has gone on from there.
+                kept.pop(change.row, None)
+                final.pop(change.row, None)
                 if assigned:
-                    to_store.append((one.instance, assigned, change.key()))
-                    final[row_of(change.model, change.key())] = change
+                    row = row_of(change.model, change.key())
+                    kept[row] = one.instance, assigned, change.key()
+                    final[row] = change
             rest.append(change)
+        to_store = list(kept.values())
         drifted = [one for name, one in self.known.items() if name not in names]
         to_store += [self._drifted(one) for one in drifted if is_update(one.change)]
         if to_store:
@@ -315,7 +351,7 @@ class Rehearsal:
         table = change.table
         if change.deleted or change.new_image is None:
             return
-        assigned = one.assigned()
+        assigned = one.assigned() | one.inherited
         values = table.converted(change.new_image.values)
         for name, value in zip(table.attnames, values, strict=True):
             if name not in assigned and one.before.get(name, value) != value:
@@ -435,32 +471,59 @@ def is_update(change: InlineChange) -> bool:
 def _rehearsed(change: InlineChange, *, is_stored: bool = False) -> Rehearsed:
     instance = change.instance
     if change.created and not is_stored:
-        if _has_new_key(change):
+        if _has_new_key(change.model):
             # As before a save(): the row has no key yet.
             for key in change.model._meta.pk_fields:
                 setattr(instance, key.attname, None)
         instance._state.adding = True
     values = instance.__dict__
-    before = {
-        name: copy.deepcopy(values[name]) if isinstance(values[name], _MUTABLE) else values[name]
-        for name in change.table.attnames
-        if name in values
-    }
+    before = {name: _copied(values[name]) for name in change.table.attnames if name in values}
     return Rehearsed(change, instance, before)
 
 
-def _has_new_key(change: InlineChange) -> bool:
-    """Whether the database numbers the rows of the model."""
-    return any(isinstance(key, AutoField) for key in change.model._meta.pk_fields)
+def _copied(value: Any) -> Any:
+    return copy.deepcopy(value) if isinstance(value, _MUTABLE) else value
 
 
-def _values(change: InlineChange, side: str) -> object:
-    image = getattr(change, side)
-    if image is None:
-        return None
-    if side == "new_image" and change.created and _has_new_key(change):
-        keys = {f.attname for f in change.model._meta.pk_fields}
-        pairs = zip(image.table.attnames, image.values, strict=True)
-        # As text: a NaN equals no other.
-        return repr([value for name, value in pairs if name not in keys])
-    return repr(image.values)
+@cache
+def _has_new_key(model: type[Model]) -> bool:
+    """Whether the database numbers the rows of the model, or of a parent."""
+    return any(_is_numbered(key) for key in model._meta.pk_fields)
+
+
+def _is_numbered(key: Any) -> bool:
+    while key.is_relation:
+        key = key.target_field
+    return isinstance(key, AutoField)
+
+
+@cache
+def _references(model: type[Model]) -> list[tuple[str, str]]:
+    """The fields that hold numbers of rows, with the label of the rows' model."""
+    found = []
+    one: Any
+    for one in model._meta.concrete_fields:
+        if one.primary_key or (one.is_relation and one.target_field.primary_key):
+            known = one.related_model if one.is_relation else one.model
+            found.append((one.attname, known._meta.concrete_model._meta.label_lower))
+    return found
+
+
+def _print(change: InlineChange, fresh: Fresh) -> str:
+    """The images of a change as text, with names in the place of the numbers of new rows.
+
+    As text: a NaN equals no other.
+    """
+    images = [image for image in (change.old_image, change.new_image) if image is not None]
+    if not fresh:
+        return repr([image.values for image in images])
+    found = []
+    for image in images:
+        values = dict(zip(image.table.attnames, image.values, strict=True))
+        for name, label in _references(change.model):
+            values[name] = fresh.get((label, values[name]), values[name])
+        if change.created and change.model._meta.pk_fields[1:]:
+            for key in change.model._meta.pk_fields:
+                values[key.attname] = None if _is_numbered(key) else values[key.attname]
+        found.append(values)
+    return repr(found)

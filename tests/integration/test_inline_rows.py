@@ -289,6 +289,63 @@ def test_keys_of_two_columns(looks):
     ]
 
 
+INSERT_ENTRY = (
+    "INSERT INTO mirrors_criticalentry "
+    "(number, name, slug, position, state, amount, version, data) "
+    "VALUES (%s, '', '', 0, 'draft', 0, 0, '{}')"
+)
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_row_is_changed_several_times_in_one_write(looks):
+    """Each change is one to the receivers, which go on from what they made of the last one."""
+    seen = []
+
+    def before(sender, instance, **kwargs):
+        seen.append((instance.number, instance.amount))
+        instance.version += 1
+        instance.data.setdefault("seen", []).append(instance.amount)
+        if looks:
+            sender.objects.filter(slug="x").count()
+
+    inline.critical(pre_save, CriticalEntry, before)
+    after = inline.critical(post_save, CriticalEntry)
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"{INSERT_ENTRY} ON CONFLICT (number) DO UPDATE "
+            "SET amount = mirrors_criticalentry.amount + 1",
+            [[1], [2], [1], [1]],
+        )
+
+    assert seen == [(1, 0), (2, 0), (1, 1), (1, 2)]
+    assert [(call["instance"].number, call["instance"].version) for call in after] == [
+        (1, 1),
+        (2, 1),
+        (1, 2),
+        (1, 3),
+    ]
+    stored = CriticalEntry.objects.order_by("number").values_list("version", "data")
+    assert list(stored) == [(3, {"seen": [0, 1, 2]}), (1, {"seen": [0]})]
+
+
+def test_rows_that_refer_to_new_rows_are_rehearsed_once():
+    """The database numbers the new rows otherwise each time."""
+    link = CriticalEntry.tags.through
+    CriticalTag.objects.create(number=1)
+    seen = []
+    for model in (CriticalEntry, link):
+        inline.critical(pre_save, model, lambda sender, **kwargs: seen.append(sender))
+    execute(
+        f"WITH entry AS ({INSERT_ENTRY} RETURNING id) "
+        f"INSERT INTO {link._meta.db_table} (criticalentry_id, criticaltag_id) "
+        "SELECT id, 1 FROM entry",
+        [1],
+    )
+
+    assert sorted(seen, key=str) == [CriticalEntry, link]
+    assert link.objects.get().criticalentry.number == 1
+
+
 # Receivers of many rows at once.
 
 
@@ -390,3 +447,23 @@ def test_a_trigger_writes_to_the_row_that_is_saved(is_new):
     assert call["created"] == is_new
     assert (call["old"] is None) == is_new
     assert call["changed"] == {"count", "name"} | ({"code"} if is_new else set())
+
+
+def test_a_trigger_writes_to_new_rows():
+    trigger(
+        "mirrors_criticalentry",
+        "AFTER INSERT",
+        "UPDATE mirrors_criticalentry SET slug = 's' WHERE id = NEW.id; RETURN NULL;",
+    )
+    seen = []
+
+    def before(instance, **kwargs):
+        seen.append((instance.number, bool(instance.slug)))
+        instance.version += 1
+
+    inline.critical(pre_save, CriticalEntry, before)
+    execute(INSERT_ENTRY, [1])
+
+    assert seen == [(1, False), (1, True)]
+    entry = CriticalEntry.objects.get()
+    assert (entry.slug, entry.version) == ("s", 2)
