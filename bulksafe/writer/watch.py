@@ -59,8 +59,9 @@ _WAITING = "BS001"
 
 _HAS_PIPELINES = Pipeline.is_supported()
 
-#: The SQLSTATE of a COMMIT inside a procedure that is called in a transaction.
-_INVALID_TERMINATION = "2D000"
+#: The SQLSTATEs of what cannot be made once more in a transaction: a procedure that commits by
+#: itself, and a held cursor, whose query runs at the commit.
+_ONCE = frozenset({"2D000", "42P03"})
 
 
 class Watch:
@@ -156,8 +157,7 @@ class Watch:
         try:
             return self.perform(run, Scope(), vocabulary().models)
         except DatabaseError as error:
-            # A procedure that commits by itself runs in no transaction.
-            if getattr(error.__cause__, "sqlstate", None) == _INVALID_TERMINATION:
+            if getattr(error.__cause__, "sqlstate", None) in _ONCE:
                 raise refusal from error
             raise
 

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
 import psycopg
 import pytest
@@ -493,6 +493,38 @@ def test_a_connection_beside_django_s(calls, autocommit):
         check_refusal(refusal.value)
 
     assert stored() == []
+
+
+@pytest.mark.parametrize("prepare", [False, True], ids=["simple", "extended"])
+@pytest.mark.parametrize("calls_function", ["bypass.in_sql()", "bypass.in_plpgsql()"])
+def test_a_cursor_whose_query_runs_at_the_commit(calls_function, prepare, calls):
+    """In the extended protocol there is no statement then."""
+    with closing(psycopg.connect(url(), autocommit=True)) as other, suppress(psycopg.Error):
+        other.execute(f"DECLARE held CURSOR WITH HOLD FOR SELECT {calls_function}", prepare=prepare)
+
+    assert stored() == []
+
+
+def test_such_a_cursor_of_django_s(calls):
+    with pytest.raises(ReceiversNotRun), connection.chunked_cursor() as cursor:
+        cursor.execute("SELECT bypass.in_plpgsql() FROM generate_series(1, 3)")
+    connection.close()
+    assert stored() == []
+
+    with transaction.atomic(), connection.chunked_cursor() as cursor:
+        cursor.execute("SELECT bypass.in_plpgsql() FROM generate_series(1, 3)")
+        assert len(cursor.fetchall()) == 3
+
+    assert [call["instance"].title for call in calls] == ["function"] * 3
+
+
+@pytest.mark.parametrize("prepare", [False, True], ids=["simple", "extended"])
+def test_a_deferred_trigger_at_the_commit_of_a_statement(prepare, calls):
+    with closing(psycopg.connect(url(), autocommit=True)) as other, suppress(psycopg.Error):
+        other.execute("INSERT INTO bypass.deferred VALUES (1)", prepare=prepare)
+
+    assert stored() == []
+    assert execute("SELECT count(*) FROM bypass.deferred") == [(0,)]
 
 
 def test_a_copy_of_django_s_connection(calls):
