@@ -32,11 +32,18 @@ class Observer:
     Args:
         model: the concrete model whose rows are written.
         flush: stores the rows before the one that is looked at.
+        withdraw: called before the first statement, whatever it is.
     """
 
-    def __init__(self, model: type[Model], flush: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        model: type[Model],
+        flush: Callable[[], bool],
+        withdraw: Callable[[], None] | None = None,
+    ) -> None:
         self.model = model
         self.flush = flush
+        self.withdraw = withdraw
         self.instance: Model | None = None
         self._names = names_of(model)
         self._own = self._own_row(model)
@@ -44,6 +51,8 @@ class Observer:
 
     def look(self, text: str, params: Any) -> None:
         """Asked before each statement of a receiver."""
+        if self.withdraw is not None:
+            self.withdraw()
         if WRITES.match(text) and not text.lstrip().upper().startswith("WITH"):
             return
         if self._names.search(text) is None or self._is_own_row(text, params):

@@ -119,34 +119,52 @@ class Rehearsal:
         self.known: dict[Hashable, Rehearsed] = {}
         #: Whether rows are stored one by one, since a receiver has looked at them.
         self.is_row_by_row = False
+        #: Where the write can be taken back to, as long as it stands.
+        self._savepoint: str | None = None
 
     def run(self) -> Any:
         for number in range(_ROUNDS + 1):
-            result, changes, different = self._try_out(is_last=number == _ROUNDS)
-            if not different:
-                break
-            self._lock([change for _, change in different])
-            self._receive(different)
+            result, changes, is_made = self._try_out(is_last=number == _ROUNDS)
             if self.is_row_by_row:
                 return self._finish_row_by_row(result)
+            if is_made:
+                break
         self._finish(changes)
         return result
 
-    def _try_out(self, *, is_last: bool) -> tuple[Any, _Named, _Named]:
-        """Make the write, and take it back if receivers have to see it before.
+    def _try_out(self, *, is_last: bool) -> tuple[Any, _Named, bool]:
+        """Make the write, call the receivers that come before it, and take it back if they look.
+
+        As long as none of them asks the database anything, nobody can tell that the write has been
+        made already, and it need not be made again.
 
         Returns:
-            what it returned, its changes, and those for which it was taken back; none if it stands.
+            what it returned, its changes, and whether it stands.
         """
         with transaction.atomic(using=self.watch.alias):
             result = self.operation()
             changes = self._named(self.watch.take())
             different = [(n, c) for n, c in changes if not self._is_known(n, c)]
             if is_last or not self._has_early(different):
-                return result, changes, []
-            transaction.set_rollback(True, using=self.watch.alias)
-        self.watch.due.clear()
-        return result, changes, different
+                return result, changes, True
+            self._savepoint = self.watch.connection.savepoint_ids[-1]
+            self._rehearsed_rows = [change for _, change in different]
+            self._receive(different)
+            is_made = self._savepoint is not None
+        return result, changes, is_made
+
+    def _withdraw(self) -> None:
+        """Take the write back, before a receiver's first statement; nobody else may come between.
+
+        Not with Django's own means, which forget what receivers left for the commit.
+        """
+        savepoint, self._savepoint = self._savepoint, None
+        if savepoint is None:
+            return
+        with telling.outside(self._calls_before), self.watch.as_scope(self.scope):
+            self.watch.connection._savepoint_rollback(savepoint)
+            self.watch.due.clear()
+            self._lock(self._rehearsed_rows)
 
     # One round.
 
@@ -208,6 +226,7 @@ class Rehearsal:
         self._order, self._stored = order, 0
         self._deleted = {one.change.row: one for one in order if one.change.deleted}
         self._is_storable = len(order) > 1 and self._can_be_stored(order)
+        self._observers: dict[type[Model], Observer] = {}
         for call in calls(self._deliveries([one.change for one in order])):
             self._call(call, places, order)
 
@@ -225,28 +244,28 @@ class Rehearsal:
             one.inherit()
             ran = one.change.announced if action else one.ran
             ran.add(call.receiver)
-        observer = None
-        if len(listed) == 1 and self._is_storable:
-            observer = self._observer(order, places[id(call.changes[0])])
-        self.watch.call(call, action, observer)
+        self._calls_before = telling.depth()
+        self._at = places[id(call.changes[0])] if len(listed) == 1 else 0
+        self.watch.call(call, action, self._observer(listed[0]))
 
     # What receivers read.
 
-    def _observer(self, order: Sequence[Rehearsed], at: int) -> Observer:
-        change = order[at].change
-        calls_before = telling.depth()
-
-        def flush() -> bool:
-            if self._stored >= at:
-                return False
-            self.is_row_by_row = True
-            with telling.outside(calls_before):
-                self._store_up_to(order, at)
-            return True
-
-        observer = Observer(change.model, flush)
-        observer.instance = order[at].instance
+    def _observer(self, one: Rehearsed) -> Observer:
+        model = one.change.model
+        if model not in self._observers:
+            self._observers[model] = Observer(model, self._flush, self._withdraw)
+        observer = self._observers[model]
+        observer.instance = one.instance
         return observer
+
+    def _flush(self) -> bool:
+        """Store the rows before the one whose receivers are running."""
+        if not self._is_storable or self._stored >= self._at:
+            return False
+        self.is_row_by_row = True
+        with telling.outside(self._calls_before):
+            self._store_up_to(self._order, self._at)
+        return True
 
     def _can_be_stored(self, order: Sequence[Rehearsed]) -> bool:
         """Whether the rows can be stored one by one, in place of making the write again."""

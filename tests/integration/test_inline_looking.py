@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.db import connection, transaction
 from django.db.models.signals import post_save, pre_delete, pre_save
+from django.test.utils import CaptureQueriesContext
 
 from tests.apps.practice.models import CriticalArticle as Article
 from tests.apps.practice.models import CriticalTag as Tag
@@ -145,3 +146,75 @@ def test_what_a_late_receiver_assigns_is_stored(value):
 
     assert Article.objects.get().title == "new"
     assert [call["instance"].title for call in after] == ["new"]
+
+
+# A write that nobody has looked at yet is not made again.
+
+
+def updates_of(write):
+    with CaptureQueriesContext(connection) as captured:
+        write()
+    return [query["sql"] for query in captured if query["sql"].startswith("UPDATE")]
+
+
+def test_a_receiver_that_asks_nothing_has_the_write_made_once():
+    def check(instance, **kwargs):
+        assert instance.title == "new"
+
+    WAYS["bulk_create"](3)
+    inline.critical(pre_save, Article, check)
+
+    assert len(updates_of(lambda: Article.objects.update(title="new"))) == 1
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_whichever_row_asks_first_sees_the_rows_as_they_were(first):
+    seen = []
+
+    def compare(sender, instance, **kwargs):
+        if instance.amount >= first:
+            seen.append(sender.objects.get(pk=instance.pk).title)
+        instance.notes = "checked"
+
+    Article.objects.bulk_create([Article(title=f"old {n}", amount=n) for n in range(3)])
+    inline.critical(pre_save, Article, compare)
+    after = inline.critical(post_save, Article)
+
+    made = updates_of(lambda: Article.objects.update(title="new"))
+
+    assert seen == [f"old {n}" for n in range(first, 3)]
+    # The rehearsal, the performance, and what the receivers have assigned.
+    assert len(made) == 3
+    assert set(Article.objects.values_list("title", "notes")) == {("new", "checked")}
+    assert [call["instance"].notes for call in after] == ["checked"] * 3
+
+
+def test_what_receivers_leave_for_the_commit_outlives_the_rehearsal(
+    django_capture_on_commit_callbacks,
+):
+    done = []
+
+    def note(sender, instance, **kwargs):
+        transaction.on_commit(lambda: done.append(instance.pk))
+        sender.objects.get(pk=instance.pk)
+
+    WAYS["bulk_create"](2)
+    inline.critical(pre_save, Article, note)
+    with django_capture_on_commit_callbacks(execute=True):
+        Article.objects.update(title="new")
+
+    assert sorted(done) == sorted(Article.objects.values_list("pk", flat=True))
+
+
+def test_what_a_receiver_writes_in_a_block_of_its_own_is_kept():
+    def note(sender, instance, **kwargs):
+        with transaction.atomic():
+            Tag.objects.create(name=instance.title)
+
+    WAYS["bulk_create"](2)
+    inline.critical(pre_save, Article, note)
+
+    Article.objects.update(title="new")
+
+    assert [tag.name for tag in Tag.objects.all()] == ["new", "new"]
+    assert set(Article.objects.values_list("title", flat=True)) == {"new"}
