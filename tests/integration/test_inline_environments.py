@@ -23,7 +23,16 @@ import psycopg
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django import test
-from django.db import close_old_connections, connection, connections, migrations, transaction
+from django.core import serializers
+from django.core.management import call_command
+from django.db import (
+    IntegrityError,
+    close_old_connections,
+    connection,
+    connections,
+    migrations,
+    transaction,
+)
 from django.db.migrations.loader import MigrationLoader
 from django.db.models import F, Q
 from django.db.models.signals import (
@@ -35,6 +44,7 @@ from django.db.models.signals import (
 )
 from django.http import HttpResponse
 from django.urls import path
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 import bulksafe
@@ -360,6 +370,91 @@ class TestWithoutAutocommit:
 
 def refuse(**kwargs):
     raise ValueError("no")
+
+
+# What the statements return, and what they are made of.
+
+
+class TestStatements:
+    @pytest.fixture(params=["early", "late"])
+    def calls(self, request, clean):  # noqa: F811
+        """A statement is made twice where receivers come before it."""
+        return inline.critical(pre_save if request.param == "early" else post_save, Article)
+
+    def test_rows_that_are_returned(self, calls):
+        rows = execute(f"{insert('a')} RETURNING id, title")
+        (found,) = Article.objects.raw(f"{insert('b')} RETURNING *")
+
+        assert rows == [(Article.objects.get(title="a").pk, "a")]
+        assert (found.pk, found.title) == (Article.objects.get(title="b").pk, "b")
+        assert [call["instance"].title for call in calls] == ["a", "b"]
+
+    def test_several_results(self, calls):
+        with connection.cursor() as cursor:
+            cursor.execute(f"{insert('a')}; SELECT 5; {insert('b')} RETURNING title")
+            assert cursor.nextset()
+            assert cursor.fetchall() == [(5,)]
+            assert cursor.nextset()
+            assert cursor.fetchall() == [("b",)]
+
+        assert [call["instance"].title for call in calls] == ["a", "b"]
+
+    def test_how_many_rows(self, calls):
+        Article.objects.bulk_create([Article(title=str(number)) for number in range(5)])
+        with connection.cursor() as cursor:
+            cursor.execute(f"UPDATE {TABLE} SET version = 1 WHERE title > '1'")
+            assert cursor.rowcount == 3
+        assert Article.objects.filter(title__gt="1").update(version=2) == 3
+
+        assert len(calls) == 5 + 3 + 3
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            insert().encode(),
+            sql.SQL(insert()),
+            sql.SQL("-- a comment\n /* and one */ ") + sql.SQL(insert()),
+            sql.SQL("; ") + sql.SQL(insert()),
+            sql.Composed([sql.SQL(insert())]),
+        ],
+        ids=["bytes", "SQL", "comments", "an empty one", "composed"],
+    )
+    @in_atomic_or_not
+    def test_kinds_of_text(self, statement, is_atomic, calls):
+        with perhaps_atomic(is_atomic), connection.cursor() as cursor:
+            cursor.execute(statement)
+
+        assert [call["instance"].title for call in calls] == ["raw"]
+
+    def test_rows_are_written_while_a_cursor_is_read(self, calls):
+        Article.objects.bulk_create([Article(title=str(number)) for number in range(5)])
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT id FROM {TABLE} ORDER BY id")
+            for (key,) in cursor:
+                Article.objects.filter(pk=key).update(version=1)
+
+        assert [call["instance"].version for call in calls[5:]] == [1] * 5
+
+    def test_fixtures(self, calls, tmp_path):
+        articles = [Article(pk=1, title="a"), Article(pk=2, title="b")]
+        path = tmp_path / "articles.json"
+        path.write_text(serializers.serialize("json", articles))
+        call_command("loaddata", path, verbosity=0)
+
+        assert [(call["instance"].title, call["raw"]) for call in calls] == [
+            ("a", True),
+            ("b", True),
+        ]
+
+    def test_another_constraint_that_fails_at_the_commit(self, calls):
+        """It is not taken for a refusal, nor is the write made once more."""
+        books = inline.critical(post_save, Book)
+        with pytest.raises(IntegrityError, match="foreign key") as error:
+            Book.objects.create(title="a", shelf_id=999)
+
+        assert not isinstance(error.value, ReceiversNotRun)
+        assert len(books) == 1
+        assert Book.objects.count() == 0
 
 
 # Reading and writing at the same time.
@@ -969,6 +1064,22 @@ class TestKindsOfConnections:
         with alias("strange", TIME_ZONE="Asia/Kathmandu", OPTIONS={"options": options}) as using:
             exercise(using, calls)
 
+    def test_another_database_by_now(self, clean):  # noqa: F811
+        """As Django's test runner has its connections lead to the test databases."""
+        calls = hear(EVERY_SIGNAL, "all", "kinds")
+        install_on("other")
+        with alias("moving") as using:
+            Article.objects.using(using).bulk_create([Article(title="1")])
+            connections[using].close()
+            connections[using].settings_dict["NAME"] = connections["other"].settings_dict["NAME"]
+            Article.objects.using(using).bulk_create([Article(title="2")])
+        Article.objects.using("other").bulk_create([Article(title="3")])
+
+        assert (titles(), titles("other")) == (["1"], ["2", "3"])
+        ids = [call["event_id"] for call in calls if call["signal"] is post_save]
+        first, second, third = (found.rpartition("-")[0] for found in ids)
+        assert first != second == third
+
     def test_a_role_of_its_own(self, calls):
         execute("CREATE ROLE kinds_clerk LOGIN")
         execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {TABLE} TO kinds_clerk")
@@ -1339,6 +1450,66 @@ class TestReceiversThatBreakTheTransaction:
         assert [call["instance"] for call in calls] == [article]
 
 
+class TestReceiversThatCatchErrors:
+    @pytest.fixture(autouse=True)
+    def refusing(self, clean):  # noqa: F811
+        inline.critical(post_save, Shelf, refuse, dispatch_uid="refuse")
+
+    @pytest.mark.parametrize("early", [False, True])
+    def test_of_other_receivers(self, early):
+        """Each write has a savepoint of its own, also there."""
+        caught = []
+
+        def careful(**kwargs):
+            for write in (
+                lambda: Shelf.objects.create(name="a"),
+                lambda: Shelf.objects.bulk_create([Shelf(name="a")]),
+                lambda: execute(
+                    "INSERT INTO practice_criticalshelf (name, books, pages) VALUES ('a', 0, 0)"
+                ),
+            ):
+                with pytest.raises(ValueError, match="no") as error:
+                    write()
+                caught.append(error)
+
+        inline.critical(pre_save if early else post_save, Article, careful)
+        Article.objects.create(title="a")
+        Article.objects.update(title="b")
+
+        assert len(caught) == 6
+        assert titles() == ["b"]
+        assert Shelf.objects.count() == 0
+
+    def test_of_what_was_written_past_django_s_cursors(self):
+        """That cannot be taken back alone."""
+
+        def careless(**kwargs):
+            raw().execute(
+                "INSERT INTO practice_criticalshelf (name, books, pages) VALUES ('a', 0, 0)"
+            )
+            with pytest.raises(ValueError, match="no"):
+                Log.objects.count()
+
+        inline.critical(post_save, Article, careless)
+        with pytest.raises(ReceiversNotRun):
+            Article.objects.create(title="a")
+
+        assert titles() == []
+
+
+def test_a_receiver_looks_with_another_connection(article):
+    """It waits for nobody."""
+    counts = []
+
+    def look(**kwargs):
+        in_threads(1, lambda _: counts.append(Article.objects.filter(title="there").count()))
+
+    inline.critical([pre_save, post_save], Article, look)
+    Article.objects.update(title="x")
+
+    assert counts == [1, 1]
+
+
 def test_a_receiver_writes_past_django_s_cursors(clean):  # noqa: F811
     """It is told before the receiver's call is over, as its other writes are."""
     shelves = inline.critical(post_save, Shelf)
@@ -1501,6 +1672,20 @@ class TestMuting:
         post_save.disconnect(sender=Article, dispatch_uid="mute me")
 
         assert psql(insert()).returncode == 3
+
+    @some_ways
+    def test_a_receiver_that_disconnects_itself(self, way, article):
+        seen = []
+
+        def once(**kwargs):
+            seen.append(kwargs)
+            for signal in EVERY_SIGNAL:
+                signal.disconnect(sender=Article, dispatch_uid="once")
+
+        inline.critical(EVERY_SIGNAL, Article, once, dispatch_uid="once")
+        EVERY[way]("default")
+
+        assert len(seen) == 1
 
     def test_another_function_under_the_same_name(self, calls):
         """As a test puts a mock there."""
