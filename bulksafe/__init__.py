@@ -17,7 +17,7 @@ from bulksafe.declarations import (
     critical,
     register,
 )
-from bulksafe.exceptions import InvalidDeclaration, InvariantViolation
+from bulksafe.exceptions import InvalidDeclaration, InvariantViolation, ReceiversNotRun
 from bulksafe.muting import muted
 
 _compat.allow_meta_triggers()
@@ -31,6 +31,7 @@ __all__ = [
     "Immutable",
     "InvalidDeclaration",
     "InvariantViolation",
+    "ReceiversNotRun",
     "Transition",
     "context",
     "critical",
