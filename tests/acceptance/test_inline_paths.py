@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
 import bulksafe
@@ -19,16 +20,14 @@ from bulksafe.declarations import Capture, receivers
 from bulksafe.writer import connecting
 from tests.acceptance import twin_tables
 from tests.acceptance.committed import _django_db_helper, committed  # noqa: F401
-from tests.acceptance.data_changes import COMPUTED
+from tests.acceptance.data_changes import COMPUTED, Operation
 from tests.acceptance.performing import browser, fill, perform, psql, write  # noqa: F401
-from tests.acceptance.test_receiver_paths import (
-    CELLS,
-)
-from tests.acceptance.write_paths import SqlRefusal
+from tests.acceptance.test_receiver_paths import CELLS, one_of_each
+from tests.acceptance.write_paths import PATHS, SqlRefusal, Write
 from tests.apps.columns.trying import install
 from tests.apps.twins import receivers as rules
 from tests.apps.twins import signals
-from tests.apps.twins.models import TWINS, Document
+from tests.apps.twins.models import TWINS, Entry
 from tests.integration import reception
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,6 +36,19 @@ pytestmark = pytest.mark.django_db(transaction=True)
 calls: list[tuple] = []
 
 TICKET = "bulksafe_ticket_open"
+
+
+class RefusedError(Exception):
+    """What a receiver raises."""
+
+
+#: Which call of which receiver raises, as ("pre_save", 2).
+refusing: set[tuple[str, int]] = set()
+
+
+def refuse(name):
+    if (name, [call[0] for call in calls].count(name)) in refusing:
+        raise RefusedError(name)
 
 
 def row_of(instance):
@@ -51,6 +63,7 @@ def before(signal, sender, instance, **kwargs):
     stored = sender.objects.filter(key=instance.key).first()
     label = sender.__name__.removesuffix("Twin")
     calls.append((name, label, row_of(instance), signals.row_of(stored)))
+    refuse(name)
 
 
 def after(signal, sender, instance, created=None, **kwargs):
@@ -59,9 +72,7 @@ def after(signal, sender, instance, created=None, **kwargs):
     stored = sender.objects.filter(key=instance.key).first()
     label = sender.__name__.removesuffix("Twin")
     calls.append((name, label, created, signals.row_of(instance), signals.row_of(stored)))
-
-
-TABLES = [*TWINS, Document] if Document not in TWINS else list(TWINS)
+    refuse(name)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -166,3 +177,89 @@ def test_every_changed_row_reaches_the_receivers_or_the_writer_is_refused(
     perform(path, attempt)
 
     assert Counter(calls) == expected
+
+
+@pytest.mark.parametrize("when", ["pre", "post"])
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize(("path", "change"), one_of_each(refused=False), ids=str)
+def test_what_a_receiver_raises_comes_out_of_the_write_and_nothing_is_stored(
+    nth,
+    when,
+    path,
+    change,
+    write,  # noqa: F811
+):
+    if goes_past_django(path):
+        pytest.skip("It is refused as it is.")
+    attempt = write(path, change)
+    kind = "delete" if change.operation is Operation.DELETE else "save"
+    name = f"{when}_{kind}"
+    expected = on_the_twin(path, attempt.change)
+    if sum(number for call, number in expected.items() if call[0] == name) < nth:
+        pytest.skip("There are not that many calls.")
+    fill(path, attempt.change)
+    before_it = twin_tables.snapshot(path.model)
+    refusing.add((name, nth))
+    try:
+        with pytest.raises(RefusedError, match=name):
+            perform(path, attempt)
+    finally:
+        refusing.clear()
+
+    assert twin_tables.snapshot(path.model) == before_it
+
+
+@pytest.mark.parametrize(("path", "change"), one_of_each(refused=True), ids=str)
+def test_a_write_that_the_database_refuses_leaves_nothing(
+    path,
+    change,
+    write,  # noqa: F811
+):
+    attempt = write(path, change)
+    fill(path, attempt.change)
+    before_it = twin_tables.snapshot(path.model)
+
+    with pytest.raises((IntegrityError, psycopg.Error, SqlRefusal)):
+        perform(path, attempt)
+
+    assert twin_tables.snapshot(path.model) == before_it
+
+
+@pytest.mark.parametrize("how", ["transaction", "savepoint"])
+@pytest.mark.parametrize(("path", "change"), one_of_each(refused=False), ids=str)
+def test_a_write_that_is_taken_back_leaves_nothing_to_tell(
+    how,
+    path,
+    change,
+    write,  # noqa: F811
+):
+    if path.connects:
+        pytest.skip("It is refused as it is.")
+    attempt = write(path, change)
+    expected = on_the_twin(path, attempt.change)
+    fill(path, attempt.change)
+    before_it = twin_tables.snapshot(path.model)
+
+    inner = transaction.atomic() if how == "savepoint" else nullcontext()
+    with transaction.atomic(durable=True), inner:
+        path.run(attempt)
+        transaction.set_rollback(True)
+
+    if not goes_past_django(path):
+        assert Counter(calls) == expected
+    assert twin_tables.snapshot(path.model) == before_it
+
+
+@pytest.mark.parametrize("operation", Operation)
+def test_the_matrix_notices_a_capture_that_is_off(operation):
+    """Without this the matrix might be comparing nothing."""
+    path = next(path for path in PATHS if path.title == "Raw SQL")
+    change = next(c for c in path.changes() if c.operation is operation and not c.refused)
+    expected = on_the_twin(path, change)
+    fill(path, change)
+
+    with bulksafe.muted("twins.Entry:bulksafe_capture"):
+        perform(path, Write(Entry, change))
+
+    assert expected
+    assert not calls

@@ -72,7 +72,7 @@ def test_every_changed_row_reaches_the_receivers(path, change, write):  # noqa: 
     assert calls() == expected
 
 
-def _one_of_each(*, refused: bool) -> list[tuple[Path, Change]]:
+def one_of_each(*, refused: bool) -> list[tuple[Path, Change]]:
     """One change for each path and operation."""
     chosen = {
         (path.title, change.operation): (path, change)
@@ -82,7 +82,7 @@ def _one_of_each(*, refused: bool) -> list[tuple[Path, Change]]:
     return list(chosen.values())
 
 
-@pytest.mark.parametrize(("path", "change"), _one_of_each(refused=True), ids=str)
+@pytest.mark.parametrize(("path", "change"), one_of_each(refused=True), ids=str)
 def test_a_refused_write_reaches_nobody(path, change, write):  # noqa: F811
     attempt = write(path, change)
     fill(path, attempt.change)
@@ -124,7 +124,7 @@ TAKEN_BACK = {
 
 
 @pytest.mark.parametrize("how", TAKEN_BACK)
-@pytest.mark.parametrize(("path", "change"), _one_of_each(refused=False), ids=str)
+@pytest.mark.parametrize(("path", "change"), one_of_each(refused=False), ids=str)
 def test_a_write_that_is_taken_back_reaches_nobody(how, path, change, write):  # noqa: F811
     block, script, kept = TAKEN_BACK[how]
     attempt = write(path, change)
