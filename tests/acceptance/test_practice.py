@@ -77,6 +77,7 @@ def declare_plain(practice: Practice):
 def declare_critical(practice: Practice):
     models = side("Critical")
     connected = []
+
     def reconnect(signal, sender, function):
         from bulksafe.declarations import receivers
         from bulksafe.writer import connecting
