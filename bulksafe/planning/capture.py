@@ -342,9 +342,17 @@ def key_of(model: Model, row: str) -> str:
     The rows of a many-to-many table go by the instance that they belong to: what is taken away and
     added again is another row, and comes in order all the same.
     """
-    linked = links(model)
-    keys = [str(linked[0].column)] if linked else fields.primary_key_columns(model)
-    columns = [f"{quoting.identifier(row)}.{quoting.identifier(key)}" for key in keys]
+    columns = [f"{quoting.identifier(row)}.{quoting.identifier(key)}" for key in _keys_of(model)]
     if len(columns) == 1:
         return f"{columns[0]}::text"
     return f"jsonb_build_array({', '.join(columns)})::text"
+
+
+def _keys_of(model: Model) -> list[str]:
+    """The columns that a row goes by."""
+    linked = links(model)
+    link = linked[0] if linked else None
+    # It may have no column of its own, or lie in a parent's table.
+    if link is None or not link.column or link.model is not model._meta.concrete_model:
+        return fields.primary_key_columns(model)
+    return [str(link.column)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth.models import Group, User
 from django.db import connection, models, transaction
-from django.db.models.signals import m2m_changed
+from django.db.models.signals import m2m_changed, post_save
 
 from tests.integration import reception
 from tests.unit.declaring import declare, isolated, tables
@@ -226,3 +226,53 @@ def test_a_through_model_of_ones_own(people):
         ("post_add", here, person, {one.pk, two.pk}),
         ("post_remove", here, person, {one.pk}),
     ]
+
+
+def test_a_through_model_whose_link_lies_in_a_parents_table():
+    with isolated():
+        person = declare(class_name="Person")
+        event = declare(
+            class_name="Event", people=models.ManyToManyField(person, through="unit.Runner")
+        )
+        entry = declare(class_name="Entry", event=models.ForeignKey(event, models.CASCADE))
+        runner = declare(
+            class_name="Runner",
+            bases=(entry,),
+            person=models.ForeignKey(person, models.CASCADE, related_name="+"),
+        )
+        with tables(person, event, entry, runner):
+            calls = reception.declare(m2m_changed, runner)
+            reception.capture(runner, entry)
+            here, one = event.objects.create(), person.objects.create()
+            runner.objects.create(event=here, person=one)
+
+            heard = [(call["instance"], call["pk_set"]) for call in calls.delivered()]
+            assert heard == [(here, {one.pk})]
+
+
+def test_a_through_model_whose_link_has_two_columns():
+    with isolated():
+        club = declare(class_name="Club")
+        person = declare(
+            class_name="Person",
+            country=models.IntegerField(),
+            clubs=models.ManyToManyField(club, through="unit.Membership", related_name="+"),
+        )
+        membership = declare(
+            class_name="Membership",
+            club=models.ForeignKey(club, models.CASCADE),
+            person_number=models.IntegerField(),
+            country=models.IntegerField(),
+            person=models.ForeignObject(
+                person,
+                models.CASCADE,
+                from_fields=["person_number", "country"],
+                to_fields=["id", "country"],
+            ),
+        )
+        with tables(person, club, membership):
+            calls = reception.listen(post_save, membership)
+            here, one = club.objects.create(), person.objects.create(country=1)
+            made = membership.objects.create(club=here, person=one)
+
+            assert [call["instance"] for call in calls.delivered()] == [made]
