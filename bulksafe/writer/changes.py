@@ -6,13 +6,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import ValidationError
+
 from bulksafe.dispatch.changes import Change
 from bulksafe.outbox.events import INSERTED, UPDATED
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
-    from django.db.models import Model
+    from django.db.models import Field, Model
 
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.images import Table
@@ -115,8 +117,21 @@ class InlineChange(Change):
 
 def key_of_instance(instance: Model) -> Any:
     """The primary key as a query returns it: it may have been set as text."""
-    found = tuple(one.to_python(getattr(instance, one.attname)) for one in instance._meta.pk_fields)
+    return key_in_table(instance, type(instance))
+
+
+def key_in_table(instance: Model, model: type[Model]) -> Any:
+    """The key of the instance's part in the table of ``model``, itself or a parent."""
+    found = tuple(_converted(one, getattr(instance, one.attname)) for one in model._meta.pk_fields)
     return found[0] if len(found) == 1 else found
+
+
+def _converted(field: Field[Any, Any], value: Any) -> Any:
+    try:
+        return field.to_python(value)
+    except ValidationError:
+        # Of a class that the field makes of what a query returns, and takes from nowhere else.
+        return value
 
 
 def row_of(model: type[Model], key: Hashable) -> tuple[str, Any]:

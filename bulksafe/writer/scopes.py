@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import AutoField
 
-from bulksafe.writer.changes import key_of_instance, row_of, row_of_instance
+from bulksafe.writer.changes import key_in_table, key_of_instance, row_of, row_of_instance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -149,7 +149,7 @@ class Saving(InHand):
             change.model is model._meta.concrete_model or change.model in model._meta.all_parents
         ):
             return False
-        return not change.deleted and change.key() == self._key(change.model)
+        return not change.deleted and change.key() == key_in_table(instance, change.model)
 
     def is_own(self, text: str, params: Any) -> bool:
         if super().is_own(text, params):
@@ -159,13 +159,6 @@ class Saving(InHand):
         if pattern is None or not params or pattern.match(text) is None:
             return False
         return str(params[-1]) == str(key_of_instance(self.instance))
-
-    def _key(self, model: type[Model]) -> Any:
-        """The key of the row's part in the table of ``model``."""
-        found = tuple(
-            one.to_python(getattr(self.instance, one.attname)) for one in model._meta.pk_fields
-        )
-        return found[0] if len(found) == 1 else found
 
     def prepare(self, change: InlineChange) -> None:
         Scope.prepare(self, change)
