@@ -23,7 +23,7 @@ from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.events import UPDATED
 from bulksafe.writer import telling
 from bulksafe.writer.changes import key_of_instance, row_of
-from bulksafe.writer.observing import Observer
+from bulksafe.writer.observing import Observer, guarding
 from bulksafe.writer.scopes import Scope
 from bulksafe.writer.storing import store
 
@@ -149,7 +149,8 @@ class Rehearsal:
                 return result, changes, True
             self._savepoint = self.watch.connection.savepoint_ids[-1]
             self._rehearsed_rows = [change for _, change in different]
-            self._receive(different)
+            with guarding(self.watch.connection, self._withdraw) as self._end_guard:
+                self._receive(different)
             is_made = self._savepoint is not None
         return result, changes, is_made
 
@@ -161,6 +162,7 @@ class Rehearsal:
         savepoint, self._savepoint = self._savepoint, None
         if savepoint is None:
             return
+        self._end_guard()
         with telling.outside(self._calls_before), self.watch.as_scope(self.scope):
             self.watch.connection._savepoint_rollback(savepoint)
             self.watch.due.clear()

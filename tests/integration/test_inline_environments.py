@@ -1450,6 +1450,104 @@ class TestReceiversThatBreakTheTransaction:
         assert [call["instance"] for call in calls] == [article]
 
 
+class TestEarlyReceiversThatUseTheDriver:
+    """They find the database as it was, and what they write stays."""
+
+    SIGNALS = [pre_save, pre_delete]
+    NOTE = f"INSERT INTO {Log._meta.db_table} (side, text) VALUES ('', 'noted')"
+
+    def through_connection(self, statement):
+        return raw().execute(statement)
+
+    def through_cursor(self, statement):
+        return raw().cursor().execute(statement)
+
+    def through_a_cursor_of_its_own(self, statement):
+        return psycopg.RawCursor(raw()).execute(statement)
+
+    def inside_a_transaction(self, statement):
+        with raw().transaction():
+            return raw().execute(statement)
+
+    USING = {
+        "its connection": through_connection,
+        "its cursor": through_cursor,
+        "a cursor of one's own": through_a_cursor_of_its_own,
+        "its transaction": inside_a_transaction,
+    }
+
+    @every_way
+    @pytest.mark.parametrize("using", USING)
+    def test_to_read(self, way, using, article):
+        seen = []
+
+        def look(**kwargs):
+            rows = self.USING[using](self, f"SELECT title FROM {TABLE}").fetchall()
+            seen.append([title for (title,) in rows])
+
+        inline.critical(self.SIGNALS, Article, look)
+        EVERY[way]("default")
+
+        assert seen == [["there"]]
+
+    @every_way
+    @pytest.mark.parametrize("then", [True, False], ids=["and another asks", "and that is all"])
+    def test_to_write(self, way, then, article):
+        inline.critical(
+            self.SIGNALS,
+            Article,
+            lambda **kwargs: self.through_connection(self.NOTE),
+            dispatch_uid="write",
+        )
+        if then:
+            inline.critical(
+                self.SIGNALS, Article, lambda **kwargs: Log.objects.count(), dispatch_uid="ask"
+            )
+        EVERY[way]("default")
+
+        assert noted() == ["noted"]
+
+    @some_ways
+    def test_to_copy(self, way, article):
+        def copy(**kwargs):
+            statement = f"COPY {Log._meta.db_table} (side, text) FROM STDIN"
+            with connection.cursor() as cursor, cursor.copy(statement) as rows:
+                rows.write_row(["", "noted"])
+
+        inline.critical(self.SIGNALS, Article, copy, dispatch_uid="copy")
+        inline.critical(
+            self.SIGNALS, Article, lambda **kwargs: Log.objects.count(), dispatch_uid="ask"
+        )
+        EVERY[way]("default")
+
+        assert noted() == ["noted"]
+
+    @some_ways
+    def test_to_look_at_it_only(self, way, article):
+        """That is no reason to take anything back."""
+        seen = []
+
+        def look(**kwargs):
+            seen.append((isinstance(raw(), psycopg.Connection), raw().closed, raw().info.dbname))
+
+        inline.critical(self.SIGNALS, Article, look)
+        EVERY[way]("default")
+
+        assert seen == [(True, False, connection.settings_dict["NAME"])]
+        assert type(raw()) is psycopg.Connection
+
+    @some_ways
+    def test_to_keep_it(self, way, article):
+        """What they have got is good for later, too."""
+        kept = []
+        inline.critical(self.SIGNALS, Article, lambda **kwargs: kept.append(raw()))
+        EVERY[way]("default")
+        with transaction.atomic():
+            kept[0].execute(insert("later"))
+
+        assert "later" in titles()
+
+
 class TestReceiversThatCatchErrors:
     @pytest.fixture(autouse=True)
     def refusing(self, clean):  # noqa: F811
