@@ -247,7 +247,9 @@ class Rehearsal:
             ran = one.change.announced if action else one.ran
             ran.add(call.receiver)
         self._calls_before = telling.depth()
-        self._at = places[id(call.changes[0])] if len(listed) == 1 else 0
+        # Links of one instance are one call, so they are not stored one by one.
+        is_alone = len(listed) == 1 and not action
+        self._at = places[id(call.changes[0])] if is_alone else 0
         self.watch.call(call, action, self._observer(listed[0]))
 
     # What receivers read.

@@ -168,6 +168,28 @@ def test_links_that_are_written_past_the_manager_are_announced_once():
     ]
 
 
+def test_links_of_one_instance_are_one_call_though_its_receiver_looks_at_them():
+    link = CriticalEntry.tags.through
+    CriticalTag.objects.bulk_create(CriticalTag(number=number) for number in (1, 2))
+    entries = [CriticalEntry.objects.create(number=number) for number in (1, 2)]
+    entries[0].tags.set([1, 2])
+    entries[1].tags.set([1])
+    seen = []
+
+    def look(instance, action, pk_set, **kwargs):
+        seen.append((instance.number, action, pk_set, instance.tags.count()))
+
+    inline.critical(m2m_changed, link, look)
+    execute(f"DELETE FROM {link._meta.db_table}")
+
+    assert sorted(seen, key=str) == [
+        (1, "post_remove", {1, 2}, 0),
+        (1, "pre_remove", {1, 2}, 2),
+        (2, "post_remove", {1}, 0),
+        (2, "pre_remove", {1}, 1),
+    ]
+
+
 # What is stored.
 
 
