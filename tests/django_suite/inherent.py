@@ -1,0 +1,45 @@
+"""Tests of Django's that cannot have the same outcome with bulksafe, each with the reason.
+
+What stands here is not a difference for the exit status. Keep it short: what bulksafe can do so
+that Django's test passes, it should do.
+"""
+
+_WRAPPERS = "It names all execute wrappers of a connection, and bulksafe's are among them."
+
+_STATEMENTS = (
+    "It names or counts all statements, and a write with critical receivers is in a transaction or "
+    "a savepoint of its own."
+)
+
+_SAVEPOINT = (
+    "It expects that a failing save() breaks the transaction around it. With critical receivers, "
+    "save() is in a savepoint of its own, and the transaction goes on."
+)
+
+_NO_HASH = (
+    "The primary keys are objects without a hash, by which neither Django's deletions nor "
+    "receivers can find a row."
+)
+
+INHERENT = {
+    "backends.base.test_base.ExecuteWrapperTests.test_wrapper_connection_specific": _WRAPPERS,
+}
+
+#: With a receiver of every model, in addition.
+INHERENT_OF_RECEIVERS = {
+    "backends.base.test_base.DatabaseWrapperLoggingTests.test_commit_debug_log": _STATEMENTS,
+    "backends.base.test_base.ExecuteWrapperTests.test_nested_wrapper_invoked": _STATEMENTS,
+    "backends.base.test_base.ExecuteWrapperTests.test_wrapper_invoked_many": _STATEMENTS,
+    "backends.tests.BackendTestCase.test_queries": _STATEMENTS,
+    "basic.tests.SelectOnSaveTests.test_select_on_save_lying_update": _SAVEPOINT,
+    "custom_pk.tests.CustomPKTests.test_auto_field_subclass_bulk_create": _NO_HASH,
+    "transactions.tests.AtomicErrorsTests.test_atomic_prevents_queries_in_broken_transaction": (
+        _SAVEPOINT
+    ),
+}
+
+#: For tests that fail with ordinary receivers and pass with critical ones.
+BETTER = (
+    "Django collects rows for ordinary receivers before it deletes them; critical ones of "
+    "post_delete do without."
+)
