@@ -38,8 +38,8 @@ def by_oid(models: Sequence[type[Model]], using: str) -> dict[int, type[Model]]:
     # Past Django's cursor: which write asks first is of no concern to tests that count queries.
     with connection.wrap_database_errors, connection.connection.cursor() as cursor:
         cursor.execute(
-            "SELECT n.number, to_regclass(n.name)::oid::bigint "
-            "FROM unnest(%s::text[]) WITH ORDINALITY AS n (name, number)",
+            "SELECT n.number, pg_catalog.to_regclass(n.name)::pg_catalog.oid::pg_catalog.int8 "
+            "FROM pg_catalog.unnest(%s::pg_catalog.text[]) WITH ORDINALITY AS n (name, number)",
             [names],
         )
         return {oid: models[number - 1] for number, oid in cursor.fetchall() if oid is not None}
