@@ -22,6 +22,9 @@ from tests.django_suite.running import PLAIN, RECEIVERS, Suite, run_suite
 
 _GROUP = 10
 
+#: What unittest makes a test of that it cannot load.
+_NOT_FOUND = "unittest.loader."
+
 EXAMPLES = """\
 examples:
   python -m tests.django_suite                              some minutes: what bulksafe touches
@@ -104,8 +107,8 @@ def run(options, console):
         groups = _groups(chosen) if options.receivers else [chosen]
         suite = Suite(tests, groups, postgres.url, directory, options.parallel)
         before, after = (_outcomes(suite, one, console) for one in pair)
-    if not before and not after:
-        raise SuiteError("There are no such tests.")
+    if not before or any(test.startswith(_NOT_FOUND) for test in before):
+        raise SuiteError("Some of the tests do not exist, or cannot be imported.")
     if options.receivers:
         found = differences(before, after, INHERENT | INHERENT_OF_RECEIVERS, BETTER)
     else:

@@ -37,22 +37,28 @@ class Row:
     explained: int
 
 
-def differences(before, after, inherent, better=""):
+def differences(before, after, inherent, better=()):
     """The tests whose outcomes differ.
 
     Args:
         before: the outcomes by test.
         after: those of the other run.
         inherent: the reasons of differences that must be, by test.
-        better: the reason for tests that pass in the other run only.
+        better: those for tests that pass in the other run only, by what their names begin with.
     """
     found = []
     for test in sorted({*before, *after}):
         one, other = before.get(test, _ABSENT), after.get(test, _ABSENT)
         if one.word != other.word:
-            reason = inherent.get(test) or (better if other.is_good and not one.is_good else "")
+            reason = inherent.get(test, "")
+            if other.is_good and not one.is_good:
+                reason = reason or _by_beginning(test, better)
             found.append(Difference(test, one, other, reason))
     return found
+
+
+def _by_beginning(test, reasons):
+    return next((reasons[key] for key in reasons if test.startswith(key)), "")
 
 
 def rows(before, after, found):
