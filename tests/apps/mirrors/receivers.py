@@ -37,12 +37,12 @@ class Side:
     Attributes:
         calls: the receiver's name, the row as it got it, what else it got, and the row that the
             database showed just then.
-        refusal: a receiver's name and the amount, modulo 3, of the rows that it refuses.
+        refusal: a receiver's name, and whether it refuses rows with an odd amount, or an even one.
     """
 
     name: str
     calls: list[tuple[Any, ...]] = field(default_factory=list)
-    refusal: tuple[str, int] | None = None
+    refusal: tuple[str, bool] | None = None
 
     def __post_init__(self) -> None:
         self.Entry = getattr(models, f"{self.name}Entry")
@@ -54,10 +54,12 @@ class Side:
         """Note a call; returns the row that is stored."""
         stored = self.stored(instance)
         self.calls.append((receiver, self.row(instance), *more, stored))
-        amount = getattr(instance, "amount", 0)
-        if self.refusal == (receiver, amount % 3):
-            raise RefusedError(receiver)
+        self.refuse(receiver, instance)
         return stored
+
+    def refuse(self, receiver: str, instance: Any) -> None:
+        if self.refusal == (receiver, bool(getattr(instance, "amount", 0) % 2)):
+            raise RefusedError(receiver)
 
     def row(self, instance: Any) -> tuple[Any, ...] | None:
         if instance is None:
@@ -71,6 +73,18 @@ class Side:
         if instance.pk is None:
             return None
         return self.row(type(instance).objects.filter(pk=instance.pk).first())
+
+    def differing(
+        self, before: tuple[Any, ...] | None, after: tuple[Any, ...] | None
+    ) -> frozenset[str]:
+        """The names of an entry's fields that differ; all of them for a new one."""
+        names = [self.Entry._meta.get_field(name).name for name in FIELDS]
+        if before is None:
+            return frozenset(names) | {"id"}
+        pairs = zip(before, after or (), strict=True)
+        return frozenset(
+            name for name, (one, other) in zip(names, pairs, strict=True) if one != other
+        )
 
     def note(self, text: str) -> None:
         models.Note.objects.create(side=self.name, text=text)
@@ -132,8 +146,10 @@ def before_saves(m: Side) -> list[tuple[Any, Any, Any]]:
 
 
 def after_saves(m: Side) -> list[tuple[Any, Any, Any]]:
-    def log_save(sender, instance, created, update_fields, **kwargs):
-        m.heard("log_save", instance, created, update_fields)
+    def log_save(sender, instance, created, old=None, changed=None, **kwargs):
+        stored = m.heard("log_save", instance, created)
+        if m.name == "Critical":
+            assert changed == m.differing(m.row(old), stored)
         m.note(f"{created} {m.row(before(instance))} -> {m.row(instance)}")
 
     def count_on_shelf(sender, instance, created, **kwargs):
@@ -151,8 +167,8 @@ def after_saves(m: Side) -> list[tuple[Any, Any, Any]]:
             instance.state = "approved"
             instance.save()
 
-    def hear_save(sender, instance, created, **kwargs):
-        m.heard("hear_save", instance, created)
+    def hear_save(sender, instance, created, update_fields, **kwargs):
+        m.heard("hear_save", instance, created, update_fields)
 
     def before(instance):
         return getattr(instance, "_before", None)
@@ -186,6 +202,10 @@ def around_deletions(m: Side) -> list[tuple[Any, Any, Any]]:
 
 
 def of_others(m: Side) -> list[tuple[Any, Any, Any]]:
+    def cap_shelf(sender, instance, **kwargs):
+        m.heard("cap_shelf", instance)
+        instance.amount = min(instance.amount, 7)
+
     def hear_shelf(sender, instance, created, **kwargs):
         m.heard("hear_shelf", instance, created)
 
@@ -196,8 +216,7 @@ def of_others(m: Side) -> list[tuple[Any, Any, Any]]:
         tags = sorted(instance.tags.values_list("pk", flat=True)) if not reverse else None
         number = instance.pk if reverse else instance.number
         m.calls.append(("count_tags", number, action, reverse, keys(reverse, pk_set), tags))
-        if m.refusal == ("count_tags", getattr(instance, "amount", 0) % 3):
-            raise RefusedError("count_tags")
+        m.refuse("count_tags", instance)
         step = {"post_add": 1, "post_remove": -1}.get(action, 0)
         if reverse or not step:
             return
@@ -211,6 +230,7 @@ def of_others(m: Side) -> list[tuple[Any, Any, Any]]:
         return None if pk_set is None else tuple(sorted(pk_set))
 
     return [
+        (pre_save, m.Shelf, cap_shelf),
         (post_save, m.Shelf, hear_shelf),
         (post_delete, m.Shelf, hear_shelf_gone),
         (m2m_changed, m.Link, count_tags),
