@@ -574,10 +574,10 @@ def test_the_mirrors_never_differ():
     Mirrors.seen.clear()
     run_state_machine_as_test(Mirrors, settings=SETTINGS)
 
-    for kind in ("create", "create again", "update", "delete", "link", "shelves"):
-        for is_refused, least in ((False, 10), (True, 2)):
-            counts = [n for key, n in Mirrors.seen.items() if key == (kind, is_refused)]
-            assert sum(counts) >= least, Mirrors.seen
+    # Which examples are drawn depends on the versions of hypothesis and Python.
+    taken = {kind for (kind, is_refused), _ in Mirrors.seen.items() if not is_refused}
+    assert taken >= {"create", "create again", "update", "delete", "link", "shelves"}
+    assert sum(n for (_, is_refused), n in Mirrors.seen.items() if is_refused) >= 5, Mirrors.seen
 
 
 # Without these the machine might be comparing nothing.
