@@ -14,15 +14,21 @@ DECLARE
     captured boolean := false;
     buffered boolean := false;
     told text;
+    callers text;
     -- Django has the instances in hand and calls the receivers itself; it says so behind the statement's text, for
     -- this session and this table. Not in a row-level trigger, which would look at the text for every row, and not
     -- for what triggers write. There is no text while a transaction of the extended protocol is committed.
     mark CONSTANT text := format('/* bulksafe: in hand %%s %%s */', pg_backend_pid(), TG_TABLE_NAME);
-    in_hand CONSTANT boolean := CASE WHEN TG_LEVEL = 'STATEMENT' AND pg_trigger_depth() = 1
-                                     THEN right(current_query(), length(mark)) IS NOT DISTINCT FROM mark ELSE false END;
+    in_hand boolean := CASE WHEN TG_LEVEL = 'STATEMENT' AND pg_trigger_depth() = 1
+                            THEN right(current_query(), length(mark)) IS NOT DISTINCT FROM mark ELSE false END;
 BEGIN
     IF NOT :unmuted THEN
         RETURN NULL;
+    END IF;
+    IF in_hand THEN
+        -- A function that the statement calls, in an expression or a default, may write to the table as well.
+        GET DIAGNOSTICS callers = PG_CONTEXT;
+        in_hand := strpos(callers, chr(10)) = 0;
     END IF;
     IF TG_LEVEL = 'ROW' THEN
 :by_row
