@@ -108,23 +108,25 @@ def _meets(receiver: Receiver, instance: Model, operation: str, using: str) -> b
     model: Any = type(instance)._meta.concrete_model
     condition = condition_of(receiver, model, operation)
     connection = connections[using]
+    text = condition or "true"
     columns, params = [], []
     for field in model._meta.local_concrete_fields:
-        value = getattr(instance, field.attname)
-        if hasattr(value, "resolve_expression"):
-            # Nobody can say before it is stored.
-            return True
-        columns.append(
-            f"{placeholder(field, value, connection)} AS {quoting.identifier(field.column)}"
-        )
+        column = quoting.identifier(field.column)
+        value = None if field.generated else getattr(instance, field.attname)
+        if field.generated or hasattr(value, "resolve_expression"):
+            if f'"new".{column}' in text:
+                # Nobody can say before it is stored.
+                return True
+            continue
+        columns.append(f"{placeholder(field, value, connection)} AS {column.replace('%', '%%')}")
         params.append(field.get_db_prep_save(value, connection))
     new = ", ".join(columns)
-    relation = quoting.relation(model._meta.db_table)
+    relation = quoting.relation(model._meta.db_table).replace("%", "%%")
     on = " AND ".join(
-        f'"old".{quoting.identifier(one.column)} = "new".{quoting.identifier(one.column)}'
-        for one in model._meta.pk_fields
-    )
-    text = (condition or "true").replace("%", "%%")
+        f'"old".{name} = "new".{name}'
+        for name in (quoting.identifier(one.column) for one in model._meta.pk_fields)
+    ).replace("%", "%%")
+    text = text.replace("%", "%%")
     with connection.wrap_database_errors, connection.connection.cursor() as cursor:
         cursor.execute(
             f'SELECT COALESCE(({text}), false) FROM (SELECT {new}) AS "new" '  # noqa: S608

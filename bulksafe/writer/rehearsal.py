@@ -211,7 +211,8 @@ class Rehearsal:
         for model, listed in keys.items():
             rows: Any = model._base_manager.using(self.watch.alias).filter(pk__in=listed)
             names = [key.attname for key in model._meta.pk_fields]
-            list(rows.order_by("pk").select_for_update(of=("self",)).values_list(*names))
+            # Only the table itself is read.
+            list(rows.order_by("pk").select_for_update().values_list(*names))
 
     def _receive(self, changes: Sequence[tuple[Hashable, InlineChange]]) -> None:
         """Call the receivers that come before the write."""

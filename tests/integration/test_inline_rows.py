@@ -6,10 +6,11 @@ import uuid
 
 import pytest
 from django.db import connection
-from django.db.models import F, JSONField, Value
+from django.db.models import F, JSONField, Q, Value
 from django.db.models.functions import Concat
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 
+from tests.apps.columns.models import InSchema
 from tests.apps.mirrors.models import (
     CriticalEntry,
     CriticalShelf,
@@ -366,6 +367,47 @@ def test_rows_that_refer_to_new_rows_are_rehearsed_once():
 
     assert sorted(seen, key=str) == [CriticalEntry, link]
     assert link.objects.get().criticalentry.number == 1
+
+
+# Conditions on rows that are about to be stored.
+
+
+def samples():
+    return [Sample(id=ONE, name="yes"), Sample(id=TWO, name="no")]
+
+
+def save_samples():
+    for sample in samples():
+        sample.save()
+
+
+@pytest.mark.parametrize(
+    "write", [save_samples, lambda: Sample.objects.bulk_create(samples())], ids=["save", "bulk"]
+)
+def test_a_condition_does_not_go_by_values_that_only_the_database_has(write):
+    def declare(when):
+        return inline.critical(pre_save, Sample, when=when)
+
+    named = declare(Q(new__name="yes"))
+    # Nobody can say before it is stored.
+    wide, large = declare(Q(new__width__gt=100)), declare(Q(new__area__gt=100))
+    write()
+    assert [len(calls) for calls in (named, wide, large)] == [1, 2, 2]
+
+    named.clear()
+    Sample.objects.bulk_update(Sample.objects.all(), ["height"])
+    assert [call["instance"].name for call in named] == ["yes"]
+
+
+def test_rows_of_a_table_in_a_schema_are_locked():
+    InSchema.objects.bulk_create(InSchema(number=number) for number in (1, 2))
+
+    def look(sender, instance, **kwargs):
+        instance.number += sender.objects.filter(number=4).count() + 1
+
+    inline.critical(pre_save, InSchema, look)
+    InSchema.objects.update(number=3)
+    assert sorted(InSchema.objects.values_list("number", flat=True)) == [4, 5]
 
 
 # Receivers of many rows at once.
