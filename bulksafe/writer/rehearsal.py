@@ -297,6 +297,7 @@ class Rehearsal:
         with self.watch.as_scope(self.scope):
             if change.created:
                 rehearsed = change.row
+                _keep_number(one)
                 _insert(one.instance, self.watch.alias)
                 self.scope.moved[rehearsed] = one.instance.pk
             elif change.deleted:
@@ -463,6 +464,16 @@ def receive_late(watch: Watch, changes: Sequence[InlineChange]) -> None:
             rest = late._merge(final, [])
         if rest:
             watch.tell(rest)
+
+
+def _keep_number(one: Rehearsed) -> None:
+    """Let a new row have the number that the write has returned: nobody else will get it."""
+    image = one.change.new_image
+    assert image is not None  # noqa: S101
+    values = dict(zip(image.table.attnames, image.table.converted(image.values), strict=True))
+    for key in one.change.model._meta.pk_fields:
+        if getattr(one.instance, key.attname) is None:
+            setattr(one.instance, key.attname, values[key.attname])
 
 
 def _insert(instance: Model, using: str) -> None:

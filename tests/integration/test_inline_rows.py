@@ -369,6 +369,24 @@ def test_rows_that_refer_to_new_rows_are_rehearsed_once():
     assert link.objects.get().criticalentry.number == 1
 
 
+def test_new_rows_have_the_numbers_that_the_statement_has_returned():
+    def look(sender, instance, **kwargs):
+        instance.position = sender.objects.count()
+
+    inline.critical(pre_save, CriticalEntry, look)
+    with connection.cursor() as cursor:
+        numbers = []
+        for count in (2, 1):
+            rows = ", ".join([INSERT_ENTRY.partition("VALUES ")[2]] * count)
+            text = f"{INSERT_ENTRY.partition('VALUES ')[0]} VALUES {rows} RETURNING number, id"
+            cursor.execute(text, range(len(numbers), len(numbers) + count))
+            numbers += cursor.fetchall()
+
+    entries = CriticalEntry.objects.order_by("number")
+    assert list(entries.values_list("number", "id")) == numbers
+    assert list(entries.values_list("position", flat=True)) == [0, 1, 2]
+
+
 # Conditions on rows that are about to be stored.
 
 
