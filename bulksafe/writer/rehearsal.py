@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from django.db.models import Model
 
     from bulksafe.declarations import Receiver
+    from bulksafe.dispatch.images import Image
     from bulksafe.writer.changes import InlineChange
     from bulksafe.writer.watch import Watch
 
@@ -55,7 +56,7 @@ class Rehearsed:
     before: dict[str, Any] = field(default_factory=dict)
     ran: set[Receiver] = field(default_factory=set)
     #: What tells whether a later round does the same to it.
-    print: str = ""
+    print: tuple[str, str] = ("", "")
     #: The change before it of the same row, and what receivers of that one have assigned.
     earlier: Rehearsed | None = None
     inherited: set[str] = field(default_factory=set)
@@ -145,12 +146,13 @@ class Rehearsal:
             result = self.operation()
             changes = self._named(self.watch.take())
             different = [(n, c) for n, c in changes if not self._is_known(n, c)]
+            different = [(n, c) for n, c in different if not self._is_unsteady(n, c)]
             if is_last or not self._has_early(different):
                 return result, changes, True
             self._savepoint = self.watch.connection.savepoint_ids[-1]
             self._rehearsed_rows = [change for _, change in different]
             with guarding(self.watch.connection, self._withdraw) as self._end_guard:
-                self._receive(different)
+                self._receive(changes, {name for name, _ in different})
             is_made = self._savepoint is not None
         return result, changes, is_made
 
@@ -196,6 +198,22 @@ class Rehearsal:
         rehearsed = self.known.get(name)
         return rehearsed is not None and rehearsed.print == self._prints[id(change)]
 
+    def _is_unsteady(self, name: Hashable, change: InlineChange) -> bool:
+        """Whether the write makes something else of the same row each time, as ``Now()`` does.
+
+        Then the row gets the values that receivers have seen.
+        """
+        one = self.known.get(name)
+        if one is None or change.created or one.print[0] != self._prints[id(change)][0]:
+            return False
+        seen, made = one.change.new_image, change.new_image
+        assert seen is not None  # noqa: S101
+        assert made is not None  # noqa: S101
+        pairs = zip(seen.table.attnames, seen.values, made.values, strict=True)
+        one.inherited |= {name for name, value, other in pairs if value != other}
+        one.print = self._prints[id(change)]
+        return True
+
     def _has_early(self, changes: Sequence[tuple[Hashable, InlineChange]]) -> bool:
         return bool(self._deliveries([change for _, change in changes]))
 
@@ -214,23 +232,34 @@ class Rehearsal:
             # Only the table itself is read.
             list(rows.order_by("pk").select_for_update().values_list(*names))
 
-    def _receive(self, changes: Sequence[tuple[Hashable, InlineChange]]) -> None:
-        """Call the receivers that come before the write."""
+    def _receive(self, changes: _Named, different: set[Hashable]) -> None:
+        """Call the receivers that come before the write.
+
+        Args:
+            changes: all that it makes.
+            different: the names of those that they have not been called for.
+        """
         order: list[Rehearsed] = []
         last: dict[tuple[str, Any], Rehearsed] = {}
         for name, change in changes:
-            rehearsed = _rehearsed(change)
-            rehearsed.print = self._prints[id(change)]
-            rehearsed.earlier = last.get(change.row)
+            if name in self.known and name not in different:
+                rehearsed = self.known[name]
+                self._carry(rehearsed, change)
+                rehearsed.change = change
+            else:
+                rehearsed = _rehearsed(change)
+                rehearsed.print = self._prints[id(change)]
+                rehearsed.earlier = last.get(change.row)
+                self.known[name] = rehearsed
             last[row_of(change.model, change.key())] = rehearsed
             order.append(rehearsed)
-            self.known[name] = rehearsed
         places = {id(one.change): place for place, one in enumerate(order)}
         self._order, self._stored = order, 0
         self._deleted = {one.change.row: one for one in order if one.change.deleted}
         self._is_storable = len(order) > 1 and self._can_be_stored(order)
         self._observers: dict[type[Model], Observer] = {}
-        for call in calls(self._deliveries([one.change for one in order])):
+        wanted = [change for name, change in changes if name in different]
+        for call in calls(self._deliveries(wanted)):
             self._call(call, places, order)
 
     def _call(self, call: Call, places: dict[int, int], order: Sequence[Rehearsed]) -> None:
@@ -522,14 +551,14 @@ def _copied(value: Any) -> Any:
 
 @cache
 def _has_new_key(model: type[Model]) -> bool:
-    """Whether the database numbers the rows of the model, or of a parent."""
+    """Whether the database makes the keys of the rows of the model, or of a parent."""
     return any(_is_numbered(key) for key in model._meta.pk_fields)
 
 
 def _is_numbered(key: Any) -> bool:
     while key.is_relation:
         key = key.target_field
-    return isinstance(key, AutoField)
+    return isinstance(key, AutoField) or key.has_db_default()
 
 
 @cache
@@ -544,21 +573,22 @@ def _references(model: type[Model]) -> list[tuple[str, str]]:
     return found
 
 
-def _print(change: InlineChange, fresh: Fresh) -> str:
-    """The images of a change as text, with names in the place of the numbers of new rows.
+def _print(change: InlineChange, fresh: Fresh) -> tuple[str, str]:
+    """Both images of a change as text, with names in the place of the numbers of new rows.
 
     As text: a NaN equals no other.
     """
-    images = [image for image in (change.old_image, change.new_image) if image is not None]
-    if not fresh:
-        return repr([image.values for image in images])
-    found = []
-    for image in images:
-        values = dict(zip(image.table.attnames, image.values, strict=True))
-        for name, label in _references(change.model):
-            values[name] = fresh.get((label, values[name]), values[name])
-        if change.created and change.model._meta.pk_fields[1:]:
-            for key in change.model._meta.pk_fields:
-                values[key.attname] = None if _is_numbered(key) else values[key.attname]
-        found.append(values)
-    return repr(found)
+    old, new = (_print_of(image, change, fresh) for image in (change.old_image, change.new_image))
+    return old, new
+
+
+def _print_of(image: Image | None, change: InlineChange, fresh: Fresh) -> str:
+    if image is None or not fresh:
+        return repr(image and image.values)
+    values = dict(zip(image.table.attnames, image.values, strict=True))
+    for name, label in _references(change.model):
+        values[name] = fresh.get((label, values[name]), values[name])
+    if change.created and change.model._meta.pk_fields[1:]:
+        for key in change.model._meta.pk_fields:
+            values[key.attname] = None if _is_numbered(key) else values[key.attname]
+    return repr(values)

@@ -7,7 +7,7 @@ import uuid
 import pytest
 from django.db import connection
 from django.db.models import F, JSONField, Q, Value
-from django.db.models.functions import Concat
+from django.db.models.functions import Concat, Now
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 
 from tests.apps.columns.models import InSchema
@@ -17,6 +17,7 @@ from tests.apps.mirrors.models import (
     CriticalTag,
     Place,
     Sample,
+    Token,
     Ware,
 )
 from tests.integration import inline
@@ -385,6 +386,61 @@ def test_new_rows_have_the_numbers_that_the_statement_has_returned():
     entries = CriticalEntry.objects.order_by("number")
     assert list(entries.values_list("number", "id")) == numbers
     assert list(entries.values_list("position", flat=True)) == [0, 1, 2]
+
+
+def test_a_value_that_is_another_one_each_time_is_that_which_receivers_have_seen():
+    Sample.objects.bulk_create(Sample(id=key) for key in (ONE, TWO))
+    seen = []
+
+    def before(sender, instance, **kwargs):
+        seen.append(instance.moment)
+        instance.height += sender.objects.filter(pk=instance.pk).count()
+
+    inline.critical(pre_save, Sample, before)
+    after = inline.critical(post_save, Sample)
+    Sample.objects.update(moment=Now())
+
+    stored = list(Sample.objects.values_list("moment", "height"))
+    assert stored == [(moment, 4) for moment in seen]
+    assert [call["instance"].moment for call in after] == seen
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_keys_that_the_database_makes_up(looks):
+    def before(sender, instance, **kwargs):
+        instance.count = sender.objects.count() + 1 if looks else instance.count + 1
+
+    before_calls = inline.critical(pre_save, Token)
+    inline.critical(pre_save, Token, before)
+    after = inline.critical(post_save, Token)
+    returned = execute("INSERT INTO mirrors_token (count) VALUES (0), (0) RETURNING id")
+
+    assert len(before_calls) == len(after) == 2
+    assert [(call["instance"].pk,) for call in after] == returned
+    assert sorted(Token.objects.values_list("id")) == sorted(returned)
+    assert {call["instance"].count for call in after} == ({1, 2} if looks else {1})
+
+
+def test_a_receiver_looks_when_it_is_called_once_more_for_a_row_that_another_has_changed():
+    for code in "abcd":
+        Ware.objects.create(code=code)
+
+    def before(sender, instance, **kwargs):
+        if instance.pk == "a":
+            sender.objects.filter(pk__in=["c", "d"]).update(name="from a")
+        if instance.name == "from a":
+            sender.objects.filter(name="x").count()
+        instance.name += "+"
+
+    inline.critical(pre_save, Ware, before)
+    Ware.objects.update(count=1)
+
+    assert sorted(Ware.objects.values_list("code", "name", "count")) == [
+        ("a", "+", 1),
+        ("b", "+", 1),
+        ("c", "from a+", 1),
+        ("d", "from a+", 1),
+    ]
 
 
 # Conditions on rows that are about to be stored.

@@ -8,6 +8,7 @@ entries are numbered by the database, and known by ``number``.
 import uuid
 
 from django.contrib.postgres.fields import ArrayField, DateRangeField
+from django.contrib.postgres.functions import RandomUUID
 from django.db import models
 
 
@@ -108,6 +109,13 @@ class Sample(models.Model):
     )
     parent = models.ForeignKey("self", models.CASCADE, null=True, related_name="children")
     friend = models.ForeignKey("self", models.SET_NULL, null=True, related_name="+")
+
+
+class Token(models.Model):
+    """Known by what the database makes up."""
+
+    id = models.UUIDField(primary_key=True, db_default=RandomUUID())
+    count = models.IntegerField(default=0)
 
 
 class Ware(models.Model):
