@@ -86,8 +86,8 @@ SETTINGS = settings(
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=int(os.environ.get("BULKSAFE_MIRROR_EXAMPLES", "40")),
-    stateful_step_count=15,
+    max_examples=int(os.environ.get("BULKSAFE_MIRROR_EXAMPLES", "30")),
+    stateful_step_count=20,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )
@@ -596,7 +596,7 @@ def is_noticed() -> bool:
 
 @pytest.mark.parametrize(
     "name",
-    ["count_versions", "log_save", "announce", "count_off_shelf", "count_tags", "cap_shelf"],
+    ["count_versions", "log_save", "count_off_shelf", "count_tags", "cap_shelf"],
 )
 def test_the_machine_notices_a_receiver_that_is_not_called(name, monkeypatch):
     monkeypatch.setattr(Mirrors, "deaf", frozenset({name}))
@@ -607,7 +607,7 @@ def test_the_machine_notices_a_receiver_that_is_not_called(name, monkeypatch):
     ("table", "operation"),
     [
         *((ENTRIES, operation) for operation in ("INSERT", "UPDATE", "DELETE")),
-        *((LINKS, operation) for operation in ("INSERT", "DELETE")),
+        (LINKS, "DELETE"),
         (SHELVES, "UPDATE"),
     ],
 )
