@@ -115,8 +115,16 @@ class Table:
         places = [self.fields.index(one) for one in self.model._meta.pk_fields]
         return places, self._converter([self.fields[place] for place in places])
 
+    @cached_property
+    def _plain_key(self) -> int | None:
+        """Where the key is, if it is one value that a query returns as the database has it."""
+        place = self.fields.index(self.model._meta.pk) if len(self._key[0]) == 1 else None
+        return None if place in self._converters else place
+
     def key(self, values: tuple[Any, ...]) -> Any:
         """The primary key as a query returns it: one value, or a tuple of several."""
+        if self._plain_key is not None:
+            return values[self._plain_key]
         places, convert = self._key
         found = tuple(convert(tuple(values[place] for place in places)))
         return found[0] if len(found) == 1 else found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
@@ -49,10 +49,17 @@ class InlineChange(Change):
         assert image is not None  # noqa: S101  (a change has at least one side)
         return image.table
 
-    @property
+    @cached_property
     def row(self) -> tuple[str, Any]:
         """Tells rows apart, also those of instances in hand."""
         return row_of(self.model, self.key(old=True))
+
+    @cached_property
+    def new_row(self) -> tuple[str, Any]:
+        """The same after the change, which may have been one of the key."""
+        if self.old_image is None or self.new_image is None:
+            return self.row
+        return row_of(self.model, self.key())
 
     def key(self, *, old: bool = False) -> Hashable:
         """The primary key as Python has it; after the change, or before it."""
@@ -87,7 +94,17 @@ class InlineChange(Change):
             self.old_image = earlier.old_image
             self.met |= earlier.met
             self._instances.pop("old", None)
-            self.__dict__.pop("changed", None)
+            self._forget()
+
+    def end_with(self, later: InlineChange) -> None:
+        """Go on to where a later change of the row ended."""
+        self.new_image = later.new_image
+        self.met |= later.met
+        self._forget()
+
+    def _forget(self) -> None:
+        for name in ("changed", "row", "new_row"):
+            self.__dict__.pop(name, None)
 
     def take_in_hand(self, instance: Model) -> None:
         """Let receivers have this instance of the row."""
@@ -122,8 +139,10 @@ def key_of_instance(instance: Model) -> Any:
 
 def key_in_table(instance: Model, model: type[Model]) -> Any:
     """The key of the instance's part in the table of ``model``, itself or a parent."""
-    found = tuple(_converted(one, getattr(instance, one.attname)) for one in model._meta.pk_fields)
-    return found[0] if len(found) == 1 else found
+    keys = model._meta.pk_fields
+    if len(keys) == 1:
+        return _converted(keys[0], getattr(instance, keys[0].attname))
+    return tuple(_converted(one, getattr(instance, one.attname)) for one in keys)
 
 
 def _converted(field: Field[Any, Any], value: Any) -> Any:
@@ -135,8 +154,13 @@ def _converted(field: Field[Any, Any], value: Any) -> Any:
 
 
 def row_of(model: type[Model], key: Hashable) -> tuple[str, Any]:
+    return _label(model), key
+
+
+@cache
+def _label(model: type[Model]) -> str:
     concrete: Any = model._meta.concrete_model
-    return concrete._meta.label_lower, key
+    return str(concrete._meta.label_lower)
 
 
 def row_of_instance(instance: Model) -> tuple[str, Any]:

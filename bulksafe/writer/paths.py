@@ -555,14 +555,15 @@ class _Write:
         """Call the receivers for rows of which the database says nothing, as it was asked to."""
         self.watch.gather(self.scope)
         told = {change.row for change in self.scope.pending if not change.deleted}
-        late = in_order(self.late)
+        model, using = self.scope.model, self.watch.alias
+        late = [
+            (receiver, {**telling.bulk_call(receiver, model, using, None), "created": True})
+            for receiver in in_order(self.late)
+        ]
         for instance in chunk:
             row = row_of_instance(instance)
             if row in told:
                 continue
-            for receiver in late:
+            for receiver, common in late:
                 if telling.is_own_business(receiver):
-                    named = telling.bulk_call(receiver, self.scope.model, self.watch.alias, None)
-                    self.watch.call_with(
-                        receiver, {**named, "created": True, "instance": instance}, row
-                    )
+                    self.watch.call_with(receiver, {**common, "instance": instance}, row)

@@ -11,8 +11,12 @@ from __future__ import annotations
 import copy
 import logging
 from dataclasses import dataclass, field
-from functools import cache
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from functools import cache, cached_property
+from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import AutoField
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.images import Image
+    from bulksafe.dispatch.ordering import Delivery
     from bulksafe.writer.changes import InlineChange
     from bulksafe.writer.watch import Watch
 
@@ -42,8 +47,14 @@ logger = logging.getLogger("bulksafe")
 #: How often a write may do something else than before; after that, receivers run on what is stored.
 _ROUNDS = 5
 
-#: The values of a field that can be changed in place.
+#: The values of a field that can be changed in place, and the most frequent of those that cannot.
 _MUTABLE = (dict, list, set, bytearray)
+_STEADY = frozenset(
+    {
+        *(int, str, bool, float, bytes, Decimal, UUID, NoneType),
+        *(date, datetime, time, timedelta),
+    }
+)
 
 
 @dataclass(eq=False)
@@ -56,7 +67,7 @@ class Rehearsed:
     before: dict[str, Any] = field(default_factory=dict)
     ran: set[Receiver] = field(default_factory=set)
     #: What tells whether a later round does the same to it.
-    print: tuple[str, str] = ("", "")
+    print: Print | None = None
     #: The change before it of the same row, and what receivers of that one have assigned.
     earlier: Rehearsed | None = None
     inherited: set[str] = field(default_factory=set)
@@ -147,12 +158,13 @@ class Rehearsal:
             changes = self._named(self.watch.take())
             different = [(n, c) for n, c in changes if not self._is_known(n, c)]
             different = [(n, c) for n, c in different if not self._is_unsteady(n, c)]
-            if is_last or not self._has_early(different):
+            self._rehearsed_rows = [change for _, change in different]
+            due = self._early_deliveries(self._rehearsed_rows)
+            if is_last or not due:
                 return result, changes, True
             self._savepoint = self.watch.connection.savepoint_ids[-1]
-            self._rehearsed_rows = [change for _, change in different]
             with guarding(self.watch.connection, self._withdraw) as self._end_guard:
-                self._receive(changes, {name for name, _ in different})
+                self._receive(changes, {name for name, _ in different}, due)
             is_made = self._savepoint is not None
         return result, changes, is_made
 
@@ -185,13 +197,13 @@ class Rehearsal:
             if change.created and _has_new_key(change.model):
                 numbers[change.model] = numbers.get(change.model, 0) + 1
                 name = ("new", change.model, numbers[change.model])
-                fresh[row_of(change.model, change.key())] = name
+                fresh[change.new_row] = name
             else:
                 row = (change.event.operation, fresh.get(change.row, change.row))
                 seen[row] = seen.get(row, 0) + 1
                 name = (*row, seen[row])
             found.append((name, change))
-        self._prints = {id(change): _print(change, fresh) for change in changes}
+        self._prints = {id(change): Print(change, fresh) for change in changes}
         return found
 
     def _is_known(self, name: Hashable, change: InlineChange) -> bool:
@@ -204,7 +216,10 @@ class Rehearsal:
         Then the row gets the values that receivers have seen.
         """
         one = self.known.get(name)
-        if one is None or change.created or one.print[0] != self._prints[id(change)][0]:
+        if one is None or change.created:
+            return False
+        assert one.print is not None  # noqa: S101
+        if one.print.old != self._prints[id(change)].old:
             return False
         seen, made = one.change.new_image, change.new_image
         assert seen is not None  # noqa: S101
@@ -214,10 +229,7 @@ class Rehearsal:
         one.print = self._prints[id(change)]
         return True
 
-    def _has_early(self, changes: Sequence[tuple[Hashable, InlineChange]]) -> bool:
-        return bool(self._deliveries([change for _, change in changes]))
-
-    def _deliveries(self, changes: Sequence[InlineChange]) -> Any:
+    def _early_deliveries(self, changes: Sequence[InlineChange]) -> Sequence[Delivery]:
         return telling.deliveries(changes, self.watch.listed, telling.EARLY)
 
     def _lock(self, changes: Sequence[InlineChange]) -> None:
@@ -232,12 +244,13 @@ class Rehearsal:
             # Only the table itself is read.
             list(rows.order_by("pk").select_for_update().values_list(*names))
 
-    def _receive(self, changes: _Named, different: set[Hashable]) -> None:
+    def _receive(self, changes: _Named, different: set[Hashable], due: Sequence[Delivery]) -> None:
         """Call the receivers that come before the write.
 
         Args:
             changes: all that it makes.
             different: the names of those that they have not been called for.
+            due: what they are to be called for.
         """
         order: list[Rehearsed] = []
         last: dict[tuple[str, Any], Rehearsed] = {}
@@ -251,15 +264,14 @@ class Rehearsal:
                 rehearsed.print = self._prints[id(change)]
                 rehearsed.earlier = last.get(change.row)
                 self.known[name] = rehearsed
-            last[row_of(change.model, change.key())] = rehearsed
+            last[change.new_row] = rehearsed
             order.append(rehearsed)
         places = {id(one.change): place for place, one in enumerate(order)}
         self._order, self._stored = order, 0
         self._deleted = {one.change.row: one for one in order if one.change.deleted}
         self._is_storable = len(order) > 1 and self._can_be_stored(order)
         self._observers: dict[type[Model], Observer] = {}
-        wanted = [change for name, change in changes if name in different]
-        for call in calls(self._deliveries(wanted)):
+        for call in calls(due):
             self._call(call, places, order)
 
     def _call(self, call: Call, places: dict[int, int], order: Sequence[Rehearsed]) -> None:
@@ -383,9 +395,8 @@ class Rehearsal:
                 kept.pop(change.row, None)
                 final.pop(change.row, None)
                 if assigned:
-                    row = row_of(change.model, change.key())
-                    kept[row] = one.instance, assigned, change.key()
-                    final[row] = change
+                    kept[change.new_row] = one.instance, assigned, change.key()
+                    final[change.new_row] = change
             rest.append(change)
         to_store = list(kept.values())
         drifted = [one for name, one in self.known.items() if name not in names]
@@ -406,16 +417,17 @@ class Rehearsal:
         if change.deleted or change.new_image is None:
             return
         assigned = one.assigned() | one.inherited
-        values = table.converted(change.new_image.values)
-        for name, value in zip(table.attnames, values, strict=True):
-            if name not in assigned and one.before.get(name, value) != value:
-                setattr(one.instance, name, value)
+        if change is not one.change:
+            values = table.converted(change.new_image.values)
+            for name, value in zip(table.attnames, values, strict=True):
+                if name not in assigned and one.before.get(name, value) != value:
+                    setattr(one.instance, name, value)
         if change.created:
             one.instance._state.adding = False
             one.instance._state.db = self.watch.alias
         # A parent that was fetched before the write may be stale after it.
-        for related in table.model._meta.concrete_fields:
-            if related.is_relation and related.attname not in assigned:
+        for related in _relations(table.model) if one.instance._state.fields_cache else ():
+            if related.attname not in assigned:
                 one.instance._state.fields_cache.pop(related.name, None)
 
     def _drifted(self, one: Rehearsed) -> tuple[Model, set[str], Any]:
@@ -442,9 +454,7 @@ class Rehearsal:
             first = final.get(change.row)
             one = by_row.get(change.row)
             if first is not None:
-                first.new_image = change.new_image
-                first.met |= change.met
-                first.__dict__.pop("changed", None)
+                first.end_with(change)
                 self._refresh(first)
             else:
                 if one is not None:
@@ -485,7 +495,7 @@ def receive_late(watch: Watch, changes: Sequence[InlineChange]) -> None:
         assigned = set() if one.change.deleted else one.assigned()
         if assigned:
             to_store.append((one.instance, assigned, one.change.key()))
-            final[row_of(one.change.model, one.change.key())] = one.change
+            final[one.change.new_row] = one.change
     if to_store:
         # Part of the write that is told, whatever scope that is in.
         with watch.as_scope(late.scope):
@@ -541,12 +551,21 @@ def _rehearsed(change: InlineChange, *, is_stored: bool = False) -> Rehearsed:
                 setattr(instance, key.attname, None)
         instance._state.adding = True
     values = instance.__dict__
-    before = {name: _copied(values[name]) for name in change.table.attnames if name in values}
+    before = {
+        name: value if type(value := values[name]) in _STEADY else _copied(value)
+        for name in change.table.attnames
+        if name in values
+    }
     return Rehearsed(change, instance, before)
 
 
 def _copied(value: Any) -> Any:
     return copy.deepcopy(value) if isinstance(value, _MUTABLE) else value
+
+
+@cache
+def _relations(model: type[Model]) -> list[Any]:
+    return [one for one in model._meta.concrete_fields if one.is_relation]
 
 
 @cache
@@ -573,13 +592,37 @@ def _references(model: type[Model]) -> list[tuple[str, str]]:
     return found
 
 
-def _print(change: InlineChange, fresh: Fresh) -> tuple[str, str]:
+class Print:
     """Both images of a change as text, with names in the place of the numbers of new rows.
 
-    As text: a NaN equals no other.
+    As text: a NaN equals no other. It is made when it is asked for, which mostly it is not.
     """
-    old, new = (_print_of(image, change, fresh) for image in (change.old_image, change.new_image))
-    return old, new
+
+    def __init__(self, change: InlineChange, fresh: Fresh) -> None:
+        self._change = change
+        self._images = change.old_image, change.new_image
+        self._fresh = fresh
+        if not all(
+            image is None or _STEADY.issuperset(map(type, image.values)) for image in self._images
+        ):
+            # A receiver may change in place what it finds.
+            self._texts  # noqa: B018
+
+    @cached_property
+    def _texts(self) -> tuple[str, str]:
+        old, new = (_print_of(image, self._change, self._fresh) for image in self._images)
+        return old, new
+
+    @property
+    def old(self) -> str:
+        return self._texts[0]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Print):
+            return NotImplemented
+        return self is other or self._texts == other._texts
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _print_of(image: Image | None, change: InlineChange, fresh: Fresh) -> str:

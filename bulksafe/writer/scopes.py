@@ -99,7 +99,7 @@ class InHand(Scope):
             self.instances[row_of_instance(instance)] = instance
 
     def holds(self, change: InlineChange) -> bool:
-        return change.row in self.instances or self._new_row(change) in self.instances
+        return change.row in self.instances or change.new_row in self.instances
 
     def covers(self, model: type[Model], text: str) -> bool:
         return (
@@ -117,7 +117,7 @@ class InHand(Scope):
 
     def prepare(self, change: InlineChange) -> None:
         super().prepare(change)
-        row = self._new_row(change)
+        row = change.new_row
         if row not in self.instances:
             row = change.row
         instance = self.instances.get(row)
@@ -125,10 +125,6 @@ class InHand(Scope):
             if not change.is_in_hand and type(instance)._meta.concrete_model is change.model:
                 change.take_in_hand(instance)
             change.done |= self.ran.get(id(instance), set())
-
-    @staticmethod
-    def _new_row(change: InlineChange) -> tuple[str, Any]:
-        return row_of(change.model, change.key())
 
     def has_called(self, receiver: Receiver, instance: Model) -> None:
         self.ran.setdefault(id(instance), set()).add(receiver)

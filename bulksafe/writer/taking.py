@@ -103,12 +103,12 @@ class Kind:
 
     @cached_property
     def lean_query(self) -> str:
-        """The same, without the rows before an update where they are of no use."""
+        """The same, without what is of no use where no change belongs to another one."""
         return self._query(is_lean=True)
 
     def _query(self, *, is_lean: bool) -> str:
         table = self.source.table
-        columns, records = list(_EVENT), []
+        columns, records = list(_LEAN_EVENT if is_lean else _EVENT), []
         asked = asked_of(self.routes)
         for route in self.conditional:
             assert route.condition is not None and route.condition_id is not None  # noqa: S101, PT018
@@ -144,8 +144,8 @@ class Kind:
             # The rows as they were are needed where they lead from one change to the next.
             joins = joins.replace("e.old)", f"CASE WHEN {_IS_SHARED} THEN e.old END)")
         return (
-            "WITH taken AS MATERIALIZED (SELECT * FROM bulksafe_take(%s, %s, %s)) "  # noqa: S608
-            f"SELECT {selected} FROM taken AS e {joins} ORDER BY e.seq"
+            "WITH taken AS MATERIALIZED (SELECT * FROM bulksafe_take(%s, %s, %s)), "  # noqa: S608
+            f"{_SHARED} SELECT {selected} FROM taken AS e {joins} ORDER BY e.seq"
         )
 
     def take(self, cursor: Any, after: int) -> list[Taken]:
@@ -196,14 +196,18 @@ def _is_lean(receiver: Receiver) -> bool:
     )
 
 
-def is_shared(row: tuple[Any, ...]) -> bool:
-    """Whether other changes may belong to the same one, or before it; as ``events.is_shared``."""
-    _, _, part, depth, _ = row[: len(_EVENT)]
-    return part is not None or depth > 1
+def is_any_shared(rows: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether any of the changes may belong to the one before it, as ``events.is_shared``."""
+    _, at, *_ = rows[0]
+    return at is not None
 
 
-#: The same for any of the rows.
-_IS_SHARED = "(SELECT bool_or(b.depth > 1 OR b.part IS NOT NULL) FROM taken AS b)"
+#: The same for the database.
+_SHARED = (
+    "shared AS MATERIALIZED "
+    "(SELECT bool_or(b.depth > 1 OR b.part IS NOT NULL) AS is_any FROM taken AS b)"
+)
+_IS_SHARED = "(SELECT is_any FROM shared)"
 
 _EVENT = (
     "e.seq",
@@ -211,6 +215,11 @@ _EVENT = (
     "e.part::oid::bigint",
     "e.depth",
     "e.key",
+)
+#: The number comes first, and all else is NULL where no change belongs to another one.
+_LEAN_EVENT = (
+    _EVENT[0],
+    *(f"CASE WHEN {_IS_SHARED} THEN {column} END" for column in _EVENT[1:]),
 )
 
 

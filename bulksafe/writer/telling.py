@@ -45,15 +45,15 @@ LATE = ("post_save", "post_delete", "m2m_changed")
 class being_called(reacting):  # noqa: N801  (used as a function)
     """Around a call: what is written inside it comes from this receiver."""
 
-    __slots__ = ("_entry", "_token")
+    __slots__ = ("_row", "_token")
 
     def __init__(self, receiver: Receiver, row: Row, context: Mapping[str, Any]) -> None:
         super().__init__(context, (*running(), receiver.name))
-        self._entry = receiver.name, row
+        self._row = row
 
     def __enter__(self) -> None:
         super().__enter__()
-        self._token = _active.set((*_active.get(), self._entry))
+        self._token = _active.set((*_active.get(), (self.names[-1], self._row)))
 
     def __exit__(self, *error: object) -> None:
         _active.reset(self._token)
@@ -158,20 +158,24 @@ def deliveries(
     """The changes with the receivers that are to be called for them.
 
     Args:
-        listed: the receivers of a change, in their order.
+        listed: the receivers of a change, in their order; the same for all changes of a table by
+            one operation.
         signals: the names of the signals that are told.
 
     Raises:
         EndlessWrites: receivers react to each other without end.
     """
     is_live = Live(signals)
+    by_kind: dict[tuple[int, str], list[Receiver]] = {}
     found = []
     for change in changes:
-        for receiver in listed(change):
+        kind = change.event.source, change.event.operation
+        if kind not in by_kind:
+            by_kind[kind] = [one for one in listed(change) if is_live(one, change.model)]
+        for receiver in by_kind[kind]:
             if (
                 receiver in change.met
                 and receiver not in change.done
-                and is_live(receiver, change.model)
                 and is_called(receiver, change)
             ):
                 error = endless(change)

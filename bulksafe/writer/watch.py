@@ -27,7 +27,7 @@ from bulksafe.writer.changes import row_of, row_of_instance
 from bulksafe.writer.early import early_arguments, wants_extra
 from bulksafe.writer.rehearsal import Rehearsal, receive_late
 from bulksafe.writer.scopes import Deleting, InHand, Linking, Saving, Scope
-from bulksafe.writer.taking import Kind, Source, Taken, combined, is_shared
+from bulksafe.writer.taking import Kind, Source, Taken, combined, is_any_shared
 from bulksafe.writer.vocabulary import (
     ENDS_PART,
     commits,
@@ -56,6 +56,8 @@ _IN_HAND = "/* bulksafe: in hand {} {} */"
 
 #: The SQLSTATE of the database's word that changes wait in the buffer.
 _WAITING = "BS001"
+
+_IN_TRANSACTION = int(TransactionStatus.INTRANS)
 
 _HAS_PIPELINES = Pipeline.is_supported()
 
@@ -341,7 +343,7 @@ class Watch:
         if not rows:
             return True
         self._after = rows[-1][0]
-        if any(map(is_shared, rows)):
+        if is_any_shared(rows):
             changes = combined([kind.taken(row) for row in rows], self.alias, self.prefix)
             for change in changes:
                 scope.prepare(change)
@@ -506,22 +508,35 @@ class Watch:
         """Call a receiver; what it writes is a matter of its own."""
         before = self.scopes, self.observer
         self.scopes, self.observer = [], observer
+        connection = self.connection
         try:
             with telling.being_called(receiver, row, current() if context is None else context):
-                is_open, is_begun = self._is_in_transaction, self._is_begun
+                is_open, status = self._is_in_transaction, self._status
                 receiver.function(**named)
-                if is_open:
-                    self._check(receiver.name)
-                if is_begun and not self._is_begun:
-                    raise BrokenTransaction(
-                        f"{receiver.name} ends the transaction that it runs in: leave COMMIT and "
-                        "ROLLBACK out."
-                    )
+                now = self._status
+                if connection.needs_rollback or now != status or now != _IN_TRANSACTION:
+                    self._check_call(receiver, is_open, status)
                 if self.due:
                     # Written past Django's cursors.
                     self.settle(Scope())
         finally:
             self.scopes, self.observer = before
+
+    def _check_call(
+        self, receiver: Receiver, is_open: bool, status: TransactionStatus | None
+    ) -> None:
+        """Whether the transaction is what it was before the receiver was called.
+
+        Raises:
+            BrokenTransaction: it is not.
+        """
+        if is_open:
+            self._check(receiver.name)
+        if status not in {None, TransactionStatus.IDLE} and not self._is_begun:
+            raise BrokenTransaction(
+                f"{receiver.name} ends the transaction that it runs in: leave COMMIT and ROLLBACK "
+                "out."
+            )
 
     @contextmanager
     def as_scope(self, scope: Scope) -> Iterator[None]:
