@@ -17,7 +17,13 @@ from bulksafe.declarations import (
     critical,
     register,
 )
-from bulksafe.exceptions import InvalidDeclaration, InvariantViolation, ReceiversNotRun
+from bulksafe.exceptions import (
+    BrokenTransaction,
+    EndlessWrites,
+    InvalidDeclaration,
+    InvariantViolation,
+    ReceiversNotRun,
+)
 from bulksafe.muting import muted
 
 _compat.allow_meta_triggers()
@@ -25,9 +31,11 @@ _compat.allow_meta_triggers()
 __version__ = "0.1.0"
 
 __all__ = [
+    "BrokenTransaction",
     "Check",
     "Compute",
     "Emit",
+    "EndlessWrites",
     "Immutable",
     "InvalidDeclaration",
     "InvariantViolation",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import re
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import transaction
@@ -16,6 +18,8 @@ from psycopg.pq import TransactionStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
+
+_Function = TypeVar("_Function", bound="Callable[..., Any]")
 
 _current: ContextVar[Mapping[str, Any]] = ContextVar(
     "bulksafe.context", default=MappingProxyType({})
@@ -55,6 +59,8 @@ class context(ContextDecorator):  # noqa: N801  (used as a function, like contex
     Raises:
         TypeError: a value cannot become JSON.
         ValueError: a number is not finite, or a text has what PostgreSQL's JSON cannot hold.
+        TypeError: the decorated function is a generator, and would run without the context. One
+            that is ``async`` is fine.
     """
 
     def __init__(self, **values: Any) -> None:
@@ -62,6 +68,22 @@ class context(ContextDecorator):  # noqa: N801  (used as a function, like contex
             _refuse_what_jsonb_refuses(values)
         self.values = values
         self._tokens: list[Token[Mapping[str, Any]]] = []
+
+    def __call__(self, func: _Function) -> _Function:
+        if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
+            raise TypeError(
+                f"bulksafe.context() cannot decorate {func.__qualname__}(): its body runs after "
+                "the call has returned. Use “with bulksafe.context(…):” around what writes."
+            )
+        if not inspect.iscoroutinefunction(func):
+            return super().__call__(func)
+
+        @functools.wraps(func)
+        async def inner(*args: Any, **kwargs: Any) -> Any:
+            with self._recreate_cm():
+                return await func(*args, **kwargs)
+
+        return cast("_Function", inner)
 
     def _recreate_cm(self) -> context:
         return type(self)(**self.values)

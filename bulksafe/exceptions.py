@@ -63,6 +63,22 @@ class ReceiversNotRun(IntegrityError):  # noqa: N818
     """
 
 
+class BrokenTransaction(Exception):  # noqa: N818
+    """A receiver has left the transaction that it runs in unusable, or ended it, and hidden that.
+
+    It caught a database error without a savepoint, called ``set_rollback()``, closed the
+    connection, or sent COMMIT or ROLLBACK. Nothing of the write has taken place. Put what may fail
+    into ``transaction.atomic()`` inside the receiver.
+    """
+
+
+class EndlessWrites(Exception):  # noqa: N818
+    """Receivers react to each other's writes without end.
+
+    The message names them, and the row of the last write. Nothing of the write has taken place.
+    """
+
+
 #: The constraint that refuses such a commit.
 _TICKET = "bulksafe_ticket_open"
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 
 from bulksafe.dispatch import muting
-from bulksafe.dispatch.calls import EndlessWrites
 from bulksafe.dispatch.changes import Change
 from bulksafe.dispatch.images import UNFIT, Image, Images, Table, Unreadable
 from bulksafe.dispatch.ordering import Delivery
+from bulksafe.exceptions import EndlessWrites
 from bulksafe.outbox import events as outbox_events
 from bulksafe.outbox.events import DELETED, HANDED_OVER, INSERTED, Event
 

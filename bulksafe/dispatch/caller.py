@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import DatabaseError, InterfaceError, connections, transaction
 from psycopg.pq import TransactionStatus
 
+from bulksafe.exceptions import BrokenTransaction
 from bulksafe.outbox.store import Store
 
 if TYPE_CHECKING:
@@ -26,13 +27,6 @@ logger = logging.getLogger("bulksafe")
 #: What a receiver may raise. Neither the process nor a task of its own is the receiver's to end: it
 #: would end each listener that comes to the event.
 RAISED = (Exception, SystemExit, GeneratorExit, CancelledError)
-
-
-class BrokenTransaction(Exception):  # noqa: N818
-    """A receiver caught a database error and left the transaction unusable.
-
-    Put what may fail into ``transaction.atomic()`` inside the receiver.
-    """
 
 
 class CallFailed(Exception):  # noqa: N818

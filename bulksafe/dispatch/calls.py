@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from bulksafe.dispatch.changes import Change
 
 
-class EndlessWrites(Exception):  # noqa: N818
-    """Receivers react to each other's writes without end."""
-
-
 @dataclass(frozen=True)
 class Call:
     """One call of a receiver.

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from bulksafe.contexts import current, reacting, running
 from bulksafe.dispatch import muting
 from bulksafe.dispatch.batches import MOST_REACTIONS, endless, is_called
-from bulksafe.dispatch.calls import EndlessWrites, arguments
+from bulksafe.dispatch.calls import arguments
 from bulksafe.dispatch.ordering import Delivery
+from bulksafe.exceptions import EndlessWrites
 from bulksafe.writer import connecting
 from bulksafe.writer.early import wants_extra
 

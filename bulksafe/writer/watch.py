@@ -15,11 +15,10 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from bulksafe.contexts import current
 from bulksafe.declarations import receivers
 from bulksafe.dispatch import muting
-from bulksafe.dispatch.caller import BrokenTransaction
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
 from bulksafe.dispatch.sources import by_oid
-from bulksafe.exceptions import ReceiversNotRun
+from bulksafe.exceptions import BrokenTransaction, ReceiversNotRun
 from bulksafe.outbox.events import DELETED, INSERTED
 from bulksafe.outbox.queries import query
 from bulksafe.writer import connecting, telling

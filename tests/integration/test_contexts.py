@@ -143,6 +143,30 @@ def test_it_decorates():
     assert dict(contexts.current()) == {}
 
 
+def test_it_decorates_coroutines():
+    @bulksafe.context(job="nightly")
+    async def work():
+        await asyncio.sleep(0)
+        return dict(contexts.current())
+
+    assert asyncio.run(work()) == {"job": "nightly"}
+    assert dict(contexts.current()) == {}
+
+
+def _generator():
+    yield
+
+
+async def _async_generator():
+    yield
+
+
+@pytest.mark.parametrize("function", [_generator, _async_generator])
+def test_it_does_not_decorate_what_runs_after_the_call(function):
+    with pytest.raises(TypeError, match=rf"cannot decorate {function.__name__}\(\)"):
+        bulksafe.context(job="nightly")(function)
+
+
 def test_tasks_have_their_own():
     async def one(number):
         with bulksafe.context(number=number):

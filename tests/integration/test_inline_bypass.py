@@ -18,8 +18,7 @@ from django.db import IntegrityError, OperationalError, connection, connections,
 from django.db.models.expressions import RawSQL
 from django.db.models.signals import post_delete, post_save, pre_save
 
-from bulksafe.dispatch.caller import BrokenTransaction
-from bulksafe.exceptions import ReceiversNotRun
+from bulksafe.exceptions import BrokenTransaction, ReceiversNotRun
 from examples import server
 from tests.apps.practice.models import CriticalArticle as Article
 from tests.apps.practice.models import CriticalBook as Book

@@ -50,9 +50,7 @@ from psycopg.conninfo import conninfo_to_dict
 import bulksafe
 from bulksafe import testing
 from bulksafe.declarations import Capture
-from bulksafe.dispatch.caller import BrokenTransaction
-from bulksafe.dispatch.calls import EndlessWrites
-from bulksafe.exceptions import ReceiversNotRun
+from bulksafe.exceptions import BrokenTransaction, EndlessWrites, ReceiversNotRun
 from examples import server
 from tests.apps.practice.models import CriticalArticle as Article
 from tests.apps.practice.models import CriticalBook as Book
