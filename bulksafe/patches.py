@@ -62,6 +62,7 @@ def apply() -> None:
     _patch(Collector, "can_fast_delete", _can_fast_delete)
     _patch(DatabaseWrapper, "_commit", _commit)
     _patch(ModelSignal, "connect", _connect)
+    _patch(ModelSignal, "disconnect", _disconnect)
     _patch(Migration, "apply", _migrate)
     _patch(Migration, "unapply", _migrate)
     _extend_related_managers()
@@ -282,6 +283,14 @@ def _connect(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
     """``disconnect()`` and ``connect()`` again is how receivers are muted."""
     result = original(self, *args, **kwargs)
     connecting.restore(self)
+    connecting.note_change()
+    return result
+
+
+def _disconnect(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+    """A receiver may disconnect another one, or itself, in the middle of a bulk write."""
+    result = original(self, *args, **kwargs)
+    connecting.note_change()
     return result
 
 

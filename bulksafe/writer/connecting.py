@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 #: Every connection by its signal and its sender, also those that somebody has taken back.
 _made: dict[tuple[int, int], dict[Hashable, Connected]] = defaultdict(dict)
 
+#: Goes up whenever a signal's receivers are connected or disconnected.
+_changes = [0]
+
 #: What to do with what Django sends; bulksafe.writer.watch says it.
 sent: list[Callable[[Connected, Any, dict[str, Any]], None]] = []
 
@@ -108,6 +111,15 @@ def _critical(signal: Signal, entry: Any) -> Connected | None:
     function = entry[1]() if isinstance(entry[1], ReferenceType) else entry[1]
     made = _made.get((id(signal), entry[0][1]), {})
     return next((one for one in made.values() if one.receiver.function == function), None)
+
+
+def note_change() -> None:
+    _changes[0] += 1
+
+
+def changes() -> int:
+    """A number that is another one after receivers were connected or disconnected."""
+    return _changes[0]
 
 
 def live(signal: Signal, model: type[Model]) -> set[Receiver]:

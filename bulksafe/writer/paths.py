@@ -294,6 +294,7 @@ class _DeletionRowByRow:
         self.scope = scope
         self.collector = collector
         self.deleted: Counter[str] = Counter()
+        self._is_live = telling.Live(("pre_delete",))
         self._next = 0
 
     def run(self) -> Counter[str]:
@@ -322,6 +323,8 @@ class _DeletionRowByRow:
         observer = Observer(root, self._flush)
         for number, instance in enumerate(self.instances):
             self._next, observer.instance = number, instance
+            if self._is_live.refresh():
+                early = self._receivers(root)
             for receiver in early:
                 named = {
                     "signal": receiver.signal,
@@ -339,9 +342,8 @@ class _DeletionRowByRow:
         return self.deleted
 
     def _receivers(self, model: type[Model]) -> list[Receiver]:
-        is_live = telling.Live(("pre_delete",))
         listed = receivers.of_model(model, receivers.inline())
-        return in_order([r for r in listed if is_live(r, model)])
+        return in_order([r for r in listed if self._is_live(r, model)])
 
     def _flush(self) -> bool:
         before = self.done
@@ -439,6 +441,9 @@ class _Write:
         #: How many of the objects have been stored.
         self.done = 0
         self.results: list[Any] = []
+        self._is_live = telling.Live(("pre_save", "post_save"))
+        #: Whether receivers were connected or disconnected on the way.
+        self._has_gone = False
 
     def run(self, update_fields: frozenset[str] | None) -> list[Any]:
         """Store all of the objects.
@@ -458,8 +463,8 @@ class _Write:
         return self.results
 
     def _receivers(self, model: type[Model]) -> tuple[list[Receiver], list[Receiver]]:
-        is_live = telling.Live(("pre_save", "post_save"))
-        found = [r for r in receivers.of_model(model, receivers.inline()) if is_live(r, model)]
+        listed = receivers.of_model(model, receivers.inline())
+        found = [receiver for receiver in listed if self._is_live(receiver, model)]
         early = [receiver for receiver in found if receiver.signal is pre_save]
         return in_order(early), [receiver for receiver in found if receiver not in early]
 
@@ -479,11 +484,18 @@ class _Write:
         for number, instance in enumerate(self.instances):
             observer.instance = instance
             self._next = number
-            for receiver in early:
+            for receiver in self._connected(early):
                 extra = extras[receiver].get(id(instance))
                 self._before(receiver, instance, update_fields, extra, observer)
             if is_row_by_row:
                 self.store_up_to(number + 1)
+
+    def _connected(self, listed: Sequence[Receiver]) -> Sequence[Receiver]:
+        """Those that are still connected, asked for each row."""
+        if not self._is_live.refresh() and not self._has_gone:
+            return listed
+        self._has_gone = True
+        return [receiver for receiver in listed if self._is_live(receiver, self.scope.model)]
 
     def _flush(self) -> bool:
         """Store the objects before the one whose receivers are running."""
@@ -521,8 +533,9 @@ class _Write:
                 continue
             extras = early_arguments(receiver, chunk, self.watch.alias)
             for instance in chunk:
-                extra = extras.get(id(instance))
-                self._before(receiver, instance, self._update_fields, extra, None)
+                for one in self._connected([receiver]):
+                    extra = extras.get(id(instance))
+                    self._before(one, instance, self._update_fields, extra, None)
 
     def _all_at_once(self, receiver: Receiver, chunk: Sequence[Model]) -> None:
         extras = early_arguments(receiver, chunk, self.watch.alias)
@@ -556,14 +569,16 @@ class _Write:
         self.watch.gather(self.scope)
         told = {change.row for change in self.scope.pending if not change.deleted}
         model, using = self.scope.model, self.watch.alias
-        late = [
-            (receiver, {**telling.bulk_call(receiver, model, using, None), "created": True})
-            for receiver in in_order(self.late)
-        ]
+        late = in_order(self.late)
+        common = {
+            receiver: {**telling.bulk_call(receiver, model, using, None), "created": True}
+            for receiver in late
+        }
         for instance in chunk:
             row = row_of_instance(instance)
             if row in told:
                 continue
-            for receiver, common in late:
+            for receiver in self._connected(late):
                 if telling.is_own_business(receiver):
-                    self.watch.call_with(receiver, {**common, "instance": instance}, row)
+                    named = {**common[receiver], "instance": instance}
+                    self.watch.call_with(receiver, named, row)

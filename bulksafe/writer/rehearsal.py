@@ -271,7 +271,7 @@ class Rehearsal:
         self._deleted = {one.change.row: one for one in order if one.change.deleted}
         self._is_storable = len(order) > 1 and self._can_be_stored(order)
         self._observers: dict[type[Model], Observer] = {}
-        for call in calls(due):
+        for call in telling.still_connected(calls(due), telling.EARLY):
             self._call(call, places, order)
 
     def _call(self, call: Call, places: dict[int, int], order: Sequence[Rehearsed]) -> None:
@@ -484,7 +484,7 @@ def receive_late(watch: Watch, changes: Sequence[InlineChange]) -> None:
         return
     wanted = {id(delivery.change) for delivery in found}
     by_change = {id(c): _rehearsed(c, is_stored=True) for c in changes if id(c) in wanted}
-    for call in calls(found):
+    for call in telling.still_connected(calls(found), telling.BEFORE):
         for change in call.changes:
             by_change[id(change)].ran.add(call.receiver)
         watch.call(call)

@@ -136,11 +136,25 @@ def bulk_call(
 
 
 class Live:
-    """Which receivers are connected, asked once for one round of telling."""
+    """Which receivers are connected, asked once for one round of telling.
+
+    A receiver may disconnect one while they are called. As with Django's ``send()`` that counts
+    from the next row: see ``refresh``.
+    """
 
     def __init__(self, signals: Iterable[str]) -> None:
         self.signals = tuple(signals)
         self._found: dict[tuple[int, type[Model]], set[Receiver]] = {}
+        self._changes = connecting.changes()
+
+    def refresh(self) -> bool:
+        """Ask anew from here on. Returns whether anything may have changed."""
+        changes = connecting.changes()
+        if changes == self._changes:
+            return False
+        self._changes = changes
+        self._found.clear()
+        return True
 
     def __call__(self, receiver: Receiver, model: type[Model]) -> bool:
         if receiver.signal_name not in self.signals:
@@ -184,6 +198,19 @@ def deliveries(
                     raise error
                 found.append(Delivery(receiver, change))
     return found
+
+
+def still_connected(calls: Iterable[Call], signals: Iterable[str]) -> Iterator[Call]:
+    """The calls, one after the other, but for receivers that are disconnected on the way."""
+    is_live = Live(signals)
+    last: Any = None
+    for call in calls:
+        change = call.changes[-1]
+        if change is not last:
+            last = change
+            is_live.refresh()
+        if is_live(call.receiver, change.model):
+            yield call
 
 
 def call_arguments(call: Call, action: str | None = None) -> dict[str, Any]:

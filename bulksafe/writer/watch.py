@@ -355,11 +355,8 @@ class Watch:
         table = kind.source.table
         model = table.model
         is_live = telling.Live(telling.LATE)
-        listed = [
-            receiver
-            for receiver in (route.receiver for route in kind.routes)
-            if is_live(receiver, model) and not muting.is_muted(receiver)
-        ]
+        every = [r for route in kind.routes if not muting.is_muted(r := route.receiver)]
+        listed = [receiver for receiver in every if is_live(receiver, model)]
         is_new, is_gone = kind.operation == INSERTED, kind.operation == DELETED
         fields = None if is_new else scope.given_fields
         common: dict[str, Any] = {"sender": model, "using": self.alias}
@@ -371,6 +368,8 @@ class Watch:
             if is_gone:
                 origin = scope.given_origin
                 common["origin"] = instance if origin is None else origin
+            if is_live.refresh():
+                listed = [receiver for receiver in every if is_live(receiver, model)]
             for receiver in listed:
                 named = {**common, "signal": receiver.signal, "instance": instance}
                 self.call_with(receiver, named, row)
@@ -455,7 +454,7 @@ class Watch:
         if any(r.signal_name in telling.BEFORE for r in self._receivers_of(changes)):
             receive_late(self, changes)
         listed = telling.deliveries(changes, self.listed, telling.LATE)
-        for call in calls(listed):
+        for call in telling.still_connected(calls(listed), telling.LATE):
             if call.receiver.signal is m2m_changed:
                 self._announce(call)
             self.call(call)

@@ -1656,6 +1656,24 @@ def mute_signals(*signals):
                 signal.sender_receivers_cache.clear()
 
 
+def _update_all():
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {Article._meta.db_table} SET version = 6")
+
+
+SAVED = {"pre": pre_save, "post": post_save}
+
+#: Writes of articles with the titles a, b, c and d.
+_OF_SEVERAL_ROWS = {
+    "bulk_create()": lambda: Article.objects.bulk_create(Article(title=t) for t in "abcd"),
+    "bulk_update()": lambda: Article.objects.bulk_update(
+        list(Article.objects.order_by("pk")), ["title"]
+    ),
+    "update()": lambda: Article.objects.update(version=5),
+    "SQL": _update_all,
+}
+
+
 class TestMuting:
     @pytest.fixture
     def calls(self, article):
@@ -1782,6 +1800,56 @@ class TestMuting:
         EVERY[way]("default")
 
         assert len(seen) == 1
+
+    @pytest.mark.parametrize("way", [*_OF_SEVERAL_ROWS, "delete()"])
+    @pytest.mark.parametrize("when", ["pre", "post"])
+    @pytest.mark.parametrize("options", [{}, {"row_by_row": True}], ids=["", "row by row"])
+    @pytest.mark.parametrize("is_looking", [False, True], ids=["", "looking"])
+    def test_receivers_that_disconnect_each_other(self, way, when, options, is_looking):
+        """Of several rows: as with Django's send(), it counts from the next row."""
+        is_deletion = way == "delete()"
+        signals = {"pre": pre_delete, "post": post_delete} if is_deletion else SAVED
+        signal = signals[when]
+
+        def called(connect, write):
+            found = []
+
+            def first(instance, **kwargs):
+                found.append(("first", instance.title))
+                if is_looking:
+                    Article.objects.count()
+                if len(found) > 2:
+                    signal.disconnect(sender=Article, dispatch_uid="second")
+                    signal.disconnect(sender=Article, dispatch_uid="first")
+
+            def second(instance, **kwargs):
+                found.append(("second", instance.title))
+
+            for receiver in (first, second):
+                connect(receiver, dispatch_uid=receiver.__name__)
+            write()
+            return found
+
+        def critically(function, dispatch_uid):
+            inline.critical(signal, Article, function, dispatch_uid=dispatch_uid, **options)
+
+        def by_django(function, dispatch_uid):
+            signal.connect(function, sender=Article, dispatch_uid=dispatch_uid)
+
+        def of_each():
+            for article in Article.objects.order_by("pk"):
+                article.delete() if is_deletion else article.save()
+
+        Article.objects.bulk_create(Article(title=title) for title in "abcd")
+        expected = called(by_django, of_each)
+        if is_deletion:
+            Article.objects.bulk_create(Article(title=title) for title in "abcd")
+        found = called(critically, _OF_SEVERAL_ROWS.get(way, Article.objects.all().delete))
+
+        assert expected == [(name, title) for title in "ab" for name in ("first", "second")]
+        # PostgreSQL updates rows in the order in which they lie.
+        rows = "ab" if way.startswith("bulk") or is_deletion else [found[0][1], found[2][1]]
+        assert found == [(name, title) for title in rows for name in ("first", "second")]
 
     def test_another_function_under_the_same_name(self, calls):
         """As a test puts a mock there."""
