@@ -495,7 +495,8 @@ class _Write:
         if not self._is_live.refresh() and not self._has_gone:
             return listed
         self._has_gone = True
-        return [receiver for receiver in listed if self._is_live(receiver, self.scope.model)]
+        model: Any = self.scope.model
+        return [receiver for receiver in listed if self._is_live(receiver, model)]
 
     def _flush(self) -> bool:
         """Store the objects before the one whose receivers are running."""
