@@ -18,6 +18,7 @@ from django.db.models.signals import m2m_changed, post_delete, pre_delete, pre_s
 from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
 from bulksafe.declarations.order import in_order, meant_by
+from bulksafe.outbox.events import DELETED, UPDATED
 from bulksafe.writer import connecting, telling
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.early import early_arguments, wants_extra
@@ -204,7 +205,9 @@ def update(inner: Callable[..., int], queryset: Any, **values: Any) -> int:
         # Part of a bulk_update().
         return inner(**values)
     scope = Scope(given_fields=_field_names(queryset.model, values))
-    count: int = watch.perform(lambda: inner(**values), scope, _concerned(model))
+    count: int = watch.perform(
+        lambda: inner(**values), scope, _concerned(model), returning=(model, UPDATED)
+    )
     return count
 
 
@@ -225,6 +228,10 @@ def delete(inner: Callable[[], Any], collector: Any) -> Any:
         root=_root(collector),
         called_before=_deleted_by(watch),
     )
+    if len(collector.fast_deletes) == 1 and not collector.data and not collector.field_updates:
+        # One statement, and no instances.
+        model = _concrete(collector.fast_deletes[0].model)
+        return watch.perform(inner, scope, returning=(model, DELETED))
     for instances in collector.data.values():
         scope.take(instances)
     with watch.within(scope):
@@ -558,11 +565,14 @@ class _Write:
         if not chunk:
             return
         self._from_batches(chunk)
+        self.watch.is_answered = False
         with self.scope.storing():
             self.results.append(self._store(chunk))
         self.scope.take(chunk)
         if self.scope.is_spared:
-            self._after(chunk)
+            self.watch.sync()
+            if self.watch.is_answered:
+                self._after(chunk)
         self.watch.settle(self.scope)
 
     def _after(self, chunk: Sequence[Model]) -> None:

@@ -19,6 +19,31 @@ if TYPE_CHECKING:
 
     from bulksafe.declarations import Receiver
     from bulksafe.writer.changes import InlineChange
+    from bulksafe.writer.taking import Kind
+
+
+class Again(Exception):  # noqa: N818
+    """A write has to be made once more, with the database buffering what it changes."""
+
+
+@dataclass(eq=False)
+class Returned:
+    """The rows of one statement of Django's own, returned by it in place of being buffered.
+
+    Attributes:
+        kind: what it does to which table.
+        rows: what it has returned; None as long as it has not been executed.
+    """
+
+    kind: Kind
+    rows: list[tuple[Any, ...]] | None = None
+
+    def is_of(self, text: str) -> bool:
+        """Whether this is the statement."""
+        return self.rows is None and text.startswith(self.kind.opening) and _RETURNS not in text
+
+
+_RETURNS = " RETURNING "
 
 
 @dataclass(eq=False)
@@ -30,12 +55,14 @@ class Scope:
         given_origin: what they get as ``origin`` for rows that it deletes.
         pending: changes that were taken and have not been told.
         moved: the keys that rows got in the end, by what they were in a rehearsal.
+        returned: the rows that its statement returns, if it is one that does.
     """
 
     given_fields: frozenset[str] | None = None
     given_origin: Any = None
     pending: list[InlineChange] = field(default_factory=list)
     moved: dict[tuple[str, Any], Any] = field(default_factory=dict)
+    returned: Returned | None = None
 
     @property
     def knows_rows(self) -> bool:
@@ -238,7 +265,7 @@ def _quoted(name: str) -> str:
     return f'"{name}"'
 
 
-def _is_plain_name(model: type[Model]) -> bool:
+def is_plain_name(model: type[Model]) -> bool:
     """Whether the name of the table can stand in a comment."""
     return re.fullmatch(r"\w+", model._meta.db_table) is not None
 
@@ -246,7 +273,7 @@ def _is_plain_name(model: type[Model]) -> bool:
 @cache
 def _insertions(model: type[Model]) -> tuple[str, ...]:
     """How the INSERT of whole instances begins: with their keys, and without."""
-    if not _is_plain_name(model):
+    if not is_plain_name(model):
         return ()
     fields = [one for one in model._meta.local_concrete_fields if not one.generated]
     without = [one for one in fields if not isinstance(one, AutoField)]
@@ -258,7 +285,7 @@ def _insertions(model: type[Model]) -> tuple[str, ...]:
 def _update(model: type[Model]) -> re.Pattern[str] | None:
     """The UPDATE of one row by its key, which is the last parameter."""
     keys = model._meta.pk_fields
-    if len(keys) != 1 or not _is_plain_name(model):
+    if len(keys) != 1 or not is_plain_name(model):
         return None
     table, column = _quoted(model._meta.db_table), _quoted(str(keys[0].column))
     begin = re.escape(f"UPDATE {table} SET ")  # noqa: S608

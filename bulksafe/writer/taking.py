@@ -17,6 +17,7 @@ from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
 from bulksafe.rendering import quoting
 from bulksafe.writer.changes import InlineChange
 from bulksafe.writer.early import wants_extra
+from bulksafe.writer.scopes import is_plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -79,6 +80,8 @@ class Kind:
         self.sides = [
             side for side, absent in (("old", INSERTED), ("new", DELETED)) if operation != absent
         ]
+        #: Whether rows of this kind may be returned by the statement, and have not been in vain.
+        self.may_return = bool(self.routes) and self.is_lean and is_plain_name(source.model)
         self.every = frozenset(route.receiver for route in self.routes)
         self.conditional = [route for route in self.routes if route.condition is not None]
 
@@ -95,6 +98,21 @@ class Kind:
             and model.from_db.__func__ is Model.from_db.__func__  # type: ignore[attr-defined]
             and all(map(_is_lean, (route.receiver for route in self.routes)))
         )
+
+    @cached_property
+    def opening(self) -> str:
+        """How Django's statement begins that does this to many rows."""
+        table = f'"{self.source.model._meta.db_table}"'
+        return " ".join(
+            ["UPDATE", table, "SET "] if self.operation == UPDATED else ["DELETE FROM", table]
+        )
+
+    @cached_property
+    def returning(self) -> str:
+        """What lets such a statement return the rows, as ``images`` has them."""
+        table = quoting.relation(self.source.model._meta.db_table)
+        columns = [f"{table}.{quoting.identifier(one.column)}" for one in self.source.table.fields]
+        return "RETURNING " + ", ".join(columns).replace("%", "%%")
 
     @cached_property
     def query(self) -> str:

@@ -25,7 +25,7 @@ from bulksafe.writer import connecting, telling
 from bulksafe.writer.changes import row_of, row_of_instance
 from bulksafe.writer.early import early_arguments, wants_extra
 from bulksafe.writer.rehearsal import Rehearsal, receive_late
-from bulksafe.writer.scopes import Deleting, InHand, Linking, Saving, Scope
+from bulksafe.writer.scopes import Again, Deleting, InHand, Linking, Returned, Saving, Scope
 from bulksafe.writer.taking import Kind, Source, Taken, combined, is_any_shared
 from bulksafe.writer.vocabulary import (
     ENDS_PART,
@@ -40,7 +40,7 @@ from bulksafe.writer.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from django.db.models import Model
 
@@ -52,13 +52,20 @@ if TYPE_CHECKING:
 #: Behind a statement whose changes need not be buffered; ``capture_with_buffer.sql`` looks for it.
 #: With the session and the table: whoever runs a statement that was logged is refused.
 _IN_HAND = "/* bulksafe: in hand {} {} */"
+#: The same, if the database says that it has left them out.
+_TO_ANSWER = "/* bulksafe: answer to {} {} */"
 
-#: The SQLSTATE of the database's word that changes wait in the buffer.
-_WAITING = "BS001"
+#: The SQLSTATEs of the database's word that changes wait in the buffer, and that it has left them
+#: to the writer.
+_WAITING, _LEFT = "BS001", "BS002"
 
 _IN_TRANSACTION = int(TransactionStatus.INTRANS)
 
 _HAS_PIPELINES = Pipeline.is_supported()
+
+#: The SQLSTATEs of a statement that may change rows and not return them: the role, or a policy of
+#: the table, does not let it, or a rule does something else instead.
+_RETURNS_NOTHING = frozenset({"42501", "0A000"})
 
 #: The SQLSTATEs of what cannot be made once more in a transaction: a procedure that commits by
 #: itself, and a held cursor, whose query runs at the commit.
@@ -74,6 +81,8 @@ class Watch:
         due: the tables and operations of which the database has said that changes wait.
         scopes: the writes in progress, the innermost last; those that a running receiver makes are
             on a list of their own.
+        is_answered: whether the database has said of the last marked statement that it has left its
+            changes to the writer.
         observer: looks at what a receiver reads, while one runs that comes before the write.
         is_migrating: whether a migration is being applied.
     """
@@ -85,6 +94,7 @@ class Watch:
         self.scopes: list[Scope] = []
         self.observer: Observer | None = None
         self.is_migrating = False
+        self.is_answered = False
         self._after = 0
         self._sources: dict[int, Source] = {}
         self._known = -1
@@ -114,10 +124,14 @@ class Watch:
         run = partial(execute, sql, params, many, context)
         named = self._named(text)
         if named:
-            own = "" if many else self._marked(sql, text, params)
-            if own:
-                run = partial(execute, own, params, many, context)
-            return run() if own else self._write(run, named, text)
+            if not many and isinstance(sql, str):
+                returned = self.scopes[-1].returned if self.scopes else None
+                if returned is not None and params is not None and returned.is_of(text):
+                    return self._run_returning(returned, execute, sql, params, context)
+                own = self._marked(sql, params)
+                if own:
+                    return execute(own, params, many, context)
+            return self._write(run, named, text)
         if self._is_in_transaction:
             return self._run_in_transaction(run, text)
         return self._run_alone(run, text, many)
@@ -194,15 +208,45 @@ class Watch:
             and self._status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
         )
 
-    def _marked(self, sql: Any, text: str, params: Any) -> str:
+    def _marked(self, sql: str, params: Any) -> str:
         """The statement, for the database not to buffer what it changes; empty if it has to."""
         scope = self.scopes[-1] if self.scopes else None
         if not isinstance(scope, InHand) or not (scope.is_spared and scope.is_storing):
             return ""
-        if not isinstance(sql, str) or scope.model is None or not scope.is_own(text, params):
+        if scope.model is None or not scope.is_own(sql, params):
             return ""
-        session = self.connection.connection.info.backend_pid
-        return f"{sql} {_IN_HAND.format(session, scope.model._meta.db_table)}"
+        # Django tells what it saves, whatever the database says.
+        mark = _IN_HAND if isinstance(scope, Saving) else _TO_ANSWER
+        return f"{sql} {self._mark(mark, scope.model)}"
+
+    def _mark(self, mark: str, model: type[Model]) -> str:
+        return mark.format(self.connection.connection.info.backend_pid, model._meta.db_table)
+
+    def _run_returning(
+        self,
+        returned: Returned,
+        execute: Callable[..., Any],
+        sql: str,
+        params: Any,
+        context: dict[str, Any],
+    ) -> Any:
+        """Execute a statement for its rows.
+
+        Raises:
+            Again: it may be executed, but not with them.
+        """
+        kind = returned.kind
+        own = f"{sql} {kind.returning} {self._mark(_TO_ANSWER, kind.source.model)}"
+        self.is_answered = False
+        try:
+            result = execute(own, params, False, context)
+        except DatabaseError as error:
+            if getattr(error.__cause__, "sqlstate", None) in _RETURNS_NOTHING:
+                kind.may_return = False
+                raise Again from error
+            raise
+        returned.rows = context["cursor"].fetchall()
+        return result
 
     def _write(self, run: Callable[[], Any], named: Sequence[type[Model]], text: str) -> Any:
         """A statement that writes to tables with receivers."""
@@ -236,6 +280,7 @@ class Watch:
         models: Sequence[type[Model]] = (),
         *,
         is_plain: bool = True,
+        returning: tuple[type[Model], str] | None = None,
     ) -> Any:
         """Make a write, with the receivers of all that it changes.
 
@@ -244,11 +289,31 @@ class Watch:
             scope: what is known of it.
             models: those whose tables it is about.
             is_plain: whether it does nothing but change rows of their tables.
+            returning: the table and the operation, if it is one statement of Django's that changes
+                many rows.
         """
+        try:
+            with self.within(scope):
+                if has_early(models):
+                    return Rehearsal(self, scope, operation, is_plain=is_plain).run()
+                if returning is not None:
+                    scope.returned = self._returned(*returning)
+                return operation()
+        except Again:
+            self.due.clear()
+        scope.returned = None
         with self.within(scope):
-            if has_early(models):
-                return Rehearsal(self, scope, operation, is_plain=is_plain).run()
             return operation()
+
+    def _returned(self, model: type[Model], operation: str) -> Returned | None:
+        """Where the rows of a statement go, if it may return them and nobody needs more."""
+        if self.due or not self._tells_leanly(self.scopes[-1]) or self._is_in_pipeline:
+            return None
+        source = self._source_of(model)
+        kind = None if source is None else source.kind(operation)
+        if kind is None or not kind.may_return or post_init.has_listeners(model):
+            return None
+        return Returned(kind)
 
     @contextmanager
     def within(self, scope: Scope) -> Iterator[Scope]:
@@ -311,6 +376,8 @@ class Watch:
         if self.is_migrating:
             self._discard()
             return
+        if scope.returned is not None and self._settle_returned(scope):
+            return
         kind = self._lean_kind(scope)
         if kind is not None and self._settle_leanly(kind, scope):
             return
@@ -318,12 +385,34 @@ class Watch:
         pending, scope.pending = scope.pending, []
         self.tell(pending)
 
+    def _settle_returned(self, scope: Scope) -> bool:
+        """Tell what a statement has returned. Returns whether that is all that there is.
+
+        Raises:
+            Again: more has been changed along with it, perhaps of the same rows.
+        """
+        returned, scope.returned = scope.returned, None
+        if returned is None or returned.rows is None:
+            return False
+        if not self.is_answered:
+            # Muted, or buffered all the same: the rows of partitions are, and all behind PgBouncer.
+            returned.kind.may_return = not self.due
+            return False
+        if self.due:
+            returned.kind.may_return = False
+            raise Again
+        self._call_for(returned.kind, returned.rows, scope)
+        return True
+
+    def _tells_leanly(self, scope: Scope) -> bool:
+        """Whether nobody knows more of the rows of a write than the rows say."""
+        is_known = scope.pending or any(one.knows_rows for one in self.scopes)
+        return not is_known and not telling.depth()
+
     def _lean_kind(self, scope: Scope) -> Kind | None:
         """What is due, if it is many rows of one kind whose receivers need nothing but the rows."""
         self.sync()
-        if len(self.due) != 1 or scope.pending or telling.depth():
-            return None
-        if any(one.knows_rows for one in self.scopes):
+        if len(self.due) != 1 or not self._tells_leanly(scope):
             return None
         ((oid, operation),) = self.due
         source = self._source(oid)
@@ -351,7 +440,7 @@ class Watch:
         self._call_for(kind, kind.images(rows), scope)
         return True
 
-    def _call_for(self, kind: Kind, images: Iterator[tuple[Any, ...]], scope: Scope) -> None:
+    def _call_for(self, kind: Kind, images: Iterable[tuple[Any, ...]], scope: Scope) -> None:
         table = kind.source.table
         model = table.model
         is_live = telling.Live(telling.LATE)
@@ -419,13 +508,17 @@ class Watch:
         self._after = taken[-1].event.seq
         return combined(taken, self.alias, self.prefix)
 
-    def sync(self) -> None:
-        """Let the database say what waits, where statements are sent in a pipeline."""
+    @property
+    def _is_in_pipeline(self) -> bool:
         driver = self.connection.connection
         if driver is None or driver.closed or not _HAS_PIPELINES:
-            return
-        if driver.pgconn.pipeline_status != PipelineStatus.OFF:
-            with self.connection.wrap_database_errors, driver.pipeline():
+            return False
+        return bool(driver.pgconn.pipeline_status != PipelineStatus.OFF)
+
+    def sync(self) -> None:
+        """Let the database say what waits, where statements are sent in a pipeline."""
+        if self._is_in_pipeline:
+            with self.connection.wrap_database_errors, self.connection.connection.pipeline():
                 """Entering another one sends and receives all that is under way."""
 
     @property
@@ -440,10 +533,18 @@ class Watch:
     def _source(self, oid: int) -> Source | None:
         """The table of the oid: None if this code knows no receivers of it."""
         if self._known != receivers.changes() or oid not in self._sources:
-            models = by_oid(vocabulary().models, self.alias)
-            self._sources = {key: Source(key, m, self.alias) for key, m in models.items()}
-            self._known = receivers.changes()
+            self._find_sources()
         return self._sources.get(oid)
+
+    def _source_of(self, model: type[Model]) -> Source | None:
+        if self._known != receivers.changes():
+            self._find_sources()
+        return next((one for one in self._sources.values() if one.model is model), None)
+
+    def _find_sources(self) -> None:
+        models = by_oid(vocabulary().models, self.alias)
+        self._sources = {key: Source(key, m, self.alias) for key, m in models.items()}
+        self._known = receivers.changes()
 
     # Calls.
 
@@ -717,6 +818,8 @@ def attach(sender: object, connection: Any, **kwargs: Any) -> None:
             # In a field that psql does not show.
             oid, _, operation = diagnostic.constraint_name.partition(" ")
             holders[0].due[int(oid), operation] = None
+        elif diagnostic.sqlstate == _LEFT:
+            holders[0].is_answered = True
 
     driver.add_notice_handler(heed)
 

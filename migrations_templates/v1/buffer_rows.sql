@@ -1,6 +1,12 @@
 -- The changes of one model's rows, for receivers in the writer's transaction.
 
-        IF NOT in_hand THEN
+        IF in_hand THEN
+            IF answers THEN
+                RAISE INFO USING
+                    ERRCODE = 'BS002',
+                    MESSAGE = format('critical receivers of %%s are left to whoever wrote this', TG_RELID::regclass);
+            END IF;
+        ELSE
         INSERT INTO %10$I.bulksafe_buffer (source, part, operation, depth, key, old, new, matched, refused, context)
         SELECT bulksafe.source, :part, :'operation', bulksafe.depth, k.key, k.old, k.new, k.matched, k.refused,
                bulksafe.context

@@ -15,12 +15,15 @@ DECLARE
     buffered boolean := false;
     told text;
     callers text;
-    -- Django has the instances in hand and calls the receivers itself; it says so behind the statement's text, for
-    -- this session and this table. Not in a row-level trigger, which would look at the text for every row, and not
-    -- for what triggers write. There is no text while a transaction of the extended protocol is committed.
-    mark CONSTANT text := format('/* bulksafe: in hand %%s %%s */', pg_backend_pid(), TG_TABLE_NAME);
-    in_hand boolean := CASE WHEN TG_LEVEL = 'STATEMENT' AND pg_trigger_depth() = 1
-                            THEN right(current_query(), length(mark)) IS NOT DISTINCT FROM mark ELSE false END;
+    -- Django has the rows in hand and calls the receivers itself; it says so behind the statement's text, for this
+    -- session and this table. Not in a row-level trigger, which would look at the text for every row, and not for what
+    -- triggers write. There is no text while a transaction of the extended protocol is committed.
+    mark CONSTANT text := format(' %%s %%s */', pg_backend_pid(), TG_TABLE_NAME);
+    ending CONSTANT text := CASE WHEN TG_LEVEL = 'STATEMENT' AND pg_trigger_depth() = 1
+                                 THEN right(current_query(), length(mark) + 22) END;
+    -- Or it has them if it hears that this has seen them: it does not, if this is muted.
+    answers CONSTANT boolean := ending IS NOT DISTINCT FROM '/* bulksafe: answer to' || mark;
+    in_hand boolean := answers OR right(ending, length(mark) + 20) IS NOT DISTINCT FROM '/* bulksafe: in hand' || mark;
 BEGIN
     IF NOT :unmuted THEN
         RETURN NULL;

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 
 import psycopg
 import pytest
@@ -1338,8 +1338,8 @@ class TestAWrapperOfTheUser:
 # What Django stores of instances in hand is not buffered, where it tells the receivers by itself.
 
 
-class TestInHand:
-    """The mark that says so is good for Django's own statement only."""
+class _Marks:
+    """What marks are looked at with."""
 
     @pytest.fixture
     def seen(self, clean):  # noqa: F811
@@ -1368,6 +1368,10 @@ class TestInHand:
     def marked(statements):
         return [(sql, params) for sql, params in statements if sql.endswith(" */")]
 
+
+class TestInHand(_Marks):
+    """The mark that says so is good for Django's own statement only."""
+
     def test_it_is_behind_what_django_stores(self, seen, statements):
         article = Article.objects.create(title="one")
         article.title = "two"
@@ -1375,11 +1379,23 @@ class TestInHand:
         article.save(update_fields=["title"])
         Article.objects.bulk_create([Article(title="three"), Article(pk=77, title="four")])
 
-        assert seen == ["one", "two", "two", "three", "four"]
-        found = [sql.split()[0] for sql, _ in self.marked(statements)]
-        assert found == ["INSERT", "UPDATE", "UPDATE", "INSERT", "INSERT"]
-        session = raw().info.backend_pid
-        end = f" /* bulksafe: in hand {session} {ARTICLES} */"
+        Article.objects.update(title="five")
+        Article.objects.all().delete()
+
+        assert seen == ["one", "two", "two", "three", "four", *(3 * ["five"])]
+        found = [
+            (sql.split()[0], re.search(r"bulksafe: (\w+ \w+) ", sql)[1])
+            for sql, _ in self.marked(statements)
+        ]
+        assert found == [
+            ("INSERT", "in hand"),
+            ("UPDATE", "in hand"),
+            ("UPDATE", "in hand"),
+            ("INSERT", "answer to"),
+            ("INSERT", "answer to"),
+            ("UPDATE", "answer to"),
+        ]
+        end = f" {raw().info.backend_pid} {ARTICLES} */"
         assert all(sql.endswith(end) for sql, _ in self.marked(statements))
 
     def test_the_database_keeps_nothing(self, seen):
@@ -1387,12 +1403,15 @@ class TestInHand:
         raw().add_notice_handler(lambda notice: notices.append(notice.sqlstate))
         article = Article.objects.create(title="one")
         article.save()
-        Article.objects.bulk_create([Article(title="two")])
         assert notices == []
+        Article.objects.bulk_create([Article(title="two")])
+        assert notices == ["BS002"]
         Article.objects.update(title="three")
-        assert notices == ["BS001"]
+        assert notices == ["BS002", "BS002"]
+        execute(f"UPDATE {ARTICLES} SET title = 'four'")
+        assert notices == ["BS002", "BS002", "BS001"]
 
-        assert len(seen) == 5
+        assert len(seen) == 7
 
     @pytest.mark.parametrize("name", ["in_sql", "in_plpgsql"])
     @pytest.mark.parametrize("store", ["create", "save", "bulk_create"])
@@ -1436,14 +1455,14 @@ class TestInHand:
         Article.objects.create(title="one")
         statements.clear()
         article = Article.objects.get()
-        Article.objects.update(title="two")
         Article.objects.bulk_update([article], ["title"])
         Article.objects.bulk_create([article], ignore_conflicts=True)
         execute(insert())
+        execute(f"UPDATE {ARTICLES} SET version = 1 WHERE title = 'raw'")
         Article.objects.all().delete()
 
         assert self.marked(statements) == []
-        assert seen == ["one", "two", "one", "raw"]
+        assert seen == ["one", "one", "raw", "raw"]
 
     def test_a_receiver_that_sees_more_needs_the_buffer(self, seen, statements):
         inline.critical(post_save, Article, dispatch_uid="sees more")
@@ -1546,6 +1565,191 @@ class TestInHand:
                 Article.objects.bulk_create([Article(title="own")])
 
         assert sorted(seen) == ["other", "own"]
+
+
+class TestReturned(_Marks):
+    """An update() or delete() of many rows returns them, if the receivers see nothing else."""
+
+    @pytest.fixture
+    def gone(self, seen):
+        """The titles of deleted articles."""
+        found = []
+
+        def look(instance, **kwargs):
+            found.append(instance.title)
+
+        inline.critical(post_delete, Article, look, dispatch_uid="gone")
+        return found
+
+    @pytest.fixture
+    def three(self, seen, gone):
+        Article.objects.bulk_create([Article(title=title) for title in "abc"])
+        seen.clear()
+
+    def test_update_and_delete(self, three, seen, gone, statements):
+        assert Article.objects.filter(title__in="ab").update(title="d") == 2
+        assert seen == ["d", "d"]
+        assert Article.objects.all().delete() == (3, {Article._meta.label: 3})
+        assert sorted(gone) == ["c", "d", "d"]
+        assert [sql.split()[0] for sql, _ in self.marked(statements)] == ["UPDATE", "DELETE"]
+
+    def test_nothing_found(self, three, seen, gone):
+        assert Article.objects.filter(title="x").update(title="d") == 0
+        assert Article.objects.none().update(title="d") == 0
+        assert Article.objects.filter(title="x").delete() == (0, {})
+        assert seen == gone == []
+
+    def test_the_values_are_those_of_a_query(self, three, seen):
+        found = []
+
+        def look(instance, **kwargs):
+            found.append(instance.__dict__ | {"_state": None})
+
+        inline.critical(post_save, Article, look, dispatch_uid="values")
+        Article.objects.update(title="d", version=RawSQL("version + %s", [3]))
+
+        assert found == [one.__dict__ | {"_state": None} for one in Article.objects.order_by("pk")]
+
+    @pytest.mark.parametrize("muted", ["bulksafe.muted", "pgtrigger.ignore"])
+    def test_muted(self, three, seen, gone, muted):
+        """Whoever mutes the capture writes past the receivers."""
+        label = f"{Article._meta.label}:bulksafe_capture"
+        with transaction.atomic():
+            if muted == "bulksafe.muted":
+                execute(f"SET LOCAL bulksafe.muted = '{{{label}}}'")
+            else:
+                (function,) = execute(
+                    "SELECT tgname FROM pg_trigger "
+                    f"WHERE tgrelid = '{ARTICLES}'::regclass AND tgname ~ 'capture' "
+                    "AND tgtype & 4 > 0"
+                )
+                execute(f"SET LOCAL pgtrigger.ignore = '{{{function[0]}}}'")
+            Article.objects.bulk_create([Article(title="d")])
+            if muted == "bulksafe.muted":
+                Article.objects.update(title="e")
+                Article.objects.all().delete()
+        assert seen == gone == []
+
+        Article.objects.bulk_create([Article(title="f")])
+        Article.objects.filter(title="f").update(title="g")
+        assert seen == ["f", "g"]
+
+    @pytest.mark.parametrize("is_atomic", [False, True])
+    @pytest.mark.parametrize("operation", ["UPDATE", "DELETE"])
+    def test_a_trigger_changes_the_rows_once_more(self, is_atomic, operation, three, seen, gone):
+        """And others: the write is made again, so that all is told as from the buffer."""
+        execute(
+            "CREATE FUNCTION bypass.more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"IF pg_trigger_depth() = 1 THEN UPDATE {ARTICLES} SET title = title || '!'; "
+            "END IF; RETURN NULL; END $$; "
+            f"CREATE TRIGGER more AFTER {operation} ON {ARTICLES} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION bypass.more()"
+        )
+        first = Article.objects.filter(title="a")
+        try:
+            for _ in range(2):
+                with transaction.atomic() if is_atomic else nullcontext():
+                    first.update(position=1) if operation == "UPDATE" else first.delete()
+                if operation == "UPDATE":
+                    assert sorted(seen) == ["a", "a!", "b!", "c!"]
+                else:
+                    assert (sorted(seen), gone) == (["b!", "c!"], ["a"])
+                with transaction.atomic():
+                    execute("SET LOCAL bulksafe.muted = '{*}'")
+                    execute(f"TRUNCATE {ARTICLES} CASCADE")
+                Article.objects.bulk_create([Article(title=title) for title in "abc"])
+                seen.clear()
+                gone.clear()
+        finally:
+            execute(f"DROP TRIGGER more ON {ARTICLES}")
+            execute("DROP FUNCTION bypass.more")
+
+    @pytest.mark.parametrize("is_atomic", [False, True])
+    def test_a_role_that_may_not_read_all_columns(self, is_atomic, three, seen, clerk):
+        execute(f"REVOKE SELECT ON {ARTICLES} FROM {clerk}")
+        execute(f"GRANT SELECT (id, title) ON {ARTICLES} TO {clerk}")
+        execute(f"SET ROLE {clerk}")
+        try:
+            for title in ("d", "e"):
+                with transaction.atomic() if is_atomic else nullcontext():
+                    assert Article.objects.update(title=title) == 3
+        finally:
+            execute("RESET ROLE")
+
+        assert seen == ["d", "d", "d", "e", "e", "e"]
+
+    @pytest.mark.parametrize("is_atomic", [False, True])
+    def test_a_policy_that_hides_the_new_rows(self, is_atomic, three, seen, clerk):
+        execute(
+            f"ALTER TABLE {ARTICLES} ENABLE ROW LEVEL SECURITY; "
+            f"CREATE POLICY see ON {ARTICLES} FOR SELECT USING (title <> 'hidden'); "
+            f"CREATE POLICY change ON {ARTICLES} FOR UPDATE USING (true)"
+        )
+        execute(f"SET ROLE {clerk}")
+        try:
+            with transaction.atomic() if is_atomic else nullcontext():
+                assert Article.objects.update(title="hidden") == 3
+        finally:
+            execute("RESET ROLE")
+            execute(f"DROP POLICY see ON {ARTICLES}; DROP POLICY change ON {ARTICLES}")
+            execute(f"ALTER TABLE {ARTICLES} DISABLE ROW LEVEL SECURITY")
+
+        assert seen == ["hidden", "hidden", "hidden"]
+
+    def test_a_rule_in_place_of_it(self, three, seen, gone):
+        execute(f"CREATE RULE kept AS ON DELETE TO {ARTICLES} DO INSTEAD NOTHING")
+        try:
+            assert Article.objects.all().delete()[0] == 0
+        finally:
+            execute(f"DROP RULE kept ON {ARTICLES}")
+
+        assert gone == []
+        assert len(titles()) == 3
+
+    def test_a_function_writes_in_an_expression_of_an_update(self, three, seen):
+        title = RawSQL("COALESCE(bypass.in_plpgsql()::text, 'own')", [])
+        Article.objects.filter(title="a").update(title=title)
+
+        assert sorted(seen) == sorted(["function", Article.objects.earliest("pk").title])
+
+    def test_a_receiver_that_raises(self, three, seen):
+        def refuse(instance, **kwargs):
+            raise ValueError(instance.title)
+
+        inline.critical(post_save, Article, refuse, dispatch_uid="refuse")
+        with pytest.raises(ValueError, match="d"):
+            Article.objects.update(title="d")
+
+        assert titles() == ["a", "b", "c"]
+
+    def test_in_a_pipeline(self, three, seen):
+        with raw().pipeline():
+            Article.objects.update(title="d")
+
+        assert seen == ["d", "d", "d"]
+
+    def test_a_statement_that_fails(self, three, seen):
+        with pytest.raises(IntegrityError):
+            Article.objects.update(title=None)
+        Article.objects.update(title="d")
+
+        assert seen == ["d", "d", "d"]
+
+    def test_after_what_waits_already(self, three, seen):
+        with transaction.atomic():
+            raw().execute(insert("raw"))
+            Article.objects.filter(title="raw").update(title="d")
+
+        assert seen == ["raw", "d"]
+
+    def test_inside_another_receiver(self, three, seen, statements):
+        def change(instance, **kwargs):
+            Article.objects.filter(title="b").update(title="d")
+
+        inline.critical(post_delete, Article, change, dispatch_uid="change")
+        Article.objects.get(title="a").delete()
+
+        assert seen == ["d"]
 
 
 # Pipelines.
