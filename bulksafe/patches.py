@@ -51,21 +51,9 @@ def apply() -> None:
         connection_created.connect(receiver, dispatch_uid=f"bulksafe.{receiver.__name__}")
         for connection in connections.all(initialized_only=True):
             receiver(sender=type(connection), connection=connection)
-    _patch(Model, "get_constraints", _get_constraints)
-    _patch(Model, "_do_update", _do_update)
-    _patch(QuerySet, "bulk_create", _bulk_create)
-    _patch(QuerySet, "bulk_update", _bulk_update)
-    _patch(Model, "save_base", _save_base)
-    _patch(Model, "_save_table", _save_table)
-    _patch(QuerySet, "update", _update)
-    _patch(Collector, "delete", _collector_delete)
-    _patch(Collector, "can_fast_delete", _can_fast_delete)
     _patch(DatabaseWrapper, "_commit", _commit)
-    _patch(ModelSignal, "connect", _connect)
-    _patch(ModelSignal, "disconnect", _disconnect)
     _patch(Migration, "apply", _migrate)
     _patch(Migration, "unapply", _migrate)
-    _extend_related_managers()
     _patch(operations.DatabaseOperations, "execute_sql_flush", _execute_sql_flush)
     _patch(DatabaseSchemaEditor, "_alter_field", _alter_field)
     _patch(DatabaseSchemaEditor, "delete_model", _delete_model)
@@ -76,8 +64,23 @@ def apply() -> None:
 
 
 def apply_early() -> None:
-    """Apply what must be in place before pgtrigger's ``ready()``."""
+    """Apply what must be in place before models are loaded, and before pgtrigger's ``ready()``.
+
+    Some packages wrap methods of a model as soon as it is prepared: they have to find these.
+    """
     pgtrigger.apps.register_triggers_from_meta = _register_triggers_from_meta
+    _patch(Model, "get_constraints", _get_constraints)
+    _patch(Model, "_do_update", _do_update)
+    _patch(QuerySet, "bulk_create", _bulk_create)
+    _patch(QuerySet, "bulk_update", _bulk_update)
+    _patch(Model, "save_base", _save_base)
+    _patch(Model, "_save_table", _save_table)
+    _patch(QuerySet, "update", _update)
+    _patch(Collector, "delete", _collector_delete)
+    _patch(Collector, "can_fast_delete", _can_fast_delete)
+    _patch(ModelSignal, "connect", _connect)
+    _patch(ModelSignal, "disconnect", _disconnect)
+    _extend_related_managers()
 
 
 def _patch(owner: type, name: str, replacement: Callable[..., Any]) -> None:

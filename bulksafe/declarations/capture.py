@@ -95,23 +95,49 @@ def _has_capture(model: type[models.Model]) -> bool:
 
 
 def _attach_to(model: type[models.Model], receiver: Receiver) -> None:
-    app = apps.get_containing_app_config(receiver.module)
+    app = migrated_in(model, receiver)
     carrier = model
-    if app is not None and not _is_own(model):
+    if model._meta.auto_created or app is not _owner(model):
         carrier = proxy_of(model, app)
     capture = Capture()
     capture.declared_for = model._meta.label
     capture.register(carrier)
 
 
-def _is_own(model: type[models.Model]) -> bool:
-    """Whether migrations of the model's app are the project's to write."""
-    return not model._meta.auto_created and not _is_installed_package(
-        apps.get_app_config(model._meta.app_label)
-    )
+def migrated_in(model: type[models.Model], receiver: Receiver) -> AppConfig:
+    """The app whose migrations get the capture of a model.
+
+    The model's, if its migrations are the project's to write, or else the receiver's.
+    """
+    declaring, owner = _declaring(receiver), _owner(model)
+    if declaring is None or declaring is owner or is_installed_package(declaring):
+        return owner
+    is_own = not model._meta.auto_created and not is_installed_package(owner)
+    return owner if is_own else declaring
 
 
-def _is_installed_package(app: AppConfig) -> bool:
+def is_lost(model: type[models.Model], receiver: Receiver) -> bool:
+    """Whether the migration would go to an installed package, which the next installation replaces.
+
+    A package that declares receivers of its own models brings the migration along.
+    """
+    app = migrated_in(model, receiver)
+    return is_installed_package(app) and app is not _declaring(receiver)
+
+
+def _declaring(receiver: Receiver) -> AppConfig | None:
+    """The app that declares it, which may do so with a function of another one's."""
+    found = apps.get_containing_app_config(receiver.declared_in)
+    return found or apps.get_containing_app_config(receiver.module)
+
+
+def _owner(model: type[models.Model]) -> AppConfig:
+    """The app that a model belongs to; of an automatic table, that of the many-to-many field."""
+    declaring: Any = model._meta.auto_created or model
+    return apps.get_app_config(declaring._meta.app_label)
+
+
+def is_installed_package(app: AppConfig) -> bool:
     paths = sysconfig.get_paths()
     installed = {Path(paths[key]).resolve() for key in ("purelib", "platlib", "stdlib")}
     return app.name.startswith("django.") or not installed.isdisjoint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,7 +86,8 @@ class Receiver:
         row_by_row: each row is stored before the receiver is called for the next.
         has_uid: whether the name was given, not made.
         uid: what was given: the name, but for a receiver of several signals.
-        module: where it was declared.
+        module: where the function is.
+        declared_in: the module that has called ``critical()``.
         argument: for ``Emit``, the keyword argument that carries the instance.
         operations: the changes that it is called for.
         unknown: options that were given and are none.
@@ -109,6 +111,7 @@ class Receiver:
     has_uid: bool = False
     uid: str = ""
     module: str = ""
+    declared_in: str = ""
     argument: str = "instance"
     operations: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
@@ -260,6 +263,8 @@ def critical(
             receiver that looks at other rows of its own table.
     """
 
+    declared_in = sys._getframe(1).f_globals.get("__name__", "")
+
     def decorate(function: _Receiver) -> _Receiver:
         signals = signal if isinstance(signal, list | tuple) else (signal,)
         senders = sender if isinstance(sender, list | tuple | set) else (sender,)
@@ -288,6 +293,7 @@ def critical(
                     has_uid=dispatch_uid is not None,
                     uid=str(dispatch_uid or ""),
                     module=getattr(function, "__module__", "") or "",
+                    declared_in=declared_in,
                     operations=OPERATIONS.get(signal_name(one), ()),
                     unknown=tuple(unknown),
                 )

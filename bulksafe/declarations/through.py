@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from django.db.models import ManyToManyField
+
 if TYPE_CHECKING:
     from django.db.models import ForeignKey, Model
 
@@ -21,7 +23,8 @@ def links(through: type[Model]) -> tuple[Link, Link] | None:
         field
         for model in sorted(through._meta.apps.get_models(), key=lambda m: m._meta.label)
         for field in model._meta.local_many_to_many
-        if _concrete(field) is concrete
+        # Some packages put fields of their own there, which send signals in ways of their own.
+        if isinstance(field, ManyToManyField) and _concrete(field) is concrete
     ]
     if not found:
         return None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from django.db import connections, models, router
 
+from bulksafe.declarations.capture import is_lost, migrated_in
 from bulksafe.declarations.receivers import resolve
 from bulksafe.declarations.through import links
 from bulksafe.planning.problems import Problem, did_you_mean, shown
@@ -46,8 +47,17 @@ def _problems_of(receiver: Receiver, sender: Any) -> Iterator[Problem]:
         if receiver.signal_name == "m2m_changed" and links(model) is None:
             yield Problem(
                 "E114",
-                f"{model._meta.label} is not the table of a many-to-many field.",
-                "Pass the through model: sender=Article.tags.through.",
+                f"{model._meta.label} is not the table of a many-to-many field of Django's.",
+                "Pass the through model: sender=Article.tags.through. Of a field that is no "
+                "ManyToManyField, as django-taggit's, take post_save and post_delete.",
+            )
+        if not receiver.is_emit and is_lost(model, receiver):
+            app = migrated_in(model, receiver)
+            yield Problem(
+                "E122",
+                f"The trigger of {model._meta.label} would go to the installed package "
+                f"{app.name}, whose migrations the next version replaces.",
+                "Declare the receiver in an app of yours, whose migrations get it then.",
             )
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import ValidationError
 from django.db import connections
 from django.db.models.signals import pre_delete
 
@@ -63,16 +64,22 @@ def _of(instance: Model, old: Model | None, is_deletion: bool) -> dict[str, Any]
         if old is None
         or (
             one.attname not in instance.get_deferred_fields()
-            and getattr(old, one.attname) != _value(one, instance)
+            and is_another(one, getattr(old, one.attname), getattr(instance, one.attname))
         )
     }
     return {"old": old, "changed": frozenset(changed)}
 
 
-def _value(field: Any, instance: Model) -> Any:
-    """The field's value, as it is after a query where it can be said."""
-    value = getattr(instance, field.attname)
-    return value if hasattr(value, "resolve_expression") else field.to_python(value)
+def is_another(field: Any, value: Any, other: Any) -> bool:
+    """Whether two values of a field differ, as it understands what forms and descriptors make."""
+    if value == other:
+        return False
+    if hasattr(value, "resolve_expression") or hasattr(other, "resolve_expression"):
+        return True
+    try:
+        return bool(field.to_python(value) != field.to_python(other))
+    except (ValidationError, TypeError, ValueError):
+        return True
 
 
 def _stored(instances: Sequence[Model], using: str) -> dict[Any, Model]:

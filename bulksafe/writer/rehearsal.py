@@ -26,7 +26,8 @@ from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.events import UPDATED
 from bulksafe.writer import telling
-from bulksafe.writer.changes import key_of_instance, row_of
+from bulksafe.writer.changes import assign, key_of_instance, row_of
+from bulksafe.writer.early import is_another
 from bulksafe.writer.observing import Observer, guarding
 from bulksafe.writer.scopes import Scope
 from bulksafe.writer.storing import store
@@ -76,11 +77,15 @@ class Rehearsed:
 
     def assigned(self) -> set[str]:
         """The attributes that receivers have assigned."""
-        now = self.instance.__dict__
+        now, meta = self.instance.__dict__, self.instance._meta
         return {
             name
             for name, value in self.before.items()
-            if name in now and now[name] is not value and now[name] != value
+            if name in now
+            and now[name] is not value
+            and now[name] != value
+            # A descriptor may have made an object of it when it was read.
+            and is_another(meta.get_field(name), value, now[name])
         }
 
     def inherit(self) -> None:
@@ -93,7 +98,7 @@ class Rehearsed:
         attnames = {one.attname for one in self.change.table.fields if one.name in kept}
         for name in (earlier.assigned() | earlier.inherited) & attnames:
             value = earlier.instance.__dict__[name]
-            setattr(self.instance, name, _copied(value))
+            assign(self.instance, {name: _copied(value)})
             self.before[name] = _copied(value)
             self.inherited.add(name)
 
@@ -417,11 +422,12 @@ class Rehearsal:
         if change.deleted or change.new_image is None:
             return
         assigned = one.assigned() | one.inherited
-        if change is not one.change:
+        if change.created or change is not one.change:
+            # A new row had no key before, which the database has given it since.
             values = table.converted(change.new_image.values)
-            for name, value in zip(table.attnames, values, strict=True):
-                if name not in assigned and one.before.get(name, value) != value:
-                    setattr(one.instance, name, value)
+            pairs = zip(table.attnames, values, strict=True)
+            different = {n: value for n, value in pairs if one.before.get(n, value) != value}
+            assign(one.instance, {n: value for n, value in different.items() if n not in assigned})
         if change.created:
             one.instance._state.adding = False
             one.instance._state.db = self.watch.alias
@@ -468,9 +474,8 @@ class Rehearsal:
             return
         table, instance = change.table, change.instance
         values = table.converted(change.new_image.values)
-        for name, value in zip(table.attnames, values, strict=True):
-            if instance.__dict__.get(name) != value:
-                setattr(instance, name, value)
+        pairs = zip(table.attnames, values, strict=True)
+        assign(instance, {n: value for n, value in pairs if instance.__dict__.get(n) != value})
 
 
 def receive_late(watch: Watch, changes: Sequence[InlineChange]) -> None:
@@ -550,6 +555,7 @@ def _rehearsed(change: InlineChange, *, is_stored: bool = False) -> Rehearsed:
             for key in change.model._meta.pk_fields:
                 setattr(instance, key.attname, None)
         instance._state.adding = True
+        instance._state.db = None
     values = instance.__dict__
     before = {
         name: value if type(value := values[name]) in _STEADY else _copied(value)

@@ -81,6 +81,10 @@ class Scope:
         """
         return False
 
+    def left_over(self, changes: list[InlineChange]) -> list[InlineChange]:
+        """Those of its changes that are its own to tell."""
+        return changes
+
     def prepare(self, change: InlineChange) -> None:
         """Say of a change what the write knows of it."""
         if change.given_fields is None and not change.created and not change.deleted:
@@ -245,6 +249,32 @@ class Deleting(InHand):
         self._seen = len(self.pending)
         concrete: Any = type(instance)._meta.concrete_model
         return self._deletions.get(row_of(concrete, key_of_instance(instance)))
+
+
+@dataclass(eq=False)
+class Along(Scope):
+    """One statement of a write of instances, which may change rows of other models along with them.
+
+    Of a child in multi-table inheritance, whose rows lie in the table of the parent, or of a table
+    that a foreign key's action reaches: their receivers come before it, too.
+    """
+
+    outer: InHand = field(default_factory=InHand)
+
+    def prepare(self, change: InlineChange) -> None:
+        super().prepare(change)
+        if self.outer.holds(change):
+            self.outer.prepare(change)
+            # What is rehearsed is not to touch the caller's instance.
+            change.forget_instances()
+
+    def left_over(self, changes: list[InlineChange]) -> list[InlineChange]:
+        held = [change for change in changes if self.outer.holds(change)]
+        for change in held:
+            change.forget_instances()
+            self.outer.prepare(change)
+        self.outer.pending += held
+        return [change for change in changes if not self.outer.holds(change)]
 
 
 @dataclass(eq=False)

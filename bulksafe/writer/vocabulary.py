@@ -137,10 +137,16 @@ def is_write(text: str) -> bool:
     return WRITES.match(text) is not None
 
 
+def is_insert(text: str) -> bool:
+    return _INSERTS.match(text) is not None
+
+
 def commits(text: str) -> bool:
     """Whether a string of several statements commits between them."""
     return _COMMITS.search(_QUOTED.sub("", text)) is not None
 
+
+_INSERTS = re.compile(r"\s*INSERT\b", re.IGNORECASE)
 
 _PLAIN = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE | re.DOTALL

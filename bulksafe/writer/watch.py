@@ -25,13 +25,14 @@ from bulksafe.writer import connecting, telling
 from bulksafe.writer.changes import row_of, row_of_instance
 from bulksafe.writer.early import early_arguments, wants_extra
 from bulksafe.writer.rehearsal import Rehearsal, receive_late
-from bulksafe.writer.scopes import Again, Deleting, InHand, Linking, Returned, Saving, Scope
+from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Linking, Returned, Saving, Scope
 from bulksafe.writer.taking import Kind, Source, Taken, combined, is_any_shared
 from bulksafe.writer.vocabulary import (
     ENDS_PART,
     commits,
     forget,
     has_early,
+    is_insert,
     is_plain,
     is_write,
     text_of,
@@ -252,8 +253,14 @@ class Watch:
         """A statement that writes to tables with receivers."""
         if self.scopes and isinstance(self.scopes[-1], InHand):
             scope = self.scopes[-1]
-            if all(scope.covers(model, text) for model in named):
+            left = [model for model in named if not scope.covers(model, text)]
+            # An INSERT changes no row that is there. What others are called for afterwards, the
+            # database says.
+            is_covered = len(left) < len(named)
+            if is_covered and (is_insert(text) or not has_early(left)):
                 return run()
+            if is_covered:
+                return self.perform(run, Along(outer=scope), left, is_plain=is_plain(text))
         elif self.scopes:
             return run()
         origin = self.scopes[-1].given_origin if self.scopes else None
@@ -383,7 +390,7 @@ class Watch:
             return
         self.gather(scope)
         pending, scope.pending = scope.pending, []
-        self.tell(pending)
+        self.tell(scope.left_over(pending))
 
     def _settle_returned(self, scope: Scope) -> bool:
         """Tell what a statement has returned. Returns whether that is all that there is.

@@ -10,8 +10,9 @@ from pathlib import Path
 import pgtrigger
 import pytest
 from asgiref.sync import async_to_sync  # noqa: F401  (for the examples in the docs)
+from django.apps import apps
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AbstractUser, Group, User
+from django.contrib.auth.models import AbstractUser, Group, User, update_last_login
 from django.core import checks as django_checks
 from django.core import signals as core_signals
 from django.db import models
@@ -29,7 +30,7 @@ from django.dispatch import Signal
 
 import bulksafe
 from bulksafe import Emit, checks, critical
-from bulksafe.declarations import receivers
+from bulksafe.declarations import capture, receivers
 from bulksafe.declarations import registry as declarations
 from tests.unit.declaring import declare, findings, isolated
 
@@ -37,11 +38,24 @@ order_fulfilled = Signal()
 DONE = Q(new__status="done") & ~Q(old__status="done")
 
 
+#: Modules that are taken for such of an app.
+OWN = {__name__, "builtins"}
+
+
 @pytest.fixture(autouse=True)
-def alone():
-    """No receivers but those of the test, and a model registry of its own."""
+def alone(monkeypatch):
+    """No receivers but those of the test, and a model registry of its own.
+
+    This module is as one of an app of the project.
+    """
     emits = list(declarations.emits)
     declarations.emits.clear()
+    find = apps.get_containing_app_config
+
+    def find_or_own(name):
+        return find(name) or (apps.get_app_config("practice") if name in OWN else None)
+
+    monkeypatch.setattr(apps, "get_containing_app_config", find_or_own)
     with receivers.isolated(), isolated():
         yield
     declarations.emits[:] = emits
@@ -459,6 +473,43 @@ def test_a_lambda_in_the_transaction_needs_no_name():
     assert not found()
 
 
+def outside(function=module_level, signal=post_save, sender=User):
+    """Declared as by a module outside all apps, with its function."""
+    code = "def declare(critical, function, *args, **options): critical(*args, **options)(function)"
+    namespace = {"__name__": "project.signals"}
+    exec(code, namespace)
+    function.__module__ = "project.signals"
+    try:
+        namespace["declare"](critical, function, signal, sender=sender)
+    finally:
+        function.__module__ = __name__
+
+
+@pytest.mark.parametrize(
+    ("signal", "sender", "app"),
+    [
+        (post_save, User, "django.contrib.auth"),
+        (post_save, "auth.User", "django.contrib.auth"),
+        (m2m_changed, User.groups.through, "django.contrib.auth"),
+    ],
+)
+def test_e122(signal, sender, app):
+    outside(signal=signal, sender=sender)
+    reported("E122", f"would go to the installed package {app}", "in an app of yours")
+
+
+def test_no_e122_for_a_table_of_the_project():
+    outside(sender="practice.PlainArticle")
+    assert not found()
+
+
+def test_no_e122_for_a_function_of_a_package_that_is_declared_here():
+    critical(post_save, sender=User)(update_last_login)
+    assert not found()
+    (receiver,) = receivers.receivers
+    assert capture.migrated_in(User, receiver) is apps.get_app_config("practice")
+
+
 def documented_examples():
     text = (Path(bulksafe.__file__).parents[1] / "docs" / "errors.md").read_text()
     pattern = r"^\(([EW]1\d{2})\)=$.*?^```python\n(.*?)^```$.*?^```python\n(.*?)^```$"
@@ -488,7 +539,8 @@ def test_the_documented_examples_are_what_they_are_said_to_be(monkeypatch, code,
     monkeypatch.setitem(
         linecache.cache, name, (len(source), None, source.splitlines(keepends=True), name)
     )
-    exec(compile(source, name, "exec"), known | {"__name__": __name__})
+    module = "project.signals" if (code, is_wrong) == ("E122", True) else __name__
+    exec(compile(source, name, "exec"), known | {"__name__": module})
 
     codes = {message.id.removeprefix("bulksafe.") for message in found()}
     assert (code in codes) == is_wrong
