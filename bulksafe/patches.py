@@ -15,6 +15,7 @@ from django.db.backends.postgresql import operations
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 from django.db.backends.signals import connection_created
+from django.db.backends.utils import CursorWrapper
 from django.db.migrations.migration import Migration
 from django.db.migrations.state import ProjectState, StateApps
 from django.db.models import Model, QuerySet
@@ -52,6 +53,7 @@ def apply() -> None:
         for connection in connections.all(initialized_only=True):
             receiver(sender=type(connection), connection=connection)
     _patch(DatabaseWrapper, "_commit", _commit)
+    _patch(CursorWrapper, "callproc", _callproc)
     _patch(Migration, "apply", _migrate)
     _patch(Migration, "unapply", _migrate)
     _patch(operations.DatabaseOperations, "execute_sql_flush", _execute_sql_flush)
@@ -295,6 +297,12 @@ def _disconnect(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
     result = original(self, *args, **kwargs)
     connecting.note_change()
     return result
+
+
+def _callproc(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Execute wrappers hear nothing of it."""
+    run = functools.partial(original, self, *args, **kwargs)
+    return watch.watch_of(self.db).run(run) if self.db.vendor == "postgresql" else run()
 
 
 def _migrate(

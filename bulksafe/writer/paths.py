@@ -346,6 +346,7 @@ class _DeletionRowByRow:
             # All of them, then, so that each is gone before the next one's post_delete.
             self._next = len(self.instances)
             self._delete_up_to(self._next)
+            self._leave_the_rest()
         return self.deleted
 
     def _receivers(self, model: type[Model]) -> list[Receiver]:
@@ -373,11 +374,14 @@ class _DeletionRowByRow:
                 self._delete(part, rows)
             self.done += 1
 
+    def _know(self, part: Any) -> None:
+        """Receivers that come after a deletion find what earlier ones left on the instances."""
+        for model, listed in part.data.items():
+            part.data[model] = {self._known.get((model, one.pk), one) for one in listed}
+
     def _delete(self, part: Any, rows: set[tuple[type[Model], Any]]) -> None:
         """Delete one row with all that goes along with it."""
-        for model, listed in part.data.items():
-            # Receivers that come after it find what earlier ones left on the instances.
-            part.data[model] = {self._known.get((model, one.pk), one) for one in listed}
+        self._know(part)
         self.scope.is_split = True
         try:
             _, counts = part.delete()
@@ -385,11 +389,18 @@ class _DeletionRowByRow:
             self.scope.is_split = False
         self.deleted += Counter(counts)
         self._gone |= rows
-        for model, listed in self.collector.data.items():
-            # Those that are deleted have lost their keys.
-            self.collector.data[model] = [
-                one for one in listed if one.pk is not None and (model, one.pk) not in rows
-            ]
+
+    def _leave_the_rest(self) -> None:
+        """Let Django have what is left to be deleted, and nothing of what went along with a row."""
+        root: Any = self.scope.root
+        pairs = zip(self._keys, self.instances, strict=True)
+        left = [instance for key, instance in pairs if (root, key) not in self._gone]
+        rest = Collector(using=self.collector.using, origin=self.collector.origin)
+        if left:
+            rest.collect(left)
+            self._know(rest)
+        for name in ("data", "field_updates", "fast_deletes", "dependencies"):
+            setattr(self.collector, name, getattr(rest, name))
 
 
 def link(inner: Callable[..., Any], manager: Any, *args: Any, **named: Any) -> Any:
@@ -566,6 +577,8 @@ class _Write:
             return
         self._from_batches(chunk)
         self.watch.is_answered = False
+        # Those that are there already may change along with rows of other models.
+        self.scope.take(instance for instance in chunk if instance.pk is not None)
         with self.scope.storing():
             self.results.append(self._store(chunk))
         self.scope.take(chunk)

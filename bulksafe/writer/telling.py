@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 #: The calls that are being made, each because of a write of the one before it, with their row.
 _active: ContextVar[tuple[tuple[str, Row], ...]] = ContextVar("bulksafe.active", default=())
 
-#: How deep ``save()`` may lead from row to row before that is taken for a loop.
-_DEEPEST = 50
+#: How deep ``save()`` may lead from one new row to the next before that is taken for a loop, and
+#: how often back to the same row.
+_DEEPEST, _MOST_RETURNS = 50, 16
 
 EARLY = ("pre_save", "pre_delete", "m2m_changed")
 BEFORE = ("pre_save", "pre_delete")
@@ -76,8 +77,13 @@ def depth() -> int:
     return len(_active.get())
 
 
-def is_sent_to(receiver: Receiver, row: Row, change: InlineChange | None) -> bool:
+def is_sent_to(
+    receiver: Receiver, row: Row, change: InlineChange | None, *, is_new: bool = False
+) -> bool:
     """Whether the receiver is called for what Django sends.
+
+    Args:
+        is_new: whether the row is.
 
     Raises:
         EndlessWrites: receivers lead from one row to the next without end.
@@ -92,7 +98,8 @@ def is_sent_to(receiver: Receiver, row: Row, change: InlineChange | None) -> boo
         return False
     if own in active and change is not None and change.old is not None and not change.changed:
         return False
-    if len(active) >= _DEEPEST:
+    # Of rows that are there, a chain comes to an end; or to rows where it has been.
+    if active.count(own) >= _MOST_RETURNS or (is_new and len(active) >= _DEEPEST):
         named = " → ".join(dict.fromkeys(name for name, _ in active[-_DEEPEST // 2 :]))
         raise EndlessWrites(
             f"Receivers react to each other's writes without end: {named}. The last one is to "

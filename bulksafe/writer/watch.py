@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -42,6 +42,7 @@ from bulksafe.writer.vocabulary import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import TracebackType
 
     from django.db.models import Model
 
@@ -135,7 +136,15 @@ class Watch:
             return self._write(run, named, text)
         if self._is_in_transaction:
             return self._run_in_transaction(run, text)
-        return self._run_alone(run, text, many)
+        return self._run_alone(run, text, many=many)
+
+    def run(self, run: Callable[[], Any]) -> Any:
+        """What Django does not show to wrappers, as ``callproc()``."""
+        if not vocabulary().models:
+            return run()
+        if self._is_in_transaction:
+            return self._run_in_transaction(run, "")
+        return self._run_alone(run, "", many=False)
 
     def _named(self, text: str) -> Sequence[type[Model]]:
         """The models to whose tables a statement writes, as far as its text says."""
@@ -143,7 +152,7 @@ class Watch:
             return ()
         return vocabulary_of(self.connection).named(text)
 
-    def _run_alone(self, run: Callable[[], Any], text: str, many: bool) -> Any:
+    def _run_alone(self, run: Callable[[], Any], text: str, *, many: bool) -> Any:
         """A statement of no concern in autocommit."""
         if many:
             # psycopg loses count where the end of a pipeline fails, so that no refusal comes out.
@@ -174,6 +183,7 @@ class Watch:
             return self.perform(run, Scope(), vocabulary().models)
         except DatabaseError as error:
             if getattr(error.__cause__, "sqlstate", None) in _ONCE:
+                self.due.clear()
                 raise refusal from error
             raise
 
@@ -322,30 +332,16 @@ class Watch:
             return None
         return Returned(kind)
 
-    @contextmanager
-    def within(self, scope: Scope) -> Iterator[Scope]:
+    def within(self, scope: Scope) -> AbstractContextManager[Scope]:
         """A write in progress. All of it, and what receivers do, takes place or none.
 
         Raises:
             BrokenTransaction: it has not taken place, and somebody has hidden that.
         """
-        if self.due and self.scopes:
-            # What an outer write has changed by now is none of this one's.
-            self.gather(self.scopes[-1])
-        self.scopes.append(scope)
-        try:
-            with self._atomic():
-                yield scope
-                self.settle(scope)
-                self._check("A receiver that Django calls for this write")
-                # What is left to be done after the commit is no part of it.
-                self.scopes.remove(scope)
-        finally:
-            if scope in self.scopes:
-                self.scopes.remove(scope)
+        return _Within(self, scope)
 
     @contextmanager
-    def _atomic(self) -> Iterator[None]:
+    def atomic(self) -> Iterator[None]:
         connection = self.connection
         if not self._is_begun_by_hand:
             with transaction.atomic(using=self.alias):
@@ -361,7 +357,7 @@ class Watch:
         # At once, as Django does where it knows of no transaction.
         connection.run_and_clear_commit_hooks()
 
-    def _check(self, who: str) -> None:
+    def check(self, who: str) -> None:
         """Refuse to go on where Django, or PostgreSQL, would take all back without a word.
 
         Raises:
@@ -637,7 +633,7 @@ class Watch:
             BrokenTransaction: it is not.
         """
         if is_open:
-            self._check(receiver.name)
+            self.check(receiver.name)
         if status not in {None, TransactionStatus.IDLE} and not self._is_begun:
             raise BrokenTransaction(
                 f"{receiver.name} ends the transaction that it runs in: leave COMMIT and ROLLBACK "
@@ -731,7 +727,8 @@ class Watch:
         observer: Observer | None = None,
     ) -> None:
         row = row_of_instance(named["instance"])
-        if not telling.is_sent_to(receiver, row, change):
+        is_new = named.get("created") is True or named["instance"]._state.adding
+        if not telling.is_sent_to(receiver, row, change, is_new=is_new):
             return
         if wants_extra(receiver.function):
             named = {**_extra(change), **named}
@@ -741,6 +738,51 @@ class Watch:
             named = {key: named[key] for key in wanted if key in named}
             named |= {"instances": [instance], "events": [] if change is None else [change]}
         self.call_with(receiver, named, row, observer=observer)
+
+
+class _Within(AbstractContextManager[Scope]):
+    """A write in progress.
+
+    No generator: that would not let the StopIteration of a receiver out.
+    """
+
+    def __init__(self, watch: Watch, scope: Scope) -> None:
+        self.watch = watch
+        self.scope = scope
+
+    def __enter__(self) -> Scope:
+        watch = self.watch
+        if watch.due and watch.scopes:
+            # What an outer write has changed by now is none of this one's.
+            watch.gather(watch.scopes[-1])
+        watch.scopes.append(self.scope)
+        self._transaction = ExitStack()
+        try:
+            self._transaction.enter_context(watch.atomic())
+        except BaseException:
+            watch.scopes.remove(self.scope)
+            raise
+        return self.scope
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        scopes = self.watch.scopes
+        try:
+            if error is not None:
+                self._transaction.__exit__(kind, error, traceback)
+                return
+            with self._transaction:
+                self.watch.settle(self.scope)
+                self.watch.check("A receiver that Django calls for this write")
+                # What is left to be done after the commit is no part of it.
+                scopes.remove(self.scope)
+        finally:
+            if self.scope in scopes:
+                scopes.remove(self.scope)
 
 
 def _extra(change: InlineChange | None) -> dict[str, Any]:
