@@ -30,6 +30,7 @@ INSTALLED_APPS = [
     "examples.shop",
     "examples.shop_signals",
     "tests.apps.columns",
+    "tests.apps.edges",
     "tests.apps.invoices",
     "tests.apps.mirrors",
     "tests.apps.practice",

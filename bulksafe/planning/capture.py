@@ -283,7 +283,9 @@ class _Lineage:
     def image(self, aliases: Mapping[Model, str]) -> str:
         """SQL for the row as JSON; ``aliases`` name the old or the new state of a part."""
         named = self.aliases | dict(aliases)
-        return " || ".join(_image(model, named[model]) for model in self.models if model in named)
+        return " || ".join(
+            row_as_json(model, named[model]) for model in self.models if model in named
+        )
 
 
 @dataclass(frozen=True)
@@ -303,7 +305,8 @@ def _links(model: Model) -> Iterator[_Link]:
             yield _Link(model, parent, str(link.column), str(target.column))
 
 
-def _image(model: Model, alias: str) -> str:
+def row_as_json(model: Model, alias: str) -> str:
+    """SQL for a row of a table as its image in JSON."""
     row = quoting.identifier(alias)
     texts = [
         f"{quoting.literal(field.column)}, {row}.{quoting.identifier(str(field.column))}::text"

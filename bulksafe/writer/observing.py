@@ -90,7 +90,7 @@ class Observer:
         self,
         model: type[Model],
         flush: Callable[[], bool],
-        withdraw: Callable[[], None] | None = None,
+        withdraw: Callable[[str], None] | None = None,
     ) -> None:
         self.model = model
         self.flush = flush
@@ -103,7 +103,7 @@ class Observer:
     def look(self, text: str, params: Any) -> None:
         """Asked before each statement of a receiver."""
         if self.withdraw is not None:
-            self.withdraw()
+            self.withdraw(text)
         if WRITES.match(text) and not text.lstrip().upper().startswith("WITH"):
             return
         if self._names.search(text) is None or self._is_own_row(text, params):

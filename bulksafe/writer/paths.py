@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, models, router
+from django.db.models.constants import OnConflict
 from django.db.models.deletion import Collector
 from django.db.models.signals import m2m_changed, post_delete, pre_delete, pre_save
 
@@ -164,7 +165,10 @@ def bulk_create(
                 instance.pk = key
             return inner(listed, *args, **named)
 
-        rehearsed = Scope(given_fields=scope.given_fields)
+        rehearsed = Scope(
+            given_fields=scope.given_fields,
+            on_conflict=_on_conflict(model, options, fields, args),
+        )
         created = watch.perform(insert, rehearsed, [model])
         for instance in listed:
             row = row_of_instance(instance)
@@ -176,6 +180,23 @@ def bulk_create(
     write = _Write(watch, scope, listed, lambda chunk: inner(chunk, *args, **named))
     write.run(None)
     return listed
+
+
+def _on_conflict(
+    model: type[Model], options: dict[str, Any], fields: Any, args: Sequence[Any]
+) -> dict[str, Any]:
+    """The options as ``QuerySet._insert`` takes them, which have been checked by then."""
+    if options.get("ignore_conflicts"):
+        return {"on_conflict": OnConflict.IGNORE}
+    if not options.get("update_conflicts"):
+        return {}
+    unique = options.get("unique_fields") or (args[4] if len(args) > 4 else None) or ()
+    meta: Any = model._meta
+    return {
+        "on_conflict": OnConflict.UPDATE,
+        "update_fields": [meta.get_field(name) for name in fields or ()],
+        "unique_fields": [meta.pk if name == "pk" else meta.get_field(name) for name in unique],
+    }
 
 
 def bulk_update(

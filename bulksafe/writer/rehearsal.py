@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -18,8 +19,9 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
-from django.db import transaction
-from django.db.models import AutoField
+from django.db import OperationalError, transaction
+from django.db.models import AutoField, DateField, TimeField
+from django.db.models.constants import OnConflict
 from django.db.models.signals import m2m_changed
 
 from bulksafe.dispatch.calls import Call
@@ -28,6 +30,7 @@ from bulksafe.outbox.events import UPDATED
 from bulksafe.writer import telling
 from bulksafe.writer.changes import assign, key_of_instance, row_of
 from bulksafe.writer.early import is_another
+from bulksafe.writer.locking import lock
 from bulksafe.writer.observing import Observer, guarding
 from bulksafe.writer.scopes import Scope
 from bulksafe.writer.storing import store
@@ -48,6 +51,14 @@ logger = logging.getLogger("bulksafe")
 #: How often a write may do something else than before; after that, receivers run on what is stored.
 _ROUNDS = 5
 
+#: How often rows may be changed by others before they are locked.
+_RETRIES = 50
+#: How often PostgreSQL may resolve a deadlock against a write, and what it calls that.
+_MOST_DEADLOCKS, _DEADLOCK = 5, "40P01"
+
+#: How ``atomic()`` comes to its end.
+_SAVEPOINTS = re.compile(r"\s*(?:ROLLBACK|RELEASE|SAVEPOINT)\b", re.IGNORECASE)
+
 #: The values of a field that can be changed in place, and the most frequent of those that cannot.
 _MUTABLE = (dict, list, set, bytearray)
 _STEADY = frozenset(
@@ -56,6 +67,13 @@ _STEADY = frozenset(
         *(date, datetime, time, timedelta),
     }
 )
+
+
+class Stale(BaseException):
+    """Another transaction has changed rows since they were rehearsed: ends a receiver's call.
+
+    It has executed nothing yet, and is called again. No ``except Exception`` of its is to hear.
+    """
 
 
 @dataclass(eq=False)
@@ -138,16 +156,41 @@ class Rehearsal:
         self.is_row_by_row = False
         #: Where the write can be taken back to, as long as it stands.
         self._savepoint: str | None = None
+        #: Whether rows have been changed by others between their rehearsal and their locks.
+        self._is_stale = False
+        self._deadlocks = 0
 
     def run(self) -> Any:
         for number in range(_ROUNDS + 1):
-            result, changes, is_made = self._try_out(is_last=number == _ROUNDS)
+            result, changes, is_made = self._round(is_last=number == _ROUNDS)
             if self.is_row_by_row:
                 return self._finish_row_by_row(result)
             if is_made:
                 break
         self._finish(changes)
         return result
+
+    def _round(self, *, is_last: bool) -> tuple[Any, _Named, bool]:
+        """Try it out, and once more if another transaction has changed rows in the meantime.
+
+        Then no receiver has asked the database anything yet, so that nothing of them is there.
+        """
+        connection = self.watch.connection
+        known, hooks = dict(self.known), list(connection.run_on_commit)
+        for _ in range(_RETRIES):
+            self._is_stale = False
+            try:
+                tried = self._try_out(is_last=is_last)
+            except Stale:
+                self._is_stale = True
+            if not self._is_stale:
+                return tried
+            self.known = dict(known)
+            connection.run_on_commit = list(hooks)
+        raise OperationalError(
+            f"The rows of a write were changed by others {_RETRIES} times while its receivers "
+            "were to be called. Try again."
+        )
 
     def _try_out(self, *, is_last: bool) -> tuple[Any, _Named, bool]:
         """Make the write, call the receivers that come before it, and take it back if they look.
@@ -159,7 +202,12 @@ class Rehearsal:
             what it returned, its changes, and whether it stands.
         """
         with transaction.atomic(using=self.watch.alias):
-            result = self.operation()
+            try:
+                result = self.operation()
+            except OperationalError as error:
+                if not self._is_bearable(error):
+                    raise
+                raise Stale from error
             changes = self._named(self.watch.take())
             different = [(n, c) for n, c in changes if not self._is_known(n, c)]
             different = [(n, c) for n, c in different if not self._is_unsteady(n, c)]
@@ -169,15 +217,23 @@ class Rehearsal:
                 return result, changes, True
             self._savepoint = self.watch.connection.savepoint_ids[-1]
             with guarding(self.watch.connection, self._withdraw) as self._end_guard:
-                self._receive(changes, {name for name, _ in different}, due)
+                try:
+                    self._receive(changes, {name for name, _ in different}, due)
+                except BaseException:
+                    # Whatever a receiver has made of it.
+                    if not self._is_stale:
+                        raise
             is_made = self._savepoint is not None
         return result, changes, is_made
 
-    def _withdraw(self) -> None:
+    def _withdraw(self, text: str = "") -> None:
         """Take the write back, before a receiver's first statement; nobody else may come between.
 
         Not with Django's own means, which forget what receivers left for the commit.
         """
+        if self._is_stale and not _SAVEPOINTS.match(text):
+            # Somebody has caught it.
+            raise Stale
         savepoint, self._savepoint = self._savepoint, None
         if savepoint is None:
             return
@@ -185,7 +241,23 @@ class Rehearsal:
         with telling.outside(self._calls_before), self.watch.as_scope(self.scope):
             self.watch.connection._savepoint_rollback(savepoint)
             self.watch.due.clear()
-            self._lock(self._rehearsed_rows)
+            try:
+                self._is_stale = not lock(self._rehearsed_rows, self.watch.alias)
+            except OperationalError as error:
+                if not self._is_bearable(error):
+                    raise
+                self._is_stale = self.watch.connection.needs_rollback = True
+        if self._is_stale:
+            raise Stale
+
+    def _is_bearable(self, error: OperationalError) -> bool:
+        """Whether it is a deadlock with another write of the same rows, which is over by now.
+
+        Locks that are let go and taken again make one possible where a single statement would not.
+        """
+        is_deadlock = getattr(error.__cause__, "sqlstate", None) == _DEADLOCK
+        self._deadlocks += is_deadlock
+        return is_deadlock and self._deadlocks <= _MOST_DEADLOCKS
 
     # One round.
 
@@ -221,7 +293,7 @@ class Rehearsal:
         Then the row gets the values that receivers have seen.
         """
         one = self.known.get(name)
-        if one is None or change.created:
+        if one is None:
             return False
         assert one.print is not None  # noqa: S101
         if one.print.old != self._prints[id(change)].old:
@@ -230,24 +302,18 @@ class Rehearsal:
         assert seen is not None  # noqa: S101
         assert made is not None  # noqa: S101
         pairs = zip(seen.table.attnames, seen.values, made.values, strict=True)
-        one.inherited |= {name for name, value, other in pairs if value != other}
+        different = {name for name, value, other in pairs if value != other}
+        if change.created:
+            # What tells new rows apart from each other is none of that.
+            different -= {key.attname for key in change.model._meta.pk_fields if _is_numbered(key)}
+            if not different <= _made_anew(change.model):
+                return False
+        one.inherited |= different
         one.print = self._prints[id(change)]
         return True
 
     def _early_deliveries(self, changes: Sequence[InlineChange]) -> Sequence[Delivery]:
         return telling.deliveries(changes, self.watch.listed, telling.EARLY)
-
-    def _lock(self, changes: Sequence[InlineChange]) -> None:
-        """Nobody else changes the rows before the write is made for good."""
-        keys: dict[type[Model], list[Any]] = {}
-        for change in changes:
-            if not change.created:
-                keys.setdefault(change.model, []).append(change.key(old=True))
-        for model, listed in keys.items():
-            rows: Any = model._base_manager.using(self.watch.alias).filter(pk__in=listed)
-            names = [key.attname for key in model._meta.pk_fields]
-            # Only the table itself is read.
-            list(rows.order_by("pk").select_for_update().values_list(*names))
 
     def _receive(self, changes: _Named, different: set[Hashable], due: Sequence[Delivery]) -> None:
         """Call the receivers that come before the write.
@@ -278,6 +344,8 @@ class Rehearsal:
         self._observers: dict[type[Model], Observer] = {}
         for call in telling.still_connected(calls(due), telling.EARLY):
             self._call(call, places, order)
+            if self._is_stale:
+                return
 
     def _call(self, call: Call, places: dict[int, int], order: Sequence[Rehearsed]) -> None:
         listed = [order[places[id(change)]] for change in call.changes]
@@ -344,8 +412,9 @@ class Rehearsal:
             if change.created:
                 rehearsed = change.row
                 _keep_number(one)
-                _insert(one.instance, self.watch.alias)
-                self.scope.moved[rehearsed] = one.instance.pk
+                _insert(one.instance, self.watch.alias, self.scope.on_conflict)
+                if one.instance.pk is not None:
+                    self.scope.moved[rehearsed] = one.instance.pk
             elif change.deleted:
                 _delete(change, self.watch.alias)
             else:
@@ -520,8 +589,11 @@ def _keep_number(one: Rehearsed) -> None:
             setattr(one.instance, key.attname, values[key.attname])
 
 
-def _insert(instance: Model, using: str) -> None:
-    """Store a new row as it was rehearsed: without what fields do before a save."""
+def _insert(instance: Model, using: str, on_conflict: dict[str, Any]) -> None:
+    """Store a new row as it was rehearsed: without what fields do before a save.
+
+    Another transaction may have stored one like it since.
+    """
     meta = type(instance)._meta
     has_key = None not in [getattr(instance, key.attname) for key in meta.pk_fields]
     fields = [
@@ -529,10 +601,12 @@ def _insert(instance: Model, using: str) -> None:
         for one in meta.local_concrete_fields
         if not one.generated and (has_key or not isinstance(one, AutoField))
     ]
-    returning = meta.db_returning_fields
+    # What is ignored returns nothing, which Django does not expect.
+    is_ignored = on_conflict.get("on_conflict") == OnConflict.IGNORE
+    returning = [] if is_ignored else meta.db_returning_fields
     manager: Any = type(instance)._base_manager
     rows = manager._insert(
-        [instance], fields=fields, returning_fields=returning, using=using, raw=True
+        [instance], fields=fields, returning_fields=returning, using=using, raw=True, **on_conflict
     )
     for one, value in zip(returning, rows[0] if rows else (), strict=False):
         setattr(instance, one.attname, value)
@@ -584,6 +658,16 @@ def _is_numbered(key: Any) -> bool:
     while key.is_relation:
         key = key.target_field
     return isinstance(key, AutoField) or key.has_db_default()
+
+
+@cache
+def _made_anew(model: type[Model]) -> frozenset[str]:
+    """The attributes of a new row that may be others whenever it is made: times, and defaults."""
+    return frozenset(
+        one.attname
+        for one in model._meta.concrete_fields
+        if isinstance(one, DateField | TimeField) or one.has_db_default() or one.generated
+    )
 
 
 @cache

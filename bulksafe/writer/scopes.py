@@ -56,6 +56,7 @@ class Scope:
         pending: changes that were taken and have not been told.
         moved: the keys that rows got in the end, by what they were in a rehearsal.
         returned: the rows that its statement returns, if it is one that does.
+        on_conflict: what its new rows do that are there already, as ``QuerySet._insert`` takes it.
     """
 
     given_fields: frozenset[str] | None = None
@@ -63,6 +64,7 @@ class Scope:
     pending: list[InlineChange] = field(default_factory=list)
     moved: dict[tuple[str, Any], Any] = field(default_factory=dict)
     returned: Returned | None = None
+    on_conflict: dict[str, Any] = field(default_factory=dict)
 
     @property
     def knows_rows(self) -> bool:

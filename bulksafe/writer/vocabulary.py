@@ -146,6 +146,7 @@ def commits(text: str) -> bool:
     return _COMMITS.search(_QUOTED.sub("", text)) is not None
 
 
+_ON_CONFLICT = re.compile(r"\bON\s+CONFLICT\b", re.IGNORECASE)
 _INSERTS = re.compile(r"\s*INSERT\b", re.IGNORECASE)
 
 _PLAIN = re.compile(
@@ -154,8 +155,15 @@ _PLAIN = re.compile(
 
 
 def is_plain(text: str) -> bool:
-    """Whether a statement writes to one table, as far as its text says: one WITH may do more."""
-    return _PLAIN.match(text) is not None and ";" not in text.rstrip().rstrip(";")
+    """Whether a statement writes to one table, as far as its text says, and each row for itself.
+
+    One WITH may do more, and with ON CONFLICT it depends on others what becomes of a row.
+    """
+    return (
+        _PLAIN.match(text) is not None
+        and _ON_CONFLICT.search(text) is None
+        and ";" not in text.rstrip().rstrip(";")
+    )
 
 
 def text_of(statement: Any, connection: Any) -> str:

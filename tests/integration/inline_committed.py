@@ -13,6 +13,7 @@ import pytest
 from django.db import connection, connections, transaction
 
 from bulksafe import syncdb
+from tests.apps.edges import models as edges
 from tests.apps.practice import models
 from tests.apps.practice.models import CriticalArticle as Article
 from tests.apps.practice.models import Log
@@ -34,6 +35,16 @@ TABLES = [
         models.PlainArticle,
         models.PlainShelf,
         models.Log,
+        edges.Stamped,
+        edges.Low,
+        edges.Beside,
+        edges.Top,
+        edges.Pet,
+        edges.Line,
+        edges.Owner,
+        edges.Pair,
+        edges.Tracked,
+        edges.Thing,
     )
 ]
 

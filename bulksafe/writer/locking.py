@@ -1,0 +1,155 @@
+"""Locking rows that a write has been rehearsed for, and whether they are still what they were.
+
+A rehearsal is rolled back, and with it the locks of its rows are gone. What another transaction
+commits before they are locked again must not be overwritten.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+
+from bulksafe.declarations.lineage import lineage
+from bulksafe.planning.capture import row_as_json
+from bulksafe.rendering import quoting
+from bulksafe.writer.storing import placeholder
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
+
+    from django.db.models import Model
+
+    from bulksafe.writer.changes import InlineChange
+
+#: How many keys a query names: the server takes 65,535 parameters of a prepared statement.
+_KEYS = 5000
+
+#: The part of a row that lies in one table, by its key.
+_Parts = dict[tuple[Any, ...], str]
+
+
+def chunks(items: Iterable[Any], size: int = _KEYS) -> Iterator[list[Any]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def lock(changes: Sequence[InlineChange], using: str) -> bool:
+    """Lock the rows that are there already, so that nobody else changes them.
+
+    Args:
+        changes: what a write would do, in its order; it has been rolled back.
+
+    Returns:
+        whether all of them are as the write has found them.
+    """
+    found: dict[Hashable, InlineChange] = {}
+    for change in changes:
+        if not change.created:
+            # The first change of a row is the one that begins with what is stored.
+            found.setdefault(change.row, change)
+    made = {change.new_row for change in changes if change.created}
+    parts: dict[type[Model], _Parts] = defaultdict(dict)
+    for row, change in found.items():
+        if row not in made:
+            for table, key, values in _parts(change):
+                parts[table][key] = values
+    # Parents first, as save() does it.
+    tables = sorted(parts, key=lambda table: len(lineage(table)))
+    for table in tables:
+        _lock(table, list(parts[table]), using)
+    return all(_read(table, list(parts[table]), using) == parts[table] for table in tables)
+
+
+def _parts(change: InlineChange) -> Iterator[tuple[type[Model], tuple[Any, ...], str]]:
+    image = change.old_image
+    assert image is not None  # noqa: S101
+    converted = dict(zip(image.table.attnames, image.table.converted(image.values), strict=True))
+    raw = dict(zip(image.table.attnames, image.values, strict=True))
+    for table in lineage(change.model):
+        key = tuple(converted[one.attname] for one in table._meta.pk_fields)
+        # A parent's part that is gone already is none.
+        if None not in key:
+            yield table, key, _as_text(raw[one.attname] for one in _columns(table))
+
+
+def _columns(table: type[Model]) -> list[Any]:
+    return [
+        one
+        for one in table._meta.local_concrete_fields
+        if not (one.generated and not one.db_persist)  # type: ignore[attr-defined]
+    ]
+
+
+def _as_text(values: Iterable[Any]) -> str:
+    """As text: a NaN equals no other."""
+    return repr(tuple(values))
+
+
+def _lock(table: type[Model], keys: Sequence[tuple[Any, ...]], using: str) -> None:
+    """Lock rows in the order of the keys: that in which the write has locked them, too."""
+    names = [quoting.identifier(one.column) for one in _keys(table)]
+    matched = " AND ".join(f"t.{name} = k.k{n}" for n, name in enumerate(names))
+    relation = quoting.relation(table._meta.db_table)
+    tail = f" ON {matched} ORDER BY k.place FOR UPDATE OF t".replace("%", "%%")
+    head = f"SELECT 1 FROM {relation} AS t JOIN ".replace("%", "%%")  # noqa: S608
+    for listed, params in _listed(table, keys, using):
+        _rows(f"{head}{listed}{tail}", params, using)
+
+
+def _read(table: type[Model], keys: Sequence[tuple[Any, ...]], using: str) -> _Parts:
+    """The rows' parts, by the way of JSON that the images of a change have gone."""
+    names = [quoting.identifier(one.column) for one in _keys(table)]
+    columns = [quoting.identifier(str(one.column)) for one in _columns(table)]
+    matched = " AND ".join(f"t.{name} = k.k{n}" for n, name in enumerate(names))
+    relation, image = quoting.relation(table._meta.db_table), row_as_json(table, "t")
+    selected = ", ".join([*(f"t.{one}" for one in names), *(f"r.{one}" for one in columns)])
+    head = f"SELECT {selected} FROM {relation} AS t JOIN ".replace("%", "%%")  # noqa: S608
+    tail = (
+        f" ON {matched} CROSS JOIN LATERAL jsonb_populate_record(NULL::{relation}, {image}) AS r"
+    ).replace("%", "%%")
+    compiler = table._base_manager.using(using).query.get_compiler(using)
+    converters = compiler.get_converters(
+        [one.get_col(table._meta.db_table) for one in _keys(table)]
+    )
+    found: _Parts = {}
+    for listed, params in _listed(table, keys, using):
+        for row in _rows(f"{head}{listed}{tail}", params, using):
+            key = row[: len(names)]
+            if converters:
+                key = tuple(next(iter(compiler.apply_converters([key], converters))))
+            found[key] = _as_text(row[len(names) :])
+    return found
+
+
+def _keys(table: type[Model]) -> Sequence[Any]:
+    found: Sequence[Any] = table._meta.pk_fields
+    return found
+
+
+def _listed(
+    table: type[Model], keys: Sequence[tuple[Any, ...]], using: str
+) -> Iterator[tuple[str, list[Any]]]:
+    """The keys as a relation ``k`` of SQL with its parameters, some thousand at a time."""
+    connection = connections[using]
+    fields = _keys(table)
+    columns = ", ".join([*(f"k{number}" for number in range(len(fields))), "place"])
+    for chunk in chunks(keys, _KEYS // len(fields)):
+        texts, params = [], []
+        for place, key in enumerate(chunk):
+            pairs = list(zip(fields, key, strict=True))
+            values = ", ".join(placeholder(one, value, connection) for one, value in pairs)
+            texts.append(f"({values}, {place})")
+            params += [one.get_db_prep_value(value, connection) for one, value in pairs]
+        yield f"(VALUES {', '.join(texts)}) AS k ({columns})", params
+
+
+def _rows(text: str, params: Sequence[Any], using: str) -> list[tuple[Any, ...]]:
+    connection = connections[using]
+    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+        cursor.execute(text, params)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found
