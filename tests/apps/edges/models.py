@@ -103,12 +103,18 @@ class _AsMoney(DeferredAttribute):
             value = instance.__dict__[self.field.attname] = Money(value)
         return value
 
+    def __set__(self, instance, value):
+        instance.__dict__[self.field.attname] = value
+
 
 class MoneyField(models.DecimalField):
     descriptor_class = _AsMoney
 
     def to_python(self, value):
         return super().to_python(value.amount if isinstance(value, Money) else value)
+
+    def get_db_prep_save(self, value, connection):
+        return super().get_db_prep_save(self.to_python(value), connection)
 
 
 class _Widening(DeferredAttribute):
