@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from django.db.models.constants import OnConflict
 from psycopg import sql
 
 from bulksafe.contexts import WRITES
@@ -146,7 +147,7 @@ def commits(text: str) -> bool:
     return _COMMITS.search(_QUOTED.sub("", text)) is not None
 
 
-_ON_CONFLICT = re.compile(r"\bON\s+CONFLICT\b", re.IGNORECASE)
+_DO_NOTHING = re.compile(r"\bON\s+CONFLICT\b.*\bDO\s+NOTHING\b", re.IGNORECASE | re.DOTALL)
 _INSERTS = re.compile(r"\s*INSERT\b", re.IGNORECASE)
 
 _PLAIN = re.compile(
@@ -155,15 +156,14 @@ _PLAIN = re.compile(
 
 
 def is_plain(text: str) -> bool:
-    """Whether a statement writes to one table, as far as its text says, and each row for itself.
+    """Whether a statement writes to one table, as far as its text says: one WITH may do more."""
+    return _PLAIN.match(text) is not None and ";" not in text.rstrip().rstrip(";")
 
-    One WITH may do more, and with ON CONFLICT it depends on others what becomes of a row.
-    """
-    return (
-        _PLAIN.match(text) is not None
-        and _ON_CONFLICT.search(text) is None
-        and ";" not in text.rstrip().rstrip(";")
-    )
+
+def on_conflict(text: str) -> dict[str, Any]:
+    """What new rows do that are there already, as ``QuerySet._insert`` takes it."""
+    ignores = _DO_NOTHING.search(text) is not None
+    return {"on_conflict": OnConflict.IGNORE} if ignores else {}
 
 
 def text_of(statement: Any, connection: Any) -> str:

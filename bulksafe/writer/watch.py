@@ -35,6 +35,7 @@ from bulksafe.writer.vocabulary import (
     is_insert,
     is_plain,
     is_write,
+    on_conflict,
     text_of,
     vocabulary,
     vocabulary_of,
@@ -274,7 +275,8 @@ class Watch:
         elif self.scopes:
             return run()
         origin = self.scopes[-1].given_origin if self.scopes else None
-        return self.perform(run, Scope(given_origin=origin), named, is_plain=is_plain(text))
+        write = Scope(given_origin=origin, on_conflict=on_conflict(text))
+        return self.perform(run, write, named, is_plain=is_plain(text))
 
     def _told_late(self) -> None:
         """Changes of a statement that nobody had expected to make any.

@@ -295,6 +295,24 @@ def test_conflicts_with_others_raise_nothing(options):
     assert Stamped.objects.count() == 12
 
 
+def test_conflicts_of_sql_that_are_ignored_raise_nothing():
+    inline.critical(
+        pre_save, Stamped, lambda sender, **kwargs: sender.objects.filter(number=-1).exists()
+    )
+
+    def work(_):
+        for turn in range(10):
+            values = ", ".join(f"('{turn + place}', {turn}, now())" for place in range(3))
+            execute(
+                f"INSERT INTO {Stamped._meta.db_table} (code, number, created) VALUES {values} "
+                "ON CONFLICT (code) DO NOTHING"
+            )
+
+    in_threads(4, work)
+
+    assert Stamped.objects.count() == 12
+
+
 @pytest.mark.parametrize("options", CONFLICTS.values(), ids=CONFLICTS)
 @pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
 def test_a_time_that_is_another_one_each_time(options, there):
