@@ -159,6 +159,8 @@ class Rehearsal:
         #: Whether rows have been changed by others between their rehearsal and their locks.
         self._is_stale = False
         self._deadlocks = 0
+        #: What rows have been rehearsed with that were something else when they were locked.
+        self._differed: list[str] = []
 
     def run(self) -> Any:
         for number in range(_ROUNDS + 1):
@@ -242,13 +244,22 @@ class Rehearsal:
             self.watch.connection._savepoint_rollback(savepoint)
             self.watch.due.clear()
             try:
-                self._is_stale = not lock(self._rehearsed_rows, self.watch.alias)
+                self._is_stale = self._are_changed(self._rehearsed_rows)
             except OperationalError as error:
                 if not self._is_bearable(error):
                     raise
                 self._is_stale = self.watch.connection.needs_rollback = True
         if self._is_stale:
             raise Stale
+
+    def _are_changed(self, rows: Sequence[InlineChange]) -> bool:
+        """Lock rows. Returns whether others have changed them since they were rehearsed."""
+        if lock(rows, self.watch.alias):
+            return False
+        # Locked, they are what they were in the last rehearsal: nobody else has changed them. A
+        # policy may hide rows from queries that a write reaches.
+        before, self._differed = self._differed, [Print(row, {}).old for row in rows]
+        return before != self._differed
 
     def _is_bearable(self, error: OperationalError) -> bool:
         """Whether it is a deadlock with another write of the same rows, which is over by now.

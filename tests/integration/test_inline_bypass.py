@@ -1696,6 +1696,27 @@ class TestReturned(_Marks):
 
         assert seen == ["hidden", "hidden", "hidden"]
 
+    def test_a_policy_that_hides_all_rows_from_a_receiver_that_looks(self, three, seen, clerk):
+        found = []
+
+        def look(sender, instance, **kwargs):
+            found.append((instance.title, sender.objects.count()))
+
+        inline.critical(pre_save, Article, look, dispatch_uid="looks")
+        execute(
+            f"ALTER TABLE {ARTICLES} ENABLE ROW LEVEL SECURITY; "
+            f"CREATE POLICY change ON {ARTICLES} FOR UPDATE USING (true)"
+        )
+        execute(f"SET ROLE {clerk}")
+        try:
+            assert Article.objects.update(title="d") == 3
+        finally:
+            execute("RESET ROLE")
+            execute(f"DROP POLICY change ON {ARTICLES}")
+            execute(f"ALTER TABLE {ARTICLES} DISABLE ROW LEVEL SECURITY")
+
+        assert found == [("d", 0)] * 3
+
     def test_a_rule_in_place_of_it(self, three, seen, gone):
         execute(f"CREATE RULE kept AS ON DELETE TO {ARTICLES} DO INSTEAD NOTHING")
         try:
