@@ -75,6 +75,10 @@ class Stale(BaseException):
     It has executed nothing yet, and is called again. No ``except Exception`` of its is to hear.
     """
 
+    def __init__(self, rehearsal: Rehearsal) -> None:
+        super().__init__()
+        self.rehearsal = rehearsal
+
 
 @dataclass(eq=False)
 class Rehearsed:
@@ -183,7 +187,9 @@ class Rehearsal:
             self._is_stale = False
             try:
                 tried = self._try_out(is_last=is_last)
-            except Stale:
+            except Stale as stale:
+                if stale.rehearsal is not self:
+                    raise
                 self._is_stale = True
             if not self._is_stale:
                 return tried
@@ -209,7 +215,7 @@ class Rehearsal:
             except OperationalError as error:
                 if not self._is_bearable(error):
                     raise
-                raise Stale from error
+                raise Stale(self) from error
             changes = self._named(self.watch.take())
             different = [(n, c) for n, c in changes if not self._is_known(n, c)]
             different = [(n, c) for n, c in different if not self._is_unsteady(n, c)]
@@ -235,7 +241,7 @@ class Rehearsal:
         """
         if self._is_stale and not _SAVEPOINTS.match(text):
             # Somebody has caught it.
-            raise Stale
+            raise Stale(self)
         savepoint, self._savepoint = self._savepoint, None
         if savepoint is None:
             return
@@ -250,7 +256,7 @@ class Rehearsal:
                     raise
                 self._is_stale = self.watch.connection.needs_rollback = True
         if self._is_stale:
-            raise Stale
+            raise Stale(self)
 
     def _are_changed(self, rows: Sequence[InlineChange]) -> bool:
         """Lock rows. Returns whether others have changed them since they were rehearsed."""
