@@ -657,8 +657,9 @@ PAST_DJANGO = [
 class TestPastDjangosCursors:
     def test_in_autocommit_it_is_refused(self, write, calls):
         if write in {by_executemany, by_stream}:
-            # psycopg reads the rows, and not what comes after them.
-            with suppress(psycopg.Error):
+            # psycopg reads the rows, and not what comes after them; and it loses count of the
+            # results where the end of a pipeline fails.
+            with suppress(psycopg.Error, IndexError):
                 write()
             connection.close()
         else:
