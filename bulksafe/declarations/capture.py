@@ -97,20 +97,20 @@ def _has_capture(model: type[models.Model]) -> bool:
 def _attach_to(model: type[models.Model], receiver: Receiver) -> None:
     app = migrated_in(model, receiver)
     carrier = model
-    if model._meta.auto_created or app is not _owner(model):
+    if app is not None and (model._meta.auto_created or app is not _owner(model)):
         carrier = proxy_of(model, app)
     capture = Capture()
     capture.declared_for = model._meta.label
     capture.register(carrier)
 
 
-def migrated_in(model: type[models.Model], receiver: Receiver) -> AppConfig:
-    """The app whose migrations get the capture of a model.
+def migrated_in(model: type[models.Model], receiver: Receiver) -> AppConfig | None:
+    """The app whose migrations get the capture of a model; None if the model's is not installed.
 
     The model's, if its migrations are the project's to write, or else the receiver's.
     """
     declaring, owner = _declaring(receiver), _owner(model)
-    if declaring is None or declaring is owner or is_installed_package(declaring):
+    if owner is None or declaring is None or declaring is owner or is_installed_package(declaring):
         return owner
     is_own = not model._meta.auto_created and not is_installed_package(owner)
     return owner if is_own else declaring
@@ -122,7 +122,7 @@ def is_lost(model: type[models.Model], receiver: Receiver) -> bool:
     A package that declares receivers of its own models brings the migration along.
     """
     app = migrated_in(model, receiver)
-    return is_installed_package(app) and app is not _declaring(receiver)
+    return app is not None and is_installed_package(app) and app is not _declaring(receiver)
 
 
 def _declaring(receiver: Receiver) -> AppConfig | None:
@@ -131,10 +131,13 @@ def _declaring(receiver: Receiver) -> AppConfig | None:
     return found or apps.get_containing_app_config(receiver.module)
 
 
-def _owner(model: type[models.Model]) -> AppConfig:
-    """The app that a model belongs to; of an automatic table, that of the many-to-many field."""
+def _owner(model: type[models.Model]) -> AppConfig | None:
+    """The app that a model belongs to; of an automatic table, that of the many-to-many field.
+
+    None if it is not installed, as under settings that a test has overridden.
+    """
     declaring: Any = model._meta.auto_created or model
-    return apps.get_app_config(declaring._meta.app_label)
+    return apps.app_configs.get(declaring._meta.app_label)
 
 
 def is_installed_package(app: AppConfig) -> bool:

@@ -52,7 +52,7 @@ def _problems_of(receiver: Receiver, sender: Any) -> Iterator[Problem]:
                 "ManyToManyField, as django-taggit's, take post_save and post_delete.",
             )
         if not receiver.is_emit and is_lost(model, receiver):
-            app = migrated_in(model, receiver)
+            app: Any = migrated_in(model, receiver)
             yield Problem(
                 "E122",
                 f"The trigger of {model._meta.label} would go to the installed package "

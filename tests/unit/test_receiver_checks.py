@@ -27,6 +27,7 @@ from django.db.models.signals import (
     pre_save,
 )
 from django.dispatch import Signal
+from django.test import override_settings
 
 import bulksafe
 from bulksafe import Emit, checks, critical
@@ -501,6 +502,14 @@ def test_e122(signal, sender, app):
 def test_no_e122_for_a_table_of_the_project():
     outside(sender="practice.PlainArticle")
     assert not found()
+
+
+def test_no_e122_where_the_model_s_app_is_not_installed(settings):
+    """As in a test of somebody's that overrides the settings."""
+    declared()
+    installed = [name for name in settings.INSTALLED_APPS if name.startswith("django.contrib.co")]
+    with override_settings(INSTALLED_APPS=installed):
+        assert "bulksafe.E122" not in {message.id for message in found()}
 
 
 def test_no_e122_for_a_function_of_a_package_that_is_declared_here():
