@@ -51,10 +51,10 @@ def alone(monkeypatch):
     """
     emits = list(declarations.emits)
     declarations.emits.clear()
-    find = apps.get_containing_app_config
+    find, own = apps.get_containing_app_config, apps.get_app_config("practice")
 
     def find_or_own(name):
-        return find(name) or (apps.get_app_config("practice") if name in OWN else None)
+        return find(name) or (own if name in OWN else None)
 
     monkeypatch.setattr(apps, "get_containing_app_config", find_or_own)
     with receivers.isolated(), isolated():
