@@ -45,6 +45,11 @@ UNFIT = (DataError, IntegrityError)
 Images = dict[str, dict[int, "Image | Unreadable"]]
 
 
+def stored_fields(fields: Iterable[Any]) -> list[Any]:
+    """Those that have a column with values of its own: not what is generated when it is read."""
+    return [one for one in fields if not (one.generated and not one.db_persist)]
+
+
 @dataclass(frozen=True)
 class Table:
     """How the images of one model's rows are read.
@@ -63,11 +68,7 @@ class Table:
     @cached_property
     def fields(self) -> list[Any]:
         """The model's stored fields, in the order of an image's values."""
-        return [
-            one
-            for one in self.model._meta.concrete_fields
-            if not (one.generated and not one.db_persist)  # type: ignore[attr-defined]
-        ]
+        return stored_fields(self.model._meta.concrete_fields)
 
     @cached_property
     def names(self) -> list[str]:
@@ -84,7 +85,7 @@ class Table:
 
     @cached_property
     def _convert(self) -> Callable[[tuple[Any, ...]], Sequence[Any]]:
-        return self._converter(self.fields)
+        return self.converter(self.fields)
 
     def converted_at(self, place: int, value: Any) -> Any:
         """One of an image's values as a query's rows have it."""
@@ -101,7 +102,8 @@ class Table:
         found = compiler.get_converters(columns)
         return found
 
-    def _converter(self, fields: Sequence[Any]) -> Callable[[tuple[Any, ...]], Sequence[Any]]:
+    def converter(self, fields: Sequence[Any]) -> Callable[[tuple[Any, ...]], Sequence[Any]]:
+        """What makes a query's values of those that the database has for some of the fields."""
         compiler = self.model._base_manager.using(self.using).query.get_compiler(self.using)
         columns = [one.get_col(one.model._meta.db_table) for one in fields]
         converters = compiler.get_converters(columns)
@@ -113,7 +115,7 @@ class Table:
     def _key(self) -> tuple[list[int], Callable[[tuple[Any, ...]], Sequence[Any]]]:
         """Where the primary key is among an image's values, and how it is converted."""
         places = [self.fields.index(one) for one in self.model._meta.pk_fields]
-        return places, self._converter([self.fields[place] for place in places])
+        return places, self.converter([self.fields[place] for place in places])
 
     @cached_property
     def _plain_key(self) -> int | None:

@@ -16,7 +16,7 @@ from bulksafe.declarations.receivers import DELETE, INSERT, UPDATE
 from bulksafe.planning.capture import condition_of
 from bulksafe.rendering import quoting
 from bulksafe.writer.changes import key_of_instance
-from bulksafe.writer.storing import placeholder
+from bulksafe.writer.storing import batches, placeholder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,8 @@ def _stored(instances: Sequence[Model], using: str) -> dict[Any, Model]:
     if not keys:
         return {}
     model: Any = type(instances[0])._meta.concrete_model
-    return {row.pk: row for row in model._base_manager.using(using).filter(pk__in=keys)}
+    manager = model._base_manager.using(using)
+    return {row.pk: row for batch in batches(keys) for row in manager.filter(pk__in=batch)}
 
 
 def _is_whole(key: Any) -> bool:

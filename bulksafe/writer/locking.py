@@ -7,15 +7,15 @@ commits before they are locked again must not be overwritten.
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 
 from bulksafe.declarations.lineage import lineage
+from bulksafe.dispatch.images import Table, stored_fields
 from bulksafe.planning.capture import row_as_json
 from bulksafe.rendering import quoting
-from bulksafe.writer.storing import placeholder
+from bulksafe.writer.storing import batches, placeholder
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -24,17 +24,8 @@ if TYPE_CHECKING:
 
     from bulksafe.writer.changes import InlineChange
 
-#: How many keys a query names: the server takes 65,535 parameters of a prepared statement.
-_KEYS = 5000
-
 #: The part of a row that lies in one table, by its key.
 _Parts = dict[tuple[Any, ...], str]
-
-
-def chunks(items: Iterable[Any], size: int = _KEYS) -> Iterator[list[Any]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk
 
 
 def lock(changes: Sequence[InlineChange], using: str) -> bool:
@@ -77,11 +68,7 @@ def _parts(change: InlineChange) -> Iterator[tuple[type[Model], tuple[Any, ...],
 
 
 def _columns(table: type[Model]) -> list[Any]:
-    return [
-        one
-        for one in table._meta.local_concrete_fields
-        if not (one.generated and not one.db_persist)  # type: ignore[attr-defined]
-    ]
+    return stored_fields(table._meta.local_concrete_fields)
 
 
 def _as_text(values: Iterable[Any]) -> str:
@@ -111,16 +98,11 @@ def _read(table: type[Model], keys: Sequence[tuple[Any, ...]], using: str) -> _P
     tail = (
         f" ON {matched} CROSS JOIN LATERAL jsonb_populate_record(NULL::{relation}, {image}) AS r"
     ).replace("%", "%%")
-    compiler = table._base_manager.using(using).query.get_compiler(using)
-    converters = compiler.get_converters(
-        [one.get_col(table._meta.db_table) for one in _keys(table)]
-    )
+    convert = Table(table, using).converter(_keys(table))
     found: _Parts = {}
     for listed, params in _listed(table, keys, using):
         for row in _rows(f"{head}{listed}{tail}", params, using):
-            key = row[: len(names)]
-            if converters:
-                key = tuple(next(iter(compiler.apply_converters([key], converters))))
+            key = tuple(convert(row[: len(names)]))
             found[key] = _as_text(row[len(names) :])
     return found
 
@@ -137,9 +119,9 @@ def _listed(
     connection = connections[using]
     fields = _keys(table)
     columns = ", ".join([*(f"k{number}" for number in range(len(fields))), "place"])
-    for chunk in chunks(keys, _KEYS // len(fields)):
+    for batch in batches(keys):
         texts, params = [], []
-        for place, key in enumerate(chunk):
+        for place, key in enumerate(batch):
             pairs = list(zip(fields, key, strict=True))
             values = ", ".join(placeholder(one, value, connection) for one, value in pairs)
             texts.append(f"({values}, {place})")

@@ -143,11 +143,8 @@ def bulk_create(
     if not listed:
         # Nothing to write, but Django checks the other arguments.
         return inner(listed, *args, **named)
-    options = (
-        dict(zip(("batch_size", "ignore_conflicts", "update_conflicts"), args, strict=False))
-        | named
-    )
-    fields = named.get("update_fields") or (args[3] if len(args) > 3 else None)
+    options = dict(zip(_OPTIONS, args, strict=False)) | named
+    fields = options.get("update_fields")
     scope = InHand(
         model=model,
         given_fields=_field_names(queryset.model, fields) if fields else None,
@@ -167,7 +164,7 @@ def bulk_create(
 
         rehearsed = Scope(
             given_fields=scope.given_fields,
-            on_conflict=_on_conflict(model, options, fields, args),
+            on_conflict=_on_conflict(model, options),
         )
         created = watch.perform(insert, rehearsed, [model])
         for instance in listed:
@@ -182,19 +179,21 @@ def bulk_create(
     return listed
 
 
-def _on_conflict(
-    model: type[Model], options: dict[str, Any], fields: Any, args: Sequence[Any]
-) -> dict[str, Any]:
+#: The arguments of ``bulk_create()`` after the objects.
+_OPTIONS = ("batch_size", "ignore_conflicts", "update_conflicts", "update_fields", "unique_fields")
+
+
+def _on_conflict(model: type[Model], options: dict[str, Any]) -> dict[str, Any]:
     """The options as ``QuerySet._insert`` takes them, which have been checked by then."""
     if options.get("ignore_conflicts"):
         return {"on_conflict": OnConflict.IGNORE}
     if not options.get("update_conflicts"):
         return {}
-    unique = options.get("unique_fields") or (args[4] if len(args) > 4 else None) or ()
     meta: Any = model._meta
+    fields, unique = (options.get(key) or () for key in ("update_fields", "unique_fields"))
     return {
         "on_conflict": OnConflict.UPDATE,
-        "update_fields": [meta.get_field(name) for name in fields or ()],
+        "update_fields": [meta.get_field(name) for name in fields],
         "unique_fields": [meta.pk if name == "pk" else meta.get_field(name) for name in unique],
     }
 
@@ -573,9 +572,9 @@ class _Write:
                 continue
             extras = early_arguments(receiver, chunk, self.watch.alias)
             for instance in chunk:
-                for one in self._connected([receiver]):
+                if self._connected([receiver]):
                     extra = extras.get(id(instance))
-                    self._before(one, instance, self._update_fields, extra, None)
+                    self._before(receiver, instance, self._update_fields, extra, None)
 
     def _all_at_once(self, receiver: Receiver, chunk: Sequence[Model]) -> None:
         extras = early_arguments(receiver, chunk, self.watch.alias)

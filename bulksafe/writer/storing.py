@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import connections
 
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from django.db.models import Field, Model
 
     #: An instance, and the key of its row in the table that is written, column by column.
     _Keyed = tuple[Model, tuple[Any, ...]]
 
+_Item = TypeVar("_Item")
+
 #: How many rows one UPDATE changes: the server takes 65,535 parameters of a prepared statement.
 _ROWS = 2000
+
+#: How many keys one query names.
+_KEYS = 5000
 
 #: A cast to a type with a length cuts what an assignment refuses.
 _LENGTH = re.compile(
     r"\A((?:varchar|char|bit|varbit|character varying)\b[^(]*)\(\d+\)", re.IGNORECASE
 )
+
+
+def batches(items: Iterable[_Item], size: int = _KEYS) -> Iterator[list[_Item]]:
+    """Some at a time, for statements that name each of them."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
 
 
 def placeholder(field: Field[Any, Any], value: Any, connection: Any) -> str:
@@ -56,8 +69,8 @@ def store(rows: Sequence[tuple[Model, Collection[str], Any]], using: str) -> Non
             by_table[table, frozenset(own)].append((instance, _key(table, instance, key)))
     for (table, names), listed in by_table.items():
         fields = [one for one in table._meta.local_concrete_fields if one.attname in names]
-        for start in range(0, len(listed), _ROWS):
-            _update(table, fields, listed[start : start + _ROWS], using)
+        for batch in batches(listed, _ROWS):
+            _update(table, fields, batch, using)
 
 
 def _key(table: type[Model], instance: Model, key: Any) -> tuple[Any, ...]:

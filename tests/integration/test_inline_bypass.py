@@ -1345,12 +1345,16 @@ class _Marks:
     @pytest.fixture
     def seen(self, clean):  # noqa: F811
         """The titles of articles that were told, by a receiver that looks at nothing else."""
+        return self.noting(post_save, "look")
+
+    @staticmethod
+    def noting(signal, uid):
         found = []
 
         def look(instance, **kwargs):
             found.append(instance.title)
 
-        inline.critical(post_save, Article, look, dispatch_uid="look")
+        inline.critical(signal, Article, look, dispatch_uid=uid)
         return found
 
     @pytest.fixture
@@ -1574,13 +1578,7 @@ class TestReturned(_Marks):
     @pytest.fixture
     def gone(self, seen):
         """The titles of deleted articles."""
-        found = []
-
-        def look(instance, **kwargs):
-            found.append(instance.title)
-
-        inline.critical(post_delete, Article, look, dispatch_uid="gone")
-        return found
+        return self.noting(post_delete, "gone")
 
     @pytest.fixture
     def three(self, seen, gone):
@@ -1717,6 +1715,27 @@ class TestReturned(_Marks):
             execute(f"ALTER TABLE {ARTICLES} DISABLE ROW LEVEL SECURITY")
 
         assert found == [("d", 0)] * 3
+
+    @pytest.mark.parametrize("operation", ["UPDATE", "DELETE"])
+    def test_triggers_before_it_decide(self, operation, three, seen, gone):
+        """Rows that one leaves out are told to nobody; values that one sets are told."""
+        execute(
+            "CREATE FUNCTION bypass.before() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "IF OLD.title = 'b' THEN RETURN NULL; END IF; "
+            "IF TG_OP = 'DELETE' THEN RETURN OLD; END IF; "
+            "NEW.title := NEW.title || '!'; RETURN NEW; END $$; "
+            f"CREATE TRIGGER before BEFORE {operation} ON {ARTICLES} "
+            "FOR EACH ROW EXECUTE FUNCTION bypass.before()"
+        )
+        try:
+            if operation == "UPDATE":
+                assert Article.objects.update(title="d") == 2
+                assert (seen, gone) == (["d!", "d!"], [])
+            else:
+                assert Article.objects.all().delete()[0] == 2
+                assert (seen, sorted(gone)) == ([], ["a", "c"])
+        finally:
+            execute(f"DROP TRIGGER before ON {ARTICLES}; DROP FUNCTION bypass.before")
 
     def test_a_rule_in_place_of_it(self, three, seen, gone):
         execute(f"CREATE RULE kept AS ON DELETE TO {ARTICLES} DO INSTEAD NOTHING")

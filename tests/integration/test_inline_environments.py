@@ -1003,6 +1003,32 @@ def alias(name, **changes) -> Iterator[str]:
         del connections.settings[name]
 
 
+@pytest.mark.parametrize("write", ["bulk_create()", "update()"])
+def test_more_rows_than_parameters_of_a_statement(write, clean):  # noqa: F811
+    """The server takes 65,535 of them: those that are stored are asked for some at a time."""
+    seen = []
+
+    def look(instance, old, using, **kwargs):
+        if not seen:
+            Log.objects.using(using).exists()
+        seen.append(old is None)
+
+    inline.critical(pre_save, Article, look)
+    count = 66_000
+    rows = [Article(pk=number, title="a") for number in range(1, count + 1)]
+    with alias("server side", OPTIONS={"server_side_binding": True}) as using:
+        articles = Article.objects.using(using)
+        if write == "bulk_create()":
+            articles.bulk_create(rows, batch_size=1000)
+        else:
+            with transaction.atomic():
+                execute("SET LOCAL session_replication_role = replica")
+                one = insert("a").replace("VALUES (", "SELECT ").removesuffix(")")
+                execute(f"{one} FROM generate_series(1, {count})")
+            articles.update(total=1)
+    assert len(seen) == count
+
+
 def exercise(using, calls):
     """All ways to write, by one connection; each is to call once before and once after."""
     for is_atomic in (False, True):

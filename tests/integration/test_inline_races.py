@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import psycopg
 import pytest
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import F
 from django.db.models.signals import post_save, pre_delete, pre_save
 
@@ -256,6 +256,37 @@ def test_one_that_swallows_all_is_called_again(meanwhile):
     assert seen == [11]
     assert Article.objects.get().changes == 11
     assert not Log.objects.exists()
+
+
+@some_looks
+@pytest.mark.parametrize("is_atomic", [False, True])
+def test_the_server_ends_the_connection_before_the_rows_are_locked(look, is_atomic, monkeypatch):
+    """Nothing is stored, and the next write has its receivers."""
+    make(*"ab")
+    seen, original = [], rehearsal.lock
+
+    def receiver(instance, **kwargs):
+        look(instance=instance, **kwargs)
+        seen.append(instance.title)
+
+    def killed(*args):
+        with psycopg.connect(database_url(connection.settings_dict), autocommit=True) as other:
+            pid = connection.connection.info.backend_pid
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        return original(*args)
+
+    inline.critical(pre_save, Article, receiver)
+    block = transaction.atomic() if is_atomic else nullcontext()
+    monkeypatch.setattr(rehearsal, "lock", killed)
+    with pytest.raises((OperationalError, InterfaceError)), block:
+        Article.objects.update(total=1)
+    monkeypatch.undo()
+    connection.close()
+
+    assert seen == []
+    assert set(Article.objects.values_list("total", flat=True)) == {0}
+    assert Article.objects.update(total=2) == 2
+    assert sorted(seen) == ["a", "b"]
 
 
 def test_logs_are_as_many_as_updates():
