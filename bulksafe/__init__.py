@@ -15,6 +15,7 @@ from bulksafe.declarations import (
     Immutable,
     Transition,
     critical,
+    dead_letter,
     register,
 )
 from bulksafe.exceptions import (
@@ -22,7 +23,9 @@ from bulksafe.exceptions import (
     EndlessWrites,
     InvalidDeclaration,
     InvariantViolation,
+    PermanentFailure,
     ReceiversNotRun,
+    RetryAfter,
 )
 from bulksafe.muting import muted
 
@@ -39,10 +42,13 @@ __all__ = [
     "Immutable",
     "InvalidDeclaration",
     "InvariantViolation",
+    "PermanentFailure",
     "ReceiversNotRun",
+    "RetryAfter",
     "Transition",
     "context",
     "critical",
+    "dead_letter",
     "muted",
     "register",
 ]

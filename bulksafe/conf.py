@@ -26,8 +26,12 @@ class Settings:
         RETRY_DELAY: seconds before the second attempt for a failed event; doubled for each
             further one.
         RETRY_DELAY_MAX: seconds that no delay exceeds.
-        LEASE: seconds that a worker may be silent while it runs receivers with ``atomic=False``;
-            after that another one takes over.
+        LEASE: seconds that a listener may be silent while it makes a call alone; after that another
+            one takes the call over.
+        TIMEOUT: seconds after which a call is ended, where its receiver has no ``timeout=``.
+        SLOW_CALL: seconds after which a call is taken out of its batch, to run alone and hold up
+            nothing but its own row.
+        READY_LAG: seconds that an event may be due before ``/readyz`` answers 503.
     """
 
     SEARCH_PATH: tuple[str, ...] = ()
@@ -37,6 +41,9 @@ class Settings:
     RETRY_DELAY: float = 1.0
     RETRY_DELAY_MAX: float = 3600.0
     LEASE: float = 60.0
+    TIMEOUT: float = 60.0
+    SLOW_CALL: float = 1.0
+    READY_LAG: float = 300.0
 
 
 def problems(configured: object) -> list[tuple[str, str]]:

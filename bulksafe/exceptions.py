@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,47 @@ class EndlessWrites(Exception):  # noqa: N818
     """Receivers react to each other's writes without end.
 
     The message names them, and the row of the last write. Nothing of the write has taken place.
+    """
+
+
+class RetryAfter(Exception):  # noqa: N818
+    """Raise it in an after-commit receiver to choose when it is called again.
+
+    For a service that answers “429 Too Many Requests” with a ``Retry-After`` header. The call counts
+    as an attempt.
+
+    Args:
+        seconds: until the next attempt, at least 0.
+
+    Raises:
+        ValueError: ``seconds`` is negative, or is no finite number.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"RetryAfter({seconds!r}): the seconds must be finite, 0 or more.")
+        super().__init__(seconds)
+        self.seconds = float(seconds)
+
+    def __str__(self) -> str:
+        return f"in {self.seconds:g} s"
+
+
+class PermanentFailure(Exception):  # noqa: N818
+    """Raise it in an after-commit receiver for an event that no further attempt can help.
+
+    The event becomes a dead letter at once.
+
+    Args:
+        reason: shown with the dead letter.
+    """
+
+
+class CallTimedOut(KeyboardInterrupt):
+    """A call of an after-commit receiver took longer than its ``timeout``.
+
+    A ``KeyboardInterrupt``, so that no ``except Exception`` in a receiver goes on after it, and since
+    psycopg cancels the statement that it waits for when one comes.
     """
 
 

@@ -19,7 +19,7 @@ from bulksafe.dispatch.batches import Batch
 from bulksafe.dispatch.muting import muted
 from bulksafe.dispatch.ordering import calls
 from bulksafe.dispatch.routes import Routes
-from bulksafe.outbox.paging import page
+from bulksafe.outbox.paging import next_events
 from bulksafe.outbox.store import BUCKETS, Store
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _committed(using: str, queues: Collection[str] | None) -> Iterator[list[Call
             claimed = store.claim([queue], atomic, BUCKETS, stale=0)
             snapshot = store.start().snapshot
             cursors = [cursor.at(cursor.window.opened(snapshot, 0)) for cursor in claimed]
-            events, done = page(store, cursors, _MOST_EVENTS) if cursors else ([], [])
+            events, done = next_events(store, cursors, _MOST_EVENTS) if cursors else ([], [])
             listed += _calls(store, Routes(using, [queue], atomic), events)
             moved.append(done)
         yield listed

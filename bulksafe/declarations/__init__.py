@@ -6,7 +6,7 @@ from bulksafe.declarations.check import Check
 from bulksafe.declarations.compute import Compute
 from bulksafe.declarations.emit import Emit
 from bulksafe.declarations.immutable import Immutable
-from bulksafe.declarations.receivers import Receiver, critical
+from bulksafe.declarations.receivers import Receiver, critical, dead_letter
 from bulksafe.declarations.registry import Declared, declared, label_of, register
 from bulksafe.declarations.transition import Transition
 
@@ -21,6 +21,7 @@ __all__ = [
     "Receiver",
     "Transition",
     "critical",
+    "dead_letter",
     "declared",
     "label_of",
     "register",

@@ -28,7 +28,7 @@ class Emit:
         argument: the keyword argument that carries the instance.
         operation: ``pgtrigger.Insert``, ``Update`` and ``Delete``, joined with ``|``; inserts and
             updates by default.
-        queue, max_attempts, on_dead: as for ``bulksafe.critical``.
+        queue, max_attempts, on_dead, timeout, backoff: as for ``bulksafe.critical``.
     """
 
     def __init__(
@@ -42,6 +42,8 @@ class Emit:
         queue: str = receivers.DEFAULT_QUEUE,
         max_attempts: int = receivers.DEFAULT_MAX_ATTEMPTS,
         on_dead: str = "block",
+        timeout: float | None = None,
+        backoff: receivers.Backoff = None,
     ) -> None:
         self.signal = signal
         self.when = when
@@ -51,6 +53,8 @@ class Emit:
         self.queue = queue
         self.max_attempts = max_attempts
         self.on_dead = on_dead
+        self.timeout = timeout
+        self.backoff = backoff
 
     def register(self, model: type[models.Model]) -> None:
         """Make it a receiver of ``model``, named ``"shop.Order:name"``."""
@@ -65,6 +69,8 @@ class Emit:
                 queue=self.queue,
                 max_attempts=self.max_attempts,
                 on_dead=self.on_dead,
+                timeout=self.timeout,
+                backoff=self.backoff,
                 has_uid=True,
                 module=model.__module__,
                 argument=self.argument,

@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from django.apps import apps
 from django.db import models
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
-
-if TYPE_CHECKING:
-    from django.dispatch import Signal
+from django.dispatch import Signal
 
 _Receiver = TypeVar("_Receiver", bound="Callable[..., Any]")
+
+#: How long a failed call waits: a number of seconds that doubles, the seconds of each attempt, or a
+#: function of the number of failed attempts.
+Backoff: TypeAlias = "float | Sequence[float] | Callable[[int], float] | None"
 
 AFTER_COMMIT = "after_commit"
 IN_TRANSACTION = "in_transaction"
@@ -80,6 +82,8 @@ class Receiver:
         atomic: run it in the transaction that also notes that it ran.
         max_attempts: how often it is tried for an event before that becomes a dead letter.
         on_dead: ``"block"`` or ``"skip"``: what a dead letter means for later events of the row.
+        timeout: seconds after which a call is ended; None for the setting's.
+        backoff: how long a failed call waits; None for the settings' delays.
         coalesce: changes of a row that wait together become one call.
         otherwise: ``"refuse"`` or ``"after_commit"``: for ``run="in_transaction"``, what becomes of
             a write that another program makes.
@@ -105,6 +109,8 @@ class Receiver:
     atomic: bool = True
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     on_dead: str = "block"
+    timeout: float | None = None
+    backoff: Backoff = None
     coalesce: bool = False
     otherwise: str = REFUSE
     row_by_row: bool = False
@@ -119,6 +125,11 @@ class Receiver:
     @cached_property
     def signal_name(self) -> str:
         return signal_name(self.signal)
+
+    @cached_property
+    def encoded_name(self) -> bytes:
+        """Its name for shared memory, which many calls write to."""
+        return self.name.encode()
 
     @property
     def is_inline(self) -> bool:
@@ -165,6 +176,11 @@ class Sender:
         if errors:
             raise ExceptionGroup("receivers of the signal failed", errors)
 
+
+#: Sent by the listener when an event was given up. ``sender`` is the model, and the keyword
+#: arguments are ``id`` (as in ``bulksafe status``), ``receiver`` (its name), ``key``, ``attempts``,
+#: ``error``, ``event_id`` and ``using``. What its receivers raise is logged.
+dead_letter = Signal()
 
 #: Every declared receiver, in the order of declaration.
 receivers: list[Receiver] = []
@@ -219,6 +235,8 @@ def critical(
     atomic: bool = True,
     max_attempts: int = DEFAULT_MAX_ATTEMPTS,
     on_dead: str = "block",
+    timeout: float | None = None,
+    backoff: Backoff = None,
     coalesce: bool = False,
     otherwise: str = REFUSE,
     row_by_row: bool = False,
@@ -255,6 +273,12 @@ def critical(
         max_attempts: after so many failures an event becomes a dead letter.
         on_dead: ``"block"`` keeps later events of the row waiting behind a dead letter,
             ``"skip"`` goes on with them.
+        timeout: seconds after which a call is ended: its statement is cancelled, its process
+            replaced if need be, and the attempt counted. ``BULKSAFE["TIMEOUT"]`` by default.
+        backoff: seconds before the second attempt, doubled for each further one; or a list of the
+            seconds before each, the last of which holds for the rest; or a function that gets the
+            number of failed attempts and returns seconds. The settings' ``RETRY_DELAY`` by default.
+            ``raise bulksafe.RetryAfter(seconds)`` overrules it for one event.
         coalesce: changes of a row that wait together become one call with the last state.
         otherwise: what becomes of a write that another program makes, with
             ``run="in_transaction"``: ``"refuse"`` lets the database refuse its commit,
@@ -287,6 +311,8 @@ def critical(
                     atomic=atomic,
                     max_attempts=max_attempts,
                     on_dead=on_dead,
+                    timeout=timeout,
+                    backoff=backoff,
                     coalesce=coalesce,
                     otherwise=otherwise,
                     row_by_row=row_by_row,

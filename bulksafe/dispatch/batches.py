@@ -15,6 +15,7 @@ from bulksafe.dispatch.images import UNFIT, Image, Images, Table, Unreadable
 from bulksafe.dispatch.ordering import Delivery
 from bulksafe.exceptions import EndlessWrites
 from bulksafe.outbox import events as outbox_events
+from bulksafe.outbox.contexts import Unread, UnreadableContext
 from bulksafe.outbox.events import DELETED, HANDED_OVER, INSERTED, Event
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Batch:
             self._strange.add(event.source)
             logger.warning(
                 "events are captured for a table that no receiver of this code is for (oid %s); "
-                "they are parked: restart the listener with the present code, or run "
+                "they are left to listeners that have one: start one with the present code, or run "
                 "makemigrations and migrate",
                 event.source,
             )
@@ -176,6 +177,7 @@ class Batch:
     def _change(self, event: Event, images: Images) -> tuple[Change, Exception | None]:
         before = images["old"].get(event.before.seq) if event.operation != INSERTED else None
         after = images["new"].get(event.seq) if event.operation != DELETED else None
+        wrong: list[Exception]
         wrong = [image for image in (before, after) if isinstance(image, Unreadable)]
         change = Change(
             event,
@@ -185,6 +187,10 @@ class Batch:
             using=self.routes.using,
             event_id=f"{self.prefix}-{event.seq}",
         )
+        if isinstance(event.context, Unread):
+            wrong = [
+                UnreadableContext(f"The event's context cannot be read: {event.context.reason}.")
+            ]
         return change, wrong[0] if wrong else endless(change)
 
     def _read(self, events: Sequence[Event], sides: Sequence[str]) -> Images:

@@ -1,25 +1,26 @@
-"""Making calls: what a receiver raises becomes what is noted with its event."""
+"""Making calls: in a batch, in a savepoint, or outside a transaction."""
 
 from __future__ import annotations
 
 import logging
 from asyncio import CancelledError
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, InterfaceError, connections, transaction
 from psycopg.pq import TransactionStatus
 
-from bulksafe.exceptions import BrokenTransaction
+from bulksafe import conf
+from bulksafe.dispatch.activity import Activity
+from bulksafe.exceptions import BrokenTransaction, CallTimedOut, PermanentFailure, RetryAfter
 from bulksafe.outbox.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from bulksafe.declarations import Receiver
     from bulksafe.dispatch.calls import Call
-    from bulksafe.outbox.events import Event
 
 logger = logging.getLogger("bulksafe")
 
@@ -33,19 +34,34 @@ class CallFailed(Exception):  # noqa: N818
     """A call has failed that had no savepoint: the transaction has to be rolled back."""
 
 
-@dataclass
-class Caller:
-    """Makes calls on the connection ``using``, and counts them.
+class CallTookTooLong(Exception):  # noqa: N818
+    """A call has taken too long for a batch, which has to be rolled back.
 
-    Attributes:
-        using: the database.
-        delivered: how many calls were made.
-        failed: how many failed.
+    Args:
+        call: the call.
+        error: the timeout, if it has exceeded its own; None if it goes on alone.
     """
 
-    using: str
-    delivered: int = 0
-    failed: int = 0
+    def __init__(self, call: Call, error: CallTimedOut | None) -> None:
+        super().__init__(call.receiver.name)
+        self.call = call
+        self.error = error
+
+
+class Caller:
+    """Makes calls on a connection, and counts them.
+
+    Args:
+        using: the database.
+        activity: shows the call that is being made.
+    """
+
+    def __init__(self, using: str, activity: Activity) -> None:
+        self.using = using
+        self.activity = activity
+        settings = conf.get()
+        self._timeout = settings.TIMEOUT
+        self._slow = settings.SLOW_CALL
 
     @cached_property
     def _connection(self) -> Any:
@@ -64,6 +80,10 @@ class Caller:
             return True
         status = self._connection.connection.info.transaction_status
         return bool(status == TransactionStatus.INERROR)
+
+    def timeout(self, receiver: Receiver) -> float:
+        """Seconds that a call of the receiver may take."""
+        return self._timeout if receiver.timeout is None else receiver.timeout
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -95,89 +115,124 @@ class Caller:
             for savepoints, function, robust in connection.run_on_commit
         ]
 
-    def _check_session(self, call: Call, before: Sequence[str]) -> None:
-        """Refuse what would be in the way of everybody who comes after, the worker among them."""
-        if Store(self.using).session() != before:
+    # Making a call.
+
+    def make(self, call: Call, limit: float) -> None:
+        """Make a call in the open transaction.
+
+        Args:
+            limit: seconds that it may take.
+
+        Raises:
+            BrokenTransaction: it has left the transaction unusable, and hidden that.
+            CallTimedOut: it has taken longer.
+        """
+        self._run(call, limit)
+        if self._is_broken:
+            raise BrokenTransaction(
+                f"{call.receiver.name} caught a database error without a savepoint around it: put "
+                "what may fail into transaction.atomic()."
+            )
+        self.activity.delivered += 1
+
+    def check_session(self, call: Call, before: Sequence[str], after: Sequence[str] | None) -> None:
+        """Refuse what would be in the way of everybody who comes after, the worker among them.
+
+        Raises:
+            BrokenTransaction: the call has left the connection's settings changed.
+        """
+        if before != after:
             raise BrokenTransaction(
                 f"{call.receiver.name} leaves the connection with another search_path, role, "
                 "timeout or mode than it found: put these back, or declare it with atomic=False "
                 "and a connection of its own."
             )
 
-    def make(self, call: Call) -> None:
-        """Make a call in the open transaction.
-
-        Raises:
-            BrokenTransaction: it has left the transaction unusable, and hidden that.
-        """
-        call()
-        if self._is_broken:
-            raise BrokenTransaction(
-                f"{call.receiver.name} caught a database error without a savepoint around it: put "
-                "what may fail into transaction.atomic()."
-            )
-        self.delivered += 1
-
-    def make_or_fail(self, call: Call) -> None:
-        """Make a call in the open transaction, which ends with it if it fails.
-
-        Raises:
-            CallFailed: it has; its cause is what it raised.
-        """
-        try:
-            self.make(call)
-        except RAISED as error:
-            if self.is_lost:
-                raise
-            raise CallFailed(call.receiver.name) from error
-
-    def attempt(self, call: Call, event: Event) -> BaseException | None:
-        """Make a call in a savepoint.
-
-        Returns:
-            what it raised.
-        """
-        try:
-            with transaction.atomic(using=self.using):
-                before = Store(self.using).session()
-                self.make(call)
-                self._check_session(call, before)
-        except RAISED as error:  # whatever a receiver raises is noted with its event
-            return self._noted(call, event, error)
-        return None
-
-    def attempt_outside(self, call: Call, event: Event) -> BaseException | None:
+    def make_outside(self, call: Call) -> None:
         """Make a call while no transaction is open.
 
-        Returns:
-            what it raised.
+        Raises:
+            CallTimedOut: it has taken longer than its timeout.
         """
         try:
-            call()
-        except RAISED as error:  # whatever a receiver raises is noted with its event
+            self._run(call, self.timeout(call.receiver))
+        except RAISED as error:
             if not isinstance(error, DatabaseError | InterfaceError):
                 # The receiver may have closed it, and that is nothing to give it up for.
                 self._connection.ensure_connection()
-            return self._noted(call, event, error)
-        self.delivered += 1
+            raise
+        self.activity.delivered += 1
+
+    def _run(self, call: Call, limit: float) -> None:
+        self.activity.begin(call, limit, self.timeout(call.receiver))
+        try:
+            call()
+        finally:
+            self.activity.end()
+
+    # In a batch.
+
+    def make_or_fail(self, call: Call) -> None:
+        """Make a call in a batch without a savepoint: the batch ends with it if it fails.
+
+        Raises:
+            CallFailed: it has; its cause is what it raised.
+            CallTookTooLong: it has to run alone.
+        """
+        with self._in_batch(call) as limit:
+            try:
+                self.make(call, limit)
+            except RAISED as error:
+                if self.is_lost:
+                    raise
+                raise CallFailed(call.receiver.name) from error
+
+    def attempt(self, call: Call) -> BaseException | None:
+        """Make a call in a batch, in a savepoint.
+
+        Returns:
+            what it raised.
+
+        Raises:
+            CallTookTooLong: it has to run alone.
+        """
+        with self._in_batch(call) as limit:
+            try:
+                with transaction.atomic(using=self.using):
+                    before = Store(self.using).session()
+                    self.make(call, limit)
+                    self.check_session(call, before, Store(self.using).session())
+            except RAISED as error:  # whatever a receiver raises is noted with its event
+                return self.noted(call, error, 1)
         return None
 
-    def _noted(self, call: Call, event: Event, error: BaseException) -> BaseException:
+    @contextmanager
+    def _in_batch(self, call: Call) -> Iterator[float]:
+        timeout = self.timeout(call.receiver)
+        try:
+            yield min(timeout, self._slow)
+        except CallTimedOut as late:
+            # The longer of the two goes on where it holds up nobody else.
+            raise CallTookTooLong(call, late if timeout <= self._slow else None) from late
+
+    def noted(self, call: Call, error: BaseException, attempt: int) -> BaseException:
         """The error, logged; one that took the connection along is none of the receiver's."""
         if self.is_lost or self._connection.needs_rollback:
             raise error
-        self.failed += 1
-        attempts = event.attempts + 1
-        logger.warning(
+        self.activity.failed += 1
+        receiver, event = call.receiver, call.changes[-1].event
+        is_expected = isinstance(error, RetryAfter | PermanentFailure)
+        logger.log(
+            logging.INFO if is_expected else logging.WARNING,
             "receiver %s failed (attempt %d of %d) on event %d: %s: %s",
-            call.receiver.name,
-            attempts,
-            call.receiver.max_attempts,
+            receiver.name,
+            attempt,
+            receiver.max_attempts,
             event.seq,
             type(error).__name__,
             error,
-            exc_info=error,
-            extra={"receiver": call.receiver.name, "seq": event.seq, "attempts": attempts},
+            exc_info=None if is_expected else error,
+            extra={"receiver": receiver.name, "seq": event.seq, "attempts": attempt},
         )
         return error
 

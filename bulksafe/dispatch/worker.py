@@ -8,27 +8,31 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from django.db import DatabaseError, transaction
 
 from bulksafe import conf
-from bulksafe.declarations.receivers import DEFAULT_LANE, Lane, lanes
-from bulksafe.dispatch import retries
+from bulksafe.declarations.receivers import DEFAULT_LANE, Lane, lanes, listened
+from bulksafe.dispatch.activity import Activity
+from bulksafe.dispatch.alone import Alone
 from bulksafe.dispatch.batches import Batch
-from bulksafe.dispatch.caller import Caller, CallFailed
-from bulksafe.dispatch.desk import Desk
-from bulksafe.dispatch.lease import Lease, LeaseLost
-from bulksafe.dispatch.leased import LeasedDelivery
-from bulksafe.dispatch.ordering import calls
+from bulksafe.dispatch.caller import Caller, CallFailed, CallTookTooLong
+from bulksafe.dispatch.pages import Page
 from bulksafe.dispatch.routes import Routes
+from bulksafe.dispatch.sources import sources
 from bulksafe.outbox import parking
-from bulksafe.outbox.paging import page
-from bulksafe.outbox.store import BUCKETS, Cursor, Store
+from bulksafe.outbox.paging import next_events
+from bulksafe.outbox.parking import EVERY_RECEIVER
+from bulksafe.outbox.store import BUCKETS, Cursor, Known, Store
 from bulksafe.outbox.windows import Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from bulksafe.dispatch.dead_letters import DeadLetter
+    from bulksafe.outbox.events import Event
+    from bulksafe.outbox.parking import BlockedRow
 
 logger = logging.getLogger("bulksafe")
 
@@ -37,6 +41,22 @@ _CURSORS = 4
 #: After so many seconds a cursor without work is moved on all the same, so that it keeps no slot of
 #: the outbox from being emptied.
 _STALE = 10.0
+#: Seconds for which a worker makes calls that run alone, before it looks for batches again.
+_ALONE = 0.2
+#: Seconds for which the calls of a receiver run alone after one was slow.
+_SLOW = 60.0
+#: Seconds between two looks at which tables there are.
+_SOURCES = 5.0
+
+
+class Journal(Protocol):
+    """Where the start of a batch is stored while its cursors are locked."""
+
+    def started(self, cursors: Sequence[Cursor]) -> None:
+        """Their batches begin. Stored when this returns."""
+
+    def suspect(self, queue: str, bucket: int, receiver: str, seq: int, error: str) -> None:
+        """A batch has ended in this call."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +65,7 @@ class Claim:
 
     Attributes:
         cursors: by queue and bucket, each with an open window.
-        has_parked: whether any event is parked.
+        has_parked: whether any event is parked and others may have to wait behind it.
         session: settings of the connection that have to stay as they are.
     """
 
@@ -61,46 +81,62 @@ class Worker:
     Attributes:
         using: the database.
         queues: the names of the queues.
-        stopping: asked between two receivers that run outside a transaction.
+        journal: where the start of a batch is stored.
+        activity: shows what it does.
+        stopping: asked between two calls that run alone.
         guard: wraps the questions whether there is work, which a dead server leaves open.
-        caller: who makes the calls, and counts them.
     """
 
     using: str
     queues: Collection[str]
+    journal: Journal
+    activity: Activity = field(default_factory=Activity)
     stopping: Callable[[], bool] = lambda: False
     guard: Callable[[], AbstractContextManager[None]] = nullcontext
     caller: Caller = field(init=False)
     store: Store = field(init=False)
+    _alone: Alone = field(init=False)
     _batches: dict[Lane, Batch] = field(default_factory=dict)
     _mark: Mark | None = None
     _number: int = 0
     _looked: dict[bool, float] = field(default_factory=dict)
+    _slow: dict[str, float] = field(default_factory=dict)
+    _known: Known | None = None
+    _known_since: float = 0.0
 
     def __post_init__(self) -> None:
-        self.caller = Caller(self.using)
+        self.caller = Caller(self.using, self.activity)
         self.store = Store(self.using)
+        self._alone = Alone(self.store, self.caller, self._batch, self.known)
 
     def work(self) -> int:
-        """Deal with one batch of each kind.
+        """Deal with one batch of each kind, and with some calls that run alone.
 
         Returns:
-            how many events were dealt with.
+            how many events and calls were dealt with.
         """
         done = 0
         if self._has_receivers(atomic=True):
-            done += self._in_transaction()
+            done += self._make_batch()
         if self._has_receivers(atomic=False):
-            done += self._under_lease()
-        return done
+            done += self._set_lane_aside()
+        return done + self._make_calls_alone()
 
     def has_work(self) -> bool:
-        """Whether there is something to deal with that no other worker has taken."""
-        return any(
-            self.store.has_work(sorted(self.queues), atomic)
-            for atomic in (True, False)
-            if self._has_receivers(atomic=atomic)
-        )
+        """Whether there is something to deal with, which other workers may be at."""
+        return bool(self.store.ready(self.queues, self.known()))
+
+    def known(self) -> Known:
+        """What this code can call; which tables there are is asked once in a while."""
+        now = time.monotonic()
+        if self._known is None or now - self._known_since > _SOURCES:
+            models = sources(self.using)
+            names = [receiver.name for receiver in listened() if receiver.queue in self.queues]
+            self._known = Known([*names, EVERY_RECEIVER], list(models))
+            self._known_since = now
+            for batch in self._batches.values():
+                batch.routes.models = models
+        return self._known
 
     def _has_receivers(self, *, atomic: bool) -> bool:
         return any(
@@ -109,39 +145,15 @@ class Worker:
             if lane_atomic == atomic
         )
 
-    def _batch(self, queue: str, *, atomic: bool) -> Batch:
-        """What knows the receivers of one queue: each queue has come to another place."""
+    def _batch(self, queue: str, atomic: bool) -> Batch:
+        """What knows the receivers of one lane: each lane has come to another place."""
         lane = queue, atomic
         if lane not in self._batches:
             routes = Routes(self.using, [queue], atomic)
             self._batches[lane] = Batch(routes, self.store.prefix())
         return self._batches[lane]
 
-    # In a transaction.
-
-    def _in_transaction(self) -> int:
-        """The receivers' effects and the progress of the cursors commit together.
-
-        At first without savepoints, which cost two round trips and are seldom needed.
-        """
-        delivered = self.caller.delivered
-        try:
-            return self._deliver_all(careful=False)
-        except (CallFailed, DatabaseError) as failed:
-            # A receiver may have left the connection so that the worker's own queries fail.
-            if self.caller.is_lost:
-                raise
-            logger.info("a batch is done again, call by call: %s", failed.__cause__ or failed)
-            self.caller.delivered = delivered
-            return self._deliver_all(careful=True)
-
-    def _deliver_all(self, *, careful: bool) -> int:
-        done = 0
-        with transaction.atomic(using=self.using), self.caller.shared():
-            claim = self._claimed(atomic=True, limit=_CURSORS)
-            for queue, group in groupby(claim.cursors, key=lambda cursor: cursor.queue):
-                done += self._deliver(queue, list(group), claim, careful=careful)
-        return done
+    # Claiming.
 
     def _claimed(self, *, atomic: bool, limit: int) -> Claim:
         """Locked cursors, each with an open window.
@@ -172,44 +184,148 @@ class Worker:
         self._looked[atomic] = now
         return True
 
-    def _deliver(
-        self, queue: str, cursors: Sequence[Cursor], claim: Claim, *, careful: bool
-    ) -> int:
-        batch = self._batch(queue, atomic=True)
-        blocked = parking.blocked(self.store, cursors) if claim.has_parked else set()
-        # Only what blocks is tried again.
-        retried = retries.due(self.store, batch, cursors) if blocked else []
-        for delivery in retried:
-            (call,) = calls([delivery])
-            error = self.caller.attempt(call, delivery.change.event)
-            retries.note(self.store, delivery, error)
-        if retried:
-            blocked = parking.blocked(self.store, cursors)
+    def _page(
+        self, queue: str, atomic: bool, cursors: Sequence[Cursor], claim: Claim
+    ) -> tuple[Page, Sequence[Event], list[Cursor]]:
+        """The next events of cursors, and the cursors as they are when these are dealt with."""
         limit = max(conf.get().BATCH_SIZE // _CURSORS, 1)
-        events, moved = page(self.store, cursors, limit)
+        events, moved = next_events(self.store, cursors, limit)
+        blocked: set[BlockedRow] = set()
+        if claim.has_parked and events:
+            blocked = parking.blocked(self.store, queue, atomic=atomic, events=events)
+        return Page(queue, atomic, self._batch(queue, atomic), blocked), events, moved
+
+    # In a batch.
+
+    def _make_batch(self) -> int:
+        """The receivers' effects and the progress of the cursors commit together.
+
+        At first without savepoints, which cost two round trips and are seldom needed.
+        """
+        delivered = self.activity.delivered
+        try:
+            return self._deliver_all(careful=False)
+        except CallTookTooLong as late:
+            return self._note_late(late)
+        except (CallFailed, DatabaseError) as failed:
+            # A receiver may have left the connection so that the worker's own queries fail.
+            if self.caller.is_lost:
+                raise
+            cause = failed.__cause__ or failed
+            logger.info("batch failed (%s); retrying with a savepoint per call", cause)
+        self.activity.delivered = delivered
+        try:
+            return self._deliver_all(careful=True)
+        except CallTookTooLong as late:
+            return self._note_late(late)
+
+    def _deliver_all(self, *, careful: bool) -> int:
+        """One batch of each queue, or, where a process has died, the calls of its batch set aside.
+
+        Args:
+            careful: the batch before has failed here, in this process.
+        """
+        done = 0
+        dead: list[DeadLetter] = []
+        with transaction.atomic(using=self.using), self.caller.shared():
+            claim = self._claimed(atomic=True, limit=_CURSORS)
+            unfinished = [] if careful else [c for c in claim.cursors if c.is_unfinished]
+            for queue, cursors in _by_queue(unfinished or claim.cursors):
+                if unfinished:
+                    logger.warning(
+                        "a batch of the queue %r was not finished: its calls run alone", queue
+                    )
+                    done += self._set_aside(queue, True, cursors, claim, dead)
+                else:
+                    done += self._deliver(queue, cursors, claim, dead, careful=careful)
+        _announce(dead)
+        return done
+
+    def _deliver(
+        self,
+        queue: str,
+        cursors: Sequence[Cursor],
+        claim: Claim,
+        dead: list[DeadLetter],
+        *,
+        careful: bool,
+    ) -> int:
+        page, events, moved = self._page(queue, True, cursors, claim)
         if events:
-            desk = Desk(self.caller, queue, blocked)
-            deliveries = batch.deliveries(desk.known(batch, batch.ordered(events)))
-            # What was tried again must not be rolled back with a batch that fails.
-            desk.deliver(deliveries, careful=careful or bool(retried))
-            parking.park(self.store, True, desk.parkings)
+            listed = page.due_now(page.deliveries(events), self._slow_receivers())
+            if listed:
+                self.journal.started(cursors)
+            for call in listed:
+                if careful:
+                    page.make_carefully(call, self.caller)
+                else:
+                    self.caller.make_or_fail(call)
+            dead += page.park(self.store)
         if self.store.advance(moved) != claim.session and not careful:
             raise CallFailed("a receiver has changed the connection's settings")
-        return len(events) + len(retried)
+        return len(events)
 
-    # Under a lease.
+    def _slow_receivers(self) -> set[str]:
+        now = time.monotonic()
+        self._slow = {name: end for name, end in self._slow.items() if end > now}
+        return set(self._slow)
 
-    def _under_lease(self) -> int:
-        """Receivers with effects outside the database: no transaction is open while they run."""
+    def _note_late(self, late: CallTookTooLong) -> int:
+        """The batch of a slow call is unfinished: its calls are set aside when it is claimed again."""
+        receiver, event = late.call.receiver, late.call.changes[-1].event
+        self._slow[receiver.name] = time.monotonic() + _SLOW
+        if late.error is None:
+            logger.info(
+                "receiver %s is slow: its calls run alone for the next %g s", receiver.name, _SLOW
+            )
+        else:
+            error = f"{type(late.error).__name__}: {late.error}"
+            self.journal.suspect(receiver.queue, event.bucket, receiver.name, event.seq, error)
+        return 1
+
+    # Alone.
+
+    def _set_lane_aside(self) -> int:
+        """The calls outside a transaction are all made alone."""
+        done = 0
         with transaction.atomic(using=self.using):
-            claim = self._claimed(atomic=False, limit=1)
-            if not claim.cursors:
-                return 0
-            lease = Lease.take(self.store, claim.cursors[0])
-            self.store.advance([lease.cursor])
-        batch = self._batch(lease.cursor.queue, atomic=False)
-        try:
-            return LeasedDelivery(lease, batch, self.caller, self.stopping).deliver()
-        except LeaseLost as lost:
-            logger.warning("%s", lost)
-            return 1
+            claim = self._claimed(atomic=False, limit=_CURSORS)
+            for queue, cursors in _by_queue(claim.cursors):
+                done += self._set_aside(queue, False, cursors, claim, [])
+        return done
+
+    def _set_aside(
+        self,
+        queue: str,
+        atomic: bool,
+        cursors: Sequence[Cursor],
+        claim: Claim,
+        dead: list[DeadLetter],
+    ) -> int:
+        page, events, moved = self._page(queue, atomic, cursors, claim)
+        if events:
+            suspects = {c.suspect.seq: c.suspect for c in cursors if c.suspect is not None}
+            page.set_aside(self.store, page.deliveries(events), suspects)
+            dead += page.park(self.store)
+        self.store.advance(moved)
+        return len(events)
+
+    def _make_calls_alone(self) -> int:
+        made = 0
+        end = time.monotonic() + _ALONE
+        for queue in sorted(self.queues):
+            while not self.stopping() and self._alone.make_next(queue):
+                made += 1
+                if time.monotonic() > end:
+                    break
+        return made
+
+
+def _by_queue(cursors: Sequence[Cursor]) -> Iterator[tuple[str, list[Cursor]]]:
+    for queue, group in groupby(cursors, key=lambda cursor: cursor.queue):
+        yield queue, list(group)
+
+
+def _announce(dead: Iterable[DeadLetter]) -> None:
+    for letter in dead:
+        letter.announce()

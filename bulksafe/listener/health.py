@@ -1,63 +1,114 @@
-"""``/healthz`` for an orchestrator's probes."""
+"""``/livez`` and ``/readyz`` for an orchestrator's probes."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from bulksafe import conf
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from bulksafe.listener.slots import Slot
+    from bulksafe.listener.supervisor import Supervisor
 
-    from bulksafe.listener.daemon import Pulse
-
-#: Seconds without a sign of life after which a process is not healthy: a batch may take a while.
-SILENCE = 120.0
+#: Seconds without a sign of life after which a process is not well.
+SILENCE = 30.0
 
 
-def report(pulses: Sequence[Pulse], now: float) -> tuple[bool, dict[str, Any]]:
-    """Whether all processes are well, and what there is to say about them."""
-    processes = [
-        {
-            "connected": pulse.connected,
-            "seconds_since_beat": round(now - pulse.beat, 1),
-            "delivered": pulse.delivered,
-            "failed": pulse.failed,
-        }
-        for pulse in pulses
-    ]
-    well = all(pulse.connected and now - pulse.beat < SILENCE for pulse in pulses)
-    return well, {"status": "ok" if well else "not well", "processes": processes}
+@dataclass(frozen=True)
+class Answer:
+    """What a probe gets.
+
+    Attributes:
+        well: 200 or 503.
+        body: what there is to say.
+    """
+
+    well: bool
+    body: dict[str, Any]
+
+
+def liveness(supervisor: Supervisor) -> Answer:
+    """Whether the process works; to restart it helps where it does not."""
+    silent = time.time() - supervisor.beat
+    well = silent < SILENCE
+    return Answer(well, {"status": "ok" if well else f"no sign of life for {silent:.0f} s"})
+
+
+def readiness(supervisor: Supervisor) -> Answer:
+    """Whether events are delivered: there is a connection, and none has been due for too long."""
+    shared, limit = supervisor.places.shared, conf.get().READY_LAG
+    silent = time.time() - shared.looked
+    problems = []
+    if not shared.is_connected:
+        problems.append("the keeper has no connection")
+    elif silent > SILENCE:
+        problems.append(f"the keeper has not looked for {silent:.0f} s")
+    if shared.lag > limit:
+        problems.append(f"an event has been due for {shared.lag:.0f} s")
+    for slot in supervisor.places.slots:
+        if not (supervisor.is_alive(slot) and slot.activity.is_connected):
+            problems.append(f"a worker of the queue {slot.queue!r} has no connection")
+    body = {
+        "status": "ok" if not problems else "; ".join(dict.fromkeys(problems)),
+        "longest_due_seconds": round(shared.lag, 1),
+        "limit_seconds": limit,
+        "workers": [_worker(supervisor, slot) for slot in supervisor.places.slots],
+    }
+    return Answer(not problems, body)
+
+
+def _worker(supervisor: Supervisor, slot: Slot) -> dict[str, Any]:
+    call = slot.activity.running()
+    return {
+        "queue": slot.queue,
+        "pid": slot.activity.pid,
+        "alive": supervisor.is_alive(slot),
+        "connected": bool(slot.activity.is_connected),
+        "delivered": slot.activity.delivered,
+        "failed": slot.activity.failed,
+        "receiver": call and call.receiver,
+        "key": call and call.key,
+        "seconds": call and round(call.seconds, 1),
+    }
 
 
 class Health:
     """A small HTTP server in a thread: 200 while all is well, 503 otherwise.
 
+    ``/livez`` says whether the process works, ``/readyz`` and ``/healthz`` whether events are
+    delivered.
+
     Args:
         port: where it listens; 0 takes a free one.
+        supervisor: whose processes it is about.
         host: the address; all of the machine's by default, since probes come from outside.
-        pulses: returns the state of the processes.
 
     Raises:
         OSError: the port is taken.
     """
 
-    def __init__(
-        self,
-        port: int,
-        pulses: Callable[[], Sequence[Pulse]],
-        host: str = "0.0.0.0",  # noqa: S104
-    ) -> None:
+    def __init__(self, port: int, supervisor: Supervisor, host: str = "0.0.0.0") -> None:  # noqa: S104
+        probes: dict[str, Callable[[Supervisor], Answer]] = {
+            "/livez": liveness,
+            "/readyz": readiness,
+            "/healthz": readiness,
+        }
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                if self.path.partition("?")[0] not in ("/healthz", "/healthz/"):
+                probe = probes.get(self.path.partition("?")[0].removesuffix("/"))
+                if probe is None:
                     self.send_error(404)
                     return
-                well, said = report(pulses(), time.time())
-                body = json.dumps(said).encode()
-                self.send_response(200 if well else 503)
+                answer = probe(supervisor)
+                body = json.dumps(answer.body).encode()
+                self.send_response(200 if answer.well else 503)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

@@ -1,4 +1,7 @@
-"""Several listener processes, and one that looks after them."""
+"""The process that starts the others, and ends those that do not end by themselves.
+
+It has no connection and runs no receiver: nothing can keep it.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,34 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
 
 from django.db import connections
 
-from bulksafe.listener.daemon import Daemon, Pulse
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from multiprocessing.process import BaseProcess
+from bulksafe.dispatch.activity import RunningCall
+from bulksafe.listener.keeper import Keeper
+from bulksafe.listener.memory import resident_bytes
+from bulksafe.listener.serving import SIGNALS, Serving
+from bulksafe.listener.slots import Bell, Death, Places, Slot
+from bulksafe.listener.worker_process import ALARM, WorkerProcess
 
 logger = logging.getLogger("bulksafe")
 
+#: Seconds between two looks at the workers.
+_STEP = 0.1
 #: Seconds before a process that ended by itself is replaced.
 _PAUSE = 1.0
-
-#: What ends the listener.
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: Seconds that a call has to end, after it was asked to, before its process is killed.
+_GRACE = 3.0
+#: Seconds that the keeper may take to note what a process died in, before that is replaced.
+_SETTLING = 5.0
 
 # Forked: the project is loaded once, and no connection is open at that moment.
 _context = multiprocessing.get_context("fork")
@@ -35,124 +44,289 @@ _context = multiprocessing.get_context("fork")
 
 @dataclass
 class _Child:
+    """One process.
+
+    Attributes:
+        slot: the worker's place; None for the keeper.
+        started, ended: as ``time.monotonic()``.
+        cause: why it was killed, if so.
+        alarmed: the call that was asked to end.
+        growing: the call in which it was seen to hold too much memory.
+        deaths: the number of the death that was sent to the keeper.
+    """
+
     process: BaseProcess
-    #: beat, connected, delivered, failed; written by the child.
-    shared: Any
+    slot: Slot | None
+    started: float
     ended: float | None = None
+    cause: str = ""
+    alarmed: int = 0
+    growing: int = 0
+    deaths: int = 0
 
     @property
-    def pulse(self) -> Pulse:
-        beat, connected, delivered, failed = self.shared[:]
-        alive = self.process.is_alive()
-        return Pulse(beat, bool(connected) and alive, int(delivered), int(failed))
+    def is_alive(self) -> bool:
+        return self.process.is_alive()
+
+    def send(self, number: int) -> None:
+        # Asked first: the id of a process that has been waited for may be another one's.
+        if self.process.is_alive() and self.process.pid is not None:
+            os.kill(self.process.pid, number)
 
 
-@dataclass
 class Supervisor:
-    """Starts ``processes`` listeners, replaces those that die, and passes signals on."""
+    """Runs a listener: a keeper, and the workers of each queue.
 
-    using: str
-    queues: Collection[str]
-    processes: int
-    children: list[_Child] = field(default_factory=list)
-    _signals: int = 0
+    Args:
+        using: the database.
+        concurrency: how many workers each queue has.
+        once: end when there is nothing left to do.
+        max_memory: bytes that a worker may hold; one that holds more is replaced.
+    """
 
-    def run(self, started: Callable[[], None] = lambda: None) -> None:
-        """Look after the processes until told to stop.
+    def __init__(
+        self,
+        using: str,
+        concurrency: Mapping[str, int],
+        *,
+        once: bool = False,
+        max_memory: int | None = None,
+    ) -> None:
+        self.places = Places.of(concurrency)
+        self.beat = time.time()
+        self._using = using
+        self._once = once
+        self._max_memory = max_memory
+        self._deaths, self._mourner = _context.Pipe()
+        self._died = 0
+        self._delivered = 0
+        self._failed = 0
+        self._signals = 0
+        self._keeper: _Child | None = None
+        self._workers: list[_Child] = []
+
+    def run(self, started: Callable[[], None] = lambda: None) -> int:
+        """Look after the processes until told to stop, or with ``once`` until nothing is left.
 
         Args:
             started: called when the first processes run.
+
+        Returns:
+            how many calls failed.
         """
         connections.close_all()
         for connection in connections.all(initialized_only=True):
             # A pool's threads do not live on in a fork, and its sockets must not be shared.
             if connection.vendor == "postgresql":
                 connection.close_pool()  # type: ignore[attr-defined]
-        self.children = [self._start() for _ in range(self.processes)]
-        for number in _SIGNALS:
-            signal.signal(number, self._on_signal)
-        started()
-        while any(child.process.is_alive() for child in self.children) or not self._signals:
-            wait([child.process.sentinel for child in self._alive()], timeout=0.5)
-            if not self._signals:
-                self._replace_dead()
-        for child in self.children:
-            child.process.join()
+        with self._handled_signals():
+            self._keeper = self._start_keeper()
+            self._workers = [self._start_worker(slot) for slot in self.places.slots]
+            started()
+            while not self._signals and not self.places.shared.is_done:
+                self._wait(_STEP)
+                self._look()
+            self._stop()
+        logger.info("stopped after %d calls", self._delivered)
+        return self._failed
 
-    def pulses(self) -> list[Pulse]:
-        return [child.pulse for child in self.children]
+    def is_alive(self, slot: Slot) -> bool:
+        """Whether there is a process in the place."""
+        return any(child.slot is slot and child.is_alive for child in self._workers)
 
-    def _alive(self) -> list[_Child]:
-        return [child for child in self.children if child.process.is_alive()]
+    # Starting and ending.
 
-    def _start(self) -> _Child:
-        shared = _context.Array("d", [time.time(), 0, 0, 0], lock=False)
-        process = _context.Process(
-            target=_serve, args=(self.using, self.queues, os.getpid(), shared), daemon=False
-        )
-        process.start()
-        return _Child(process, shared)
+    def _start_keeper(self) -> _Child:
+        return self._start(None, _keep, self.places, self._mourner, self._once)
 
-    def _replace_dead(self) -> None:
-        for index, child in enumerate(self.children):
-            if child.process.is_alive():
-                continue
-            if child.ended is None:
-                child.ended = time.monotonic()
-                logger.warning(
-                    "process %s ended with code %s: it is replaced",
-                    child.process.pid,
-                    child.process.exitcode,
-                )
-            elif time.monotonic() - child.ended > _PAUSE:
-                with _no_signals():
-                    if not self._signals:
-                        self.children[index] = self._start()
+    def _start_worker(self, slot: Slot) -> _Child:
+        return self._start(slot, _work, slot, self.places.bell)
 
-    def _on_signal(self, number: int, frame: Any) -> None:
+    def _start(self, slot: Slot | None, target: Callable[..., None], *arguments: object) -> _Child:
+        with _no_signals():
+            process = _context.Process(target=target, args=(self._using, os.getpid(), *arguments))
+            process.start()
+        return _Child(process, slot, time.monotonic())
+
+    def _wait(self, seconds: float) -> None:
+        sentinels = [child.process.sentinel for child in self._children() if child.is_alive]
+        if len(sentinels) < len(self._children()):
+            # One has ended and is replaced soon.
+            time.sleep(min(seconds, 0.02))
+        wait(sentinels, timeout=seconds)
+        self.beat = time.time()
+
+    def _children(self) -> list[_Child]:
+        return [*self._workers, *([self._keeper] if self._keeper else [])]
+
+    def _stop(self) -> None:
+        """First the workers: the keeper notes what becomes of them."""
+        for child in self._workers:
+            child.send(signal.SIGTERM)
+        passed_on = 1
+        while any(child.is_alive for child in self._workers):
+            self._wait(_STEP)
+            if self._signals > 1 and passed_on == 1:
+                passed_on = 2
+                for child in self._workers:
+                    child.send(signal.SIGTERM)
+            for child in self._workers:
+                self._end_what_takes_too_long(child)
+        for child in self._workers:
+            self._bury(child)
+        if self._keeper:
+            self._keeper.send(signal.SIGTERM)
+            self._keeper.process.join()
+
+    @contextmanager
+    def _handled_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            # call_command() in a thread of somebody else's process, whose signals they are.
+            yield
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
-        for child in self._alive():
-            if child.process.pid is not None:
-                os.kill(child.process.pid, number)
+        if self._signals == 1:
+            logger.info("%s: finishing the batches", signal.Signals(number).name)
+
+    # Looking after.
+
+    def _look(self) -> None:
+        for index, child in enumerate(self._workers):
+            self._end_what_takes_too_long(child)
+            self._end_what_grows(child)
+            if not child.is_alive and child.slot is not None and self._may_replace(child):
+                self._workers[index] = self._start_worker(child.slot)
+        keeper = self._keeper
+        if keeper is not None and not keeper.is_alive and not self.places.shared.is_done:
+            if self._may_replace(keeper):
+                self._keeper = self._start_keeper()
+
+    def _may_replace(self, child: _Child) -> bool:
+        """Whether a process that has ended may be replaced now."""
+        now = time.monotonic()
+        if child.ended is None:
+            child.ended = now
+            self._bury(child)
+            logger.warning("%s; it is replaced", self._obituary(child))
+        if child.slot is not None and self.places.shared.settled < child.deaths:
+            return now - child.ended > _SETTLING
+        is_quick = child.ended - child.started < _PAUSE
+        return now - child.ended > (_PAUSE if is_quick else 0.0)
+
+    def _obituary(self, child: _Child) -> str:
+        who = (
+            f"worker {child.process.pid} of the queue {child.slot.queue!r}"
+            if child.slot
+            else "keeper"
+        )
+        return f"{who}: {child.cause or _how_it_ended(child.process.exitcode)}"
+
+    def _bury(self, child: _Child) -> None:
+        """Count what a process did, and have noted what it was at when it ended."""
+        if child.slot is None:
+            return
+        activity = child.slot.activity
+        self._delivered += activity.delivered
+        self._failed += activity.failed
+        call = activity.running()
+        if call or activity.parked:
+            # A second signal gives up what is being done: that is no attempt.
+            error = (
+                "" if self._signals > 1 else child.cause or _how_it_ended(child.process.exitcode)
+            )
+            self._failed += 1
+            self._died += 1
+            child.deaths = self._died
+            self._deaths.send(_death(child.slot, call, error))
+            self.places.bell.ring()
+        activity.delivered = activity.failed = 0
+        activity.is_idle = False
+        activity.end()
+        activity.leave()
+
+    def _end_what_takes_too_long(self, child: _Child) -> None:
+        call = child.slot.activity.running() if child.slot and child.is_alive else None
+        if call is None or call.seconds < call.limit:
+            return
+        if child.alarmed != _id(call):
+            child.alarmed = _id(call)
+            child.send(ALARM)
+        elif call.seconds > call.timeout + _GRACE:
+            child.cause = (
+                f"CallTimedOut: {call.receiver} exceeded its timeout of {call.timeout:g} s, and "
+                "nothing but the end of its process could stop it"
+            )
+            child.send(signal.SIGKILL)
+
+    def _end_what_grows(self, child: _Child) -> None:
+        if self._max_memory is None or child.slot is None or not child.is_alive:
+            return
+        held = resident_bytes(child.process.pid)
+        if held <= self._max_memory:
+            return
+        call = child.slot.activity.running()
+        if call is None or call.seconds < _STEP:
+            child.send(signal.SIGTERM)  # a process may grow over many calls: none is to blame
+        elif child.growing == _id(call):
+            child.cause = (
+                f"{call.receiver} held {held >> 20} MB, and {self._max_memory >> 20} MB are allowed"
+            )
+            child.send(signal.SIGKILL)
+        child.growing = _id(call) if call else 0
 
 
-class _SharedPulse(Pulse):
-    """A pulse that the supervisor sees."""
+def _id(call: RunningCall) -> int:
+    """Tells the calls of a process apart."""
+    return hash((call.receiver, call.seq, call.parked, call.epoch)) or 1
 
-    _shared: Any
 
-    def __init__(self, shared: Any) -> None:
-        object.__setattr__(self, "_shared", shared)
-        super().__init__()
+def _death(slot: Slot, call: RunningCall | None, error: str) -> Death:
+    activity = slot.activity
+    where = (call.receiver, call.bucket, call.seq) if call else ("", 0, 0)
+    return Death(slot.queue, error, activity.parked, activity.epoch, activity.attempt, *where)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        self._shared[("beat", "connected", "delivered", "failed").index(name)] = float(value)
+
+def _how_it_ended(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"the process was ended by {signal.Signals(-code).name}"
+    return f"the process ended with exit code {code}"
 
 
 @contextmanager
 def _no_signals() -> Iterator[None]:
     """Signals wait until the block ends.
 
-    One that comes while a process is being forked would be passed on to all but that, or be handled
-    in it as if it were the supervisor.
+    One that comes while a process is being forked would be handled in it as if it were the
+    supervisor.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(using: str, queues: Collection[str], parent: int, shared: Any) -> None:
-    # Ctrl-C is for the supervisor, which passes it on once.
+def _keep(using: str, parent: int, places: Places, deaths: Connection, once: bool) -> None:
+    serving = _serving(using, parent)
+    Keeper(serving, places, deaths, once=once).run()
+
+
+def _work(using: str, parent: int, slot: Slot, bell: Bell) -> None:
+    WorkerProcess(_serving(using, parent), slot, bell).run()
+
+
+def _serving(using: str, parent: int) -> Serving:
+    # Ctrl-C is for the supervisor, which passes it on.
     os.setpgid(0, 0)
-    daemon = Daemon(
-        using,
-        queues,
-        orphaned=lambda: os.getppid() != parent,
-        pulse=_SharedPulse(shared),
-    )
-    daemon.handle_signals()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    daemon.run()
+    serving = Serving(using, orphaned=lambda: os.getppid() != parent)
+    serving.handle_signals()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    return serving

@@ -91,6 +91,23 @@ def connect(using: str, watchdog: Watchdog) -> None:
     watchdog.connections.append(connection.connection)
 
 
+def open_raw(using: str, name: str, watchdog: Watchdog) -> psycopg.Connection[Any]:
+    """A connection past Django, in autocommit, that the watchdog knows.
+
+    Args:
+        name: its ``application_name``.
+    """
+    parameters = {
+        key: value
+        for key, value in connections[using].get_connection_params().items()
+        if key not in ("cursor_factory", "context", "prepare_threshold", "isolation_level")
+    }
+    parameters["application_name"] = name
+    opened: psycopg.Connection[Any] = psycopg.connect(**{**TCP, **parameters}, autocommit=True)
+    watchdog.connections.append(opened)
+    return opened
+
+
 def shut_down(connection: Any) -> None:
     """Make whatever psycopg's ``connection`` waits for fail, in whichever thread."""
     # Closed already: nobody waits for it.

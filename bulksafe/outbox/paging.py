@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from bulksafe.outbox.store import Cursor, Store
 
 
-def page(store: Store, cursors: Sequence[Cursor], limit: int) -> tuple[list[Event], list[Cursor]]:
+def next_events(
+    store: Store, cursors: Sequence[Cursor], limit: int
+) -> tuple[list[Event], list[Cursor]]:
     """The next events of each cursor, and the cursors as they are when these are dealt with."""
     fetched = store.fetch(cursors, limit)
     events: list[Event] = []

@@ -6,6 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bulksafe.outbox import parking
+from bulksafe.outbox.queries import query
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
@@ -20,8 +23,8 @@ class ParkedEvent:
     Attributes:
         state: ``"waiting"`` or ``"dead"``.
         attempts: how many failed; 0 if it only waits.
-        table: the table of its row.
-        due: when it is tried next.
+        source: the table of its row.
+        due: when it is tried next; None for one that waits behind another.
         old, new: the row's images.
     """
 
@@ -31,11 +34,11 @@ class ParkedEvent:
     receiver: str
     state: str
     attempts: int
-    table: str
+    source: str
     key: str
     operation: str
     at: datetime
-    due: datetime
+    due: datetime | None
     error: str | None
     traceback: str | None
     old: Any
@@ -82,12 +85,22 @@ def _parked(row: tuple[Any, ...]) -> ParkedEvent:
     return ParkedEvent(*(*row[: texts.start], *read, row[-1]))
 
 
+def count(store: Store, selection: Selection) -> int:
+    """How many there are."""
+    rows = store.rows("parked_count", selection.parameters, selection=selection.sql)
+    found: int = rows[0][0]
+    return found
+
+
 def retry(store: Store, selection: Selection, rename: str | None = None) -> int:
     """Have them tried again from the beginning; how many there are."""
     parameters = {**selection.parameters, "rename": rename}
-    return len(store.rows("retry", parameters, selection=selection.sql))
+    found = len(store.rows("retry", parameters, selection=selection.sql))
+    parking.wake_free(store)
+    return found
 
 
 def discard(store: Store, selection: Selection) -> int:
     """Delete them for good; how many there were."""
-    return len(store.rows("discard", selection.parameters, selection=selection.sql))
+    parts = {"selection": selection.sql, "wake": query("wake")}
+    return len(store.rows("discard", selection.parameters, **parts))

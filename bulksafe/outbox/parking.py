@@ -1,28 +1,33 @@
-"""Parked events: what a receiver failed on, and what waits behind it."""
+"""Calls that are made one by one: what failed, what waits behind it, and what runs alone."""
 
 from __future__ import annotations
 
-import json
 import random
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bulksafe import conf
+from bulksafe.exceptions import PermanentFailure, RetryAfter
+from bulksafe.outbox.contexts import read_context
 from bulksafe.outbox.events import Event
+from bulksafe.outbox.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
-    from bulksafe.outbox.store import Cursor, Store
+    from bulksafe.declarations.receivers import Backoff, Receiver
+    from bulksafe.outbox.store import Known, Store
 
 WAITING, DEAD = "waiting", "dead"
 
 #: The name under which an event is parked whose table the code does not know: for all receivers.
-EVERYBODY = "*"
+EVERY_RECEIVER = "*"
 
-#: A row, as one receiver sees it: (queue, receiver's name, source, key).
-BlockedRow = tuple[str, str, int, str]
+#: The name that stands for the receivers of a row in whose place another one is still untried.
+ANY_RECEIVER = ""
+
+#: A row, as one receiver sees it: (receiver's name, source, key).
+BlockedRow = tuple[str, int, str]
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Failure:
         traceback: where it came from.
         state: ``"waiting"`` or ``"dead"``.
         blocks: whether later events of the row wait for this one.
-        delay: seconds until the next attempt.
+        delay: seconds until the next attempt; None for a call that waits behind another one.
     """
 
     attempts: int
@@ -43,77 +48,168 @@ class Failure:
     traceback: str | None = None
     state: str = WAITING
     blocks: bool = True
-    delay: float = 0.0
+    delay: float | None = 0.0
+
+    @property
+    def is_dead(self) -> bool:
+        return self.state == DEAD
 
     @classmethod
-    def of(cls, error: BaseException, attempts: int, max_attempts: int, on_dead: str) -> Failure:
+    def of(cls, error: BaseException, attempts: int, receiver: Receiver) -> Failure:
         """The failure of the attempt number ``attempts``."""
-        is_dead = attempts >= max_attempts
+        found = cls.described(f"{type(error).__name__}: {error}", attempts, receiver)
+        where = shortened("".join(traceback.format_exception(error)), _TRACEBACK_LENGTH)
+        if isinstance(error, RetryAfter):
+            found = replace(found, delay=error.seconds)
+        if isinstance(error, PermanentFailure):
+            found = replace(found, state=DEAD, blocks=receiver.on_dead == "block")
+        return replace(found, traceback=where)
+
+    @classmethod
+    def described(cls, error: str, attempts: int, receiver: Receiver) -> Failure:
+        """The failure of the attempt number ``attempts``, of which the error's text alone is left."""
+        is_dead = attempts >= receiver.max_attempts
         return cls(
             attempts,
-            _shortened(f"{type(error).__name__}: {error}", _ERROR_LENGTH),
-            _shortened("".join(traceback.format_exception(error)), _TRACEBACK_LENGTH),
+            shortened(error, _ERROR_LENGTH),
+            None,
             DEAD if is_dead else WAITING,
-            not is_dead or on_dead == "block",
-            retry_delay(attempts),
+            not is_dead or receiver.on_dead == "block",
+            retry_delay(attempts, receiver.backoff),
         )
 
 
-#: A failure for what has not been tried: it waits behind one that has.
-BEHIND = Failure(0)
+#: For a call that was not tried and is due now.
+UNTRIED = Failure(0)
+#: For one that was not tried, since another one of its row and receiver comes first.
+BEHIND = Failure(0, delay=None)
 
 _ERROR_LENGTH = 1_000
 _TRACEBACK_LENGTH = 20_000
 
 
-def _shortened(text: str, length: int) -> str:
+def shortened(text: str, length: int) -> str:
     """The end of a traceback says more than its middle. PostgreSQL's text has no NUL."""
     clean = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
     return clean if len(clean) <= length else f"{clean[: length // 2]} … {clean[-length // 2 :]}"
 
 
-def retry_delay(attempts: int) -> float:
+def retry_delay(attempts: int, backoff: Backoff = None) -> float:
     """Seconds before the next attempt: exponential backoff with equal jitter.
 
     Half of the delay is random, so that what failed together is not tried together.
     (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.)
+
+    Args:
+        attempts: how many have failed.
+        backoff: the receiver's own: seconds before the second attempt, doubled for each further
+            one; a sequence of seconds, the last of which holds for all further attempts; or a
+            function of ``attempts``. The function's answer is taken as it is.
     """
     settings = conf.get()
-    delay: float = min(settings.RETRY_DELAY * 2 ** min(attempts - 1, 60), settings.RETRY_DELAY_MAX)
+    if callable(backoff):
+        return max(float(backoff(attempts)), 0.0)
+    if isinstance(backoff, Sequence):
+        delay = float(backoff[min(attempts, len(backoff)) - 1])
+    else:
+        first = settings.RETRY_DELAY if backoff is None else backoff
+        delay = min(first * 2 ** min(attempts - 1, 60), settings.RETRY_DELAY_MAX)
     return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 @dataclass(frozen=True)
 class Parking:
-    """An event that is to be parked for a receiver."""
+    """An event that is to be parked for a receiver.
 
-    queue: str
+    Attributes:
+        call: events with the same number make one call; None for a call of its own.
+        leads: whether it is the first of its call.
+    """
+
     receiver: str
     event: Event
     failure: Failure
+    call: int | None = None
+    leads: bool = True
 
 
-def blocked(store: Store, cursors: Sequence[Cursor]) -> set[BlockedRow]:
-    """The rows whose events have to wait."""
-    return set(store.rows("blocked", _of(cursors)))
+@dataclass(frozen=True)
+class Taken:
+    """A parked call that this process may make until its lease ends.
+
+    Attributes:
+        atomic: the lane that it came from.
+        receiver: its receiver's name, or ``EVERY_RECEIVER``.
+        epoch: whoever takes it over has a higher one.
+        error: what the attempt before it ended with, if there was one.
+        events: one, or those that make one call.
+    """
+
+    atomic: bool
+    receiver: str
+    epoch: int
+    error: str | None
+    events: Sequence[Event]
+
+    @property
+    def id(self) -> int:
+        return self.ids[0]
+
+    @property
+    def ids(self) -> list[int]:
+        return [event.parked for event in self.events if event.parked is not None]
+
+    @property
+    def attempts(self) -> int:
+        """How many there were, with the one that begins now."""
+        return self.events[0].attempts
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """Parameters that name it, and fence it."""
+        return {"id": self.id, "ids": self.ids, "epoch": self.epoch}
 
 
-def park(store: Store, atomic: bool, parkings: Sequence[Parking]) -> None:
-    """Copy the events from the outbox to the parked ones."""
+def blocked(store: Store, queue: str, *, atomic: bool, events: Sequence[Event]) -> set[BlockedRow]:
+    """The rows of these events that have calls which come first."""
+    rows = {(event.bucket, event.source, event.key) for event in events}
+    found: set[BlockedRow] = set()
+    parameters = {
+        "queue": queue,
+        "atomic": atomic,
+        "buckets": [bucket for bucket, _, _ in rows],
+        "sources": [source for _, source, _ in rows],
+        "keys": [key for _, _, key in rows],
+    }
+    for receiver, source, key, is_untried in store.rows("blocked", parameters):
+        found.add((receiver, source, key))
+        if is_untried and receiver != EVERY_RECEIVER:
+            found.add((ANY_RECEIVER, source, key))
+    return found
+
+
+def park(store: Store, queue: str, *, atomic: bool, parkings: Sequence[Parking]) -> list[int]:
+    """Copy events from the outbox to the parked calls.
+
+    Returns:
+        their ids, in the order of ``parkings``.
+    """
     if not parkings:
-        return
+        return []
     failures = [parking.failure for parking in parkings]
     events = [parking.event for parking in parkings]
-    store.rows(
+    rows = store.rows(
         "park",
         {
+            "queue": queue,
             "atomic": atomic,
-            "queues": [parking.queue for parking in parkings],
             "receivers": [parking.receiver for parking in parkings],
             "buckets": [event.bucket for event in events],
             "firsts": [event.before.seq for event in events],
             "seqs": [event.seq for event in events],
             "operations": [event.operation for event in events],
+            "calls": [parking.call for parking in parkings],
+            "leads": [parking.leads for parking in parkings],
             "attempts": [failure.attempts for failure in failures],
             "delays": [failure.delay for failure in failures],
             "errors": [failure.error for failure in failures],
@@ -122,52 +218,84 @@ def park(store: Store, atomic: bool, parkings: Sequence[Parking]) -> None:
             "blocks": [failure.blocks for failure in failures],
         },
     )
+    return [number for (number,) in rows]
 
 
-def due(store: Store, cursors: Sequence[Cursor], limit: int) -> list[tuple[Event, str]]:
-    """The parked events whose time has come, each the first of its row, and their receivers."""
-    rows = store.rows("due", {**_of(cursors), "limit": limit})
-    return [(_event(columns), receiver) for receiver, *columns in rows]
+def next_calls(store: Store, number: int) -> list[int]:
+    """As many numbers for calls of several events."""
+    return [call for (call,) in store.rows("next_calls", {"number": number})] if number else []
+
+
+def take(store: Store, queue: str, known: Known, lease: float) -> Taken | None:
+    """Begin an attempt of the next parked call of a queue that this code can make.
+
+    Args:
+        lease: seconds after which others may take it over, unless it is renewed.
+    """
+    parameters = {"queue": queue, "lease": lease, **known.parameters}
+    rows = store.rows("take", parameters, free=query("free"))
+    if not rows:
+        return None
+    atomic, receiver, epoch, error = rows[0][:4]
+    return Taken(atomic, receiver, epoch, error, [_event(row[4:]) for row in rows])
 
 
 def _event(row: Sequence[Any]) -> Event:
     *columns, context, parked, attempts = row
-    event = Event(*(*columns, json.loads(context) if context else {}))
+    event = Event(*(*columns, read_context(context)))
     return replace(event, parked=parked, attempts=attempts)
 
 
-def unpark(store: Store, events: Collection[Event]) -> None:
-    """The events are dealt with: what waited behind them is due."""
-    ids = [event.parked for event in events]
-    store.rows("wake_followers", {"ids": ids})
-    store.rows("unpark", {"ids": ids})
+def hold(store: Store, taken: Taken) -> Sequence[str] | None:
+    """Let nobody else make the call as long as the transaction lasts.
+
+    Returns:
+        the connection's settings; None if another process has taken the call over.
+    """
+    parts = {"unlimited": store.unlimited, "session": query("session")}
+    rows = store.rows("lock_taken", taken.named, **parts)
+    return rows[0][1] if rows else None
 
 
-def failed_again(store: Store, event: Event, failure: Failure) -> None:
-    """Note another failure of a parked event."""
-    store.rows("failed_again", {"id": event.parked, **vars(failure)})
-    if not failure.blocks:
-        store.rows("wake_followers", {"ids": [event.parked]})
+def done(store: Store, taken: Taken) -> Sequence[str] | None:
+    """Note that the call is made.
+
+    Returns:
+        the connection's settings; None if another process has taken the call over.
+    """
+    parts = {"wake": query("wake"), "session": query("session")}
+    rows = store.rows("done", taken.named, **parts)
+    return rows[0][0] if rows else None
 
 
-def orphan(store: Store, event: Event, error: str) -> None:
-    """Leave a parked event until other code looks at it."""
-    store.rows("orphan", {"id": event.parked, "error": error})
+def failed(store: Store, taken: Taken, failure: Failure) -> bool:
+    """Note that the call has failed. False if another process has taken it over."""
+    named = {**taken.named, **vars(failure)}
+    return bool(store.rows("failed", named, wake=query("wake")))
 
 
-def adopt_orphans(store: Store) -> None:
-    """Let this code look at what other code did not know."""
-    store.rows("adopt_orphans")
+def split(store: Store, taken: Taken) -> None:
+    """Let each event of the call be tried alone."""
+    store.rows("split", taken.named)
 
 
-def unfold(store: Store, event: Event, receivers: Sequence[str]) -> None:
-    """Park an event for these receivers in place of everybody."""
-    store.rows("unfold", {"id": event.parked, "receivers": list(receivers)})
+def wake_free(store: Store, ids: Sequence[int] | None = None) -> None:
+    """Let calls that wait behind none any more be due.
+
+    Args:
+        ids: these; by default all.
+    """
+    among = "true" if ids is None else "p.id = ANY (%(ids)s)"
+    store.rows("wake_free", {"ids": ids and list(ids)}, among=among)
 
 
-def _of(cursors: Sequence[Cursor]) -> dict[str, Any]:
-    return {
-        "queues": list({cursor.queue for cursor in cursors}),
-        "atomic": cursors[0].atomic,
-        "buckets": list({cursor.bucket for cursor in cursors}),
-    }
+def unfold(store: Store, taken: Taken, receivers: Sequence[str]) -> None:
+    """Park an event for these receivers in place of all."""
+    store.rows("unfold", {**taken.named, "receivers": list(receivers)})
+
+
+def died(store: Store, parked: int, epoch: int, attempt: int, error: str) -> None:
+    """Note that a call has failed whose process could not note it. Its attempt was counted."""
+    # The receiver's own backoff is not asked: its function would run in a process that must not fail.
+    delay = retry_delay(attempt)
+    store.rows("died", {"id": parked, "epoch": epoch, "error": error, "delay": delay})

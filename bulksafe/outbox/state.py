@@ -21,21 +21,20 @@ class QueueState:
     Attributes:
         queue: its name.
         atomic: whether its receivers run in a transaction.
-        lag_events: events that are committed and not dealt with.
-        lag_seconds: the age of the oldest of them.
-        waiting: parked events that will be tried again.
+        waiting: events that are committed and not dealt with.
+        oldest_seconds: the age of the oldest of them.
+        parked: calls that are made one by one: those that failed and are tried again, those that
+            wait behind them, and those that run alone.
         dead: dead letters.
-        orphaned: parked events whose receiver or table the code does not know.
         listeners: daemons that are connected and serve it.
     """
 
     queue: str
     atomic: bool
-    lag_events: int
-    lag_seconds: float
     waiting: int
+    oldest_seconds: float
+    parked: int
     dead: int
-    orphaned: int
     listeners: int
 
 
@@ -47,6 +46,29 @@ class Listener:
     queues: tuple[str, ...]
     since: datetime
     address: str | None
+
+
+@dataclass(frozen=True)
+class RunningWorker:
+    """A worker process, and the call that it makes.
+
+    Attributes:
+        host, pid: where it runs.
+        queue: whose events it delivers.
+        since: since when.
+        receiver: whose call takes long; None if none does.
+        source, key: the table and the primary key of the call's row.
+        call_since: since when the call runs.
+    """
+
+    host: str
+    pid: int
+    queue: str
+    since: datetime
+    receiver: str | None
+    source: str | None
+    key: str | None
+    call_since: datetime | None
 
 
 @dataclass(frozen=True)
@@ -74,6 +96,7 @@ class State:
 
     queues: list[QueueState]
     listeners: list[Listener]
+    workers: list[RunningWorker]
     slots: list[Slot]
 
 
@@ -84,14 +107,15 @@ def state(store: Store) -> State:
     now = timezone.now()
     queues = []
     for queue, atomic, events, oldest, served in store.rows("lag"):
-        waiting, dead, orphaned = parked.get((queue, atomic), (0, 0, 0))
+        kept, dead = parked.get((queue, atomic), (0, 0))
         seconds = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
         alive = sum(queue in listener.queues for listener in listeners)
         if not alive and listeners and now - served < _LATELY:
             alive = 1  # PostgreSQL cuts the name of a connection that serves many queues
         lag = events, round(seconds, 1)
-        queues.append(QueueState(queue, atomic, *lag, waiting, dead, orphaned, alive))
-    return State(queues, listeners, [Slot(*row) for row in store.rows("slots")])
+        queues.append(QueueState(queue, atomic, *lag, kept, dead, alive))
+    workers = [RunningWorker(*row) for row in store.rows("workers")]
+    return State(queues, listeners, workers, [Slot(*row) for row in store.rows("slots")])
 
 
 def _listener(application_name: str, since: datetime, address: str | None) -> Listener:

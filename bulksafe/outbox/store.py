@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 
+from bulksafe.outbox.contexts import read_context
 from bulksafe.outbox.events import Event
 from bulksafe.outbox.queries import query
 from bulksafe.outbox.windows import Snapshot, Window
@@ -22,6 +24,21 @@ BUCKETS = 16
 
 
 @dataclass(frozen=True)
+class Suspect:
+    """The call in which a process died that had a batch.
+
+    Attributes:
+        receiver: its receiver's name.
+        seq: its event's number.
+        error: how the process ended.
+    """
+
+    receiver: str
+    seq: int
+    error: str
+
+
+@dataclass(frozen=True)
 class Cursor:
     """How far a queue has come with the rows of one bucket.
 
@@ -30,15 +47,38 @@ class Cursor:
         atomic: whether it is for the receivers that run in a transaction, or for the others.
         bucket: the bucket.
         window: what was and what is to be dealt with.
+        batch: the number of the batch that begins now.
+        is_unfinished: whether the batch before it was started and not finished: its process died.
+        suspect: the call that it died in, where that is known.
     """
 
     queue: str
     atomic: bool
     bucket: int
     window: Window
+    batch: int
+    is_unfinished: bool = False
+    suspect: Suspect | None = None
 
     def at(self, window: Window) -> Cursor:
         return replace(self, window=window)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What this code can call: other calls are left to listeners that have their code.
+
+    Attributes:
+        receivers: the names of its receivers.
+        sources: the oids of their tables.
+    """
+
+    receivers: Sequence[str]
+    sources: Sequence[int]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {"receivers": list(self.receivers), "sources": list(self.sources)}
 
 
 @dataclass(frozen=True)
@@ -75,6 +115,13 @@ class Store:
             cursor.execute(text, parameters)
             return cursor.fetchall() if cursor.description is not None else []
 
+    @cached_property
+    def unlimited(self) -> str:
+        """SQL that takes the timeouts away from the open transaction."""
+        connection: Any = connections[self.using]
+        has_transaction_timeout = connection.pg_version >= 170000
+        return query("unlimited_from_17_on" if has_transaction_timeout else "unlimited")
+
     def prefix(self) -> str:
         """What the ids of this database's events begin with."""
         return str(self.rows("prefix")[0][0])
@@ -83,7 +130,8 @@ class Store:
 
     def start(self) -> Start:
         """What there is to know when cursors are locked."""
-        ((snapshot, *rest),) = self.rows("start", session=query("session"))
+        parts = {"unlimited": self.unlimited, "session": query("session")}
+        ((_, snapshot, *rest),) = self.rows("start", **parts)
         return Start(Snapshot.parse(snapshot), *rest)
 
     def claim(
@@ -98,10 +146,29 @@ class Store:
         rows = self.rows("claim", parameters, work=query("work"))
         return [_cursor(row) for row in rows]
 
-    def has_work(self, queues: Collection[str], atomic: bool) -> bool:
-        """Whether there is something to claim."""
-        parameters = {"queues": list(queues), "atomic": atomic}
-        return bool(self.rows("has_work", parameters, work=query("work"))[0][0])
+    def ready(self, queues: Collection[str], known: Known) -> set[str]:
+        """The queues that have something to deal with.
+
+        Args:
+            known: the receivers and tables of this code.
+        """
+        parameters = {"queues": sorted(queues), **known.parameters}
+        rows = self.rows("ready", parameters, work=query("work"), free=query("free"))
+        return {queue for (queue,) in rows}
+
+    def next_due(self, queues: Collection[str]) -> float | None:
+        """Seconds until a failed call is tried again; None if no call waits for that."""
+        ((seconds,),) = self.rows("next_due", {"queues": sorted(queues)})
+        return None if seconds is None else float(seconds)
+
+    def longest_due(self, queues: Collection[str], known: Known) -> float:
+        """For how many seconds the event of some queues has been due that has waited longest.
+
+        Args:
+            known: the receivers and tables of this code; others may have no listener.
+        """
+        parameters = {"queues": sorted(queues), **known.parameters}
+        return float(self.rows("longest_due", parameters)[0][0])
 
     def session(self) -> Sequence[str]:
         """The connection's settings, as ``Start`` has them."""
@@ -130,6 +197,7 @@ class Store:
                 "upper_floors": [window.upper_floor for window in windows],
                 "positions": [window.position for window in windows],
                 "skips": [f"{{{','.join(map(str, window.skip))}}}" for window in windows],
+                "batches": [cursor.batch for cursor in cursors],
             },
             session=query("session"),
         )
@@ -190,11 +258,12 @@ class Store:
 
 def _event(row: tuple[Any, ...]) -> Event:
     columns, context = row[:-1], row[-1]
-    return Event(*(*columns, json.loads(context) if context else {}))
+    return Event(*(*columns, read_context(context)))
 
 
 def _cursor(row: tuple[Any, ...]) -> Cursor:
-    queue, atomic, bucket, lower, floor, running, upper, upper_floor, position, skip = row
+    queue, atomic, bucket, lower, floor, running, upper, upper_floor, position, skip = row[:10]
+    batch, started, *suspect = row[10:]
     known = json.loads(running) if isinstance(running, str) else running
     window = Window(
         Snapshot.parse(lower),
@@ -205,4 +274,13 @@ def _cursor(row: tuple[Any, ...]) -> Cursor:
         position,
         tuple(skip),
     )
-    return Cursor(queue, atomic, bucket, window)
+    is_unfinished = started is not None and started > batch
+    return Cursor(
+        queue,
+        atomic,
+        bucket,
+        window,
+        batch=max(batch, started or 0) + 1,
+        is_unfinished=is_unfinished,
+        suspect=Suspect(*suspect) if is_unfinished and suspect[0] else None,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import keyword
+import math
 import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
 _RUNS = (AFTER_COMMIT, IN_TRANSACTION, IN_DATABASE)
 _OPTIONS = (
-    "after atomic batch coalesce dispatch_uid max_attempts on_dead otherwise queue row_by_row run "
-    "sender when"
+    "after atomic backoff batch coalesce dispatch_uid max_attempts on_dead otherwise queue row_by_row "
+    "run sender timeout when"
 ).split()
 #: Options that only the listener heeds, with their defaults.
 _OF_LISTENER = {
@@ -45,6 +46,8 @@ _OF_LISTENER = {
     "atomic": True,
     "max_attempts": DEFAULT_MAX_ATTEMPTS,
     "on_dead": "block",
+    "timeout": None,
+    "backoff": None,
     "coalesce": False,
 }
 #: Options that only receivers in the writer's transaction have, with their defaults.
@@ -114,10 +117,27 @@ def _value_problems(receiver: Receiver) -> Iterator[Problem]:
         yield _wrong("max_attempts", attempts, "max_attempts=10", "a whole number from 1 on")
     if receiver.on_dead not in ("block", "skip"):
         yield _wrong("on_dead", receiver.on_dead, 'on_dead="block"', "“block” or “skip”")
+    if receiver.timeout is not None and not _is_duration(receiver.timeout):
+        yield _wrong("timeout", receiver.timeout, "timeout=30", "a positive number of seconds")
+    yield from _backoff_problems(receiver.backoff)
     if receiver.otherwise not in (REFUSE, AFTER_COMMIT):
         yield _wrong(
             "otherwise", receiver.otherwise, 'otherwise="refuse"', "“refuse” or “after_commit”"
         )
+
+
+def _is_duration(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value < math.inf  # type: ignore[operator]
+
+
+def _backoff_problems(backoff: object) -> Iterator[Problem]:
+    if backoff is None or callable(backoff) or _is_duration(backoff):
+        return
+    if isinstance(backoff, list | tuple) and backoff and all(map(_is_duration, backoff)):
+        return
+    wanted = "positive seconds, a list of them, or a function of the number of attempts"
+    yield _wrong("backoff", backoff, "backoff=[1, 60, 3600]", wanted)
 
 
 def _misplaced_options(receiver: Receiver) -> Iterator[Problem]:

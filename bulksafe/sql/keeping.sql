@@ -69,8 +69,7 @@ ORDER BY c.queue, c.atomic
 -- name: parked_counts
 SELECT queue, atomic,
        count(*) FILTER (WHERE state = 'waiting'),
-       count(*) FILTER (WHERE state = 'dead'),
-       count(*) FILTER (WHERE state = 'orphaned')
+       count(*) FILTER (WHERE state = 'dead')
 FROM bulksafe_parked
 GROUP BY queue, atomic
 
@@ -95,3 +94,67 @@ SELECT COALESCE((SELECT o.at < clock_timestamp() - %(age)s::interval FROM {slot}
 -- name: forget_queue
 DELETE FROM bulksafe_cursor
 WHERE queue = %(queue)s AND atomic = %(atomic)s
+
+-- name: write_workers
+-- The workers of one listener, and the calls that take long.
+WITH listed AS (
+    SELECT w.*
+    FROM unnest(%(pids)s::integer[], %(queues)s::text[], %(receivers)s::text[], %(sources)s::bigint[],
+                %(keys)s::text[], %(seconds)s::float8[])
+         AS w (pid, queue, receiver, source, key, seconds)
+    WHERE w.pid <> 0
+), gone AS (
+    DELETE FROM bulksafe_worker AS w
+    WHERE (w.host, w.listener) = (%(host)s, %(listener)s) AND w.pid NOT IN (SELECT l.pid FROM listed AS l)
+       OR w.seen_at < clock_timestamp() - interval '1 hour'
+)
+INSERT INTO bulksafe_worker AS k
+    (host, pid, listener, queue, started_at, seen_at, receiver, source, key, call_since)
+SELECT %(host)s, l.pid, %(listener)s, l.queue, clock_timestamp(), clock_timestamp(), l.receiver,
+       l.source::oid::regclass, l.key, clock_timestamp() - l.seconds * interval '1 second'
+FROM listed AS l
+ON CONFLICT (host, pid) DO UPDATE
+SET listener = EXCLUDED.listener, queue = EXCLUDED.queue, seen_at = EXCLUDED.seen_at,
+    receiver = EXCLUDED.receiver, source = EXCLUDED.source, key = EXCLUDED.key, call_since = EXCLUDED.call_since
+
+-- name: forget_workers
+DELETE FROM bulksafe_worker
+WHERE host = %(host)s AND listener = %(listener)s
+
+-- name: workers
+-- The workers that were seen lately.
+SELECT host, pid, queue, started_at, receiver, source::text, key, call_since
+FROM bulksafe_worker
+WHERE seen_at > clock_timestamp() - interval '15 seconds'
+ORDER BY host, pid
+
+-- name: longest_due
+-- For how many seconds the event has been due that has waited longest.
+SELECT GREATEST(
+    (
+        SELECT date_part('epoch', clock_timestamp() - min(o.at))
+        FROM bulksafe_cursor AS c
+        CROSS JOIN LATERAL (
+            SELECT min(e.at) AS at
+            FROM bulksafe_outbox AS e
+            WHERE e.bucket = c.bucket
+              AND e.seq > LEAST(
+                  COALESCE(c.position, c.floor),
+                  (SELECT min(r.value::bigint) FROM jsonb_each_text(c.running) AS r)
+              )
+              AND NOT (
+                  pg_visible_in_snapshot(e.xid, c.lower)
+                  OR (c.position IS NOT NULL AND e.seq <= c.position AND pg_visible_in_snapshot(e.xid, c.upper))
+                  OR e.seq = ANY (c.skip)
+              )
+        ) AS o
+        WHERE c.queue = ANY (%(queues)s)
+    ),
+    (
+        SELECT date_part('epoch', clock_timestamp() - min(p.due))
+        FROM bulksafe_parked AS p
+        WHERE p.queue = ANY (%(queues)s) AND p.state = 'waiting' AND p.leads AND p.due < clock_timestamp()
+          AND p.receiver = ANY (%(receivers)s) AND p.source = ANY (%(sources)s::bigint[]::oid[]::regclass[])
+    ),
+    0
+)

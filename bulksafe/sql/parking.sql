@@ -1,23 +1,32 @@
--- Events that a receiver failed on, and those that wait behind them.
+-- Calls that are made one by one: each holds its own row and nothing else.
 
 -- name: blocked
--- The rows whose events have to wait, by receiver.
-SELECT DISTINCT p.queue, p.receiver, p.source::oid::bigint, p.key
-FROM bulksafe_parked AS p
-WHERE p.queue = ANY (%(queues)s) AND p.atomic = %(atomic)s AND p.bucket = ANY (%(buckets)s) AND p.blocks
+-- Which rows of a page have calls that wait, by receiver, and whether the first of them was never tried: what
+-- receivers of other names do with the row waits for that one, too, as their order is declared.
+SELECT DISTINCT ON (p.receiver, p.source, p.key)
+       p.receiver, p.source::oid::bigint, p.key,
+       p.attempts = 0 OR (p.attempts = 1 AND COALESCE(p.leased_until > clock_timestamp(), false))
+FROM unnest(%(buckets)s::smallint[], %(sources)s::bigint[], %(keys)s::text[]) AS w (bucket, source, key)
+JOIN bulksafe_parked AS p
+  ON p.queue = %(queue)s AND p.atomic = %(atomic)s
+ AND p.bucket = w.bucket AND p.source = w.source::oid::regclass AND p.key = w.key
+WHERE p.blocks
+ORDER BY p.receiver, p.source, p.key, p.id
 
 -- name: park
 -- Copied from the outbox: the images never leave the server.
 INSERT INTO bulksafe_parked
-    (queue, atomic, bucket, receiver, seq, at, source, operation, key, old, new, matched, context, attempts,
-     due, error, traceback, state, blocks, attempted_at)
-SELECT w.queue, %(atomic)s::boolean, e.bucket, w.receiver, e.seq, e.at, e.source, w.operation::"char", e.key,
-       f.old, e.new, e.matched, e.context, w.attempts, clock_timestamp() + w.delay * interval '1 second', w.error,
-       w.traceback, w.state, w.blocks, CASE WHEN w.attempts > 0 THEN clock_timestamp() END
-FROM unnest(%(queues)s::text[], %(receivers)s::text[], %(buckets)s::smallint[], %(firsts)s::bigint[],
-            %(seqs)s::bigint[], %(operations)s::text[], %(attempts)s::integer[], %(delays)s::float8[],
-            %(errors)s::text[], %(tracebacks)s::text[], %(states)s::text[], %(blocks)s::boolean[])
-     WITH ORDINALITY AS w (queue, receiver, bucket, first, seq, operation, attempts, delay, error, traceback,
+    (queue, atomic, bucket, receiver, seq, at, source, operation, key, old, new, matched, context, call, leads,
+     attempts, due, error, traceback, state, blocks, attempted_at)
+SELECT %(queue)s, %(atomic)s::boolean, e.bucket, w.receiver, e.seq, e.at, e.source, w.operation::"char", e.key,
+       f.old, e.new, e.matched, e.context, w.call, w.leads, w.attempts,
+       CASE WHEN w.delay IS NULL THEN 'infinity' ELSE clock_timestamp() + w.delay * interval '1 second' END,
+       w.error, w.traceback, w.state, w.blocks, CASE WHEN w.attempts > 0 THEN clock_timestamp() END
+FROM unnest(%(receivers)s::text[], %(buckets)s::smallint[], %(firsts)s::bigint[], %(seqs)s::bigint[],
+            %(operations)s::text[], %(calls)s::bigint[], %(leads)s::boolean[], %(attempts)s::integer[],
+            %(delays)s::float8[], %(errors)s::text[], %(tracebacks)s::text[], %(states)s::text[],
+            %(blocks)s::boolean[])
+     WITH ORDINALITY AS w (receiver, bucket, first, seq, operation, call, leads, attempts, delay, error, traceback,
                            state, blocks, number)
 JOIN bulksafe_outbox AS e ON e.bucket = w.bucket AND e.seq = w.seq
 JOIN bulksafe_outbox AS f ON f.bucket = w.bucket AND f.seq = w.first
@@ -25,64 +34,179 @@ JOIN bulksafe_outbox AS f ON f.bucket = w.bucket AND f.seq = w.first
 WHERE e.bucket = ANY (%(buckets)s::smallint[]) AND e.seq = ANY (%(seqs)s::bigint[])
   AND f.bucket = ANY (%(buckets)s::smallint[]) AND f.seq = ANY (%(firsts)s::bigint[])
 ORDER BY w.number
+RETURNING id
 
--- name: due
--- The first parked event of each row and receiver, if its time has come.
+-- name: next_calls
+-- Numbers for calls of several events.
+SELECT nextval('bulksafe_call_seq') FROM generate_series(1, %(number)s)
+
+-- name: free
+-- Part of the next two: the waiting calls that may be made now. Nobody makes them; no call for the same row and
+-- receiver comes before them, nor one of another receiver that this code knows and that was never tried.
+p.state = 'waiting'
+      AND p.leads
+      AND p.blocks
+      AND p.due <= clock_timestamp()
+      AND (p.leased_until IS NULL OR p.leased_until < clock_timestamp())
+      AND p.receiver = ANY (%(receivers)s)
+      AND p.source = ANY (%(sources)s::bigint[]::oid[]::regclass[])
+      AND NOT EXISTS (
+          SELECT
+          FROM bulksafe_parked AS m
+          JOIN bulksafe_parked AS q
+            ON (q.queue, q.atomic, q.bucket, q.source, q.key) = (m.queue, m.atomic, m.bucket, m.source, m.key)
+           AND q.id < m.id AND q.blocks
+          WHERE m.id = ANY (
+                    CASE WHEN p.call IS NULL THEN ARRAY[p.id]
+                    ELSE ARRAY(SELECT o.id FROM bulksafe_parked AS o WHERE (o.queue, o.call) = (p.queue, p.call)) END
+                )
+            AND (q.call = m.call) IS NOT TRUE
+            AND (
+                q.receiver IN (m.receiver, '*')
+                OR (
+                    q.state = 'waiting'
+                    AND q.receiver = ANY (%(receivers)s)
+                    AND (q.attempts = 0 OR (q.attempts = 1 AND q.leased_until > clock_timestamp()))
+                    AND q.due < 'infinity'
+                )
+            )
+      )
+
+-- name: take
+-- The next call of a queue. Its attempt is counted and its lease begins now, whatever becomes of the process.
 -- Columns as those of an event in the outbox, whose slot, transaction, part and depth nobody needs any more.
-SELECT h.receiver, -1, h.seq, 0, h.bucket, date_part('epoch', h.at), h.source::oid::bigint, NULL, h.operation::text, 1,
-       h.key, h.matched, h.context::text, h.id, h.attempts
-FROM (
-    SELECT DISTINCT ON (p.queue, p.bucket, p.receiver, p.source, p.key) p.*
+WITH head AS MATERIALIZED (
+    SELECT p.id, p.queue, p.call
     FROM bulksafe_parked AS p
-    WHERE p.queue = ANY (%(queues)s) AND p.atomic = %(atomic)s AND p.bucket = ANY (%(buckets)s) AND p.blocks
-    ORDER BY p.queue, p.bucket, p.receiver, p.source, p.key, p.id
-) AS h
-WHERE h.state = 'waiting' AND h.due <= clock_timestamp()
-ORDER BY h.id
-LIMIT %(limit)s
+    WHERE p.queue = %(queue)s AND {free}
+    ORDER BY p.due, p.id
+    LIMIT 1
+    FOR UPDATE OF p SKIP LOCKED
+), members AS MATERIALIZED (
+    SELECT id FROM head
+    UNION
+    SELECT o.id FROM head AS h JOIN bulksafe_parked AS o ON (o.queue, o.call) = (h.queue, h.call)
+), taken AS (
+    UPDATE bulksafe_parked AS p
+    SET attempts = p.attempts + 1,
+        epoch = p.epoch + 1,
+        leased_until = clock_timestamp() + %(lease)s * interval '1 second',
+        attempted_at = clock_timestamp()
+    FROM members AS m
+    WHERE p.id = m.id
+    RETURNING p.*
+)
+SELECT t.atomic, t.receiver, t.epoch, t.error,
+       -1, t.seq, 0, t.bucket, date_part('epoch', t.at), t.source::oid::bigint, NULL, t.operation::text, 1, t.key,
+       t.matched, t.context::text, t.id, t.attempts
+FROM taken AS t
+ORDER BY t.id
 
--- name: unpark
-DELETE FROM bulksafe_parked
-WHERE id = ANY (%(ids)s)
+-- name: lock_taken
+-- For the length of a call in a transaction: nobody else makes it, and nobody has taken it over.
+SELECT {unlimited}, {session}
+FROM bulksafe_parked
+WHERE id = %(id)s AND epoch = %(epoch)s
+FOR UPDATE
 
--- name: wake_followers
--- What waited behind an event that is done, or dead and skipped, is due now.
+-- name: renew
+UPDATE bulksafe_parked AS p
+SET leased_until = clock_timestamp() + %(lease)s * interval '1 second'
+FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[]) AS w (id, epoch)
+WHERE (p.id, p.epoch) = (w.id, w.epoch) AND p.leased_until IS NOT NULL
+
+-- name: done
+-- The call is made; what waits behind it is due. Nothing, if another worker has taken it over.
+WITH gone AS (
+    DELETE FROM bulksafe_parked AS p
+    WHERE p.id = ANY (%(ids)s)
+      AND EXISTS (SELECT FROM bulksafe_parked AS o WHERE o.id = %(id)s AND o.epoch = %(epoch)s)
+    RETURNING p.*
+), woken AS (
+    {wake}
+)
+SELECT {session} FROM gone
+
+-- name: wake
+-- Part of others: the first call behind each that is gone.
+UPDATE bulksafe_parked AS p
+    SET due = clock_timestamp()
+    FROM gone AS g
+    WHERE p.due = 'infinity'
+      AND p.id = (
+          SELECT min(n.id)
+          FROM bulksafe_parked AS n
+          WHERE (n.queue, n.atomic, n.bucket, n.source, n.key, n.receiver)
+              = (g.queue, g.atomic, g.bucket, g.source, g.key, g.receiver)
+            AND n.id > g.id AND n.blocks AND n.id NOT IN (SELECT o.id FROM gone AS o)
+      )
+
+-- name: wake_free
+-- Calls that wait behind one which has gone at the same moment, so that neither saw the other.
 UPDATE bulksafe_parked AS p
 SET due = clock_timestamp()
-FROM bulksafe_parked AS q
-WHERE q.id = ANY (%(ids)s)
-  AND (p.queue, p.atomic, p.bucket, p.receiver, p.source, p.key)
-    = (q.queue, q.atomic, q.bucket, q.receiver, q.source, q.key)
-  AND p.id > q.id AND p.state = 'waiting' AND p.attempts = 0
+WHERE {among}
+  AND p.due = 'infinity'
+  AND p.state = 'waiting'
+  AND p.blocks
+  AND NOT EXISTS (
+      SELECT FROM bulksafe_parked AS q
+      WHERE (q.queue, q.atomic, q.bucket, q.source, q.key, q.receiver)
+          = (p.queue, p.atomic, p.bucket, p.source, p.key, p.receiver)
+        AND q.id < p.id AND q.blocks
+  )
 
--- name: failed_again
+-- name: failed
+-- Nothing, if another worker has taken it over.
+WITH failed AS (
+    UPDATE bulksafe_parked
+    SET attempts = %(attempts)s,
+        due = clock_timestamp() + %(delay)s * interval '1 second',
+        error = %(error)s,
+        traceback = %(traceback)s,
+        state = %(state)s,
+        blocks = %(blocks)s,
+        leased_until = NULL
+    WHERE id = %(id)s AND epoch = %(epoch)s
+    RETURNING *
+), gone AS (
+    SELECT * FROM failed WHERE NOT blocks
+), woken AS (
+    {wake}
+)
+SELECT id FROM failed
+
+-- name: split
+-- A call of several events has failed: each of them gets a call of its own, all attempts of which are left.
 UPDATE bulksafe_parked
-SET attempts = %(attempts)s,
+SET call = NULL, leads = true, attempts = 0, due = clock_timestamp(), leased_until = NULL
+WHERE id = ANY (%(ids)s) AND epoch = %(epoch)s
+
+-- name: died
+-- The process of a call has ended in it. The attempt was counted when it started.
+UPDATE bulksafe_parked
+SET error = %(error)s,
     due = clock_timestamp() + %(delay)s * interval '1 second',
-    error = %(error)s,
-    traceback = %(traceback)s,
-    state = %(state)s,
-    blocks = %(blocks)s,
-    attempted_at = clock_timestamp()
-WHERE id = %(id)s
+    leased_until = NULL
+WHERE id = %(id)s AND epoch = %(epoch)s
 
--- name: orphan
--- Nothing can be done about it until other code looks at it.
+-- name: give_back
+-- The process was told to end in the middle of a call: that was no attempt.
 UPDATE bulksafe_parked
-SET state = 'orphaned', error = %(error)s
-WHERE id = %(id)s
+SET attempts = attempts - 1, due = clock_timestamp(), leased_until = NULL
+WHERE id = %(id)s AND epoch = %(epoch)s
 
--- name: adopt_orphans
--- A daemon that has just started may know what others did not.
-UPDATE bulksafe_parked
-SET state = 'waiting', due = clock_timestamp()
-WHERE state = 'orphaned'
+-- name: suspect
+-- The same of a call in a batch.
+UPDATE bulksafe_started
+SET suspect_receiver = %(receiver)s, suspect_seq = %(seq)s, suspect_error = %(error)s
+WHERE queue = %(queue)s AND atomic AND bucket = %(bucket)s
 
 -- name: unfold
 -- The table is known now: a parked event for each of its receivers, in place of one for all.
 WITH whole AS (
     DELETE FROM bulksafe_parked
-    WHERE id = %(id)s
+    WHERE id = %(id)s AND epoch = %(epoch)s
     RETURNING *
 )
 INSERT INTO bulksafe_parked
@@ -94,20 +218,37 @@ CROSS JOIN unnest(%(receivers)s::text[]) WITH ORDINALITY AS r (name, number)
 ORDER BY r.number
 
 -- name: retry
--- Dead letters get all their attempts again; waiting events are due now.
-UPDATE bulksafe_parked
-SET state = 'waiting', blocks = true, due = clock_timestamp(), attempts = 0,
-    receiver = COALESCE(%(rename)s, receiver)
+-- Dead letters get all their attempts again; waiting events are due now, unless others of their row come first.
+UPDATE bulksafe_parked AS p
+SET state = 'waiting',
+    blocks = true,
+    attempts = 0,
+    receiver = COALESCE(%(rename)s, p.receiver),
+    due = CASE WHEN EXISTS (
+        SELECT FROM bulksafe_parked AS q
+        WHERE (q.queue, q.atomic, q.bucket, q.source, q.key, q.receiver)
+            = (p.queue, p.atomic, p.bucket, p.source, p.key, p.receiver)
+          AND q.id < p.id AND (q.blocks OR q.state = 'dead')
+    ) THEN 'infinity' ELSE clock_timestamp() END
 WHERE {selection}
 RETURNING id
 
 -- name: discard
-DELETE FROM bulksafe_parked
-WHERE {selection}
-RETURNING id
+WITH gone AS (
+    DELETE FROM bulksafe_parked
+    WHERE {selection}
+    RETURNING *
+), woken AS (
+    {wake}
+)
+SELECT id FROM gone
+
+-- name: parked_count
+SELECT count(*) FROM bulksafe_parked WHERE {selection}
 
 -- name: parked_events
-SELECT id, queue, atomic, receiver, state, attempts, source::text, key, operation::text, at, due, error, traceback,
+SELECT id, queue, atomic, receiver, state, attempts, source::text, key, operation::text, at,
+       NULLIF(due, 'infinity'), error, traceback,
        old::text, new::text, context::text, seq
 FROM bulksafe_parked
 WHERE {selection}

@@ -14,26 +14,32 @@ ARRAY[current_setting('search_path'), current_user::text, current_setting('state
 -- name: session_now
 SELECT {session}
 
+-- name: unlimited
+-- Part of others: no timeout of the role's or the server's ends the transaction of a worker, whose receivers have one
+-- of their own. For the transaction only, since a pooler may share the connection.
+ARRAY[set_config('idle_in_transaction_session_timeout', '0', true), set_config('statement_timeout', '0', true),
+             set_config('lock_timeout', '0', true)]
+
+-- name: unlimited_from_17_on
+ARRAY[set_config('idle_in_transaction_session_timeout', '0', true), set_config('statement_timeout', '0', true),
+             set_config('lock_timeout', '0', true), set_config('transaction_timeout', '0', true)]
+
 -- name: start
 -- Asked when cursors are locked, so that it sees all that was committed before they could be. What is visible
 -- now; the present transaction; a bound for the numbers of later ones, which is the last number that an event
 -- was given, also in a transaction that still runs; and whether any event is parked.
-SELECT pg_current_snapshot()::text,
+SELECT {unlimited},
+       pg_current_snapshot()::text,
        pg_current_xact_id()::text::bigint,
        (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe_outbox_seq),
        EXISTS (SELECT FROM bulksafe_parked WHERE blocks),
        {session}
 
 -- name: work
--- Part of the next two: the cursors that have work. A cursor has if its window is open, if a transaction that
--- it has not seen wrote events for its bucket, or if a parked event is due that waits behind no other: one behind
--- a dead letter is no work. Transactions that were running are
--- looked for only when they have ended, and from the number that they began at, so that one which runs for
--- hours costs nothing.
-c.queue = ANY (%(queues)s)
-      AND c.atomic = %(atomic)s
-      AND (c.leased_until IS NULL OR c.leased_until < clock_timestamp())
-      AND (
+-- Part of others: the cursors that have work. A cursor has if its window is open, or if a transaction that it has
+-- not seen wrote events for its bucket. Transactions that were running are looked for only when they have ended,
+-- and from the number that they began at, so that one which runs for hours costs nothing.
+(
           c.upper IS NOT NULL
           OR EXISTS (
               SELECT FROM bulksafe_outbox AS o
@@ -51,21 +57,21 @@ c.queue = ANY (%(queues)s)
                   WHERE o.bucket = c.bucket AND o.seq > ended.floor AND o.xid = ended.xid
               )
           )
-          OR EXISTS (
-              SELECT FROM bulksafe_parked AS p
-              WHERE (p.queue, p.atomic, p.bucket) = (c.queue, c.atomic, c.bucket)
-                AND p.state = 'waiting' AND p.due <= clock_timestamp() AND p.blocks
-                AND NOT EXISTS (
-                    SELECT FROM bulksafe_parked AS q
-                    WHERE (q.queue, q.atomic, q.bucket, q.receiver, q.source, q.key)
-                        = (p.queue, p.atomic, p.bucket, p.receiver, p.source, p.key)
-                      AND q.id < p.id AND q.blocks
-                )
-          )
       )
 
--- name: has_work
-SELECT EXISTS (SELECT FROM bulksafe_cursor AS c WHERE {work})
+-- name: ready
+-- The queues that have something to deal with.
+SELECT q.queue
+FROM unnest(%(queues)s::text[]) AS q (queue)
+WHERE EXISTS (SELECT FROM bulksafe_cursor AS c WHERE c.queue = q.queue AND {work})
+   OR EXISTS (SELECT FROM bulksafe_parked AS p WHERE p.queue = q.queue AND {free})
+
+-- name: next_due
+-- Seconds until the next attempt of a failed call.
+SELECT date_part('epoch', min(p.due) - clock_timestamp())
+FROM bulksafe_parked AS p
+WHERE p.queue = ANY (%(queues)s) AND p.state = 'waiting' AND p.leads AND p.due < 'infinity'
+  AND p.due > clock_timestamp()
 
 -- name: claim
 -- The lock on the cursor's row is the right to go on from there; it ends with the transaction. Those without
@@ -73,21 +79,27 @@ SELECT EXISTS (SELECT FROM bulksafe_cursor AS c WHERE {work})
 -- reading it once more would find it as it was when the statement began, before another worker moved it.
 WITH due AS MATERIALIZED (
     SELECT c.queue, c.atomic, c.bucket, c.lower, c.floor, c.running, c.upper, c.upper_floor,
-           c.position, c.skip
+           c.position, c.skip, c.batch
     FROM bulksafe_cursor AS c
-    WHERE ({work})
-       OR (
-           c.queue = ANY (%(queues)s)
-           AND c.atomic = %(atomic)s
-           AND c.leased_until IS NULL
-           AND c.served_at < clock_timestamp() - %(stale)s::float8 * interval '1 second'
-       )
+    WHERE c.queue = ANY (%(queues)s)
+      AND c.atomic = %(atomic)s
+      AND ({work} OR c.served_at < clock_timestamp() - %(stale)s::float8 * interval '1 second')
     ORDER BY c.served_at
     LIMIT %(limit)s
     FOR UPDATE OF c SKIP LOCKED
 )
-SELECT queue, atomic, bucket, lower::text, floor, running, upper::text, upper_floor, position, skip
-FROM due
+SELECT d.queue, d.atomic, d.bucket, lower::text, floor, running, upper::text, upper_floor, position, skip, d.batch,
+       s.batch, s.suspect_receiver, s.suspect_seq, s.suspect_error
+FROM due AS d
+LEFT JOIN bulksafe_started AS s USING (queue, atomic, bucket)
+
+-- name: started
+-- Stored before the first call of a batch, on a connection of its own.
+INSERT INTO bulksafe_started AS s (queue, atomic, bucket, batch)
+SELECT w.queue, true, w.bucket, w.batch
+FROM unnest(%(queues)s::text[], %(buckets)s::smallint[], %(batches)s::bigint[]) AS w (queue, bucket, batch)
+ON CONFLICT (queue, atomic, bucket) DO UPDATE
+SET batch = EXCLUDED.batch, suspect_receiver = NULL, suspect_seq = NULL, suspect_error = NULL
 
 -- name: event
 -- Part of the next three: the columns of an event.
@@ -137,38 +149,14 @@ SET lower = w.lower::pg_snapshot,
     upper_floor = w.upper_floor,
     position = w.position,
     skip = w.skip::bigint[],
+    batch = w.batch,
     served_at = clock_timestamp()
 FROM unnest(%(buckets)s::smallint[], %(queues)s::text[], %(lowers)s::text[], %(floors)s::bigint[],
             %(runnings)s::text[], %(uppers)s::text[], %(upper_floors)s::bigint[], %(positions)s::bigint[],
-            %(skips)s::text[])
-     AS w (bucket, queue, lower, floor, running, upper, upper_floor, position, skip)
+            %(skips)s::text[], %(batches)s::bigint[])
+     AS w (bucket, queue, lower, floor, running, upper, upper_floor, position, skip, batch)
 WHERE (c.queue, c.atomic, c.bucket) = (w.queue, %(atomic)s, w.bucket)
 RETURNING {session}
-
--- name: lease
--- The right to go on outside a transaction: whoever holds the highest epoch has it.
-UPDATE bulksafe_cursor
-SET epoch = epoch + 1, leased_until = clock_timestamp() + %(seconds)s * interval '1 second'
-WHERE queue = %(queue)s AND NOT atomic AND bucket = %(bucket)s
-RETURNING epoch
-
--- name: renew
-UPDATE bulksafe_cursor
-SET leased_until = clock_timestamp() + %(seconds)s * interval '1 second'
-WHERE queue = %(queue)s AND NOT atomic AND bucket = %(bucket)s AND epoch = %(epoch)s
-RETURNING epoch
-
--- name: release
-UPDATE bulksafe_cursor
-SET leased_until = NULL
-WHERE queue = %(queue)s AND NOT atomic AND bucket = %(bucket)s AND epoch = %(epoch)s
-RETURNING epoch
-
--- name: lock_leased
--- Before a leased cursor moves: nobody else may have taken over.
-SELECT epoch FROM bulksafe_cursor
-WHERE queue = %(queue)s AND NOT atomic AND bucket = %(bucket)s AND epoch = %(epoch)s
-FOR UPDATE
 
 -- name: create_cursors
 -- A new queue begins now. What runs now may have numbered its events at any time.
@@ -187,8 +175,7 @@ SELECT DISTINCT queue, atomic FROM bulksafe_cursor ORDER BY queue, atomic
 -- name: sleep
 -- While a listener holds this lock, writers notify it. Whoever cannot have it may not sleep: writers are at it
 -- that will not, unless the lock is held by another listener.
-SELECT set_config('idle_in_transaction_session_timeout', '0', true),
-       pg_try_advisory_xact_lock(1651862123, 0)
+SELECT {unlimited}, pg_try_advisory_xact_lock(1651862123, 0)
 
 -- name: other_sleeper
 SELECT EXISTS (

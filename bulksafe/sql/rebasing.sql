@@ -56,9 +56,7 @@ SET skip = (
     running = '{}',
     upper = NULL,
     upper_floor = NULL,
-    position = NULL,
-    leased_until = NULL,
-    epoch = epoch + 1
+    position = NULL
 
 -- name: rebase_events
 UPDATE bulksafe_outbox SET xid = %(xid)s::xid8

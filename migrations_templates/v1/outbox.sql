@@ -58,20 +58,35 @@ BEGIN
         position bigint,
         -- What was dealt with ahead of its turn.
         skip bigint[] NOT NULL DEFAULT '{}',
-        -- The lease of a worker that runs receivers outside a transaction.
-        epoch bigint NOT NULL DEFAULT 0,
-        leased_until timestamptz,
+        -- How many batches were finished. See bulksafe_started.
+        batch bigint NOT NULL DEFAULT 0,
         served_at timestamptz NOT NULL DEFAULT now(),
         PRIMARY KEY (queue, atomic, bucket)
     ) WITH (fillfactor = 50);
 
-    -- Events that a receiver failed on, and those of the same row that wait behind them.
+    -- The last batch of each cursor that was started. It is stored before the first call, by a connection of its
+    -- own, since the cursor's row is locked: a higher number here than there means that the process died.
+    CREATE TABLE bulksafe_started (
+        queue text NOT NULL,
+        atomic boolean NOT NULL,
+        bucket smallint NOT NULL,
+        batch bigint NOT NULL,
+        -- The call that the process died in, where its supervisor could tell.
+        suspect_receiver text,
+        suspect_seq bigint,
+        suspect_error text,
+        PRIMARY KEY (queue, atomic, bucket)
+    ) WITH (fillfactor = 50);
+
+    -- Calls that are made one by one: those that failed, those that wait behind them, those whose process died or
+    -- that took too long for a batch, and all calls outside a transaction.
+    CREATE SEQUENCE bulksafe_call_seq AS bigint;
     CREATE TABLE bulksafe_parked (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         queue text NOT NULL,
         atomic boolean NOT NULL,
         bucket smallint NOT NULL,
-        -- A name, or * for all that the table has: the code that read the event knew no such table.
+        -- A name, or * for every receiver of the table: the code that read the event had none.
         receiver text NOT NULL,
         seq bigint NOT NULL,
         at timestamptz NOT NULL,
@@ -82,17 +97,42 @@ BEGIN
         new jsonb,
         matched text[],
         context jsonb,
-        -- Orphaned: the code that looked at it last knows no such receiver, or no such table.
-        state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'dead', 'orphaned')),
+        -- Events with the same number make one call: links of one instance, or a batch. The first one leads.
+        call bigint,
+        leads boolean NOT NULL DEFAULT true,
+        state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'dead')),
+        -- Whether later events of the row wait for this one.
         blocks boolean NOT NULL DEFAULT true,
+        -- Counted when a call starts, so that one which ends its process is counted, too.
         attempts integer NOT NULL DEFAULT 0,
+        -- When it may be called; infinity for one that waits behind another of its row and receiver.
         due timestamptz NOT NULL DEFAULT now(),
+        -- Who holds the lease makes the call; a higher epoch takes it away.
+        leased_until timestamptz,
+        epoch bigint NOT NULL DEFAULT 0,
         error text,
         traceback text,
         parked_at timestamptz NOT NULL DEFAULT now(),
         attempted_at timestamptz
     );
-    CREATE INDEX bulksafe_parked_order ON bulksafe_parked (queue, atomic, bucket, receiver, source, key, id);
+    CREATE INDEX bulksafe_parked_row ON bulksafe_parked (queue, atomic, bucket, source, key, id);
+    CREATE INDEX bulksafe_parked_due ON bulksafe_parked (queue, due, id) WHERE state = 'waiting' AND leads;
+    CREATE INDEX bulksafe_parked_call ON bulksafe_parked (queue, call) WHERE call IS NOT NULL;
+
+    -- The workers of all listeners, and the calls that take long. Each supervisor keeps its own rows up to date.
+    CREATE UNLOGGED TABLE bulksafe_worker (
+        host text NOT NULL,
+        pid integer NOT NULL,
+        listener integer NOT NULL,
+        queue text NOT NULL,
+        started_at timestamptz NOT NULL,
+        seen_at timestamptz NOT NULL,
+        receiver text,
+        source regclass,
+        key text,
+        call_since timestamptz,
+        PRIMARY KEY (host, pid)
+    );
 
     -- Tells apart the event ids of two databases.
     CREATE TABLE bulksafe_outbox_identity (id uuid PRIMARY KEY DEFAULT gen_random_uuid());

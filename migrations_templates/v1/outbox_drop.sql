@@ -1,4 +1,5 @@
 -- Takes bulksafe's own tables away.
 
-DROP TABLE IF EXISTS bulksafe_outbox, bulksafe_cursor, bulksafe_parked, bulksafe_outbox_identity;
-DROP SEQUENCE IF EXISTS bulksafe_outbox_seq, bulksafe_outbox_slot;
+DROP TABLE IF EXISTS bulksafe_outbox, bulksafe_cursor, bulksafe_started, bulksafe_parked, bulksafe_worker,
+    bulksafe_outbox_identity;
+DROP SEQUENCE IF EXISTS bulksafe_outbox_seq, bulksafe_outbox_slot, bulksafe_call_seq;

@@ -9,7 +9,7 @@ from bulksafe.declarations import Capture
 from bulksafe.declarations.receivers import DEFAULT_LANE, lanes, receivers
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_of
 from bulksafe.outbox import rebasing
-from bulksafe.outbox.parking import EVERYBODY
+from bulksafe.outbox.parking import EVERY_RECEIVER
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -101,12 +101,12 @@ def _option(atomic: bool) -> str:
 def _parked(store: Store) -> Iterator[tuple[str, str]]:
     known = {receiver.name for receiver in receivers}
     for name, count in store.rows("parked_receivers"):
-        if name == EVERYBODY:
+        if name == EVERY_RECEIVER:
             yield (
                 f"{count} events were read by a listener whose code has no receivers for their "
                 "table.",
                 "Start the listener with the present code; if the receivers are gone for good, run "
-                f"migrate and “manage.py bulksafe discard --receiver '{EVERYBODY}'”.",
+                f"migrate and “manage.py bulksafe discard --receiver '{EVERY_RECEIVER}'”.",
             )
         elif name not in known:
             yield (

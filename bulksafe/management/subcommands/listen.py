@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import re
 from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
 
 from bulksafe.declarations.receivers import DEFAULT_LANE, lanes
-from bulksafe.listener.daemon import Daemon
 from bulksafe.listener.health import Health
 from bulksafe.listener.supervisor import Supervisor
 from bulksafe.listener.watchdog import Watchdog, connect
@@ -35,19 +35,21 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Run the receivers that are declared with run="after_commit", for every committed change.
 
-Start as many as you like, on as many machines as you like: they share the rows among them. The
-first SIGTERM lets a process finish its batch, the second one gives it up; nothing is lost either
-way, nor by SIGKILL. A lost connection is opened again, for ever.
+Each queue has a worker process of its own, so that a call which hangs or ends its process keeps no
+other queue waiting. Start as many listeners as you like, on as many machines as you like: they share
+the rows among them. The first SIGTERM lets the workers finish what they do, the second one gives it
+up; nothing is lost either way, nor by SIGKILL. A lost connection is opened again, for ever.
 
 exit status: 0 stopped as told, 1 with --once: receivers failed, 2 an error
 """
 
 _EXAMPLES = """\
-  manage.py bulksafe listen                        every queue, one process
-  manage.py bulksafe listen --processes 4          four processes, replaced when they die
-  manage.py bulksafe listen --queues mail,search   these queues only
-  manage.py bulksafe listen --once                 deal with what is there and end: for cron
-  manage.py bulksafe listen --health-port 8080     answer GET /healthz for an orchestrator
+  manage.py bulksafe listen                                 every queue, one worker each
+  manage.py bulksafe listen --concurrency mail=4,default=2  so many workers for these queues
+  manage.py bulksafe listen --queues mail,search            these queues only
+  manage.py bulksafe listen --max-memory 512M               replace a worker that holds more
+  manage.py bulksafe listen --once                          deal with what is there and end: for cron
+  manage.py bulksafe listen --health-port 8080              answer GET /livez and /readyz
 """
 
 
@@ -68,14 +70,23 @@ def _arguments(parser: ArgumentParser) -> None:
         help="the queues to serve (default: all that receivers name)",
     )
     parser.add_argument(
-        "--processes", type=_number(1, 256), default=1, metavar="N", help="how many (default: 1)"
+        "--concurrency",
+        action="append",
+        metavar="QUEUE=N[,QUEUE=N]",
+        help="how many calls of a queue run side by side (default: 1); a bare number is for all queues",
+    )
+    parser.add_argument(
+        "--max-memory",
+        type=_memory,
+        metavar="SIZE",
+        help="replace a worker that holds more than this, like 512M or 2G; a call that does it fails",
     )
     parser.add_argument("--once", action="store_true", help="end when nothing is left to do")
     parser.add_argument(
         "--health-port",
         type=_number(0, 65535),
         metavar="P",
-        help="answer /healthz there; 0 takes a free port and logs it",
+        help="answer /livez and /readyz there; 0 takes a free port and logs it",
     )
     parser.add_argument(
         "--log-format",
@@ -83,6 +94,16 @@ def _arguments(parser: ArgumentParser) -> None:
         default="text",
         help="of the log on standard error, where LOGGING says nothing of “bulksafe”",
     )
+
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def _memory(text: str) -> int:
+    match = re.fullmatch(r"(\d+)([KMG]?)B?", text.upper())
+    if match is None or not int(match[1]):
+        raise ArgumentTypeError(f"{text!r} is no size: write 512M or 2G")
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def known_queues() -> list[str]:
@@ -102,11 +123,33 @@ def _chosen(queues: Sequence[str] | None) -> list[str]:
     return sorted(set(chosen)) or known
 
 
+#: As many workers as one queue may have on one machine.
+_MOST_WORKERS = 256
+
+
+def _workers(given: Sequence[str] | None, queues: Sequence[str]) -> dict[str, int]:
+    """How many workers each queue has."""
+    found = dict.fromkeys(queues, 1)
+    for text in (part.strip() for one in given or () for part in one.split(",")):
+        queue, separator, number = text.rpartition("=")
+        if not number.isdecimal() or not 1 <= int(number) <= _MOST_WORKERS:
+            raise failed(
+                f"--concurrency {text}: {number!r} is no number from 1 to {_MOST_WORKERS}. "
+                "Write --concurrency mail=4."
+            )
+        if separator and queue not in found:
+            hint = did_you_mean(queue, list(queues), f"Served are: {', '.join(queues)}.")
+            raise failed(f"--concurrency {text}: the queue {queue!r} is not served. {hint}")
+        found |= dict.fromkeys([queue] if separator else queues, int(number))
+    return found
+
+
 def _run(
     command: Any,
     *,
     queues: Sequence[str] | None,
-    processes: int,
+    concurrency: Sequence[str] | None,
+    max_memory: int | None,
     once: bool,
     health_port: int | None,
     log_format: str,
@@ -116,36 +159,18 @@ def _run(
 ) -> int:
     check_database(database)
     chosen = _chosen(queues)
-    if once and processes > 1:
-        raise failed("--once is for one process: leave --processes out.")
+    workers = _workers(concurrency, chosen)
     _set_up_logging(command, log_format, verbosity)
     _prepare(database, chosen)
     # What is loaded by now stays: no collection need look at it again, and no process copies it.
     gc.freeze()
-    if processes > 1:
-        _supervise(Supervisor(database, chosen, processes), health_port)
-        return CLEAN
-    failures = _listen(Daemon(database, chosen, once=once), health_port)
-    return FINDINGS if once and failures else CLEAN
-
-
-def _supervise(supervisor: Supervisor, health_port: int | None) -> None:
-    health = _health(health_port, supervisor.pulses)
+    supervisor = Supervisor(database, workers, once=once, max_memory=max_memory)
+    health = _health(health_port, supervisor)
     # A thread is started when the processes are: they would inherit its locks.
-    supervisor.run(started=health.start if health else lambda: None)
+    failures = supervisor.run(started=health.start if health else lambda: None)
     if health:
         health.stop()
-
-
-def _listen(daemon: Daemon, health_port: int | None) -> int:
-    daemon.handle_signals()
-    health = _health(health_port, lambda: [daemon.pulse])
-    if health:
-        health.start()
-    failures = daemon.run()
-    if health:
-        health.stop()
-    return failures
+    return FINDINGS if once and failures else CLEAN
 
 
 def _prepare(database: str, queues: Sequence[str]) -> None:
@@ -173,14 +198,14 @@ def _begin_queues(store: Store, queues: Sequence[str]) -> None:
             store.create_cursors(missing)
 
 
-def _health(port: int | None, pulses: Callable[[], Any]) -> Health | None:
+def _health(port: int | None, supervisor: Supervisor) -> Health | None:
     if port is None:
         return None
     try:
-        health = Health(port, pulses)
+        health = Health(port, supervisor)
     except OSError as error:
         raise failed(f"Port {port} cannot be used: {error}.") from error
-    logging.getLogger("bulksafe").info("answering /healthz on port %d", health.port)
+    logging.getLogger("bulksafe").info("answering /livez and /readyz on port %d", health.port)
     return health
 
 

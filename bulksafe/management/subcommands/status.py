@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json as jsonlib
+from argparse import ArgumentTypeError
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from django.utils import timezone
+
+from bulksafe.declarations.receivers import listened
+from bulksafe.dispatch.sources import sources
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_of, table
 from bulksafe.outbox import parked
 from bulksafe.outbox.parked import ParkedEvent, Selection
-from bulksafe.outbox.state import QueueState, State, state
+from bulksafe.outbox.parking import EVERY_RECEIVER
+from bulksafe.outbox.state import QueueState, RunningWorker, State, state
+from bulksafe.outbox.store import Known
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -19,24 +26,43 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Say how the after-commit receivers are doing: for every queue how many committed events wait and for
-how long, how many failed and will be tried again (parked), how many were given up (dead), how many
-have a receiver or a table that the code does not know (orphaned), and how many daemons listen.
+how long, how many calls are parked (made one by one: they failed and are tried again, wait behind
+one that did, or run alone), how many were given up (dead), how many daemons listen, and which calls
+take long.
 
-exit status: 0 all is well, 1 there are dead letters, or events wait and nobody listens, 2 an error
+exit status: 0 all is well; 1 there are dead letters, or events wait and nobody listens, or longer
+than --max-lag; 2 an error
 """
 
 _EXAMPLES = """\
-  manage.py bulksafe status             the state of every queue
-  manage.py bulksafe status --parked    with each parked event and its error
-  manage.py bulksafe status --id 17     one parked event whole: traceback, images, context
-  manage.py bulksafe status --json      for a machine
+  manage.py bulksafe status                the state of every queue, and the calls that take long
+  manage.py bulksafe status --parked       with each parked event and its error
+  manage.py bulksafe status --id 17        one parked event whole: traceback, images, context
+  manage.py bulksafe status --max-lag 60   for a monitor: 1 if an event has been due for over 60 s
+  manage.py bulksafe status --json         for a machine
 """
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
 
 
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--parked", action="store_true", help="list the parked events")
     parser.add_argument("--id", type=int, metavar="ID", help="show one parked event whole")
     parser.add_argument("--limit", type=int, default=100, help="of the list (default: 100)")
+    parser.add_argument(
+        "--max-lag",
+        type=_seconds,
+        metavar="SECONDS",
+        help="exit with 1 if an event has been due for longer",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -47,20 +73,37 @@ def _run(
     parked: bool,
     id: int | None,  # noqa: A002  (the option's name)
     limit: int,
+    max_lag: float | None,
     json: bool,
     **options: Any,
 ) -> int:
     store = store_of(database)
     found = state(store)
-    events = _events(store, parked, id, limit)
+    selection = Selection([id]) if id is not None else Selection() if parked else None
+    events = _events(store, selection, limit)
+    longest = _longest_due(store, found)
     if json:
-        said = {**asdict(found), "parked": [asdict(event) for event in events]}
+        said = {
+            "longest_due_seconds": round(longest, 1),
+            **asdict(found),
+            "parked": [asdict(event) for event in events],
+        }
         command.stdout.write(jsonlib.dumps(said, indent=2, default=str))
     elif id is not None:
         _print_event(command, events, id)
     else:
         _print(command, found, events, database)
+        _print_omission(command, store, events, limit)
+    if max_lag is not None and longest > max_lag:
+        command.stderr.write(f"An event has been due for {longest:,.1f} s.")
+        return FINDINGS
     return _status(found)
+
+
+def _longest_due(store: Store, found: State) -> float:
+    names = [receiver.name for receiver in listened()]
+    known = Known([*names, EVERY_RECEIVER], list(sources(store.using)))
+    return store.longest_due({queue.queue for queue in found.queues}, known)
 
 
 def _status(found: State) -> int:
@@ -69,17 +112,15 @@ def _status(found: State) -> int:
 
 
 def _unheard(found: State) -> list[str]:
-    unheard = (q.queue for q in found.queues if q.lag_events and not q.listeners)
+    unheard = (q.queue for q in found.queues if q.waiting and not q.listeners)
     return list(dict.fromkeys(unheard))
 
 
-def _events(store: Store, listed: bool, number: int | None, limit: int) -> list[ParkedEvent]:
-    if number is not None:
-        return parked.find(store, Selection([number]), 1)
-    return parked.find(store, Selection(), limit) if listed else []
+def _events(store: Store, selection: Selection | None, limit: int) -> list[ParkedEvent]:
+    return [] if selection is None else parked.find(store, selection, limit)
 
 
-_HEADER = ("queue", "runs", "waiting events", "oldest", "parked", "dead", "orphaned", "listeners")
+_HEADER = ("queue", "atomic", "waiting", "oldest_seconds", "parked", "dead", "listeners")
 
 
 def _print(command: Any, found: State, events: list[ParkedEvent], database: str) -> None:
@@ -92,21 +133,34 @@ def _print(command: Any, found: State, events: list[ParkedEvent], database: str)
             f"listener {listener.name} for {', '.join(listener.queues)} since "
             f"{listener.since:%Y-%m-%d %H:%M:%S %Z}"
         )
+    for worker in found.workers:
+        if worker.call_since is not None:
+            command.stdout.write(command.style.WARNING(running(worker)))
     for warning in _warnings(found):
         command.stdout.write(command.style.ERROR(warning))
     if events:
         _print_parked(command, events)
 
 
+def running(worker: RunningWorker) -> str:
+    """A line on a call that takes long."""
+    since = worker.call_since or timezone.now()
+    seconds = (timezone.now() - since).total_seconds()
+    return (
+        f"running: {worker.receiver} for {worker.source} {worker.key}, in process {worker.pid} on "
+        f"{worker.host} (queue {worker.queue!r}), for {seconds:,.0f} s, since "
+        f"{since:%Y-%m-%d %H:%M:%S %Z}"
+    )
+
+
 def _row(queue: QueueState) -> tuple[str, ...]:
     return (
         queue.queue,
-        "in a transaction" if queue.atomic else "outside one",
-        f"{queue.lag_events:,}",
-        f"{queue.lag_seconds:,.1f} s" if queue.lag_events else "-",
+        "yes" if queue.atomic else "no",
         f"{queue.waiting:,}",
+        f"{queue.oldest_seconds:,.1f}" if queue.waiting else "-",
+        f"{queue.parked:,}",
         f"{queue.dead:,}",
-        f"{queue.orphaned:,}",
         str(queue.listeners),
     )
 
@@ -122,21 +176,31 @@ def _warnings(found: State) -> Iterator[str]:
 
 
 def _print_parked(command: Any, events: list[ParkedEvent]) -> None:
-    header = ("id", "state", "attempts", "receiver", "row", "error")
+    header = ("id", "state", "attempts", "receiver", "source", "key", "error")
     rows = [
         (
             str(event.id),
             event.state,
             str(event.attempts),
             event.receiver,
-            f"{event.table} {event.key}",
-            (event.error or "waits behind another").partition("\n")[0][:100],
+            event.source,
+            event.key,
+            (event.error or "-").partition("\n")[0][:100],
         )
         for event in events
     ]
     command.stdout.write("")
     for text in table(header, rows):
         command.stdout.write(text)
+
+
+def _print_omission(command: Any, store: Store, events: list[ParkedEvent], limit: int) -> None:
+    """A list that is cut says so."""
+    if len(events) < limit:
+        return
+    left = parked.count(store, Selection()) - len(events)
+    if left > 0:
+        command.stdout.write(f"… and {left:,} more: --limit {limit + left}")
 
 
 def _print_event(command: Any, events: list[ParkedEvent], number: int) -> None:

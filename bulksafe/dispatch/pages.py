@@ -1,0 +1,191 @@
+"""The events of one page of a queue: which calls are made in the batch, and which are parked."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from django.db import transaction
+
+from bulksafe.dispatch.calls import Call
+from bulksafe.dispatch.dead_letters import DeadLetter
+from bulksafe.dispatch.ordering import Delivery, calls
+from bulksafe.outbox import parking
+from bulksafe.outbox.parking import (
+    ANY_RECEIVER,
+    BEHIND,
+    EVERY_RECEIVER,
+    UNTRIED,
+    BlockedRow,
+    Failure,
+    Parking,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from bulksafe.dispatch.batches import Batch
+    from bulksafe.dispatch.caller import Caller
+    from bulksafe.outbox.events import Event
+    from bulksafe.outbox.store import Store, Suspect
+
+logger = logging.getLogger("bulksafe")
+
+
+@dataclass
+class Page:
+    """Deals with some events of one queue.
+
+    Attributes:
+        queue, atomic: the lane.
+        batch: knows the receivers of the lane.
+        blocked: the rows whose events have to wait; kept up to date.
+    """
+
+    queue: str
+    atomic: bool
+    batch: Batch
+    blocked: set[BlockedRow]
+    _parkings: list[tuple[Parking, Delivery | None]] = field(default_factory=list)
+
+    def deliveries(self, events: Iterable[Event]) -> list[Delivery]:
+        """The events with their receivers. Those of tables that this code does not know are parked.
+
+        So are later ones of the same rows, until code that knows the table has dealt with them.
+        """
+        known = []
+        for event in self.batch.ordered(list(events)):
+            row = EVERY_RECEIVER, event.source, event.key
+            if row not in self.blocked and self.batch.is_known(event):
+                known.append(event)
+            else:
+                self.blocked.add(row)
+                self._parkings.append((Parking(EVERY_RECEIVER, event, UNTRIED), None))
+        return self.batch.deliveries(known)
+
+    # In a batch.
+
+    def due_now(self, deliveries: Sequence[Delivery], slow: Collection[str]) -> list[Call]:
+        """The calls that are made in the batch; the others are parked.
+
+        Args:
+            slow: names of receivers that run alone.
+        """
+        if not self.blocked and not slow:
+            return calls(deliveries)
+        found = []
+        for delivery in deliveries:
+            event = delivery.change.event
+            if self._is_blocked(delivery):
+                self._park(delivery, BEHIND)
+            elif (
+                delivery.receiver.name in slow
+                or (ANY_RECEIVER, event.source, event.key) in self.blocked
+            ):
+                # The receivers after it keep their place in the order.
+                self._park(delivery, UNTRIED)
+                self.blocked.add((ANY_RECEIVER, event.source, event.key))
+            else:
+                found.append(delivery)
+        return calls(found)
+
+    def make_carefully(self, call: Call, caller: Caller) -> None:
+        """Make a call in a savepoint, for each of its changes alone if it fails.
+
+        What fails then is parked.
+
+        Raises:
+            CallTookTooLong: it has to run alone.
+        """
+        singles = _singles(call)
+        if len(singles) > 1:
+            is_free = not any(map(self._is_blocked, singles))
+            if is_free and caller.attempt(call) is None:
+                return
+            for change in call.changes:
+                change.forget_instances()
+        for single in singles:
+            if self._is_blocked(single):
+                self._park(single, BEHIND)
+            elif error := caller.attempt(Call(call.receiver, [single.change], call.error)):
+                self._park(single, Failure.of(error, 1, call.receiver))
+
+    # Alone.
+
+    def set_aside(
+        self, store: Store, deliveries: Sequence[Delivery], suspects: Mapping[int, Suspect]
+    ) -> None:
+        """Park all calls, so that each is made alone.
+
+        Args:
+            suspects: calls in which processes died, by the numbers of their events.
+        """
+        listed = [(call, _singles(call)) for call in calls(deliveries)]
+        groups = [
+            call
+            for call, singles in listed
+            if len(singles) > 1 and not any(map(self._is_blocked, singles))
+        ]
+        numbers = iter(parking.next_calls(store, len(groups)))
+        for call, singles in listed:
+            if call in groups:
+                number = next(numbers)
+                for single in singles:
+                    self._park(single, UNTRIED, number, leads=single is singles[0])
+            else:
+                for single in singles:
+                    self._park(single, self._untried(single, suspects))
+
+    def _untried(self, delivery: Delivery, suspects: Mapping[int, Suspect]) -> Failure:
+        if self._is_blocked(delivery):
+            return BEHIND
+        receiver, event = delivery.receiver, delivery.change.event
+        suspect = suspects.get(event.seq)
+        if suspect is None or suspect.receiver != receiver.name:
+            return UNTRIED
+        logger.warning(
+            "receiver %s failed (attempt 1 of %d) on event %d: %s",
+            receiver.name,
+            receiver.max_attempts,
+            event.seq,
+            suspect.error,
+        )
+        return Failure.described(suspect.error, 1, receiver)
+
+    # Parking.
+
+    def park(self, store: Store) -> list[DeadLetter]:
+        """Store what is parked.
+
+        Returns:
+            what of it was given up.
+        """
+        parkings = [parked for parked, _ in self._parkings]
+        ids = parking.park(store, self.queue, atomic=self.atomic, parkings=parkings)
+        behind = [i for i, parked in zip(ids, parkings, strict=True) if parked.failure is BEHIND]
+        if behind:
+            # What they wait for may be done by the time that this is committed.
+            transaction.on_commit(partial(parking.wake_free, store, behind), using=store.using)
+        return [
+            DeadLetter(number, delivery.receiver, delivery.change, parked.failure)
+            for number, (parked, delivery) in zip(ids, self._parkings, strict=True)
+            if delivery is not None and parked.failure.is_dead
+        ]
+
+    def _park(
+        self, delivery: Delivery, failure: Failure, call: int | None = None, *, leads: bool = True
+    ) -> None:
+        receiver, event = delivery.receiver, delivery.change.event
+        self._parkings.append((Parking(receiver.name, event, failure, call, leads), delivery))
+        if failure.blocks:
+            self.blocked.add((receiver.name, event.source, event.key))
+
+    def _is_blocked(self, delivery: Delivery) -> bool:
+        event = delivery.change.event
+        return (delivery.receiver.name, event.source, event.key) in self.blocked
+
+
+def _singles(call: Call) -> list[Delivery]:
+    return [Delivery(call.receiver, change, call.error) for change in call.changes]

@@ -1,0 +1,56 @@
+"""The starts of batches, stored on a connection of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bulksafe.listener.watchdog import open_raw
+from bulksafe.outbox.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+    from bulksafe.listener.watchdog import Watchdog
+    from bulksafe.outbox.store import Cursor
+
+
+class DatabaseJournal:
+    """Stores the start of a batch before its first call.
+
+    The batch's own transaction cannot: what it writes is gone with the process. What is stored here
+    need not survive a crash of the server, which no call has brought about.
+
+    Args:
+        using: the database.
+        watchdog: looks after the connection.
+    """
+
+    def __init__(self, using: str, watchdog: Watchdog) -> None:
+        self._watchdog = watchdog
+        self._connection: psycopg.Connection[Any] = open_raw(using, "bulksafe journal", watchdog)
+        self._run("SET synchronous_commit = off")
+
+    def started(self, cursors: Sequence[Cursor]) -> None:
+        """Store that the batches of these cursors begin."""
+        self._run(
+            query("started"),
+            {
+                "queues": [cursor.queue for cursor in cursors],
+                "buckets": [cursor.bucket for cursor in cursors],
+                "batches": [cursor.batch for cursor in cursors],
+            },
+        )
+
+    def suspect(self, queue: str, bucket: int, receiver: str, seq: int, error: str) -> None:
+        """Store that a batch has ended in this call."""
+        named = {"queue": queue, "bucket": bucket, "receiver": receiver, "seq": seq, "error": error}
+        self._run(query("suspect"), named)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _run(self, text: str, parameters: dict[str, Any] | None = None) -> None:
+        with self._watchdog.watch():
+            self._connection.execute(text, parameters)

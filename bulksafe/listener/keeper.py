@@ -1,0 +1,230 @@
+"""The process that wakes the workers, and says how they are.
+
+It runs no receiver, so that nothing a receiver does keeps other queues waiting.
+
+NOTIFY takes a lock that all committing transactions of the server wait for. So writers send one
+only when a listener sleeps: a sleeper holds an advisory lock exclusively, and a writer that gets it
+shared knows that nobody does. Whoever wants to sleep only *tries* to get the lock; who gets it
+looks once more, for what was written before, and may then be sure to be notified.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from django.db import transaction
+
+from bulksafe import conf
+from bulksafe.declarations.receivers import listened
+from bulksafe.dispatch.sources import sources
+from bulksafe.listener.reports import Reports
+from bulksafe.listener.serving import STEP, Serving
+from bulksafe.listener.watchdog import open_raw
+from bulksafe.outbox import keeping, parking, rebasing
+from bulksafe.outbox.parking import EVERY_RECEIVER
+from bulksafe.outbox.store import Known, Store
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from bulksafe.listener.slots import Places
+    from bulksafe.listener.watchdog import Watchdog
+
+logger = logging.getLogger("bulksafe")
+
+_CHANNEL = "bulksafe"
+
+#: Seconds between two looks while writers are at it: they may be about to commit, or not for hours.
+_SHORTEST, _LONGEST = 0.002, 0.05
+#: Seconds between two looks for idle workers while others make progress: writers need not notify.
+_DRAINING = 0.01
+#: Seconds between two looks at the slots of the outbox, and at which tables there are.
+_TIDY = 5.0
+
+
+def application_name(queues: str) -> str:
+    """Under which ``bulksafe status`` finds the listeners; PostgreSQL cuts it at 63 bytes."""
+    return f"bulksafe listen {socket.gethostname()[:20]}:{os.getppid()} {queues}"
+
+
+class _Pace:
+    """When a queue is looked at again whose workers were woken in vain.
+
+    Another listener has what there is, or a worker of this one.
+    """
+
+    def __init__(self) -> None:
+        self._rounds = -1
+        self._pause = _SHORTEST
+        self._until = 0.0
+
+    def is_due(self, rounds: int) -> bool:
+        return rounds != self._rounds or time.monotonic() >= self._until
+
+    def woken(self, rounds: int) -> None:
+        """Its workers are woken, which have found something to do in so many rounds."""
+        in_vain = rounds == self._rounds
+        self._pause = min(self._pause * 1.5, _LONGEST) if in_vain else _SHORTEST
+        self._rounds = rounds
+        self._until = time.monotonic() + self._pause
+
+
+class Keeper:
+    """Wakes the workers of a listener when there is something for them to do.
+
+    Args:
+        serving: its connection and its end.
+        places: the workers' places.
+        deaths: receives what workers were at whose processes have ended.
+        once: end when there is nothing left to do.
+    """
+
+    def __init__(self, serving: Serving, places: Places, deaths: Connection, *, once: bool) -> None:
+        self._serving = serving
+        self._places = places
+        self._once = once
+        self._store = Store(serving.using)
+        self._reports = Reports(self._store, places, deaths)
+        self._paces = {queue: _Pace() for queue in places.queues}
+        self._known = Known([], [])
+        self._rounds = 0
+        self._pause = _SHORTEST
+        self._tidied = float("-inf")
+        self._tried = 0.0
+
+    def run(self) -> None:
+        self._serving.on_signal = self._places.bell.ring
+        self._serving.run(self._serve)
+
+    def _serve(self, watchdog: Watchdog) -> None:
+        name = application_name(",".join(self._places.queues))
+        ear = open_raw(self._serving.using, name, watchdog)
+        try:
+            with watchdog.watch():
+                ear.execute(f"LISTEN {_CHANNEL}")
+            rebasing.rebase(self._store)
+            self._serving.connected()
+            self._places.shared.is_connected = True
+            queues = ", ".join(self._places.queues)
+            logger.info("listening for %s on %r", queues, self._serving.using)
+            while not self._serving.stopping() and not self._is_done():
+                with watchdog.watch():
+                    self._tidy()
+                    self._reports.write(self._known)
+                self._probe(ear, watchdog)
+                self._look(ear, watchdog)
+            with watchdog.watch():
+                self._reports.end()
+        finally:
+            self._places.shared.is_connected = False
+            ear.close()
+
+    def _tidy(self) -> None:
+        if time.monotonic() - self._tidied < _TIDY:
+            return
+        keeping.tidy(self._store)
+        parking.wake_free(self._store)
+        names = [receiver.name for receiver in listened()]
+        self._known = Known([*names, EVERY_RECEIVER], list(sources(self._serving.using)))
+        self._tidied = time.monotonic()
+
+    def _probe(self, ear: psycopg.Connection[Any], watchdog: Watchdog) -> None:
+        """Try the connection that is asked nothing else, if it was not tried lately."""
+        if time.monotonic() - self._tried > watchdog.patience / 2:
+            with watchdog.watch():
+                ear.execute("SELECT 1")
+            self._tried = time.monotonic()
+
+    # Waking.
+
+    def _look(self, ear: psycopg.Connection[Any], watchdog: Watchdog) -> None:
+        """Wake the workers that have something to do, or sleep until there may be something."""
+        idle = self._idle()
+        if not idle:
+            self._places.bell.wait(STEP)
+            return
+        if self._is_draining():
+            with watchdog.watch():
+                self._wake(self._store.ready(idle, self._known))
+            self._places.bell.wait(_DRAINING)
+            return
+        with transaction.atomic(using=self._serving.using):
+            with watchdog.watch():
+                ((_, has_lock),) = self._store.rows("sleep", unlimited=self._store.unlimited)
+                ready = self._store.ready(idle, self._known)
+            if has_lock and not ready:
+                self._pause = _SHORTEST
+                self._wait(ear, self._seconds(idle))
+                return
+        if ready:
+            self._wake(ready)
+            return
+        with watchdog.watch():
+            ((is_other,),) = self._store.rows("other_sleeper")
+        # That one is notified for both. Without one, writers are about to commit.
+        self._wait(ear, self._seconds(idle) if is_other else self._pause)
+        self._pause = min(self._pause * 1.5, _LONGEST)
+
+    def _idle(self) -> set[str]:
+        """The queues with a worker that waits to be woken, and that may be looked at."""
+        idle = {slot.queue for slot in self._places.slots if slot.activity.is_idle}
+        return {queue for queue in idle if self._paces[queue].is_due(self._rounds_of(queue))}
+
+    def _rounds_of(self, queue: str) -> int:
+        return sum(slot.activity.rounds for slot in self._places.slots if slot.queue == queue)
+
+    def _is_draining(self) -> bool:
+        """Whether busy workers make progress: then writers are not asked to notify."""
+        busy = any(not slot.activity.is_idle for slot in self._places.slots)
+        rounds = sum(slot.activity.rounds for slot in self._places.slots)
+        has_progress = rounds != self._rounds
+        self._rounds = rounds
+        return busy and has_progress
+
+    def _wake(self, queues: set[str]) -> None:
+        for queue in queues:
+            self._paces[queue].woken(self._rounds_of(queue))
+        for slot in self._places.slots:
+            if slot.queue in queues and slot.activity.is_idle:
+                slot.activity.is_idle = False
+                slot.bell.ring()
+
+    def _seconds(self, idle: set[str]) -> float:
+        """For how long to sleep: what failed is tried again when its time has come."""
+        longest = min(conf.get().POLL_INTERVAL, self._reports.seconds())
+        due = self._store.next_due(idle)
+        held_back = self._places.queues != sorted(idle)
+        return min(longest, _LONGEST if held_back else longest, longest if due is None else due)
+
+    def _wait(self, ear: psycopg.Connection[Any], seconds: float) -> None:
+        """Return at a notification, or when a worker rings, at the latest after ``seconds``."""
+        own = ear.info.backend_pid
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._serving.stopping():
+            if any(notice.pid != own for notice in ear.notifies(timeout=0)):
+                return
+            bell = self._places.bell.fileno()
+            waited = select.select([ear.fileno(), bell], [], [], min(left, STEP))[0]
+            if bell in waited:
+                self._places.bell.silence()
+                return
+
+    # With ``once``.
+
+    def _is_done(self) -> bool:
+        """Whether nothing is left to do: every worker has looked, and so has this process."""
+        if not self._once or not all(slot.activity.is_idle for slot in self._places.slots):
+            return False
+        rounds = [slot.activity.rounds for slot in self._places.slots]
+        if self._store.ready(self._places.queues, self._known):
+            return False
+        found = all(slot.activity.is_idle for slot in self._places.slots)
+        done = found and rounds == [slot.activity.rounds for slot in self._places.slots]
+        self._places.shared.is_done = done
+        return done

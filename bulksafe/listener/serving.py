@@ -1,0 +1,139 @@
+"""A process that serves on a database connection, and opens it again for ever."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import psycopg
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+    connections,
+)
+from psycopg import IsolationLevel
+
+from bulksafe.listener.watchdog import SERVER_TCP, Watchdog, connect
+
+logger = logging.getLogger("bulksafe")
+
+#: Seconds between two attempts to connect: the first, and the longest.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0
+
+#: Seconds after which a process that waits looks whether it should stop.
+STEP = 0.25
+
+#: What ends the listener.
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Abandoned(BaseException):
+    """A second signal: give up what is being done, and let the transaction roll back."""
+
+
+class Serving:
+    """Runs until it is told to stop, through lost connections and errors of its own.
+
+    Args:
+        using: the database.
+        orphaned: asked whether the process that started this one is gone.
+
+    Attributes:
+        on_signal: called when the process is told to stop, to end what it waits for.
+    """
+
+    def __init__(self, using: str, orphaned: Callable[[], bool] = lambda: False) -> None:
+        self.using = using
+        self._orphaned = orphaned
+        self.on_signal: Callable[[], None] = lambda: None
+        self._signals = 0
+        self._was_connected = False
+
+    def stopping(self) -> bool:
+        return self._signals > 0 or self._orphaned()
+
+    def handle_signals(self) -> None:
+        """The first SIGTERM or SIGINT ends the process after its batch, the second at once."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # call_command() in a thread of somebody else's process, whose signals they are
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        self.on_signal()
+        if self._signals > 1:
+            raise Abandoned
+
+    def run(self, serve: Callable[[Watchdog], None]) -> None:
+        """Call ``serve`` with an open connection, again after each error, until told to stop.
+
+        It returns when there is nothing left to do.
+        """
+        pause = _FIRST_PAUSE
+        while not self.stopping():
+            watchdog = Watchdog()
+            try:
+                self._connect(watchdog)
+                serve(watchdog)
+                return
+            except Abandoned:
+                logger.info("gave up the batch: it will be done again")
+                return
+            except Exception as error:  # a daemon goes on; what happened is logged
+                pause = self._wait_after(error, pause)
+            finally:
+                watchdog.close()
+                connections[self.using].close()
+
+    def connected(self) -> None:
+        """The connections are good: the next error is the first one again."""
+        self._was_connected = True
+
+    def _connect(self, watchdog: Watchdog) -> None:
+        """A new connection, at READ COMMITTED: each statement sees what is committed by then."""
+        close_old_connections()
+        connection = connections[self.using]
+        connection.close()
+        connect(self.using, watchdog)
+        connection.connection.isolation_level = IsolationLevel.READ_COMMITTED
+        options = connection.settings_dict["OPTIONS"]
+        # The server, too, is to notice soon when this end is gone: it holds the cursors' locks.
+        with watchdog.watch(), connection.cursor() as cursor:
+            for name in SERVER_TCP:
+                value = options.get(name.removeprefix("tcp_"), options.get(name))
+                cursor.execute("SELECT set_config(%s, %s, false)", [name, str(value)])
+
+    def _wait_after(self, error: Exception, pause: float) -> float:
+        """Say what happened, and wait.
+
+        Args:
+            pause: seconds, if this is not the first error since there was a connection.
+
+        Returns:
+            the pause after the next error.
+        """
+        if isinstance(error, DatabaseError | InterfaceError | psycopg.Error):
+            pause = _FIRST_PAUSE if self._was_connected else pause
+            reason = str(error).strip().partition("\n")[0]
+            lost = isinstance(error, OperationalError | InterfaceError | psycopg.OperationalError)
+            fact = "no connection" if lost else "the database refuses a query"
+            logger.warning("%s (%s): trying again in about %.1f s", fact, reason, pause)
+            self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311
+        else:
+            logger.error("the listener goes on after an error of its own", exc_info=error)
+            self._pause(_LONGEST_PAUSE if pause > 1 else pause)
+        self._was_connected = False
+        return min(pause * 2, _LONGEST_PAUSE)
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self.stopping():
+            time.sleep(min(left, 0.1))

@@ -1,0 +1,132 @@
+"""What the processes of a listener share: their places, and the bells that they ring."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.sharedctypes import RawArray, RawValue
+
+from bulksafe.dispatch.activity import Activity
+
+
+class Bell:
+    """Wakes another process: a pipe that both have inherited."""
+
+    def __init__(self) -> None:
+        self._ear, self._button = os.pipe()
+        os.set_blocking(self._ear, False)
+        os.set_blocking(self._button, False)
+
+    def fileno(self) -> int:
+        """Readable when it was rung."""
+        return self._ear
+
+    def ring(self) -> None:
+        try:
+            os.write(self._button, b"!")
+        except BlockingIOError:
+            pass  # it has been rung often enough
+
+    def silence(self) -> None:
+        """Forget that it was rung."""
+        try:
+            while os.read(self._ear, 4096):
+                pass
+        except BlockingIOError:
+            pass  # nothing is left
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it is rung within ``seconds``."""
+        is_rung = bool(select.select([self], [], [], max(seconds, 0.0))[0])
+        self.silence()
+        return is_rung
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of one worker, which outlives the process in it.
+
+    Attributes:
+        queue: whose events it delivers.
+        activity: what its process does, in shared memory.
+        bell: wakes it.
+    """
+
+    queue: str
+    activity: Activity
+    bell: Bell
+
+
+class Shared(ctypes.Structure):
+    """What the keeper tells the supervisor.
+
+    Attributes:
+        is_connected: whether it has a connection.
+        looked: when it has last looked at the queues, as ``time.time()``.
+        lag: for how many seconds the longest waiting event has been due by then.
+        settled: how many deaths it has dealt with.
+        is_done: whether there is nothing left to do.
+    """
+
+    _fields_ = (
+        ("is_connected", ctypes.c_bool),
+        ("looked", ctypes.c_double),
+        ("lag", ctypes.c_double),
+        ("settled", ctypes.c_long),
+        ("is_done", ctypes.c_bool),
+    )
+
+
+@dataclass(frozen=True)
+class Places:
+    """All that the processes of a listener share.
+
+    Attributes:
+        slots: the workers' places.
+        shared: what the keeper tells.
+        bell: wakes the keeper.
+    """
+
+    slots: Sequence[Slot]
+    shared: Shared
+    bell: Bell
+
+    @classmethod
+    def of(cls, concurrency: Mapping[str, int]) -> Places:
+        """Places for as many workers of each queue."""
+        queues = [queue for queue, number in sorted(concurrency.items()) for _ in range(number)]
+        activities = RawArray(Activity, len(queues))
+        slots = [Slot(queue, activities[n], Bell()) for n, queue in enumerate(queues)]
+        shared = RawValue(Shared)
+        shared.looked = time.time()
+        return cls(slots, shared, Bell())
+
+    @property
+    def queues(self) -> list[str]:
+        return sorted({slot.queue for slot in self.slots})
+
+
+@dataclass(frozen=True)
+class Death:
+    """What a worker was at when its process ended.
+
+    Attributes:
+        queue: its queue.
+        error: how it ended; empty if it has given the call back.
+        parked, epoch: the parked call, or 0 for a call in a batch.
+        attempt: its number.
+        receiver, bucket, seq: the call in a batch; an empty name if there was none.
+    """
+
+    queue: str
+    error: str
+    parked: int
+    epoch: int
+    attempt: int
+    receiver: str
+    bucket: int
+    seq: int

@@ -1,0 +1,98 @@
+"""The process of one worker."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from django.db import connections
+
+from bulksafe import conf
+from bulksafe.dispatch.worker import Worker
+from bulksafe.listener.journal import DatabaseJournal
+from bulksafe.listener.serving import STEP, Serving
+from bulksafe.outbox import parking
+
+if TYPE_CHECKING:
+    from bulksafe.listener.slots import Bell, Slot
+    from bulksafe.listener.watchdog import Watchdog
+
+#: Sent by the supervisor when a call has taken too long.
+ALARM = signal.SIGALRM
+
+
+class WorkerProcess:
+    """Delivers the events of one queue until it is told to stop.
+
+    Args:
+        serving: its connection and its end.
+        slot: its place.
+        keeper: rung when there is nothing left to do.
+    """
+
+    def __init__(self, serving: Serving, slot: Slot, keeper: Bell) -> None:
+        self._serving = serving
+        self._slot = slot
+        self._keeper = keeper
+        self._activity = slot.activity
+
+    def run(self) -> None:
+        self._activity.start()
+        self._serving.on_signal = self._slot.bell.ring
+        signal.signal(ALARM, self._on_alarm)
+        self._serving.run(self._serve)
+
+    def _on_alarm(self, number: int, frame: FrameType | None) -> None:
+        self._activity.raise_if_late()
+
+    def _serve(self, watchdog: Watchdog) -> None:
+        journal = DatabaseJournal(self._serving.using, watchdog)
+        try:
+            worker = Worker(
+                self._serving.using,
+                [self._slot.queue],
+                journal,
+                self._activity,
+                self._serving.stopping,
+                watchdog.watch,
+            )
+            self._settle(worker)
+            self._serving.connected()
+            self._activity.is_connected = True
+            while not self._serving.stopping():
+                done = worker.work()
+                self._activity.beat = time.time()
+                self._close_unusable()
+                if done:
+                    self._activity.rounds += 1
+                else:
+                    self._rest()
+        finally:
+            self._activity.is_connected = False
+            journal.close()
+
+    def _settle(self, worker: Worker) -> None:
+        """The call that the connection was lost in has failed; its attempt was counted."""
+        activity = self._activity
+        if activity.parked:
+            error = "the connection was lost during the call"
+            parking.died(worker.store, activity.parked, activity.epoch, activity.attempt, error)
+        activity.leave()
+
+    def _rest(self) -> None:
+        """Wait to be woken. By itself it looks again once in a while, should nobody do that."""
+        self._activity.is_idle = True
+        self._keeper.ring()
+        end = time.monotonic() + conf.get().POLL_INTERVAL
+        while (left := end - time.monotonic()) > 0 and not self._serving.stopping():
+            if self._slot.bell.wait(min(left, STEP)):
+                break
+        self._activity.is_idle = False
+
+    def _close_unusable(self) -> None:
+        """What Django does between two requests: receivers may use other databases, too."""
+        for connection in connections.all(initialized_only=True):
+            if connection.alias != self._serving.using:
+                connection.close_if_unusable_or_obsolete()

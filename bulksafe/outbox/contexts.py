@@ -1,0 +1,45 @@
+"""The contexts of events: whoever may write to a captured table chooses what is in them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: What a context may hold, as JSON. A request's ids take some hundred characters.
+MOST_CHARACTERS = 64 * 1024
+
+
+class UnreadableContext(Exception):  # noqa: N818
+    """The context of an event cannot be read: it harms this event and no other."""
+
+
+class Unread(dict[str, Any]):
+    """Stands for a context that cannot be read.
+
+    Args:
+        reason: why not.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+def read_context(text: str | None) -> Mapping[str, Any]:
+    """What ``bulksafe.context`` had for an event.
+
+    Never raises: numbers of thousands of digits and lists that are nested as deep are valid JSON
+    to PostgreSQL, and one such context would keep all other events of the batch from delivery.
+    """
+    if not text:
+        return {}
+    if len(text) > MOST_CHARACTERS:
+        return Unread(f"it has {len(text):,} characters, and {MOST_CHARACTERS:,} are the limit")
+    try:
+        found: Mapping[str, Any] = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Unread(f"{type(error).__name__}: {error}")
+    return found
