@@ -83,8 +83,8 @@ class EndlessWrites(Exception):  # noqa: N818
 class RetryAfter(Exception):  # noqa: N818
     """Raise it in an after-commit receiver to choose when it is called again.
 
-    For a service that answers “429 Too Many Requests” with a ``Retry-After`` header. The call counts
-    as an attempt.
+    For a service that answers “429 Too Many Requests” with a ``Retry-After`` header. The call
+    counts as an attempt.
 
     Args:
         seconds: until the next attempt, at least 0.
@@ -116,8 +116,8 @@ class PermanentFailure(Exception):  # noqa: N818
 class CallTimedOut(KeyboardInterrupt):
     """A call of an after-commit receiver took longer than its ``timeout``.
 
-    A ``KeyboardInterrupt``, so that no ``except Exception`` in a receiver goes on after it, and since
-    psycopg cancels the statement that it waits for when one comes.
+    A ``KeyboardInterrupt``: no ``except Exception`` in a receiver catches it, and psycopg cancels
+    the statement that it waits for.
     """
 
 

@@ -271,7 +271,7 @@ class Worker:
         return set(self._slow)
 
     def _note_late(self, late: CallTookTooLong) -> int:
-        """The batch of a slow call is unfinished: its calls are set aside when it is claimed again."""
+        """The batch is unfinished: its calls are set aside when its cursors are claimed again."""
         receiver, event = late.call.receiver, late.call.changes[-1].event
         self._slow[receiver.name] = time.monotonic() + _SLOW
         if late.error is None:

@@ -51,9 +51,11 @@ def readiness(supervisor: Supervisor) -> Answer:
         problems.append(f"the keeper has not looked for {silent:.0f} s")
     if shared.lag > limit:
         problems.append(f"an event has been due for {shared.lag:.0f} s")
-    for slot in supervisor.places.slots:
-        if not (supervisor.is_alive(slot) and slot.activity.is_connected):
-            problems.append(f"a worker of the queue {slot.queue!r} has no connection")
+    problems += [
+        f"a worker of the queue {slot.queue!r} has no connection"
+        for slot in supervisor.places.slots
+        if not (supervisor.is_alive(slot) and slot.activity.is_connected)
+    ]
     body = {
         "status": "ok" if not problems else "; ".join(dict.fromkeys(problems)),
         "longest_due_seconds": round(shared.lag, 1),

@@ -7,6 +7,7 @@ import os
 import select
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import RawArray, RawValue
 
@@ -26,18 +27,14 @@ class Bell:
         return self._ear
 
     def ring(self) -> None:
-        try:
+        with suppress(BlockingIOError):  # it has been rung often enough
             os.write(self._button, b"!")
-        except BlockingIOError:
-            pass  # it has been rung often enough
 
     def silence(self) -> None:
         """Forget that it was rung."""
-        try:
+        with suppress(BlockingIOError):  # nothing is left
             while os.read(self._ear, 4096):
                 pass
-        except BlockingIOError:
-            pass  # nothing is left
 
     def wait(self, seconds: float) -> bool:
         """Whether it is rung within ``seconds``."""

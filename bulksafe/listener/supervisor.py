@@ -205,9 +205,9 @@ class Supervisor:
             if not child.is_alive and child.slot is not None and self._may_replace(child):
                 self._workers[index] = self._start_worker(child.slot)
         keeper = self._keeper
-        if keeper is not None and not keeper.is_alive and not self.places.shared.is_done:
-            if self._may_replace(keeper):
-                self._keeper = self._start_keeper()
+        is_gone = keeper is not None and not keeper.is_alive and not self.places.shared.is_done
+        if keeper is not None and is_gone and self._may_replace(keeper):
+            self._keeper = self._start_keeper()
 
     def _may_replace(self, child: _Child) -> bool:
         """Whether a process that has ended may be replaced now."""

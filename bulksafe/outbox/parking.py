@@ -67,7 +67,7 @@ class Failure:
 
     @classmethod
     def described(cls, error: str, attempts: int, receiver: Receiver) -> Failure:
-        """The failure of the attempt number ``attempts``, of which the error's text alone is left."""
+        """The failure of the attempt number ``attempts``, of which a text alone is left."""
         is_dead = attempts >= receiver.max_attempts
         return cls(
             attempts,
@@ -296,6 +296,6 @@ def unfold(store: Store, taken: Taken, receivers: Sequence[str]) -> None:
 
 def died(store: Store, parked: int, epoch: int, attempt: int, error: str) -> None:
     """Note that a call has failed whose process could not note it. Its attempt was counted."""
-    # The receiver's own backoff is not asked: its function would run in a process that must not fail.
+    # Without the receiver's own backoff, which would be its code in a process that must not fail.
     delay = retry_delay(attempt)
     store.rows("died", {"id": parked, "epoch": epoch, "error": error, "delay": delay})

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 _RUNS = (AFTER_COMMIT, IN_TRANSACTION, IN_DATABASE)
 _OPTIONS = (
-    "after atomic backoff batch coalesce dispatch_uid max_attempts on_dead otherwise queue row_by_row "
-    "run sender timeout when"
+    "after atomic backoff batch coalesce dispatch_uid max_attempts on_dead otherwise queue "
+    "row_by_row run sender timeout when"
 ).split()
 #: Options that only the listener heeds, with their defaults.
 _OF_LISTENER = {

@@ -128,7 +128,7 @@ def test_a_dead_letter_shows_traceback_attempts_and_event(shop):
     assert "'user': 7" in shown
     listed = project.manage("bulksafe", "status", "--parked", code=1).stdout
     assert "ValueError: cannot ship bad" in listed
-    assert "shop_order 1" in listed
+    assert listed.splitlines()[-1].split()[:6] == ["1", "dead", "2", "strict", "shop_order", "1"]
 
 
 def test_discard_gives_up_and_lets_followers_go_on(shop):
@@ -171,9 +171,8 @@ def test_a_receiver_with_another_name(shop):
         in project.manage("bulksafe", "doctor", code=1).stdout
     )
     project.manage("bulksafe", "retry", "--all")
-    retried = project.manage("bulksafe", "listen", "--once")
-    assert "There is no receiver 'old_name' in this code" in retried.stderr
-    assert parked(project, code=0) == [("old_name", "1", "orphaned", 0)]
+    project.manage("bulksafe", "listen", "--once")
+    assert parked(project, code=0) == [("old_name", "1", "waiting", 0)]
 
     mend(project)
     hint = project.manage("bulksafe", "retry", "--all", "--rename", "new_nam", code=2).stderr
@@ -208,7 +207,7 @@ def test_a_listener_whose_code_does_not_know_the_table_yet(shop):
     old = project.manage("bulksafe", "listen", "--once")
     assert "no receiver of this code is for" in old.stderr
     assert [event[:3] for event in parked(project, code=0)] == [
-        ("*", "1", "orphaned"),
+        ("*", "1", "waiting"),
         ("*", "1", "waiting"),
     ]
     assert "code has no receivers for their" in project.manage("bulksafe", "doctor", code=1).stdout

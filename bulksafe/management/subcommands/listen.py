@@ -36,9 +36,9 @@ _DESCRIPTION = """\
 Run the receivers that are declared with run="after_commit", for every committed change.
 
 Each queue has a worker process of its own, so that a call which hangs or ends its process keeps no
-other queue waiting. Start as many listeners as you like, on as many machines as you like: they share
-the rows among them. The first SIGTERM lets the workers finish what they do, the second one gives it
-up; nothing is lost either way, nor by SIGKILL. A lost connection is opened again, for ever.
+other queue waiting. Start as many listeners as you like, on as many machines as you like: they
+share the rows among them. The first SIGTERM lets the workers finish what they do, the second one
+gives it up; nothing is lost either way, nor by SIGKILL. A lost connection is opened again, for ever.
 
 exit status: 0 stopped as told, 1 with --once: receivers failed, 2 an error
 """
@@ -48,7 +48,7 @@ _EXAMPLES = """\
   manage.py bulksafe listen --concurrency mail=4,default=2  so many workers for these queues
   manage.py bulksafe listen --queues mail,search            these queues only
   manage.py bulksafe listen --max-memory 512M               replace a worker that holds more
-  manage.py bulksafe listen --once                          deal with what is there and end: for cron
+  manage.py bulksafe listen --once                          deal with what is there: for cron
   manage.py bulksafe listen --health-port 8080              answer GET /livez and /readyz
 """
 
@@ -73,13 +73,13 @@ def _arguments(parser: ArgumentParser) -> None:
         "--concurrency",
         action="append",
         metavar="QUEUE=N[,QUEUE=N]",
-        help="how many calls of a queue run side by side (default: 1); a bare number is for all queues",
+        help="how many calls of a queue run side by side (default: 1); a bare N is for all queues",
     )
     parser.add_argument(
         "--max-memory",
         type=_memory,
         metavar="SIZE",
-        help="replace a worker that holds more than this, like 512M or 2G; a call that does it fails",
+        help="replace a worker that holds more than this, like 512M; a call that does it fails",
     )
     parser.add_argument("--once", action="store_true", help="end when nothing is left to do")
     parser.add_argument(
