@@ -111,11 +111,13 @@ class Alone:
             if before is None:
                 raise LeaseLost
             self.caller.make(call, self.caller.timeout(call.receiver))
-            self.caller.check_session(call, before, parking.done(self.store, taken))
+            # Before anything else: under another search_path the rest would fail.
+            self.caller.check_session(call, before, self.store.session())
+            parking.done(self.store, taken)
 
     def _outside(self, taken: Taken, call: Call) -> None:
         self.caller.make_outside(call)
-        if parking.done(self.store, taken) is None:
+        if not parking.done(self.store, taken):
             raise LeaseLost
 
     def _fail(self, taken: Taken, call: Call, error: BaseException) -> None:

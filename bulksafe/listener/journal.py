@@ -30,7 +30,6 @@ class DatabaseJournal:
     def __init__(self, using: str, watchdog: Watchdog) -> None:
         self._watchdog = watchdog
         self._connection: psycopg.Connection[Any] = open_raw(using, "bulksafe journal", watchdog)
-        self._run("SET synchronous_commit = off")
 
     def started(self, cursors: Sequence[Cursor]) -> None:
         """Store that the batches of these cursors begin."""

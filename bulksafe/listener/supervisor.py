@@ -51,7 +51,8 @@ class _Child:
         started, ended: as ``time.monotonic()``.
         cause: why it was killed, if so.
         alarmed: the call that was asked to end.
-        growing: the call in which it was seen to hold too much memory.
+        first_seen: its present call, and how much memory it held when that was first seen.
+        told: when it was told to end, as ``time.monotonic()``.
         deaths: the number of the death that was sent to the keeper.
     """
 
@@ -61,12 +62,23 @@ class _Child:
     ended: float | None = None
     cause: str = ""
     alarmed: int = 0
-    growing: int = 0
+    first_seen: tuple[int, int] = (0, 0)
+    told: float | None = None
     deaths: int = 0
 
     @property
     def is_alive(self) -> bool:
         return self.process.is_alive()
+
+    def end(self) -> None:
+        """Tell it to end after what it does, once: a second time would give that up."""
+        if self.told is None:
+            self.told = time.monotonic()
+            self.send(signal.SIGTERM)
+
+    def has_waited(self) -> bool:
+        """Whether it has not ended for a while after it was told to."""
+        return self.told is not None and time.monotonic() - self.told > _GRACE
 
     def send(self, number: int) -> None:
         # Asked first: the id of a process that has been waited for may be another one's.
@@ -150,9 +162,6 @@ class Supervisor:
 
     def _wait(self, seconds: float) -> None:
         sentinels = [child.process.sentinel for child in self._children() if child.is_alive]
-        if len(sentinels) < len(self._children()):
-            # One has ended and is replaced soon.
-            time.sleep(min(seconds, 0.02))
         wait(sentinels, timeout=seconds)
         self.beat = time.time()
 
@@ -162,7 +171,7 @@ class Supervisor:
     def _stop(self) -> None:
         """First the workers: the keeper notes what becomes of them."""
         for child in self._workers:
-            child.send(signal.SIGTERM)
+            child.end()
         passed_on = 1
         while any(child.is_alive for child in self._workers):
             self._wait(_STEP)
@@ -269,18 +278,21 @@ class Supervisor:
     def _end_what_grows(self, child: _Child) -> None:
         if self._max_memory is None or child.slot is None or not child.is_alive:
             return
+        call = child.slot.activity.running()
         held = resident_bytes(child.process.pid)
+        if call and child.first_seen[0] != _id(call):
+            child.first_seen = _id(call), held
         if held <= self._max_memory:
             return
-        call = child.slot.activity.running()
-        if call is None or call.seconds < _STEP:
-            child.send(signal.SIGTERM)  # a process may grow over many calls: none is to blame
-        elif child.growing == _id(call):
+        grown = held - child.first_seen[1]
+        if call and (grown > self._max_memory // 2 or child.has_waited()):
             child.cause = (
                 f"{call.receiver} held {held >> 20} MB, and {self._max_memory >> 20} MB are allowed"
             )
             child.send(signal.SIGKILL)
-        child.growing = _id(call) if call else 0
+        else:
+            # It has grown over many calls: none is to blame, and the present one may end.
+            child.end()
 
 
 def _id(call: RunningCall) -> int:

@@ -257,15 +257,9 @@ def hold(store: Store, taken: Taken) -> Sequence[str] | None:
     return rows[0][1] if rows else None
 
 
-def done(store: Store, taken: Taken) -> Sequence[str] | None:
-    """Note that the call is made.
-
-    Returns:
-        the connection's settings; None if another process has taken the call over.
-    """
-    parts = {"wake": query("wake"), "session": query("session")}
-    rows = store.rows("done", taken.named, **parts)
-    return rows[0][0] if rows else None
+def done(store: Store, taken: Taken) -> bool:
+    """Note that the call is made. False if another process has taken it over."""
+    return bool(store.rows("done", taken.named, wake=query("wake")))
 
 
 def failed(store: Store, taken: Taken, failure: Failure) -> bool:

@@ -78,6 +78,7 @@ p.state = 'waiting'
 WITH head AS MATERIALIZED (
     SELECT p.id, p.queue, p.call
     FROM bulksafe_parked AS p
+    CROSS JOIN (SELECT set_config('synchronous_commit', 'off', true)) AS quickly
     WHERE p.queue = %(queue)s AND {free}
     ORDER BY p.due, p.id
     LIMIT 1
@@ -110,10 +111,18 @@ WHERE id = %(id)s AND epoch = %(epoch)s
 FOR UPDATE
 
 -- name: renew
+-- A call in a transaction holds its row's lock, and needs no lease besides.
+WITH held AS MATERIALIZED (
+    SELECT p.id
+    FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[]) AS w (id, epoch)
+    JOIN bulksafe_parked AS p ON (p.id, p.epoch) = (w.id, w.epoch)
+    WHERE p.leased_until IS NOT NULL
+    FOR UPDATE OF p SKIP LOCKED
+)
 UPDATE bulksafe_parked AS p
 SET leased_until = clock_timestamp() + %(lease)s * interval '1 second'
-FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[]) AS w (id, epoch)
-WHERE (p.id, p.epoch) = (w.id, w.epoch) AND p.leased_until IS NOT NULL
+FROM held AS h
+WHERE p.id = h.id
 
 -- name: done
 -- The call is made; what waits behind it is due. Nothing, if another worker has taken it over.
@@ -125,7 +134,7 @@ WITH gone AS (
 ), woken AS (
     {wake}
 )
-SELECT {session} FROM gone
+SELECT id FROM gone
 
 -- name: wake
 -- Part of others: the first call behind each that is gone.

@@ -94,10 +94,12 @@ FROM due AS d
 LEFT JOIN bulksafe_started AS s USING (queue, atomic, bucket)
 
 -- name: started
--- Stored before the first call of a batch, on a connection of its own.
+-- Stored before the first call of a batch, on a connection of its own. No call has brought a crash of the server
+-- about, so that nothing need be on the disk by then. For this transaction only: a pooler may share the connection.
 INSERT INTO bulksafe_started AS s (queue, atomic, bucket, batch)
 SELECT w.queue, true, w.bucket, w.batch
 FROM unnest(%(queues)s::text[], %(buckets)s::smallint[], %(batches)s::bigint[]) AS w (queue, bucket, batch)
+CROSS JOIN (SELECT set_config('synchronous_commit', 'off', true)) AS quickly
 ON CONFLICT (queue, atomic, bucket) DO UPDATE
 SET batch = EXCLUDED.batch, suspect_receiver = NULL, suspect_seq = NULL, suspect_error = NULL
 

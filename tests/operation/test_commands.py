@@ -29,9 +29,11 @@ def test_help_has_examples_and_the_exit_status(project, subcommand):
     [
         (["listen", "--queues", "mial"], "No receiver has the queue 'mial'. Did you mean 'mail'?"),
         (["listen", "--queues", ","], "--queues names no queue"),
-        (["listen", "--processes", "0"], "'0' is no number from 1 to 256"),
-        (["listen", "--processes", "two"], "'two' is no number"),
-        (["listen", "--once", "--processes", "2"], "--once is for one process"),
+        (["listen", "--concurrency", "0"], "'0' is no number from 1 to 256"),
+        (["listen", "--concurrency", "mail=two"], "'two' is no number from 1 to 256"),
+        (["listen", "--concurrency", "mial=2"], "'mial' is not served. Did you mean 'mail'?"),
+        (["listen", "--max-memory", "much"], "'much' is no size: write 512M or 2G"),
+        (["status", "--max-lag", "soon"], "'soon' is no number of seconds"),
         (["listen", "--health-port", "65536"], "'65536' is no number from 0 to 65535"),
         (["listen", "--database", "nowhere"], "There is no database 'nowhere'"),
         (["listen", "--database", "lite"], "The database 'lite' is not PostgreSQL"),
@@ -118,7 +120,7 @@ def test_status_says_what_waits_and_that_nobody_listens(site):
     queues = json.loads(site.manage("bulksafe", "status", "--json", code=1).stdout)["queues"]
 
     assert "Nobody listens to the queue 'mail'" in failed.stdout
-    assert {(q["queue"], q["lag_events"]) for q in queues} == {("default", 1), ("mail", 1)}
+    assert {(q["queue"], q["waiting"]) for q in queues} == {("default", 1), ("mail", 1)}
     site.manage("bulksafe", "listen", "--once")
     assert "Nobody listens" not in site.manage("bulksafe", "status").stdout
 

@@ -1,13 +1,22 @@
 """What a failure leads to, and which parked events a command means."""
 
-import pytest
+import math
 
+import pytest
+from django.db.models.signals import post_save
+
+from bulksafe import PermanentFailure, RetryAfter
+from bulksafe.declarations import Receiver
 from bulksafe.outbox.parked import Selection
 from bulksafe.outbox.parking import DEAD, WAITING, Failure, retry_delay
 
 
-def failure(error=None, attempts=1, max_attempts=3, on_dead="block"):
-    return Failure.of(error or ValueError("no"), attempts, max_attempts, on_dead)
+def receiver(**options):
+    return Receiver(print, "print", post_save, (), max_attempts=3, **options)
+
+
+def failure(error=None, attempts=1, **options):
+    return Failure.of(error or ValueError("no"), attempts, receiver(**options))
 
 
 @pytest.mark.parametrize(
@@ -37,6 +46,47 @@ def test_the_last_attempt_makes_a_dead_letter(attempts, on_dead, state, blocks):
     found = failure(attempts=attempts, on_dead=on_dead)
 
     assert (found.state, found.blocks, found.attempts) == (state, blocks, attempts)
+
+
+@pytest.mark.parametrize(
+    ("backoff", "attempts", "shortest", "longest"),
+    [
+        (5, 1, 2.5, 5),
+        (5, 3, 10, 20),
+        (5, 1_000, 1_800, 3_600),
+        ([1, 60, 600], 1, 0.5, 1),
+        ([1, 60, 600], 2, 30, 60),
+        ([1, 60, 600], 9, 300, 600),
+        (lambda attempts: 7 * attempts, 3, 21, 21),
+        (lambda attempts: -1, 3, 0, 0),
+    ],
+)
+def test_a_receiver_has_delays_of_its_own(backoff, attempts, shortest, longest):
+    delays = [retry_delay(attempts, backoff) for _ in range(100)]
+
+    assert shortest <= min(delays)
+    assert max(delays) <= longest
+
+
+def test_a_receiver_says_when_it_is_called_again():
+    found = failure(RetryAfter(90), attempts=2, backoff=[1])
+
+    assert (found.state, found.delay, found.error) == (WAITING, 90.0, "RetryAfter: in 90 s")
+    assert failure(RetryAfter(90), attempts=3).state == DEAD
+
+
+@pytest.mark.parametrize("seconds", [-1, math.inf, math.nan])
+def test_retry_after_takes_a_number_of_seconds(seconds):
+    with pytest.raises(ValueError, match=r"must be finite, 0 or more"):
+        RetryAfter(seconds)
+
+
+@pytest.mark.parametrize(("on_dead", "blocks"), [("block", True), ("skip", False)])
+def test_a_receiver_gives_an_event_up(on_dead, blocks):
+    found = failure(PermanentFailure("no such customer"), on_dead=on_dead)
+
+    assert (found.state, found.blocks) == (DEAD, blocks)
+    assert found.error == "PermanentFailure: no such customer"
 
 
 def test_a_failure_says_what_was_raised_and_where():

@@ -38,7 +38,7 @@ Run the receivers that are declared with run="after_commit", for every committed
 Each queue has a worker process of its own, so that a call which hangs or ends its process keeps no
 other queue waiting. Start as many listeners as you like, on as many machines as you like: they
 share the rows among them. The first SIGTERM lets the workers finish what they do, the second one
-gives it up; nothing is lost either way, nor by SIGKILL. A lost connection is opened again, for ever.
+gives it up; nothing is lost either way, nor by SIGKILL. A lost connection is opened again.
 
 exit status: 0 stopped as told, 1 with --once: receivers failed, 2 an error
 """

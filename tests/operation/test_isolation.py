@@ -1,0 +1,300 @@
+"""Receivers that hang, end their process or grow: nothing but their own row waits for them."""
+
+import json
+import signal
+import time
+
+import pytest
+
+from tests.operation.conftest import order, texts
+from tests.operation.processes import listening, wait_until
+from tests.operation.test_dead_letters import parked, status
+
+BOTH = pytest.mark.parametrize("atomic", [True, False])
+
+#: A receiver that does something bad on rows whose number begins with “bad”, and notes each attempt in a
+#: file: what it writes to the database is gone with it.
+RECEIVERS = """
+import contextlib, ctypes, os, signal, time
+import bulksafe
+from django.db import connection, transaction
+from django.db.models.signals import post_save
+from shop.models import Log, Order
+
+def attempt(instance):
+    with open({attempts!r}, "a") as file:
+        file.write(f"{{instance.number}}\\n")
+
+@bulksafe.critical(post_save, sender=Order, run="after_commit", dispatch_uid="bad", {options})
+def bad(sender, instance, **kwargs):
+    if instance.number.startswith("bad"):
+        attempt(instance)
+        {deed}
+    Log.objects.create(text=f"bad {{instance.number}}")
+
+@bulksafe.critical(post_save, sender=Order, run="after_commit", dispatch_uid="other", queue="other")
+def other(sender, instance, **kwargs):
+    Log.objects.create(text=f"other {{instance.number}}")
+"""
+
+HANGS = {
+    "in Python": "time.sleep(3600)",
+    "in a statement": "connection.cursor().execute('SELECT pg_sleep(3600)')",
+    "in C, deaf to signals": (
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM}); time.sleep(3600)"
+    ),
+    "with the interpreter's lock": "ctypes.PyDLL(None).sleep(3600)",
+    "whatever is raised": (
+        "[time.sleep(0.01) for _ in iter(int, 1) if contextlib.suppress(BaseException)"
+        ".__enter__() is None]"
+    ),
+}
+ENDS = {
+    "exit": "os._exit(3)",
+    "exit as if well": "os._exit(0)",
+    "signal": "os.kill(os.getpid(), signal.SIGKILL)",
+    "crash": "ctypes.string_at(0)",
+}
+
+
+@pytest.fixture
+def site(shop):
+    """Makes the project with a receiver that does a deed on bad rows."""
+
+    def make(deed, options, **settings):
+        project = shop(placeholder="")
+        known = {"RETRY_DELAY": 0.000001, "LEASE": 5, "SLOW_CALL": 0.5, "TIMEOUT": 60, **settings}
+        project.settings(f"BULKSAFE = {known!r}\n")
+        project.attempts = project.directory / "attempts"
+        project.attempts.touch()
+        text = RECEIVERS.format(attempts=str(project.attempts), deed=deed, options=options)
+        project.write("shop/receivers.py", text)
+        project.migrate()
+        return project
+
+    return make
+
+
+def attempts(project):
+    return project.attempts.read_text().split()
+
+
+@BOTH
+@pytest.mark.parametrize("hang", HANGS)
+def test_a_call_that_hangs_is_ended_and_its_attempts_are_counted(site, hang, atomic):
+    project = site(HANGS[hang], f"timeout=0.3, max_attempts=2, atomic={atomic}")
+    order(project, "bad")
+    order(project, "good")
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert attempts(project) == ["bad", "bad"]
+    assert parked(project) == [("bad", "1", "dead", 2)]
+    assert sorted(texts(project)) == ["bad good", "other bad", "other good"]
+    ((error,),) = project.run("SELECT error FROM bulksafe_parked")
+    assert "CallTimedOut: bad exceeded its timeout of 0.3 s" in error
+
+
+@BOTH
+@pytest.mark.parametrize("end", ENDS)
+def test_a_call_that_ends_its_process_counts_as_an_attempt(site, end, atomic):
+    project = site(ENDS[end], f"max_attempts=3, atomic={atomic}")
+    order(project, "bad")
+    order(project, "good")
+
+    done = project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert attempts(project) == ["bad"] * 3
+    assert parked(project) == [("bad", "1", "dead", 3)]
+    assert sorted(texts(project)) == ["bad good", "other bad", "other good"]
+    assert done.stderr.count(": receiver bad gave up on shop.Order 1 after 3 attempts: ") == 1
+
+
+@BOTH
+def test_other_rows_and_queues_go_on_while_a_call_hangs(site, atomic):
+    """Until its timeout, it holds its row and its worker, and nothing else."""
+    project = site("time.sleep(3600)", f"atomic={atomic}")
+    with listening(project, "--concurrency", "default=2") as (process, log):
+        order(project, "bad")
+        wait_until(lambda: attempts(project), log)
+        for number in range(40):
+            order(project, f"good{number}")
+        wait_until(lambda: len(texts(project)) == 81, log)
+
+        assert {text.split()[0] for text in texts(project)} == {"bad", "other"}
+        project.run("UPDATE shop_order SET amount = 1 WHERE number = 'good7'")
+        wait_until(lambda: len(texts(project)) == 83, log)
+        waiting = [event for event in status(project, code=0)["workers"] if event["receiver"]]
+        assert [(event["receiver"], event["source"], event["key"]) for event in waiting] == [
+            ("bad", "shop_order", "1")
+        ]
+        assert "running: bad for shop_order 1" in project.manage("bulksafe", "status").stdout
+        # The second signal gives the call up.
+        process.terminate()
+        wait_until(lambda: "finishing the batches" in log.read_text(), log)
+
+
+def test_a_slow_call_is_made_alone_and_finishes(site):
+    """It is no failure; what it had begun in the batch is rolled back with it."""
+    project = site("Log.objects.create(text='begun'); time.sleep(1.5)", "max_attempts=1")
+    for number in ("good1", "bad1", "good2", "bad2"):
+        order(project, number)
+
+    done = project.manage("bulksafe", "listen", "--once")
+
+    assert "receiver bad is slow: its calls run alone" in done.stderr
+    assert sorted(t for t in texts(project) if not t.startswith("other")) == [
+        "bad bad1",
+        "bad bad2",
+        "bad good1",
+        "bad good2",
+        "begun",
+        "begun",
+    ]
+
+
+@BOTH
+def test_a_call_that_eats_memory(site, atomic):
+    project = site(
+        "hoard = [bytes(range(256)) * 4096 for _ in iter(int, 1)]",
+        f"max_attempts=2, atomic={atomic}",
+        SLOW_CALL=60,
+    )
+    order(project, "bad")
+    order(project, "good")
+
+    project.manage("bulksafe", "listen", "--once", "--max-memory", "300M", code=1)
+
+    assert parked(project) == [("bad", "1", "dead", 2)]
+    assert attempts(project) == ["bad", "bad"]
+    ((error,),) = project.run("SELECT error FROM bulksafe_parked")
+    assert "MB, and 300 MB are allowed" in error
+    assert sorted(texts(project)) == ["bad good", "other bad", "other good"]
+
+
+def test_a_process_that_grows_over_many_calls_is_replaced_between_two(site):
+    deed = "globals().setdefault('kept', []).append(bytes(range(256)) * 262144)"
+    project = site(deed, "", SLOW_CALL=60, BATCH_SIZE=4)
+    for number in range(12):
+        order(project, f"bad{number}")
+
+    done = project.manage("bulksafe", "listen", "--once", "--max-memory", "300M")
+
+    assert sorted(attempts(project)) == sorted(f"bad{number}" for number in range(12))
+    assert done.stderr.count("it is replaced") >= 1
+
+
+def test_the_whole_listener_is_killed_in_a_call(site):
+    """Nobody is left to note it: the call's own lease and the batch's journal say so."""
+    deed = "[os.kill(pid, signal.SIGKILL) for pid in (os.getppid(), os.getpid())]"
+    project = site(deed, "max_attempts=3", LEASE=1)
+    order(project, "bad")
+    order(project, "good")
+
+    def is_over():
+        dead = project.run("SELECT FROM bulksafe_parked WHERE state = 'dead'")
+        return dead and "bad good" in texts(project)
+
+    while not is_over():
+        with listening(project) as (process, log):
+            wait_until(lambda process=process: process.poll() is not None or is_over(), log)
+
+    assert "bad good" in texts(project)
+    # The first attempt, in the batch, is the one that nobody could note.
+    assert 3 <= len(attempts(project)) <= 4
+
+
+def test_retry_after_and_permanent_failure(site):
+    project = site(
+        "raise bulksafe.RetryAfter(3600) if instance.number == 'bad1' "
+        "else bulksafe.PermanentFailure('no such address')",
+        "",
+    )
+    order(project, "bad1")
+    order(project, "bad2")
+
+    done = project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert sorted(parked(project)) == [("bad", "1", "waiting", 1), ("bad", "2", "dead", 1)]
+    assert "Traceback" not in done.stderr
+    assert "after 1 attempts: PermanentFailure: no such address" in done.stderr
+    found = project.run("SELECT key FROM bulksafe_parked WHERE due > now() + interval '3500 s'")
+    assert found == [("1",)]
+
+
+def test_a_dead_letter_sends_a_signal(site):
+    project = site("raise bulksafe.PermanentFailure('gone')", "")
+    path = project.directory / "shop/receivers.py"
+    path.write_text(
+        path.read_text()
+        + """
+from django.dispatch import receiver as connected
+
+@connected(bulksafe.dead_letter)
+def tell_the_operator(sender, id, receiver, key, attempts, error, event_id, **kwargs):
+    Log.objects.create(text=f"{sender.__name__} {id} {receiver} {key} {attempts} {error}")
+
+@connected(bulksafe.dead_letter)
+def fail(**kwargs):
+    raise ValueError("the pager is off")
+"""
+    )
+    order(project, "bad")
+
+    done = project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert "Order 1 bad 1 1 PermanentFailure: gone" in texts(project)
+    assert "the pager is off" in done.stderr
+
+
+def test_calls_outside_a_transaction_run_side_by_side(site):
+    """In order for each row."""
+    project = site("time.sleep(0.2)", "atomic=False")
+    for number in range(8):
+        order(project, f"bad{number}")
+    project.run("UPDATE shop_order SET number = number || ' again'")
+    began = time.monotonic()
+    project.manage("bulksafe", "listen", "--once", "--concurrency", "default=8", "-v", "0")
+
+    seen = attempts_lines(project)
+    assert len(seen) == 16
+    for number in range(8):
+        assert [line for line in seen if line.startswith(f"bad{number}")] == [
+            f"bad{number}",
+            f"bad{number} again",
+        ]
+    # One after the other they would take longer than this whole process does.
+    assert time.monotonic() - began < 16 * 0.2 + 5
+
+
+def attempts_lines(project):
+    return project.attempts.read_text().splitlines()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_gives_a_call_back(site, number):
+    """Its attempt is not counted, and nobody has to wait for its lease."""
+    project = site("time.sleep(3600)", "atomic=False, max_attempts=1", LEASE=3600)
+    order(project, "bad")
+    with listening(project) as (process, log):
+        wait_until(lambda: attempts(project), log)
+        process.send_signal(number)
+        wait_until(lambda: "finishing the batches" in log.read_text(), log)
+        process.send_signal(number)
+        assert process.wait(30) == 0
+
+    assert project.run("SELECT attempts, leased_until FROM bulksafe_parked") == [(0, None)]
+
+
+def test_status_says_for_how_long_an_event_has_been_due(site):
+    project = site("pass", "")
+    order(project, "good")
+    project.run("UPDATE bulksafe_outbox SET at = now() - interval '100 seconds'")
+
+    late = project.manage("bulksafe", "status", "--max-lag", "60", code=1)
+
+    assert "An event has been due for 100" in late.stderr
+    found = json.loads(project.manage("bulksafe", "status", "--json", code=1).stdout)
+    assert found["longest_due_seconds"] >= 100
+    project.manage("bulksafe", "listen", "--once")
+    project.manage("bulksafe", "status", "--max-lag", "60")
