@@ -11,6 +11,7 @@ from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import WeakKeyDictionary, ref
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError, transaction
@@ -156,15 +157,6 @@ class reacting:  # noqa: N801  (used as a function)
         values = {**before, **self.values} if before or self.values else before
         self._current = _current.set(values)
         self._outer, _here.running = _here.running, self.names
-        try:
-            for carrier in tuple(_here.carriers):
-                if carrier.written_by != self._outer:
-                    # The identity of a call that has ended. It is left in place at the end, since
-                    # the next call is mostly of the same receiver.
-                    carrier.correct()
-        except BaseException:
-            self.__exit__()
-            raise
 
     def __exit__(self, *error: object) -> None:
         _here.running = self._outer
@@ -205,6 +197,9 @@ class Carrier:
     to the transaction: set before the first write, set again where it changes, cleared when its
     block ends before the transaction does. A write in autocommit gets a transaction.
 
+    The end of a receiver's call leaves it in place, since the next call is mostly of the same
+    receiver: the next statement that may write corrects it, be it past Django's cursors.
+
     Attributes:
         connection: Django's.
         is_set: whether the open transaction has been given an identity.
@@ -217,9 +212,19 @@ class Carrier:
 
     def begin(self) -> None:
         """Follow a new connection of the driver's."""
-        # Not the guard that stands in its place while a receiver runs.
-        self._driver = self.connection.connection
+        driver = self.connection.connection
+        # Not the guard that stands in its place while a receiver runs. A strong reference would
+        # keep closed connections alive.
+        self._known = None if driver is None else ref(driver)
+        self._is_seen = False
         self.end()
+        if driver is not None:
+            _carriers[driver] = ref(self)
+            driver.cursor_factory = _noticed(driver.cursor_factory)
+
+    @property
+    def _driver(self) -> Any:
+        return None if self._known is None else self._known()
 
     def end(self) -> None:
         """The transaction has ended, and the setting with it."""
@@ -235,13 +240,26 @@ class Carrier:
         if not self._has_work():
             return execute(sql, params, many, context)
         text = sql if type(sql) is str else text_of(sql, self.connection)
-        if self.prepare(text):
-            run = functools.partial(execute, sql, params, many, context)
-            result = self._run_alone(run)
-        else:
-            result = execute(sql, params, many, context)
+        run = functools.partial(execute, sql, params, many, context)
+        needs_transaction = self.prepare(text)
+        with self._seen():
+            result = self._run_alone(run) if needs_transaction else run()
         self._follow(text, params)
         return result
+
+    def notice(self) -> None:
+        """A cursor of the driver's is about to send a statement: not in another call's name."""
+        if self.is_set and not self._is_seen and self.written_by != _here.running:
+            self.correct()
+
+    @contextmanager
+    def _seen(self) -> Iterator[None]:
+        """Around a statement that has what it needs: a plain read needs no identity."""
+        before, self._is_seen = self._is_seen, True
+        try:
+            yield
+        finally:
+            self._is_seen = before
 
     def prepare(self, text: str) -> bool:
         """Set the identity for a statement that may write, if a transaction is open.
@@ -331,7 +349,7 @@ class Carrier:
         wanted = self._wanted()
         if wanted == self._value or self._status == TransactionStatus.INERROR:
             return
-        with self.connection.wrap_database_errors:
+        with self.connection.wrap_database_errors, self._seen():
             # Not through Django's cursor, whose wrappers would be called again.
             self._driver.execute(_SET, [_SETTING, wanted])
         self._value, self.written_by, self.is_set = wanted, _here.running, True
@@ -348,6 +366,45 @@ class Carrier:
             # At once: a savepoint brings the identity of a block back that has ended since.
             self._value = None
             self.correct()
+
+
+#: By connection of the driver's, which a pool hands on from one of Django's to another.
+_carriers: WeakKeyDictionary[Any, ref[Carrier]] = WeakKeyDictionary()
+
+
+def _notice(driver: Any) -> None:
+    found = _carriers.get(driver)
+    carrier = None if found is None else found()
+    if carrier is not None:
+        carrier.notice()
+
+
+class _Noticed:
+    """A cursor of the driver's that lets the carrier know before it sends a statement."""
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        _notice(self.connection)  # type: ignore[attr-defined]
+        return super().execute(*args, **kwargs)  # type: ignore[misc]
+
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+        _notice(self.connection)  # type: ignore[attr-defined]
+        return super().executemany(*args, **kwargs)  # type: ignore[misc]
+
+    def stream(self, *args: Any, **kwargs: Any) -> Any:
+        _notice(self.connection)  # type: ignore[attr-defined]
+        return super().stream(*args, **kwargs)  # type: ignore[misc]
+
+    def copy(self, *args: Any, **kwargs: Any) -> Any:
+        _notice(self.connection)  # type: ignore[attr-defined]
+        return super().copy(*args, **kwargs)  # type: ignore[misc]
+
+
+@functools.cache
+def _noticed(factory: type) -> type:
+    """The class of cursors as a connection has it, with the above before it."""
+    if issubclass(factory, _Noticed):
+        return factory
+    return type(factory.__name__, (_Noticed, factory), {"__module__": factory.__module__})
 
 
 def _sets_by_hand(text: str, params: Any) -> bool:

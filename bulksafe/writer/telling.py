@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from threading import local
 from typing import TYPE_CHECKING, Any
 
-from bulksafe.contexts import correct, current, reacting, running
+from bulksafe.contexts import current, reacting, running
 from bulksafe.dispatch import muting
 from bulksafe.dispatch.batches import MOST_REACTIONS, endless, is_called
 from bulksafe.dispatch.calls import arguments
@@ -79,11 +79,9 @@ def outside(calls_before: int) -> Iterator[None]:
     before, _here.active = _here.active, _here.active[:calls_before]
     try:
         with reacting({}, running()[:calls_before]):
-            correct()
             yield
     finally:
         _here.active = before
-    correct()
 
 
 def depth() -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import json
 import tempfile
 import threading
+import weakref
 from contextlib import contextmanager
 
 import psycopg
@@ -210,6 +212,20 @@ def test_a_connection_that_was_closed():
             read()
             write()
     assert users() == [1]
+
+
+def test_a_connection_that_is_gone_is_not_kept():
+    kept = []
+
+    def work():
+        with bulksafe.context(user=1):
+            write()
+        kept.append(weakref.ref(connection.connection))
+
+    in_a_thread(work)
+    gc.collect()
+
+    assert kept[0]() is None
 
 
 def test_blocks_in_transactions_of_two_databases():
@@ -816,8 +832,11 @@ def test_deferred_triggers_write_on_behalf_of_no_receiver():
     assert written_by() == [("x", ("x",)), ("later", ()), ("later", ())]
 
 
-def test_receivers_that_write_do_not_ask_more_often_the_more_rows_there_are():
+@pytest.mark.parametrize("is_reading", [False, True], ids=["", "reading"])
+def test_receivers_that_write_cost_no_more_where_others_are_called_in_between(is_reading):
     inline.critical(post_save, Article, lambda **kwargs: write("x"), dispatch_uid="x")
+    reads = read if is_reading else list
+    inline.critical(post_save, Article, lambda **kwargs: reads(), dispatch_uid="y")
     Article.objects.create(title="warm")
 
     def count(rows):
@@ -825,7 +844,54 @@ def test_receivers_that_write_do_not_ask_more_often_the_more_rows_there_are():
             Article.objects.bulk_create([Article(title="a") for _ in range(rows)])
         return len(found)
 
-    assert count(20) - count(10) == 10
+    assert count(20) - count(10) == 10 * (1 + is_reading)
+
+
+def by_a_cursor_of_the_driver():
+    with raw().cursor() as cursor:
+        cursor.execute("INSERT INTO carried.row VALUES ('driver')")
+
+
+def by_executemany_of_the_driver():
+    with raw().cursor() as cursor:
+        cursor.executemany("INSERT INTO carried.row VALUES (%s)", [("driver",)])
+
+
+def by_copy_of_the_driver():
+    with raw().cursor() as cursor, cursor.copy("COPY carried.row (name) FROM STDIN") as rows:
+        rows.write_row(["driver"])
+
+
+def by_stream_of_the_driver():
+    with raw().cursor() as cursor:
+        list(cursor.stream("INSERT INTO carried.row VALUES ('driver') RETURNING name"))
+
+
+DRIVERS = [
+    by_the_driver,
+    by_a_cursor_of_the_driver,
+    by_executemany_of_the_driver,
+    by_copy_of_the_driver,
+    by_stream_of_the_driver,
+]
+
+
+@pytest.mark.parametrize("bypass", DRIVERS)
+def test_receivers_that_write_past_django_s_cursors(bypass):
+    inline.critical(post_save, Article, lambda **kwargs: write("x"), dispatch_uid="x")
+    inline.critical(post_save, Article, lambda **kwargs: bypass(), dispatch_uid="y")
+    Article.objects.create(title="a")
+
+    assert written_by() == [("x", ("x",)), ("driver", ("y",))]
+
+
+def test_a_cursor_of_another_class_after_the_write():
+    inline.critical(post_save, Article, lambda **kwargs: write("x"), dispatch_uid="x")
+    with transaction.atomic():
+        Article.objects.create(title="a")
+        psycopg.RawCursor(raw()).execute("INSERT INTO carried.row VALUES ('driver')")
+
+    assert written_by() == [("x", ("x",)), ("driver", ())]
 
 
 def test_queries_are_logged_as_without_a_block():
