@@ -6,17 +6,21 @@ import functools
 import inspect
 import json
 import re
-from contextlib import ContextDecorator
+import threading
+from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import WeakKeyDictionary, ref
 
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import transaction
-from psycopg.pq import TransactionStatus
+from django.db import DatabaseError, transaction
+from psycopg.pq import PipelineStatus, TransactionStatus
+
+from bulksafe.statements import fits_in_transaction, may_undo_settings, may_write, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
 _Function = TypeVar("_Function", bound="Callable[..., Any]")
@@ -25,11 +29,29 @@ _current: ContextVar[Mapping[str, Any]] = ContextVar(
     "bulksafe.context", default=MappingProxyType({})
 )
 
-#: The receivers that are being run, each because of a write of the one before it.
-_running: ContextVar[tuple[str, ...]] = ContextVar("bulksafe.running", default=())
+
+class _Here(threading.local):
+    """What belongs to a thread, as its connections do, and not to a ``contextvars.Context``.
+
+    Attributes:
+        running: the receivers that are being called, each because of a write of the one before it.
+            Work that one of them hands to another thread is not its own write: it has connections
+            of its own, and may outlast the call.
+        carriers: those of connections whose open transaction has been given an identity.
+    """
+
+    def __init__(self) -> None:
+        self.running: tuple[str, ...] = ()
+        self.carriers: set[Carrier] = set()
+
+
+_here = _Here()
 
 #: Where an event's context names the receivers that its write came from.
 WRITTEN_BY = "bulksafe.written_by"
+
+#: Called at the end of a block, still inside it; ``bulksafe.writer.watch`` adds to it.
+leaving: list[Callable[[], None]] = []
 
 _SETTING = "bulksafe.context"
 _SET = "SELECT set_config(%s, %s, true)"
@@ -37,13 +59,11 @@ _SET = "SELECT set_config(%s, %s, true)"
 #: How ``json.dumps`` writes a NUL.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
-#: The statements that can change rows. A SELECT that calls a function which writes is not among
-#: them: it would cost every query a round trip.
-WRITES = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(?:INSERT|UPDATE|DELETE|MERGE|COPY|WITH|CALL|DO)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-_ROLLS_BACK = re.compile(r"\s*ROLLBACK\b", re.IGNORECASE)
+#: A statement that sets the setting by hand.
+_SETS = re.compile(r"\bSET\b|\bset_config\b", re.IGNORECASE)
+
+#: The SQLSTATE of a procedure, or a DO, that commits by itself.
+_COMMITS_ITSELF = "2D000"
 
 
 class context(ContextDecorator):  # noqa: N801  (used as a function, like contextlib's)
@@ -58,7 +78,8 @@ class context(ContextDecorator):  # noqa: N801  (used as a function, like contex
 
     Raises:
         TypeError: a value cannot become JSON.
-        ValueError: a number is not finite, or a text has what PostgreSQL's JSON cannot hold.
+        ValueError: a number is not finite, a text has what PostgreSQL's JSON cannot hold, or a key
+            is ``bulksafe.written_by``, which is bulksafe's own.
         TypeError: the decorated function is a generator, and would run without the context. One
             that is ``async`` is fine.
     """
@@ -66,6 +87,11 @@ class context(ContextDecorator):  # noqa: N801  (used as a function, like contex
     def __init__(self, **values: Any) -> None:
         if values:
             _refuse_what_jsonb_refuses(values)
+        if WRITTEN_BY in values:
+            raise ValueError(
+                f"The key “{WRITTEN_BY}” is reserved: bulksafe sets it to the receivers that an "
+                "event's write came from. Choose another key."
+            )
         self.values = values
         self._tokens: list[Token[Mapping[str, Any]]] = []
 
@@ -99,7 +125,13 @@ class context(ContextDecorator):  # noqa: N801  (used as a function, like contex
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _current.reset(self._tokens.pop())
+        try:
+            if error is None:
+                for settle in leaving:
+                    settle()
+        finally:
+            _current.reset(self._tokens.pop())
+        correct()
 
 
 class reacting:  # noqa: N801  (used as a function)
@@ -113,7 +145,7 @@ class reacting:  # noqa: N801  (used as a function)
             called because of the one before it.
     """
 
-    __slots__ = ("_current", "_running", "names", "values")
+    __slots__ = ("_current", "_outer", "names", "values")
 
     def __init__(self, values: Mapping[str, Any], names: tuple[str, ...]) -> None:
         self.values = values
@@ -124,10 +156,10 @@ class reacting:  # noqa: N801  (used as a function)
         # Mostly there is none, and this is done for every event.
         values = {**before, **self.values} if before or self.values else before
         self._current = _current.set(values)
-        self._running = _running.set(self.names)
+        self._outer, _here.running = _here.running, self.names
 
     def __exit__(self, *error: object) -> None:
-        _running.reset(self._running)
+        _here.running = self._outer
         _current.reset(self._current)
 
 
@@ -140,8 +172,8 @@ def _refuse_what_jsonb_refuses(values: Mapping[str, Any]) -> None:
 
 
 def running() -> tuple[str, ...]:
-    """The receivers that are being run here, each because of a write of the one before it."""
-    return _running.get()
+    """The receivers being called in this thread, each because of a write of the one before it."""
+    return _here.running
 
 
 def current() -> Mapping[str, Any]:
@@ -149,56 +181,251 @@ def current() -> Mapping[str, Any]:
     return _current.get()
 
 
-class Carrier:
-    """An execute wrapper that tells the database the context before a write.
+def correct() -> None:
+    """Set the present identity where a connection of this thread still has that of another block.
 
-    It is set once for a transaction, again where a savepoint took it back or where it changed.
-    A write outside a transaction gets one, which is what it is to the database anyway.
+    For statements that execute wrappers do not see. Sends nothing where none has been set.
+    """
+    for carrier in tuple(_here.carriers):
+        carrier.correct()
+
+
+class Carrier:
+    """Execute wrapper that sets the identity of the writer in the database before a write.
+
+    The identity is the context, with the names of the receivers being called. It is a setting local
+    to the transaction: set before the first write, set again where it changes, cleared when its
+    block ends before the transaction does. A write in autocommit gets a transaction.
+
+    The end of a receiver's call leaves it in place, since the next call is mostly of the same
+    receiver: the next statement that may write corrects it, be it past Django's cursors.
+
+    Attributes:
+        connection: Django's.
+        is_set: whether the open transaction has been given an identity.
+        written_by: the receivers that were being called then.
     """
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        #: What the open transaction has been told.
-        self.told = ""
+        self.begin()
+
+    def begin(self) -> None:
+        """Follow a new connection of the driver's."""
+        driver = self.connection.connection
+        # Not the guard that stands in its place while a receiver runs. A strong reference would
+        # keep closed connections alive.
+        self._known = None if driver is None else ref(driver)
+        self._is_seen = False
+        self.end()
+        if driver is not None:
+            _carriers[driver] = ref(self)
+            driver.cursor_factory = _noticed(driver.cursor_factory)
+
+    @property
+    def _driver(self) -> Any:
+        return None if self._known is None else self._known()
+
+    def end(self) -> None:
+        """The transaction has ended, and the setting with it."""
+        self.is_set = False
+        self.written_by: tuple[str, ...] = ()
+        #: The value of the setting; None if unknown.
+        self._value: str | None = ""
+        _here.carriers.discard(self)
 
     def __call__(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
-        values, running = _current.get(), _running.get()
-        if not values and not running and not self.told:
+        if not self._has_work():
             return execute(sql, params, many, context)
-        text = sql if isinstance(sql, str) else ""
-        if _ROLLS_BACK.match(text):
-            self.told = ""
-        if text and not WRITES.match(text):
-            return execute(sql, params, many, context)
-        if running:
-            values = {**values, WRITTEN_BY: running}
-        wanted = json.dumps(values, cls=DjangoJSONEncoder) if values else ""
-        if self.connection.in_atomic_block or not self.connection.get_autocommit():
-            self._tell(wanted)
-            return execute(sql, params, many, context)
-        if not wanted:
-            self.told = ""
-            return execute(sql, params, many, context)
-        with transaction.atomic(using=self.connection.alias):
-            self._tell(wanted)
-            result = execute(sql, params, many, context)
-        self.told = ""
+        text = sql if type(sql) is str else text_of(sql, self.connection)
+        run = functools.partial(execute, sql, params, many, context)
+        needs_transaction = self.prepare(text)
+        with self._seen():
+            result = self._run_alone(run) if needs_transaction else run()
+        self._follow(text, params)
         return result
 
-    def _tell(self, wanted: str) -> None:
-        status = self.connection.connection.info.transaction_status
-        if status == TransactionStatus.IDLE:
-            self.told = ""
-        if wanted != self.told and status != TransactionStatus.INERROR:
+    def notice(self) -> None:
+        """A cursor of the driver's is about to send a statement: not in another call's name."""
+        if self.is_set and not self._is_seen and self.written_by != _here.running:
+            self.correct()
+
+    @contextmanager
+    def _seen(self) -> Iterator[None]:
+        """Around a statement that has what it needs: a plain read needs no identity."""
+        before, self._is_seen = self._is_seen, True
+        try:
+            yield
+        finally:
+            self._is_seen = before
+
+    def prepare(self, text: str) -> bool:
+        """Set the identity for a statement that may write, if a transaction is open.
+
+        Returns:
+            whether the statement needs a transaction of its own to have one.
+        """
+        if not self._has_work():
+            return False
+        self._notice_end()
+        if not may_write(text):
+            return False
+        if self._is_in_transaction:
+            self._set()
+            return False
+        return bool(self._wanted()) and fits_in_transaction(text)
+
+    @contextmanager
+    def carrying(self, text: str) -> Iterator[None]:
+        """Around a statement that execute wrappers do not see."""
+        if not self.prepare(text):
+            yield
+            return
+        with transaction.atomic(using=self.connection.alias):
+            self._set()
+            yield
+
+    def correct(self) -> None:
+        """Set the present identity if the open transaction has another one."""
+        if self.is_set and not self._notice_end() and self._is_ready:
+            self._set()
+
+    def _run_alone(self, run: Callable[[], Any]) -> Any:
+        """Run a statement in a transaction of its own."""
+        try:
+            with transaction.atomic(using=self.connection.alias):
+                self._set()
+                return run()
+        except DatabaseError as error:
+            if getattr(error.__cause__, "sqlstate", None) != _COMMITS_ITSELF:
+                raise
+        # A procedure that commits fails inside a transaction: it goes without an identity.
+        return run()
+
+    def _has_work(self) -> bool:
+        return bool(self.is_set or _here.running or _current.get())
+
+    def _wanted(self) -> str:
+        values, names = _current.get(), _here.running
+        if names:
+            values = {**values, WRITTEN_BY: names}
+        return json.dumps(values, cls=DjangoJSONEncoder) if values else ""
+
+    @property
+    def _status(self) -> TransactionStatus:
+        """What the driver knows of the transaction."""
+        driver = self._driver
+        if driver is None or self.connection.connection is None:
+            return TransactionStatus.UNKNOWN
+        return TransactionStatus(driver.pgconn.transaction_status)
+
+    @property
+    def _is_in_transaction(self) -> bool:
+        return (
+            self.connection.in_atomic_block
+            or not self.connection.get_autocommit()
+            # Begun by hand.
+            or self._status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+        )
+
+    @property
+    def _is_ready(self) -> bool:
+        """Whether a statement can be sent: not after an error, nor during a COPY."""
+        if self._status == TransactionStatus.ACTIVE:
+            return bool(self._driver.pgconn.pipeline_status != PipelineStatus.OFF)
+        return self._status == TransactionStatus.INTRANS
+
+    def _notice_end(self) -> bool:
+        """Whether the transaction has ended that was given an identity."""
+        has_ended = self._status in {TransactionStatus.IDLE, TransactionStatus.UNKNOWN}
+        if has_ended and self.is_set:
+            self.end()
+        return has_ended
+
+    def _set(self) -> None:
+        """Set the present identity in the open transaction, or the one that begins."""
+        wanted = self._wanted()
+        if wanted == self._value or self._status == TransactionStatus.INERROR:
+            return
+        with self.connection.wrap_database_errors, self._seen():
             # Not through Django's cursor, whose wrappers would be called again.
-            self.connection.connection.execute(_SET, [_SETTING, wanted])
-            self.told = wanted
+            self._driver.execute(_SET, [_SETTING, wanted])
+        self._value, self.written_by, self.is_set = wanted, _here.running, True
+        _here.carriers.add(self)
+
+    def _follow(self, text: str, params: Any) -> None:
+        """Notice what a statement has done to the setting."""
+        if not self.is_set or self._notice_end():
+            return
+        if _sets_by_hand(text, params):
+            # Inside a block, the next write sets the block's. Outside, it is the user's to set.
+            self._value = None if self._wanted() else ""
+        elif may_undo_settings(text):
+            # At once: a savepoint brings the identity of a block back that has ended since.
+            self._value = None
+            self.correct()
+
+
+#: By connection of the driver's, which a pool hands on from one of Django's to another.
+_carriers: WeakKeyDictionary[Any, ref[Carrier]] = WeakKeyDictionary()
+
+
+def _notice(driver: Any) -> None:
+    found = _carriers.get(driver)
+    carrier = None if found is None else found()
+    if carrier is not None:
+        carrier.notice()
+
+
+class _Noticed:
+    """A cursor of the driver's that lets the carrier know before it sends a statement."""
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        _notice(self.connection)  # type: ignore[attr-defined]
+        return super().execute(*args, **kwargs)  # type: ignore[misc]
+
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+        _notice(self.connection)  # type: ignore[attr-defined]
+        return super().executemany(*args, **kwargs)  # type: ignore[misc]
+
+    def stream(self, *args: Any, **kwargs: Any) -> Any:
+        _notice(self.connection)  # type: ignore[attr-defined]
+        return super().stream(*args, **kwargs)  # type: ignore[misc]
+
+    def copy(self, *args: Any, **kwargs: Any) -> Any:
+        _notice(self.connection)  # type: ignore[attr-defined]
+        return super().copy(*args, **kwargs)  # type: ignore[misc]
+
+
+@functools.cache
+def _noticed(factory: type) -> type:
+    """The class of cursors as a connection has it, with the above before it."""
+    if issubclass(factory, _Noticed):
+        return factory
+    return type(factory.__name__, (_Noticed, factory), {"__module__": factory.__module__})
+
+
+def _sets_by_hand(text: str, params: Any) -> bool:
+    if _SETS.search(text) is None:
+        return False
+    named = params.values() if isinstance(params, dict) else params or ()
+    return _SETTING in text or _SETTING in [one for one in named if isinstance(one, str)]
+
+
+def carrier_of(connection: Any) -> Carrier | None:
+    """The carrier of a connection of Django's, if it has one."""
+    wrappers = connection.execute_wrappers
+    return next((one for one in wrappers if isinstance(one, Carrier)), None)
 
 
 def carry(sender: object, connection: Any, **kwargs: Any) -> None:
     """Receiver of ``connection_created``: let the connection carry contexts."""
-    wrappers = connection.execute_wrappers
-    if connection.vendor == "postgresql" and not any(isinstance(w, Carrier) for w in wrappers):
-        wrappers.insert(0, Carrier(connection))
+    if connection.vendor != "postgresql":
+        return
+    carrier = carrier_of(connection)
+    if carrier is None:
+        connection.execute_wrappers.insert(0, Carrier(connection))
+    else:
+        carrier.begin()

@@ -6,6 +6,7 @@ tests/integration/test_patches.py fails where a new release of either moves what
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pgtrigger.apps
@@ -35,10 +36,11 @@ from bulksafe.declarations.registry import carriers, register_meta_triggers
 from bulksafe.exceptions import violation_from
 from bulksafe.outbox import schema
 from bulksafe.planning import autodetection
+from bulksafe.statements import text_of
 from bulksafe.writer import connecting, paths, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from django.db.migrations.state import ModelState
@@ -53,7 +55,9 @@ def apply() -> None:
         for connection in connections.all(initialized_only=True):
             receiver(sender=type(connection), connection=connection)
     _patch(DatabaseWrapper, "_commit", _commit)
+    _patch(DatabaseWrapper, "_rollback", _rollback)
     _patch(CursorWrapper, "callproc", _callproc)
+    _extend_cursors()
     _patch(Migration, "apply", _migrate)
     _patch(Migration, "unapply", _migrate)
     _patch(operations.DatabaseOperations, "execute_sql_flush", _execute_sql_flush)
@@ -279,8 +283,26 @@ def _can_fast_delete(original: Any, self: Any, objs: Any, *args: Any, **kwargs: 
 
 
 def _commit(original: Any, self: Any) -> Any:
-    """What was written past Django's cursors is told before the commit, not refused at it."""
+    """What was written past Django's cursors is told before the commit, not refused at it.
+
+    Deferred triggers write on behalf of nobody who was called before.
+    """
     watch.before_commit(self)
+    carrier = contexts.carrier_of(self)
+    if carrier is None:
+        return original(self)
+    carrier.correct()
+    try:
+        return original(self)
+    finally:
+        carrier.end()
+
+
+def _rollback(original: Any, self: Any) -> Any:
+    """The next transaction begins without an identity."""
+    carrier = contexts.carrier_of(self)
+    if carrier is not None:
+        carrier.end()
     return original(self)
 
 
@@ -302,7 +324,62 @@ def _disconnect(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
 def _callproc(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
     """Execute wrappers hear nothing of it."""
     run = functools.partial(original, self, *args, **kwargs)
-    return watch.watch_of(self.db).run(run) if self.db.vendor == "postgresql" else run()
+    if self.db.vendor != "postgresql":
+        return run()
+
+    def carried() -> Any:
+        with _carrying(self.db, "CALL"):
+            return run()
+
+    return watch.watch_of(self.db).run(carried)
+
+
+def _extend_cursors() -> None:
+    """Execute wrappers see nothing of psycopg's ``copy()`` and ``stream()`` either.
+
+    Django has no methods of these names: it passes the driver's on.
+    """
+    for name, extended in (("copy", _copy), ("stream", _stream)):
+        if name not in CursorWrapper.__dict__:
+            setattr(CursorWrapper, name, property(extended))
+
+
+def _copy(self: Any) -> Any:
+    original = self.cursor.copy
+    if self.db.vendor != "postgresql":
+        return original
+
+    @functools.wraps(original)
+    @contextmanager
+    def copy(statement: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        with _carrying(self.db, "COPY"), original(statement, *args, **kwargs) as rows:
+            yield rows
+
+    return copy
+
+
+def _stream(self: Any) -> Any:
+    """In autocommit the statement goes without an identity.
+
+    A transaction around it would stay open as long as the rows are not read to the end.
+    """
+    original = self.cursor.stream
+    if self.db.vendor != "postgresql":
+        return original
+
+    @functools.wraps(original)
+    def stream(query: Any, *args: Any, **kwargs: Any) -> Any:
+        carrier = contexts.carrier_of(self.db)
+        if carrier is not None:
+            carrier.prepare(text_of(query, self.db))
+        return original(query, *args, **kwargs)
+
+    return stream
+
+
+def _carrying(connection: Any, text: str) -> AbstractContextManager[None]:
+    carrier = contexts.carrier_of(connection)
+    return nullcontext() if carrier is None else carrier.carrying(text)
 
 
 def _migrate(

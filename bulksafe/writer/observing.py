@@ -11,8 +11,8 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from bulksafe.contexts import WRITES
 from bulksafe.rendering import quoting
+from bulksafe.statements import WRITES
 from bulksafe.writer.changes import key_of_instance
 from bulksafe.writer.vocabulary import names_of
 

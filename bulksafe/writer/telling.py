@@ -9,7 +9,7 @@ that ``save()`` on another row may go down a tree; only what comes back to the s
 from __future__ import annotations
 
 from contextlib import contextmanager
-from contextvars import ContextVar
+from threading import local
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.contexts import current, reacting, running
@@ -32,8 +32,18 @@ if TYPE_CHECKING:
 
     Row = tuple[str, Any]
 
-#: The calls that are being made, each because of a write of the one before it, with their row.
-_active: ContextVar[tuple[tuple[str, Row], ...]] = ContextVar("bulksafe.active", default=())
+
+class _Here(local):
+    """What belongs to a thread, as its connections do.
+
+    Attributes:
+        active: the calls being made, each because of a write of the one before it, with their row.
+    """
+
+    active: tuple[tuple[str, Row], ...] = ()
+
+
+_here = _Here()
 
 #: How deep ``save()`` may lead from one new row to the next before that is taken for a loop, and
 #: how often back to the same row.
@@ -47,7 +57,7 @@ LATE = ("post_save", "post_delete", "m2m_changed")
 class being_called(reacting):  # noqa: N801  (used as a function)
     """Around a call: what is written inside it comes from this receiver."""
 
-    __slots__ = ("_row", "_token")
+    __slots__ = ("_before", "_row")
 
     def __init__(self, receiver: Receiver, row: Row, context: Mapping[str, Any]) -> None:
         super().__init__(context, (*running(), receiver.name))
@@ -55,26 +65,27 @@ class being_called(reacting):  # noqa: N801  (used as a function)
 
     def __enter__(self) -> None:
         super().__enter__()
-        self._token = _active.set((*_active.get(), (self.names[-1], self._row)))
+        self._before = _here.active
+        _here.active = (*self._before, (self.names[-1], self._row))
 
     def __exit__(self, *error: object) -> None:
-        _active.reset(self._token)
+        _here.active = self._before
         super().__exit__(*error)
 
 
 @contextmanager
 def outside(calls_before: int) -> Iterator[None]:
     """As if the innermost call were not being made: for what has to be done before it goes on."""
-    token = _active.set(_active.get()[:calls_before])
+    before, _here.active = _here.active, _here.active[:calls_before]
     try:
         with reacting({}, running()[:calls_before]):
             yield
     finally:
-        _active.reset(token)
+        _here.active = before
 
 
 def depth() -> int:
-    return len(_active.get())
+    return len(_here.active)
 
 
 def is_sent_to(
@@ -90,7 +101,7 @@ def is_sent_to(
     """
     if muting.is_muted(receiver):
         return False
-    active = _active.get()
+    active = _here.active
     if not active:
         return True
     own = receiver.name, row

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from django.db.models.constants import OnConflict
-from psycopg import sql
 
-from bulksafe.contexts import WRITES
 from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.sources import models_of
 from bulksafe.outbox.queries import query
+from bulksafe.statements import WRITES
 from bulksafe.writer.telling import EARLY, Live
 
 if TYPE_CHECKING:
@@ -164,17 +163,6 @@ def on_conflict(text: str) -> dict[str, Any]:
     """What new rows do that are there already, as ``QuerySet._insert`` takes it."""
     ignores = _DO_NOTHING.search(text) is not None
     return {"on_conflict": OnConflict.IGNORE} if ignores else {}
-
-
-def text_of(statement: Any, connection: Any) -> str:
-    """A statement as text, whatever the driver takes."""
-    if isinstance(statement, str):
-        return statement
-    if isinstance(statement, sql.Composable):
-        return statement.as_string(connection.connection)
-    if isinstance(statement, bytes):
-        return statement.decode(errors="replace")
-    return str(statement)
 
 
 def has_early(models: Iterable[type[Model]]) -> bool:

@@ -12,7 +12,7 @@ from django.db.models.signals import m2m_changed, post_init
 from psycopg import Pipeline
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from bulksafe.contexts import current
+from bulksafe.contexts import correct, current, leaving
 from bulksafe.declarations import receivers
 from bulksafe.dispatch import muting
 from bulksafe.dispatch.calls import Call
@@ -21,6 +21,7 @@ from bulksafe.dispatch.sources import by_oid
 from bulksafe.exceptions import BrokenTransaction, ReceiversNotRun
 from bulksafe.outbox.events import DELETED, INSERTED
 from bulksafe.outbox.queries import query
+from bulksafe.statements import text_of
 from bulksafe.writer import connecting, telling
 from bulksafe.writer.changes import row_of, row_of_instance
 from bulksafe.writer.early import early_arguments, wants_extra
@@ -36,7 +37,6 @@ from bulksafe.writer.vocabulary import (
     is_plain,
     is_write,
     on_conflict,
-    text_of,
     vocabulary,
     vocabulary_of,
 )
@@ -175,9 +175,13 @@ class Watch:
             # it. And after a commit it is too late.
             self._told_late()
         result = run()
+        self.settle_due()
+        return result
+
+    def settle_due(self) -> None:
+        """Run the receivers of changes that nobody expected, if their transaction is open."""
         if self.due and self._status != TransactionStatus.IDLE:
             self._told_late()
-        return result
 
     def _repeat(self, run: Callable[[], Any], refusal: ReceiversNotRun) -> Any:
         try:
@@ -625,6 +629,9 @@ class Watch:
                     self.settle(Scope())
         finally:
             self.scopes, self.observer = before
+        if not self.scopes:
+            # Sent by hand: what comes next is the caller's.
+            correct()
 
     def _check_call(
         self, receiver: Receiver, is_open: bool, status: TransactionStatus | None
@@ -785,6 +792,9 @@ class _Within(AbstractContextManager[Scope]):
         finally:
             if self.scope in scopes:
                 scopes.remove(self.scope)
+        if not scopes:
+            # What comes next is the caller's, and no receiver's.
+            correct()
 
 
 def _extra(change: InlineChange | None) -> dict[str, Any]:
@@ -900,6 +910,17 @@ def before_commit(connection: Any) -> None:
         raise
     finally:
         connection.in_atomic_block = was_open
+
+
+def _settle_due() -> None:
+    """Run the receivers of what a block wrote past Django's cursors inside the block."""
+    for connection in connections.all(initialized_only=True):
+        watch = connection.__dict__.get("_bulksafe_watch")
+        if watch is not None:
+            watch.settle_due()
+
+
+leaving.append(_settle_due)
 
 
 def _sent(connected: Connected, connection: Any, named: dict[str, Any]) -> None:

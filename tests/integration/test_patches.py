@@ -13,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.core.management.commands import makemigrations, migrate
 from django.db import IntegrityError, connection, connections, models, transaction
+from django.db.backends.utils import CursorWrapper
 from django.db.migrations.state import ModelState, ProjectState
 from django.db.models import F, Q
 
@@ -279,6 +280,14 @@ class TestConnectionsCarryContexts:
         with bulksafe.context(user=7), transaction.atomic():
             Invoice.objects.create(amount=1)
             assert self.told() == '{"user": 7}'
+
+    @pytest.mark.parametrize("name", ["copy", "stream"])
+    def test_also_where_django_passes_a_method_of_the_driver_on(self, name):
+        """Django has none of that name, which bulksafe would leave as it is."""
+        assert isinstance(CursorWrapper.__dict__[name], property)
+        with connection.cursor() as cursor:
+            assert callable(getattr(cursor, name))
+            assert callable(getattr(cursor.cursor, name))
 
     def test_by_one_wrapper_each(self):
         patches.apply()
