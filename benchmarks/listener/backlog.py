@@ -20,7 +20,7 @@ from benchmarks.listener.processes import Forked, WorkerError, running
 from benchmarks.listener.receivers import NOTHING, WRITE
 from benchmarks.results import Comparison, Results, compared
 from benchmarks.timings import Aim
-from bulksafe.listener.daemon import Daemon
+from bulksafe.listener.supervisor import Supervisor
 from bulksafe.outbox.keeping import SLOT_BYTES
 
 BOUNDED = Aim(1.1, at_most=True)
@@ -179,14 +179,14 @@ class Backlog:
         # The receiver that writes has the million before it, too: it is to begin after them.
         database.run("DELETE FROM bulksafe_cursor WHERE queue <> %s", [NOTHING])
         start = monotonic()
-        daemon = Daemon("default", [NOTHING, WRITE, "default"])
-        keeper = Forked(daemon.run, daemon.handle_signals)
+        queues = dict.fromkeys([NOTHING, WRITE, "default"], 1)
+        keeper = Forked(lambda: Supervisor("default", queues).run())
         keeper.go()
         try:
             while database.outbox_bytes() > _EMPTY and monotonic() - start < _PATIENCE:
                 sleep(0.2)
         finally:
-            keeper.kill()
+            keeper.terminate()
         self._add(AFTER, events, database.outbox_bytes() / _MIB)
         self._add(SECONDS, events, monotonic() - start)
 

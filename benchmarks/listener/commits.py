@@ -16,7 +16,7 @@ from benchmarks.listener.processes import Forked
 from benchmarks.listener.receivers import NOTHING
 from benchmarks.results import Comparison, Results, compared
 from benchmarks.timings import Aim
-from bulksafe.listener.daemon import Daemon
+from bulksafe.listener.supervisor import Supervisor
 from bulksafe.outbox.queries import query
 
 AGAINST_NONE = Aim(0.85, at_most=False)
@@ -36,14 +36,13 @@ BACKLOG = 20_000
 
 @contextmanager
 def _listener() -> Iterator[None]:
-    daemon = Daemon("default", [NOTHING])
-    listener = Forked(daemon.run, daemon.handle_signals)
+    listener = Forked(lambda: Supervisor("default", {NOTHING: 1}).run())
     listener.go()
     sleep(0.7)
     try:
         yield
     finally:
-        listener.kill()
+        listener.terminate()
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def checkpoint() -> None:
 def reset_outbox() -> None:
     """No events, no parked ones, and all queues begin now."""
     with transaction.atomic():
-        run("TRUNCATE bulksafe_outbox, bulksafe_cursor, bulksafe_parked")
+        run("TRUNCATE bulksafe_outbox, bulksafe_cursor, bulksafe_started, bulksafe_parked")
         Store("default").create_cursors([("default", True), (NOTHING, True), (WRITE, True)])
     analyze("bulksafe_cursor")
 

@@ -12,13 +12,13 @@ import psycopg
 from django.db import connection
 
 from benchmarks.listener import database
+from benchmarks.listener.listening import listen
 from benchmarks.listener.models import Captured, Plain, Seen
 from benchmarks.listener.plan import Plan
 from benchmarks.listener.processes import Forked, WorkerError
 from benchmarks.listener.receivers import NOTHING, calls
 from benchmarks.results import Comparison, Results, compared
 from benchmarks.timings import Aim
-from bulksafe.listener.daemon import Daemon
 
 AGAINST_NOTIFY = Aim(3, at_most=True)
 
@@ -40,9 +40,8 @@ def _listen_bare(commits: int) -> None:
 
 
 def _listen(commits: int) -> None:
-    """The daemon, which is told to stop when it has seen all."""
-    daemon = Daemon("default", [NOTHING], orphaned=lambda: calls.number >= commits)
-    daemon.run()
+    """The listener, which is told to stop when it has seen all."""
+    listen(NOTHING, lambda: calls.number >= commits)
 
 
 _INSERT = (
@@ -80,10 +79,10 @@ class Latency:
             self._measure(name)
 
     def _measure(self, name: str) -> None:
-        listen, statements = WRITERS[name]
+        work, statements = WRITERS[name]
         database.empty(Captured, Plain, Seen)
         database.reset_outbox()
-        listener = Forked(partial(listen, self.plan.commits), record_times=True)
+        listener = Forked(partial(work, self.plan.commits), record_times=True)
         listener.go()
         try:
             time.sleep(0.5)

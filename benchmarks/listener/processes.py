@@ -62,9 +62,7 @@ class Forked:
     ) -> None:
         connections.close_all()
         self._ours, theirs = _context.Pipe()
-        self.process = _context.Process(
-            target=_run, args=(work, prepare, record_times, theirs), daemon=True
-        )
+        self.process = _context.Process(target=_run, args=(work, prepare, record_times, theirs))
         self.process.start()
         theirs.close()
         self._receive()

@@ -158,17 +158,19 @@ class Keeper:
             with watchdog.watch():
                 ((_, has_lock),) = self._store.rows("sleep", unlimited=self._store.unlimited)
                 ready = self._store.ready(idle, self._known)
-            if has_lock and not ready:
+            is_asleep = has_lock and not ready
+            if is_asleep:
                 self._pause = _SHORTEST
-                self._wait(ear, self._seconds(idle))
-                return
-        if ready:
+                if self._is_notified(ear, self._seconds(idle)):
+                    # Where there is one queue, it is sooner woken than asked about.
+                    ready = idle if len(idle) == 1 else self._store.ready(idle, self._known)
+        if ready or is_asleep:
             self._wake(ready)
             return
         with watchdog.watch():
             ((is_other,),) = self._store.rows("other_sleeper")
         # That one is notified for both. Without one, writers are about to commit.
-        self._wait(ear, self._seconds(idle) if is_other else self._pause)
+        self._is_notified(ear, self._seconds(idle) if is_other else self._pause)
         self._pause = min(self._pause * 1.5, _LONGEST)
 
     def _idle(self) -> set[str]:
@@ -202,18 +204,19 @@ class Keeper:
         held_back = self._places.queues != sorted(idle)
         return min(longest, _LONGEST if held_back else longest, longest if due is None else due)
 
-    def _wait(self, ear: psycopg.Connection[Any], seconds: float) -> None:
-        """Return at a notification, or when a worker rings, at the latest after ``seconds``."""
+    def _is_notified(self, ear: psycopg.Connection[Any], seconds: float) -> bool:
+        """Whether a notification comes within ``seconds``, and before a worker rings."""
         own = ear.info.backend_pid
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._serving.stopping():
             if any(notice.pid != own for notice in ear.notifies(timeout=0)):
-                return
+                return True
             bell = self._places.bell.fileno()
             waited = select.select([ear.fileno(), bell], [], [], min(left, STEP))[0]
             if bell in waited:
                 self._places.bell.silence()
-                return
+                return False
+        return False
 
     # With ``once``.
 

@@ -149,16 +149,13 @@ class Supervisor:
     # Starting and ending.
 
     def _start_keeper(self) -> _Child:
-        return self._start(None, _keep, self.places, self._mourner, self._once)
+        common = self._using, os.getpid()
+        arguments = *common, self.places, self._mourner, self._once
+        return _start(_context.Process(target=_keep, args=arguments, name="keeper"), None)
 
     def _start_worker(self, slot: Slot) -> _Child:
-        return self._start(slot, _work, slot, self.places.bell)
-
-    def _start(self, slot: Slot | None, target: Callable[..., None], *arguments: object) -> _Child:
-        with _no_signals():
-            process = _context.Process(target=target, args=(self._using, os.getpid(), *arguments))
-            process.start()
-        return _Child(process, slot, time.monotonic())
+        arguments = self._using, os.getpid(), slot, self.places.bell
+        return _start(_context.Process(target=_work, args=arguments, name=slot.queue), slot)
 
     def _wait(self, seconds: float) -> None:
         sentinels = [child.process.sentinel for child in self._children() if child.is_alive]
@@ -310,6 +307,12 @@ def _how_it_ended(code: int | None) -> str:
     if code is not None and code < 0:
         return f"the process was ended by {signal.Signals(-code).name}"
     return f"the process ended with exit code {code}"
+
+
+def _start(process: BaseProcess, slot: Slot | None) -> _Child:
+    with _no_signals():
+        process.start()
+    return _Child(process, slot, time.monotonic())
 
 
 @contextmanager

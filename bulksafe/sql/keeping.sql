@@ -92,7 +92,11 @@ ORDER BY application_name
 SELECT COALESCE((SELECT o.at < clock_timestamp() - %(age)s::interval FROM {slot} AS o LIMIT 1), false)
 
 -- name: forget_queue
-DELETE FROM bulksafe_cursor
+WITH cursors AS (
+    DELETE FROM bulksafe_cursor
+    WHERE queue = %(queue)s AND atomic = %(atomic)s
+)
+DELETE FROM bulksafe_started
 WHERE queue = %(queue)s AND atomic = %(atomic)s
 
 -- name: write_workers

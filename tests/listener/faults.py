@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,8 +23,10 @@ from tests.listener.site import wait_until
 from tests.listener.writers import Traffic
 
 QUEUES = ("default", "outside")
+#: How many statements a process may make less than it did another time.
+_UNSURE = 8
 #: A lease is over as soon as its worker has been silent for so long.
-SETTINGS = {"LEASE": 1, "POLL_INTERVAL": 0.5}
+SETTINGS = {"LEASE": 1, "POLL_INTERVAL": 0.5, "SLOW_CALL": 0.5, "TIMEOUT": 2}
 ROLE = "counting_listener"
 
 #: Seconds after which connections that are dead without a word are given up: in the tests.
@@ -66,8 +69,8 @@ class Range:
 
     Attributes:
         haste: whether dead connections are given up sooner than a listener would by itself.
-        deepest: how many statements a listener makes for what ``_some_events`` writes; found out
-            once.
+        deepest: how many statements each process of a listener makes for what ``_some_events``
+            writes; found out once.
     """
 
     site: object
@@ -75,7 +78,7 @@ class Range:
     proxy: Proxy
     choice: random.Random
     haste: bool = True
-    deepest: int = 0
+    deepest: Counter[str] = field(default_factory=Counter)
     outcomes: list[Outcome] = field(default_factory=list)
 
     def environment(self, *, proxied=False, **variables):
@@ -160,13 +163,12 @@ class Range:
     # Faults of a listener's processes.
 
     def kill(self):
-        """SIGKILL of the process at a random moment; it is started anew."""
+        """SIGKILL of all processes at a random moment; it is started anew."""
         listener = self._start()
         try:
             with self.traffic():
                 began = time.monotonic()
-                os.kill(listener.pid, signal.SIGKILL)
-                listener.process.wait()
+                listener.kill()
                 listener = self._start(wait=False)
                 recovered = self.recovery(listener, began)
         finally:
@@ -174,14 +176,25 @@ class Range:
         return recovered
 
     def kill_all_workers(self):
-        """SIGKILL of all four workers at once; the supervisor replaces them."""
-        return self._with_supervisor(lambda listener: listener.children())
+        """SIGKILL of all workers at once; the supervisor replaces them."""
+        return self._signalled(lambda listener: listener.workers())
 
     def kill_some_workers(self):
-        return self._with_supervisor(lambda listener: listener.children()[:2])
+        return self._signalled(lambda listener: listener.workers()[::2])
 
-    def _with_supervisor(self, victims):
-        listener = self._start("--processes", "4")
+    def kill_keeper(self):
+        return self._signalled(lambda listener: [listener.keeper])
+
+    def stop_workers(self):
+        """SIGSTOP of all workers: what they had locked stays locked, and they go on later."""
+        return self._stopped(lambda listener: listener.workers())
+
+    def stop_all(self):
+        """SIGSTOP of the whole listener, while another one takes over."""
+        return self._stopped(lambda listener: [*listener.children(), listener.pid])
+
+    def _signalled(self, victims):
+        listener = self._start("--concurrency", "2")
         try:
             with self.traffic():
                 began = time.monotonic()
@@ -192,9 +205,53 @@ class Range:
             listener.stop()
         return recovered
 
+    def _stopped(self, victims):
+        listener, other = self._start("--concurrency", "2"), None
+        try:
+            with self.traffic():
+                began = time.monotonic()
+                stopped = victims(listener)
+                for pid in stopped:
+                    os.kill(pid, signal.SIGSTOP)
+                other = self._start()
+                # The rows whose cursors are not locked come through; then the others, too.
+                new = self.site.add_rows(32)
+                told = "SELECT FROM counting_seen WHERE counter = ANY (%s)"
+                wait_until(lambda: self.site.run(told, new), lambda: self.site.silence(other))
+                for pid in stopped:
+                    os.kill(pid, signal.SIGCONT)
+                recovered = self.recovery(listener, began)
+        finally:
+            listener.stop()
+            if other:
+                other.stop()
+        return recovered
+
+    def hang(self):
+        """Each receiver hangs at some rows, once each."""
+        return self._while_listening(lambda listener: None, COUNTING_DEED=self._deed("hang"))
+
+    def end(self):
+        """Each receiver ends its process at some rows, once each."""
+        return self._while_listening(lambda listener: None, COUNTING_DEED=self._deed("end"))
+
+    def _deed(self, deed):
+        """What receivers are to do, and a folder in which they note what they have done."""
+        folder = self.site.directory / f"deeds{len(self.outcomes)}"
+        folder.mkdir(exist_ok=True)
+        return f"{deed}:{folder}"
+
+    def versions(self):
+        """A listener whose code has none of the receivers yet works beside one that has."""
+        old = self._start(COUNTING_OLD="1")
+        try:
+            return self._while_listening(lambda listener: None)
+        finally:
+            old.stop()
+
     def kill_supervisor(self):
         """SIGKILL of the supervisor: its workers end by themselves."""
-        listener = self._start("--processes", "2")
+        listener = self._start("--concurrency", "2")
         workers = listener.children()
         try:
             with self.traffic():
@@ -212,13 +269,13 @@ class Range:
     def kill_at(self, place):
         """SIGKILL before or after one of its statements."""
         self._some_events()
-        killed = self.site.manage(
-            "bulksafe",
-            "listen",
-            "--once",
-            code=-signal.SIGKILL,
-            **self.environment(COUNTING_FAULT=place),
-        )
+        done = self.site.directory / "done"
+        done.unlink(missing_ok=True)
+        environment = self.environment(COUNTING_FAULT=place, COUNTING_DONE=str(done))
+        killed = self.site.manage("bulksafe", "listen", "--once", code=None, **environment)
+        assert killed.code in (0, 1), killed.stderr
+        # How often the keeper looks is a matter of time.
+        assert done.exists() or place.startswith("keeper"), f"{place} was not come to"
         assert "Traceback" not in killed.stderr
         return self._started_anew()
 
@@ -230,11 +287,16 @@ class Range:
         if not self.deepest:
             self._some_events()
             counted = self.site.directory / "statements"
-            counted.write_bytes(b"")
+            counted.write_text("")
             self.site.listen_once(**self.environment(COUNTING_STATEMENTS=str(counted)))
-            self.deepest = len(counted.read_bytes())
-        numbers = range(1, self.deepest + 1)
-        return [f"{side}:{number}" for number in numbers for side in ("before", "after")]
+            self.deepest = Counter(counted.read_text().split())
+        # The last statements of a process may be made or not: it looks once more, or has looked.
+        return [
+            f"{who}:{side}:{number}"
+            for who, statements in sorted(self.deepest.items())
+            for number in range(1, statements - _UNSURE)
+            for side in ("before", "after")
+        ]
 
     def _some_events(self):
         """The same each time: a batch with a row that changes twice, and one that does not."""
@@ -290,10 +352,13 @@ class Range:
         A process that has not begun to listen may say that there is no database, and end.
         """
         self._some_events()
+        done = self.site.directory / "done"
+        done.unlink(missing_ok=True)
         return self._started_anew(
             may_end=True,
             proxied=True,
             COUNTING_FAULT=place,
+            COUNTING_DONE=str(done),
             COUNTING_CUT=f"{how}:{self.proxy.control}",
         )
 
@@ -359,9 +424,8 @@ class Range:
         environment = self.environment(proxied=proxied, **variables)
         listener = self.site.start(*arguments, **environment)
         if wait:
-            number = int(arguments[1]) if arguments else 1
             try:
-                self.site.wait_until_listening(listener, number)
+                self.site.wait_until_listening(listener)
             except BaseException:
                 listener.stop()
                 raise
@@ -380,9 +444,15 @@ def _is_running(pid):
 KINDS: dict[str, Callable[[Range], dict[str, float]]] = {
     "SIGKILL": Range.kill,
     "SIGKILL between two statements": Range.kill_at_a_statement,
-    "SIGKILL of all 4 workers": Range.kill_all_workers,
-    "SIGKILL of 2 of 4 workers": Range.kill_some_workers,
+    "SIGKILL of all workers": Range.kill_all_workers,
+    "SIGKILL of some workers": Range.kill_some_workers,
+    "SIGKILL of the keeper": Range.kill_keeper,
     "SIGKILL of the supervisor": Range.kill_supervisor,
+    "SIGSTOP of all workers": Range.stop_workers,
+    "SIGSTOP of the whole listener": Range.stop_all,
+    "calls hang": Range.hang,
+    "calls end their process": Range.end,
+    "two versions of the code": Range.versions,
     "connections terminated": Range.terminate,
     "server restarted": Range.restart_fast,
     "server crashed": Range.restart_immediate,

@@ -62,9 +62,22 @@ class Listener:
         return self.process.poll() is None
 
     def children(self):
-        """The ids of the worker processes under it."""
+        """The ids of the processes under it: first the keeper, unless it was replaced."""
         listed = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return [int(pid) for pid in listed.split()]
+
+    @property
+    def keeper(self):
+        return self.children()[0]
+
+    def workers(self):
+        return self.children()[1:]
+
+    def kill(self):
+        """SIGKILL of all its processes, as when a machine is gone."""
+        for pid in [*self.children(), self.pid]:
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
 
     def wait(self, seconds=PATIENCE):
         """Wait for its end, and return its exit code."""

@@ -26,12 +26,12 @@ def test_told_to_end_while_a_worker_is_replaced(site):
         """,
     )
     path = f"{site.directory}:{site.environment()['PYTHONPATH']}"
-    listener = site.start("--processes", "2", PYTHONPATH=path)
+    listener = site.start("--queues", "default", PYTHONPATH=path)
     try:
-        site.wait_until_listening(listener, 2)
-        os.kill(listener.children()[0], signal.SIGKILL)
+        site.wait_until_listening(listener)
+        os.kill(listener.workers()[0], signal.SIGKILL)
         assert listener.wait() == 0
-        wait_until(lambda: "it is replaced" in listener.said, "nobody was replaced")
+        wait_until(lambda: "it is replaced" in listener.said, "no worker was replaced")
         assert "Traceback" not in listener.said
     finally:
         listener.stop()

@@ -12,8 +12,8 @@ from tests.operation.test_dead_letters import parked, status
 
 BOTH = pytest.mark.parametrize("atomic", [True, False])
 
-#: A receiver that does something bad on rows whose number begins with “bad”, and notes each attempt in a
-#: file: what it writes to the database is gone with it.
+#: A receiver that does something bad on rows whose number begins with “bad”, and notes each attempt
+#: in a file: what it writes to the database is gone with it.
 RECEIVERS = """
 import contextlib, ctypes, os, signal, time
 import bulksafe

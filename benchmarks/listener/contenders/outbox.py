@@ -11,9 +11,9 @@ from django.db.models import F
 
 from benchmarks.listener import database
 from benchmarks.listener.contenders.base import Contender, Load, new_orders
+from benchmarks.listener.listening import drain
 from benchmarks.listener.models import Seen
 from benchmarks.listener.receivers import MODELS, WRITE, calls
-from bulksafe.listener.daemon import Daemon
 from bulksafe.outbox.events import INSERTED
 
 #: How many cursors and events of each the floor takes at a time: the same as the listener.
@@ -41,7 +41,7 @@ class Bulksafe(Contender):
         connection.ensure_connection()
 
     def drain(self, receiver: str) -> None:
-        Daemon("default", [receiver], once=True).run()
+        drain(receiver)
 
 
 class Floor(Bulksafe):

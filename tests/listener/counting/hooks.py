@@ -1,14 +1,18 @@
 """Faults that a process brings upon itself, at a statement that its environment names.
 
-``COUNTING_FAULT`` is ``before:7`` or ``after:7``: the seventh statement, counted from the start of
-the process. There it kills itself, or has its connections cut where ``COUNTING_CUT`` says how and
-by which control port of a proxy: ``unplug:40123``. ``COUNTING_STATEMENTS`` is a file that gets a
-byte for each statement.
+``COUNTING_FAULT`` is ``default:before:7`` or ``keeper:after:7``: the seventh statement, counted
+from the start, of the worker of the queue “default”, or of the keeper. There it kills itself, or
+has its connections cut where ``COUNTING_CUT`` says how and by which control port of a proxy:
+``unplug:40123``. That happens once: ``COUNTING_DONE`` is a file that is made then.
+``COUNTING_STATEMENTS`` is a file that gets a line for each statement.
 """
 
 import os
 import signal
 import socket
+import time
+from collections import Counter
+from multiprocessing import current_process
 from pathlib import Path
 
 from django.db.backends.signals import connection_created
@@ -28,24 +32,29 @@ def _watch(connection, **kwargs):
         connection.execute_wrappers.append(_at_statement)
 
 
-_made = 0
+#: By the name of the process: one that is forked goes on from where its parent was.
+_made = Counter()
 
 
 def _at_statement(execute, sql, params, many, context):
-    global _made  # noqa: PLW0603
-    _made += 1
-    number = _made
-    _break_at(f"before:{number}")
+    who = current_process().name
+    _made[who] += 1
+    number = _made[who]
+    _break_at(f"{who}:before:{number}")
     result = execute(sql, params, many, context)
     if "COUNTING_STATEMENTS" in os.environ:
-        with Path(os.environ["COUNTING_STATEMENTS"]).open("ab") as file:
-            file.write(b".")
-    _break_at(f"after:{number}")
+        with Path(os.environ["COUNTING_STATEMENTS"]).open("a") as file:
+            file.write(f"{who}\n")
+    _break_at(f"{who}:after:{number}")
     return result
 
 
 def _break_at(place):
     if os.environ.get("COUNTING_FAULT") != place:
+        return
+    try:
+        Path(os.environ["COUNTING_DONE"]).touch(exist_ok=False)
+    except FileExistsError:
         return
     if "COUNTING_CUT" not in os.environ:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -53,3 +62,17 @@ def _break_at(place):
     with socket.create_connection(("127.0.0.1", int(port))) as proxy:
         proxy.sendall(how.encode())
         proxy.recv(100)
+
+
+def do_deed(receiver, instance):
+    """Hang, or end the process, at some rows: once each."""
+    deed, _, folder = os.environ.get("COUNTING_DEED", "").partition(":")
+    if not deed or (instance.pk + instance.version) % 5:
+        return
+    try:
+        (Path(folder) / f"{receiver}-{instance.pk}-{instance.version}").touch(exist_ok=False)
+    except FileExistsError:
+        return
+    if deed == "end":
+        os._exit(1)
+    time.sleep(3600)

@@ -13,22 +13,26 @@ hooks.install()
 OUTSIDE = os.environ.get("COUNTING_OUTSIDE", os.devnull)
 
 
-@critical(post_save, sender=Counter, run="after_commit", dispatch_uid="see")
+def known(*, dispatch_uid, **options):
+    """The receivers that the present version of the code has."""
+    if "COUNTING_OLD" in os.environ:
+        return lambda function: function
+    return critical(
+        post_save, sender=Counter, run="after_commit", dispatch_uid=dispatch_uid, **options
+    )
+
+
+@known(dispatch_uid="see")
 def see(instance, old, event_id, using, **kwargs):
+    hooks.do_deed("see", instance)
     Seen.objects.using(using).create(
         counter=instance.pk, old=old and old.version, new=instance.version, event_id=event_id
     )
 
 
-@critical(
-    post_save,
-    sender=Counter,
-    run="after_commit",
-    atomic=False,
-    queue="outside",
-    dispatch_uid="tell",
-)
+@known(dispatch_uid="tell", atomic=False, queue="outside")
 def tell(instance, old, event_id, **kwargs):
+    hooks.do_deed("tell", instance)
     line = f"{instance.pk} {old.version if old else '-'} {instance.version} {event_id}\n"
     file = os.open(OUTSIDE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:

@@ -1,0 +1,48 @@
+"""The listener's parts, in processes whose calls the benchmarks count."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+
+from bulksafe.dispatch.worker import Worker
+from bulksafe.listener.journal import DatabaseJournal
+from bulksafe.listener.keeper import Keeper
+from bulksafe.listener.serving import Serving
+from bulksafe.listener.slots import Places
+from bulksafe.listener.watchdog import Watchdog
+from bulksafe.listener.worker_process import WorkerProcess
+
+_context = multiprocessing.get_context("fork")
+
+
+def drain(queue: str) -> None:
+    """Be a worker until there is nothing left to do."""
+
+    def serve(watchdog: Watchdog) -> None:
+        journal = DatabaseJournal("default", watchdog)
+        worker = Worker("default", [queue], journal, guard=watchdog.watch)
+        while worker.work() or worker.has_work():
+            pass
+        journal.close()
+
+    Serving("default").run(serve)
+
+
+def listen(queue: str, is_over: Callable[[], bool]) -> None:
+    """Be the one worker of a listener, whose keeper is another process."""
+    places = Places.of({queue: 1})
+    _, mourner = _context.Pipe()
+    keeper = _context.Process(target=_keep, args=(places, mourner, os.getpid()))
+    keeper.start()
+    try:
+        WorkerProcess(Serving("default", is_over), places.slots[0], places.bell).run()
+    finally:
+        keeper.kill()
+        keeper.join()
+
+
+def _keep(places: Places, mourner: object, parent: int) -> None:
+    serving = Serving("default", orphaned=lambda: os.getppid() != parent)
+    Keeper(serving, places, mourner, once=False).run()  # type: ignore[arg-type]
