@@ -179,13 +179,14 @@ class Caller:
             CallFailed: it has; its cause is what it raised.
             CallTookTooLong: it has to run alone.
         """
-        with self._in_batch(call) as limit:
-            try:
-                self.make(call, limit)
-            except RAISED as error:
-                if self.is_lost:
-                    raise
-                raise CallFailed(call.receiver.name) from error
+        try:
+            self.make(call, self._batch_limit(call.receiver))
+        except CallTimedOut as late:
+            raise self._too_long(call, late) from late
+        except RAISED as error:
+            if self.is_lost:
+                raise
+            raise CallFailed(call.receiver.name) from error
 
     def attempt(self, call: Call) -> BaseException | None:
         """Make a call in a batch, in a savepoint.
@@ -196,24 +197,24 @@ class Caller:
         Raises:
             CallTookTooLong: it has to run alone.
         """
-        with self._in_batch(call) as limit:
-            try:
-                with transaction.atomic(using=self.using):
-                    before = Store(self.using).session()
-                    self.make(call, limit)
-                    self.check_session(call, before, Store(self.using).session())
-            except RAISED as error:  # whatever a receiver raises is noted with its event
-                return self.noted(call, error, 1)
+        try:
+            with transaction.atomic(using=self.using):
+                before = Store(self.using).session()
+                self.make(call, self._batch_limit(call.receiver))
+                self.check_session(call, before, Store(self.using).session())
+        except CallTimedOut as late:
+            raise self._too_long(call, late) from late
+        except RAISED as error:  # whatever a receiver raises is noted with its event
+            return self.noted(call, error, 1)
         return None
 
-    @contextmanager
-    def _in_batch(self, call: Call) -> Iterator[float]:
-        timeout = self.timeout(call.receiver)
-        try:
-            yield min(timeout, self._slow)
-        except CallTimedOut as late:
-            # The longer of the two goes on where it holds up nobody else.
-            raise CallTookTooLong(call, late if timeout <= self._slow else None) from late
+    def _batch_limit(self, receiver: Receiver) -> float:
+        return min(self.timeout(receiver), self._slow)
+
+    def _too_long(self, call: Call, late: CallTimedOut) -> CallTookTooLong:
+        """A call that may take longer than it may in a batch goes on alone."""
+        has_timed_out = self.timeout(call.receiver) <= self._slow
+        return CallTookTooLong(call, late if has_timed_out else None)
 
     def noted(self, call: Call, error: BaseException, attempt: int) -> BaseException:
         """The error, logged; one that took the connection along is none of the receiver's."""

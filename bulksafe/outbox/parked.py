@@ -81,8 +81,16 @@ def find(store: Store, selection: Selection, limit: int) -> list[ParkedEvent]:
 
 def _parked(row: tuple[Any, ...]) -> ParkedEvent:
     texts = slice(-4, -1)
-    read = [text and json.loads(text) for text in row[texts]]
+    read = [text and _read(text) for text in row[texts]]
     return ParkedEvent(*(*row[: texts.start], *read, row[-1]))
+
+
+def _read(text: str) -> object:
+    """JSON as Python has it, or its text where Python does not take it."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def count(store: Store, selection: Selection) -> int:

@@ -12,10 +12,10 @@ PATIENCE = 30
 
 
 @contextmanager
-def listening(project, *arguments, **variables):
+def listening(project, *arguments, name="listener.log", **variables):
     """A daemon of the project, ended with the block; yields its process and its log's path."""
     project.write_settings()
-    log = project.directory / "listener.log"
+    log = project.directory / name
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "manage.py", "bulksafe", "listen", *arguments],

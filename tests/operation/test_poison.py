@@ -41,6 +41,35 @@ def test_a_context_that_is_no_object(shop, told):
     assert sorted(texts(project)) == ["first good 0", "first told 0"]
 
 
+@BOTH
+@pytest.mark.parametrize(
+    "told",
+    [
+        '{"digits": ' + "9" * 6_000 + "}",
+        "[" * 4_000 + "]" * 4_000,
+        '{"long": "' + "x" * 70_000 + '"}',
+    ],
+    ids=["digits", "nested", "long"],
+)
+def test_a_context_that_cannot_be_read_harms_its_own_event_only(shop, atomic, told):
+    """Whoever may write a row may set it, in SQL; it is valid JSON to PostgreSQL."""
+    project = shop(first=f"max_attempts=1, atomic={atomic}")
+    for number in ("before", "told", "after"):
+        with project.connect() as connection, connection.transaction():
+            if number == "told":
+                connection.execute("SELECT set_config('bulksafe.context', %s, true)", [told])
+            connection.execute("INSERT INTO shop_order (number, amount) VALUES (%s, 0)", [number])
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert sorted(texts(project)) == ["first after 0", "first before 0"]
+    assert parked(project) == [("first", "2", "dead", 1)]
+    (event,) = status(project)["parked"]
+    assert event["error"].startswith("UnreadableContext: The event's context cannot be read: ")
+    shown = project.manage("bulksafe", "status", "--id", str(event["id"]), code=1)
+    assert "Traceback" not in shown.stderr
+
+
 def test_a_condition_that_the_row_as_it_was_does_not_fit_any_more(shop):
     project = shop(placeholder="")
     project.write("shop/receivers.py", CONDITIONAL.format(when=0))
