@@ -72,11 +72,14 @@ class Desk:
         found = []
         for event in events:
             row = self.queue, EVERYBODY, event.source, event.key
-            if row not in self.blocked and batch.is_known(event):
-                found.append(event)
-            else:
+            if row in self.blocked or not batch.is_known(event):
                 self.blocked.add(row)
                 self.parkings.append(Parking(self.queue, EVERYBODY, event, BEHIND))
+            elif unknown := batch.unknown_receiver(event):
+                self.blocked.add((self.queue, unknown, event.source, event.key))
+                self.parkings.append(Parking(self.queue, unknown, event, BEHIND))
+            else:
+                found.append(event)
         return found
 
     def free(self, deliveries: Sequence[Delivery]) -> list[Delivery]:

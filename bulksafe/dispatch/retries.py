@@ -31,9 +31,9 @@ def due(store: Store, batch: Batch, cursors: Sequence[Cursor]) -> list[Delivery]
         if event.source not in batch.routes.models:
             _orphan(store, event, "This code has no receivers for the event's table.")
         elif name == EVERYBODY:
-            parking.unfold(store, event, [r.name for r in batch.wanted(event)])
-        elif receiver is None:
-            _orphan(store, event, f"There is no receiver {name!r} in this code.")
+            parking.unfold(store, event, batch.wanted(event))
+        elif receiver is None or batch.routes.models[event.source] not in receiver.models():
+            _orphan(store, event, f"There is no receiver {name!r} of this table in this code.")
         else:
             found.append((event, receiver))
     return batch.parked(found)
