@@ -33,7 +33,9 @@ def due(store: Store, batch: Batch, cursors: Sequence[Cursor]) -> list[Delivery]
         elif name == EVERYBODY:
             parking.unfold(store, event, batch.wanted(event))
         elif receiver is None or batch.routes.models[event.source] not in receiver.models():
-            _orphan(store, event, f"There is no receiver {name!r} of this table in this code.")
+            _orphan(
+                store, event, f"There is no receiver {name!r} in this code for the event's table."
+            )
         else:
             found.append((event, receiver))
     return batch.parked(found)
