@@ -1,8 +1,9 @@
 -- Sessions whose locks are in the way.
 
 -- name: holders
--- Who holds a lock for longer than so many seconds, and on what. Without pg_read_all_stats the start of other roles'
--- transactions is NULL: those are listed as well. A prepared transaction has no process.
+-- Who holds a lock for longer than so many seconds, and on what. Reading or vacuuming the cursors lets them move.
+-- Without pg_read_all_stats the start of other roles' transactions is NULL: those are listed, too. A prepared
+-- transaction has no process.
 WITH wanted AS (
     SELECT 'outbox' AS what, n.slot::text AS name, to_regclass('bulksafe_outbox_' || n.slot)::oid AS relation
     FROM unnest(%(slots)s::smallint[]) AS n (slot)
@@ -15,7 +16,6 @@ held AS (
     JOIN pg_locks AS l ON l.locktype = 'relation' AND l.relation = w.relation
     WHERE l.granted
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      -- What reads the cursors, or vacuums them, lets them move.
       AND (w.what = 'outbox' OR l.mode NOT IN ('AccessShareLock', 'ShareUpdateExclusiveLock'))
     UNION ALL
     SELECT 'sleepers', NULL, 'advisory lock 1651862123, 0', l.mode, l.pid, l.virtualtransaction
