@@ -63,10 +63,10 @@ class Batch:
 
 
 def operation_of(receiver: Receiver) -> str:
-    """The operation of a replayed event: of those that the receiver is called for.
+    """The operation of a replayed event: UPDATE, or INSERT for receivers of new rows only.
 
     Raises:
-        NotReplayable: it is called for none that leaves a row.
+        NotReplayable: it handles deletions only, or runs only in the writer's transaction.
     """
     if receiver.run == IN_TRANSACTION and not receiver.is_listened:
         raise NotReplayable(
@@ -105,7 +105,7 @@ class Rows:
     """The rows of a replay.
 
     Attributes:
-        receiver: who is called for them.
+        receiver: the receiver to call.
         model: one of the receiver's models.
         using: the database.
         lookups: Django's, which all rows match.
