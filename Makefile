@@ -6,16 +6,19 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo test test-unit lint bench docs clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.dev  ## Show rules and receivers on every write path, and a listener that is killed
 	$(BIN)/python -m examples.shop.demo $(ARGS)
 
 test: $(VENV)/.dev  ## Run the tests (ARGS="-k name -x" goes to pytest)
 	$(BIN)/python -m pytest -n 4 $(ARGS)
+
+test-unit: $(VENV)/.dev  ## Run the tests that need no PostgreSQL, in seconds
+	$(BIN)/python -m pytest tests/unit $(ARGS)
 
 lint: $(VENV)/.dev  ## Check style, types and the import layers
 	$(BIN)/ruff check .

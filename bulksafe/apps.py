@@ -31,6 +31,7 @@ class BulksafeConfig(AppConfig):
         # pgtrigger has a models module and so gets one signal for each migrate; bulksafe has none.
         sender = apps.app_configs.get("pgtrigger")
         for signal, receiver in (
+            (pre_migrate, syncdb.refuse_to_lose_events),
             (pre_migrate, syncdb.create_outbox),
             (post_migrate, syncdb.install_missing),
             (post_migrate, syncdb.create_cursors),

@@ -13,7 +13,7 @@ from bulksafe.declarations import Declared, declared
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
@@ -61,10 +61,16 @@ class Status:
     state: str
 
 
-def statuses(using: str) -> list[Status]:
-    """Every declared invariant whose table is in the database ``using``, in firing order."""
+def statuses(using: str, tables: Collection[str] | None = None) -> list[Status]:
+    """Every declared invariant whose table is in the database ``using``, in firing order.
+
+    Args:
+        tables: the ``db_table`` of those to look at; None for all.
+    """
     rows = [
-        status for item in declared() if is_in(item, using) for status in [_status(item, using)]
+        _status(item, using)
+        for item in declared()
+        if is_in(item, using) and (tables is None or item.model._meta.db_table in tables)
     ]
     by_table: dict[str, list[tuple[tuple[Any, ...], Status]]] = {}
     for key, status in rows:

@@ -37,6 +37,17 @@ def create_outbox(sender: object, using: str, **kwargs: Any) -> None:
         schema.create(using)
 
 
+def refuse_to_lose_events(sender: object, using: str, plan: Any = (), **kwargs: Any) -> None:
+    """Receiver of ``pre_migrate``: ``migrate bulksafe zero`` drops no event that waits.
+
+    Before the first step: Django takes back the migrations that depend on bulksafe's first, and
+    those drop the triggers. A refusal after that would leave writes without receivers.
+    """
+    names = {(step.app_label, step.name) for step, is_backwards in plan if is_backwards}
+    if ("bulksafe", "0001_outbox") in names and schema.belongs_in(using):
+        schema.refuse_to_lose_events(using)
+
+
 def create_cursors(sender: object, using: str, **kwargs: Any) -> None:
     """Receiver of ``post_migrate``: every queue begins with the migration, not with its listener.
 

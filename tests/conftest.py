@@ -1,12 +1,14 @@
-"""One PostgreSQL server for the whole run, named in the header.
+"""One PostgreSQL server for the whole run, named in the header or at its end.
 
 ``BULKSAFE_TEST_POSTGRES=embedded`` (the default) or ``system`` chooses which is started;
-``DATABASE_URL`` names one that is there already.
+``DATABASE_URL`` names one that is there already. The tests in ``tests/unit`` need none: a run of
+those alone starts none.
 """
 
 import os
 import platform
 import subprocess
+from pathlib import Path
 
 import django
 import psycopg
@@ -17,9 +19,20 @@ from django.db import connections
 from examples import server
 
 POSTGRES = pytest.StashKey[server.Server]()
+VERSIONS = pytest.StashKey[set]()
+UNIT = Path(__file__).with_name("unit")
 
 
-def pytest_configure(config):
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makemodule(module_path, parent):
+    """Start the server before the first module that needs it is imported."""
+    if UNIT not in module_path.parents:
+        start(parent.config)
+
+
+def start(config):
+    if POSTGRES in config.stash:
+        return
     started = server.start(
         os.environ.get("BULKSAFE_TEST_POSTGRES", "embedded"),
         options={**server.THROWAWAY, "max_prepared_transactions": "4"},
@@ -37,11 +50,34 @@ def pytest_unconfigure(config):
         config.stash[POSTGRES].stop()
 
 
-def pytest_report_header(config):
+def pytest_report_header():
     return (
-        f"PostgreSQL {config.stash[POSTGRES].version}, Django {django.__version__}, "
-        f"psycopg {psycopg.__version__} ({psycopg.pq.__impl__}), Python {platform.python_version()}"
+        f"Django {django.__version__}, psycopg {psycopg.__version__} ({psycopg.pq.__impl__}), "
+        f"Python {platform.python_version()}"
     )
+
+
+def pytest_report_collectionfinish(config):
+    return f"PostgreSQL {config.stash[POSTGRES].version}" if POSTGRES in config.stash else []
+
+
+# With pytest-xdist the workers have the servers, and the controller prints.
+
+
+def pytest_sessionfinish(session):
+    if POSTGRES in session.config.stash and hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["postgres"] = session.config.stash[POSTGRES].version
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    if "postgres" in getattr(node, "workeroutput", {}):
+        node.config.stash.setdefault(VERSIONS, set()).add(node.workeroutput["postgres"])
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for version in sorted(config.stash.get(VERSIONS, ())):
+        terminalreporter.write_line(f"PostgreSQL {version}")
 
 
 @pytest.fixture(scope="session")

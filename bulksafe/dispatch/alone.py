@@ -90,9 +90,10 @@ class Alone:
     def _unfold(self, taken: Taken, batch: Batch) -> None:
         """The code that parked the event did not know its table; this one does."""
         (event,) = taken.events
+        unknown = batch.unknown_receiver(event)
         deliveries = batch.parked([(event, receiver) for receiver in batch.wanted(event)])
         called = [d.receiver.name for d in deliveries if is_called(d.receiver, d.change)]
-        parking.unfold(self.store, taken, called)
+        parking.unfold(self.store, taken, [unknown] if unknown else called)
 
     def _attempt(self, taken: Taken, call: Call) -> None:
         make = self._in_transaction if call.receiver.atomic else self._outside

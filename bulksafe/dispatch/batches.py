@@ -79,6 +79,15 @@ class Batch:
         """The receivers of an event, by the conditions that it met when it was captured."""
         return [route.receiver for route in self._met(event)]
 
+    def unknown_receiver(self, event: Event) -> str | None:
+        """The receiver that a replayed event is for, if it belongs here and this code lacks it.
+
+        The event must be parked under that name: no route leads to the receiver, so the cursor
+        would pass the event and lose it.
+        """
+        replay = event.replay
+        return replay.receiver if replay and self.routes.lacks(event, replay) else None
+
     def parked(self, events: Sequence[tuple[Event, Receiver]]) -> list[Delivery]:
         """Parked events with the receivers that they are parked for."""
         changes = self._changes([event for event, _ in events])
@@ -109,6 +118,9 @@ class Batch:
     def _met(self, event: Event) -> list[Route]:
         if not self.is_known(event):
             return []
+        if event.replay is not None:
+            # An unknown receiver has no route: its event was parked before.
+            return self.routes.replayed(event, event.replay)
         routes = self.routes.of(event)
         met = set(event.matched or ()) - {HANDED_OVER}
         if not met:
@@ -134,6 +146,8 @@ class Batch:
         return [(event, met.get(event.seq, found)) for event, found in routed]
 
     def _has_new_conditions(self, event: Event) -> bool:
+        if event.replay is not None:
+            return False
         asked = self.routes.asked(event)
         return asked is not None and asked not in (event.matched or ())
 

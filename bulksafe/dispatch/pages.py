@@ -58,12 +58,18 @@ class Page:
         known = []
         for event in self.batch.ordered(list(events)):
             row = EVERY_RECEIVER, event.source, event.key
-            if row not in self.blocked and self.batch.is_known(event):
-                known.append(event)
+            if row in self.blocked or not self.batch.is_known(event):
+                self._leave(event, EVERY_RECEIVER)
+            elif unknown := self.batch.unknown_receiver(event):
+                self._leave(event, unknown)
             else:
-                self.blocked.add(row)
-                self._parkings.append((Parking(EVERY_RECEIVER, event, UNTRIED), None))
+                known.append(event)
         return self.batch.deliveries(known)
+
+    def _leave(self, event: Event, receiver: str) -> None:
+        """Leave an event to listeners that know the receiver."""
+        self.blocked.add((receiver, event.source, event.key))
+        self._parkings.append((Parking(receiver, event, UNTRIED), None))
 
     # In a batch.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from django.db.models import Model
 
     from bulksafe.declarations import Receiver
-    from bulksafe.outbox.events import Event
+    from bulksafe.outbox.events import Event, Replay
 
 _OPERATIONS = {
     INSERTED: receivers.INSERT,
@@ -71,6 +71,25 @@ class Routes:
         if key not in self._found:
             self._found[key] = self._routes(*key)
         return self._found[key]
+
+    def replayed(self, event: Event, replay: Replay) -> list[Route]:
+        """Where a replayed event goes, whatever the receiver's condition."""
+        receiver = self._replayed(event, replay)
+        return [Route(receiver, None, None)] if receiver and self.serves(receiver) else []
+
+    def lacks(self, event: Event, replay: Replay) -> bool:
+        """Whether a replayed event belongs to this lane, and this code has no such receiver."""
+        return (
+            self._replayed(event, replay) is None
+            and (self.queues is None or replay.queue in self.queues)
+            and (self.atomic is None or replay.atomic == self.atomic)
+        )
+
+    def _replayed(self, event: Event, replay: Replay) -> Receiver | None:
+        receiver = receivers.by_name(replay.receiver)
+        if receiver is None or not receiver.is_listened:
+            return None
+        return receiver if self.models[event.source] in receiver.models() else None
 
     def asked(self, event: Event) -> str | None:
         """The id of the conditions that the event would be asked if it were captured now.

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 
 from bulksafe.declarations import receivers
+from bulksafe.outbox.parking import EVERY_RECEIVER
+from bulksafe.outbox.store import Known
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from django.db.models import Model
 
@@ -28,6 +30,24 @@ def models_of(among: Iterable[Receiver]) -> list[type[Model]]:
 def sources(using: str) -> dict[int, type[Model]]:
     """The models that the listener has receivers for, by the oid of their table in ``using``."""
     return by_oid(models_of(receivers.listened()), using)
+
+
+def known(using: str, queues: Collection[str] | None = None) -> Known:
+    """The calls that the listener can make with this code.
+
+    Args:
+        queues: those of these queues; by default of all.
+    """
+    models = sources(using)
+    oids = {model: oid for oid, model in models.items()}
+    pairs = [
+        (receiver.name, oids[model])
+        for receiver in receivers.listened()
+        if queues is None or receiver.queue in queues
+        for model in receiver.models()
+        if model in oids
+    ]
+    return Known([*pairs, *((EVERY_RECEIVER, oid) for oid in models)])
 
 
 def by_oid(models: Sequence[type[Model]], using: str) -> dict[int, type[Model]]:

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Protocol
 from django.db import DatabaseError, transaction
 
 from bulksafe import conf
-from bulksafe.declarations.receivers import DEFAULT_LANE, Lane, lanes, listened
+from bulksafe.declarations.receivers import DEFAULT_LANE, Lane, lanes
 from bulksafe.dispatch.activity import Activity
 from bulksafe.dispatch.alone import Alone
 from bulksafe.dispatch.batches import Batch
 from bulksafe.dispatch.caller import Caller, CallFailed, CallTookTooLong
 from bulksafe.dispatch.pages import Page
 from bulksafe.dispatch.routes import Routes
-from bulksafe.dispatch.sources import sources
+from bulksafe.dispatch.sources import known, sources
 from bulksafe.outbox import parking
 from bulksafe.outbox.paging import next_events
-from bulksafe.outbox.parking import EVERY_RECEIVER
 from bulksafe.outbox.store import BUCKETS, Cursor, Known, Store
 from bulksafe.outbox.windows import Mark
 
@@ -130,10 +129,9 @@ class Worker:
         """What this code can call; which tables there are is asked once in a while."""
         now = time.monotonic()
         if self._known is None or now - self._known_since > _SOURCES:
-            models = sources(self.using)
-            names = [receiver.name for receiver in listened() if receiver.queue in self.queues]
-            self._known = Known([*names, EVERY_RECEIVER], list(models))
+            self._known = known(self.using, self.queues)
             self._known_since = now
+            models = sources(self.using)
             for batch in self._batches.values():
                 batch.routes.models = models
         return self._known

@@ -21,13 +21,11 @@ import psycopg
 from django.db import transaction
 
 from bulksafe import conf
-from bulksafe.declarations.receivers import listened
-from bulksafe.dispatch.sources import sources
+from bulksafe.dispatch.sources import known
 from bulksafe.listener.reports import Reports
 from bulksafe.listener.serving import STEP, Serving
 from bulksafe.listener.watchdog import open_raw
 from bulksafe.outbox import keeping, parking, rebasing
-from bulksafe.outbox.parking import EVERY_RECEIVER
 from bulksafe.outbox.store import Known, Store
 
 if TYPE_CHECKING:
@@ -92,7 +90,7 @@ class Keeper:
         self._store = Store(serving.using)
         self._reports = Reports(self._store, places, deaths)
         self._paces = {queue: _Pace() for queue in places.queues}
-        self._known = Known([], [])
+        self._known = Known()
         self._rounds = 0
         self._pause = _SHORTEST
         self._tidied = float("-inf")
@@ -130,8 +128,7 @@ class Keeper:
             return
         keeping.tidy(self._store)
         parking.wake_free(self._store)
-        names = [receiver.name for receiver in listened()]
-        self._known = Known([*names, EVERY_RECEIVER], list(sources(self._serving.using)))
+        self._known = known(self._serving.using)
         self._tidied = time.monotonic()
 
     def _probe(self, ear: psycopg.Connection[Any], watchdog: Watchdog) -> None:

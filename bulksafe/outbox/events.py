@@ -16,6 +16,40 @@ INSERTED, UPDATED, DELETED = "I", "U", "D"
 #: which did not run there.
 HANDED_OVER = "otherwise"
 
+#: The labels under which an event carries its ``Replay``, in place of conditions.
+_REPLAY_LABELS = ("replay:", "queue:", "atomic:")
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The one receiver of an event that ``bulksafe replay`` wrote.
+
+    Attributes:
+        receiver: its name.
+        queue, atomic: its lane. A listener whose code lacks the receiver keeps the event once, in
+            this lane, instead of once in each.
+    """
+
+    receiver: str
+    queue: str
+    atomic: bool
+
+    @property
+    def matched(self) -> list[str]:
+        """The event's ``matched``."""
+        values = self.receiver, self.queue, str(self.atomic)
+        return [label + value for label, value in zip(_REPLAY_LABELS, values, strict=True)]
+
+    @classmethod
+    def of(cls, matched: Sequence[str]) -> Replay | None:
+        """Read ``matched``; None if it lists conditions."""
+        if not matched or not matched[0].startswith(_REPLAY_LABELS[0]):
+            return None
+        receiver, queue, atomic = (
+            text.removeprefix(label) for label, text in zip(_REPLAY_LABELS, matched, strict=True)
+        )
+        return cls(receiver, queue, atomic == str(True))
+
 
 @dataclass
 class Event:
@@ -66,6 +100,11 @@ class Event:
     def is_handed_over(self) -> bool:
         """Whether it is for the receivers of a writer's transaction that were not run there."""
         return self.matched is not None and HANDED_OVER in self.matched
+
+    @property
+    def replay(self) -> Replay | None:
+        """Its one receiver, if it is replayed."""
+        return Replay.of(self.matched) if self.matched else None
 
     @property
     def before(self) -> Event:

@@ -30,7 +30,7 @@ def tidy(store: Store, *, slot_bytes: int = SLOT_BYTES) -> list[int]:
         the slots that were emptied.
     """
     with transaction.atomic(using=store.using):
-        if not store.rows("rotation_lock")[0][0]:
+        if not store.rows("rotation_lock"):
             return []
         sizes = {}
         current = 0
@@ -43,6 +43,15 @@ def tidy(store: Store, *, slot_bytes: int = SLOT_BYTES) -> list[int]:
         if sizes[current] and is_free and _is_full(store, current, sizes[current], slot_bytes):
             store.rows("rotate")
         return emptied
+
+
+def read_slots(store: Store) -> list[int]:
+    """The slots that every cursor has passed, as far as is committed, and that are not empty."""
+    return [
+        slot
+        for slot, size, is_current in store.rows("slots")
+        if size and not is_current and store.rows("is_read", slot=_table(slot))[0][0]
+    ]
 
 
 def _is_full(store: Store, slot: int, size: int, slot_bytes: int) -> bool:

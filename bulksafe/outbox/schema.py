@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections, router, transaction
+from django.core.management import CommandError
+from django.db import DatabaseError, connections, router, transaction
 from django.db.migrations.operations.base import Operation
+from psycopg.errors import ObjectInUse
 
 from bulksafe.rendering import templates
 from bulksafe.rendering.quoting import literal, relation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from django.db import models
 
 VERSION = "v1"
 
 #: Forgets all events; the queues go on from where they are.
 EMPTY = ["TRUNCATE bulksafe_outbox, bulksafe_parked"]
+
+
+@contextmanager
+def refusing(using: str) -> Iterator[None]:
+    """Turn the database's refusal to drop the tables into an error of the command.
+
+    Raises:
+        CommandError: triggers still write to the tables, or events would be lost.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        cause = error.__cause__
+        if not isinstance(cause, ObjectInUse):
+            raise
+        diagnostics = cause.diag
+        raise CommandError(
+            f"The database {using!r}: {diagnostics.message_primary}. {diagnostics.message_hint}"
+        ) from error
+
+
+def refuse_to_lose_events(using: str) -> None:
+    """Refuse while there are events that a queue has not delivered.
+
+    Raises:
+        CommandError: there are.
+    """
+    with refusing(using), transaction.atomic(using=using), connections[using].cursor() as cursor:
+        cursor.execute(templates.fill(VERSION, "outbox_unread", {}))
 
 
 class _Create(Operation):
@@ -42,6 +76,10 @@ class _Create(Operation):
     def database_backwards(
         self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
     ) -> None:
+        # Each of both migrations refuses for all tables: half of them would be of no use.
+        with refusing(schema_editor.connection.alias):
+            self._execute(app_label, schema_editor, "outbox_uncaptured")
+            self._execute(app_label, schema_editor, "outbox_unread")
         self._execute(app_label, schema_editor, f"{self.template}_drop")
 
     def _execute(self, app_label: str, schema_editor: Any, template: str) -> None:

@@ -69,16 +69,17 @@ class Known:
     """What this code can call: other calls are left to listeners that have their code.
 
     Attributes:
-        receivers: the names of its receivers.
-        sources: the oids of their tables.
+        pairs: the names of its receivers, each with the oid of a table that it is for.
     """
 
-    receivers: Sequence[str]
-    sources: Sequence[int]
+    pairs: Sequence[tuple[str, int]] = ()
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return {"receivers": list(self.receivers), "sources": list(self.sources)}
+        return {
+            "receivers": [receiver for receiver, _ in self.pairs],
+            "sources": [source for _, source in self.pairs],
+        }
 
 
 @dataclass(frozen=True)

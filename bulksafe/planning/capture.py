@@ -239,6 +239,37 @@ def _part(table: Model, source: Model, operation: str) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class StoredRow:
+    """SQL that reads a stored row of a model as a capture writes it; its own table is ``"new"``.
+
+    Attributes:
+        key: what tells rows apart.
+        image: the row as JSON.
+        source: the tables that it lies in, joined.
+        aliases: their quoted names, the eldest parent first: in the order of Django's writes.
+    """
+
+    key: str
+    image: str
+    source: str
+    aliases: Sequence[str]
+
+
+def stored_row(model: Model) -> StoredRow:
+    lineage = _Lineage(model, {model: NEW}, "JOIN")
+    tables = [f"{quoting.relation(model._meta.db_table)} AS {quoting.identifier(NEW)}"]
+    for join in lineage.joins:
+        alias = quoting.identifier(join["alias"])
+        tables.append(f"{join['kind']} {join['table']} AS {alias} ON {join['on']}")
+    return StoredRow(
+        key_of(model, NEW),
+        lineage.image({}),
+        "\n".join(tables),
+        [quoting.identifier(lineage.aliases[part]) for part in lineage.models],
+    )
+
+
 _NO_IMAGE = "NULL::jsonb"
 
 

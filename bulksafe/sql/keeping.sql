@@ -11,8 +11,11 @@ CROSS JOIN bulksafe_outbox_slot AS s
 SELECT setval('bulksafe_outbox_slot', (SELECT mod(last_value + 1, 3) FROM bulksafe_outbox_slot))
 
 -- name: rotation_lock
--- One keeper at a time, until the end of the transaction.
-SELECT pg_try_advisory_xact_lock(1651862124, 'bulksafe_outbox'::regclass::oid::integer)
+-- One keeper at a time, until the end of the transaction. A row lock, which needs a privilege on the table: any role
+-- could hold an advisory lock, and the outbox would grow. A dump does not conflict with it.
+SELECT true
+FROM bulksafe_outbox_identity
+FOR UPDATE SKIP LOCKED
 
 -- name: is_read
 -- Whether every cursor has passed every event of a slot. The slot is locked: no transaction that wrote to it
@@ -158,7 +161,9 @@ SELECT GREATEST(
         SELECT date_part('epoch', clock_timestamp() - min(p.due))
         FROM bulksafe_parked AS p
         WHERE p.queue = ANY (%(queues)s) AND p.state = 'waiting' AND p.leads AND p.due < clock_timestamp()
-          AND p.receiver = ANY (%(receivers)s) AND p.source = ANY (%(sources)s::bigint[]::oid[]::regclass[])
+          AND (p.receiver, p.source::oid::bigint) IN (
+              SELECT * FROM unnest(%(receivers)s::text[], %(sources)s::bigint[])
+          )
     ),
     0
 )

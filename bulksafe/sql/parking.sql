@@ -48,8 +48,9 @@ p.state = 'waiting'
       AND p.blocks
       AND p.due <= clock_timestamp()
       AND (p.leased_until IS NULL OR p.leased_until < clock_timestamp())
-      AND p.receiver = ANY (%(receivers)s)
-      AND p.source = ANY (%(sources)s::bigint[]::oid[]::regclass[])
+      AND (p.receiver, p.source::oid::bigint) IN (
+          SELECT * FROM unnest(%(receivers)s::text[], %(sources)s::bigint[])
+      )
       AND NOT EXISTS (
           SELECT
           FROM bulksafe_parked AS m
@@ -65,7 +66,9 @@ p.state = 'waiting'
                 q.receiver IN (m.receiver, '*')
                 OR (
                     q.state = 'waiting'
-                    AND q.receiver = ANY (%(receivers)s)
+                    AND (q.receiver, q.source::oid::bigint) IN (
+                        SELECT * FROM unnest(%(receivers)s::text[], %(sources)s::bigint[])
+                    )
                     AND (q.attempts = 0 OR (q.attempts = 1 AND q.leased_until > clock_timestamp()))
                     AND q.due < 'infinity'
                 )

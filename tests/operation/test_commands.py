@@ -8,7 +8,7 @@ import pytest
 from tests.operation.conftest import order, texts
 from tests.operation.processes import listening, wait_until
 
-SUBCOMMANDS = ("ls", "listen", "status", "retry", "discard", "prune", "doctor")
+SUBCOMMANDS = ("ls", "listen", "status", "retry", "discard", "prune", "replay", "doctor")
 
 
 @pytest.fixture

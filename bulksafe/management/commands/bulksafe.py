@@ -13,6 +13,7 @@ from bulksafe.management.subcommands.doctor import DOCTOR
 from bulksafe.management.subcommands.listen import LISTEN
 from bulksafe.management.subcommands.ls import LS
 from bulksafe.management.subcommands.parked import DISCARD, PRUNE, RETRY
+from bulksafe.management.subcommands.replay import REPLAY
 from bulksafe.management.subcommands.status import STATUS
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         subparsers = parser.add_subparsers(title="subcommands", dest="subcommand", required=True)
-        for subcommand in (LS, LISTEN, STATUS, RETRY, DISCARD, PRUNE, DOCTOR):
+        for subcommand in (LS, LISTEN, STATUS, RETRY, DISCARD, PRUNE, REPLAY, DOCTOR):
             subcommand.add_to(subparsers, self)
 
     def handle(self, *args: Any, run: Callable[..., int], **options: Any) -> None:

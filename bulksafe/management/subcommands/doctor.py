@@ -9,7 +9,9 @@ from bulksafe.declarations import Capture
 from bulksafe.declarations.receivers import DEFAULT_LANE, lanes, receivers
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_of
 from bulksafe.outbox import rebasing
+from bulksafe.outbox.holding import CURSOR, LONG, OUTBOX, holders
 from bulksafe.outbox.parking import EVERY_RECEIVER
+from bulksafe.rendering.quoting import literal
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Look for what keeps after-commit receivers from being called although nothing has failed: captures
-that are not installed, queues that nobody begins or ends, parked events whose receiver is gone, and
-an outbox that was restored from a dump of another cluster.
+that are not installed, queues that nobody begins or ends, parked events whose receiver is gone, an
+outbox that was restored from a dump of another cluster, and sessions whose locks keep the outbox
+from being emptied, or a queue from moving.
 
 --rebase mends the last one, which the listener also does by itself when it connects: transaction
 numbers do not survive a dump. Nothing that waits is lost, and nothing comes twice.
@@ -31,6 +34,7 @@ exit status: 0 all is well, 1 there are findings, 2 an error
 _EXAMPLES = """\
   manage.py bulksafe doctor             look
   manage.py bulksafe doctor --rebase    after pg_restore into a new cluster
+  manage.py bulksafe doctor --held 5    also name sessions whose locks are only 5 seconds old
 """
 
 
@@ -38,16 +42,23 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--rebase", action="store_true", help="renumber the events of a restored dump"
     )
+    parser.add_argument(
+        "--held",
+        type=float,
+        default=LONG,
+        metavar="SECONDS",
+        help=f"name sessions that hold a lock for longer than this (default: {LONG:.0f})",
+    )
 
 
-def _run(command: Any, *, database: str, rebase: bool, **options: Any) -> int:
+def _run(command: Any, *, database: str, rebase: bool, held: float, **options: Any) -> int:
     store = store_of(database)
     if rebase:
         done = rebasing.rebase(store)
         command.stdout.write(
             "The events were renumbered." if done else "The numbers are those of this cluster."
         )
-    found = list(findings(store))
+    found = list(findings(store, held))
     for fact, fix in found:
         command.stdout.write(command.style.ERROR(fact))
         command.stdout.write(f"  {fix}")
@@ -56,11 +67,16 @@ def _run(command: Any, *, database: str, rebase: bool, **options: Any) -> int:
     return FINDINGS if found else CLEAN
 
 
-def findings(store: Store) -> Iterator[tuple[str, str]]:
-    """What is wrong, as (fact, fix) pairs."""
+def findings(store: Store, held: float = LONG) -> Iterator[tuple[str, str]]:
+    """What is wrong, as (fact, fix) pairs.
+
+    Args:
+        held: seconds after which a lock is a finding.
+    """
     yield from _captures(store)
     yield from _queues(store)
     yield from _parked(store)
+    yield from _locks(store, held)
     if rebasing.is_ahead(store):
         yield (
             "The outbox was restored from a dump of another cluster: its events wait for "
@@ -113,6 +129,36 @@ def _parked(store: Store) -> Iterator[tuple[str, str]]:
                 f"{count} parked events wait for the receiver {name!r}, which is not in this code.",
                 f"Run “manage.py bulksafe retry --receiver {name} --rename …” if it has another "
                 "name now, or “discard”.",
+            )
+
+
+def _locks(store: Store, seconds: float) -> Iterator[tuple[str, str]]:
+    for holder in holders(store, seconds):
+        end = f"SELECT pg_terminate_backend({holder.pid});"
+        if holder.pid is None:
+            end = f"ROLLBACK PREPARED {literal(holder.application)};"
+        if holder.what == OUTBOX:
+            yield (
+                f"Slot {holder.slot} of the outbox is read and cannot be emptied: {holder}.",
+                f"Let it end (pg_dump holds its locks until it is done), or end it: {end}",
+            )
+        elif holder.what == CURSOR:
+            yield (
+                f"Queues may stand still: {holder}.",
+                "A listener holds such a lock while its receivers run: find out what they wait "
+                f"for. Anything else should end: {end}",
+            )
+        elif "ShareLock" in holder.modes.split(", "):
+            yield (
+                f"Listeners cannot sleep: {holder}.",
+                "Nothing is lost or late: they look for events 20 times a second meanwhile. It is "
+                f"a long transaction that wrote, or a lock by hand. To end it: {end}",
+            )
+        else:
+            yield (
+                f"Writers take every listener for asleep: {holder}.",
+                "Nothing is lost or late: it costs each writing transaction a NOTIFY. No listener "
+                f"sleeps for so long. To end it: {end}",
             )
 
 

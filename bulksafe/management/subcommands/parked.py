@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 
 from bulksafe.declarations.receivers import DEFAULT_LANE, by_name, lanes, listened
-from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, failed, store_of
+from bulksafe.management.subcommands import (
+    CLEAN,
+    FINDINGS,
+    Subcommand,
+    failed,
+    store_of,
+    undelivered,
+)
 from bulksafe.outbox import keeping, parked
 from bulksafe.outbox.parked import Selection
 from bulksafe.planning.problems import did_you_mean
@@ -70,8 +77,15 @@ def _retry(command: Any, database: str, rename: str | None, **options: Any) -> i
     return CLEAN if count else FINDINGS
 
 
+def _discard_arguments(parser: ArgumentParser) -> None:
+    _selecting(parser)
+    undelivered.add_arguments(parser)
+
+
 def _discard(command: Any, database: str, **options: Any) -> int:
     store = store_of(database)
+    if options["undelivered"]:
+        return undelivered.discard(command, store, options["interactive"])
     count = parked.discard(store, _selection(options))
     command.stdout.write(f"{count} parked events were discarded: their receivers never ran.")
     return CLEAN if count else FINDINGS
@@ -138,13 +152,17 @@ DISCARD = Subcommand(
 Delete parked events and dead letters. Their receivers are never called for them; what waits behind
 them goes on.
 
+--undelivered deletes all events that wait, parked or not: before “migrate bulksafe zero”, which
+refuses to lose them, or in a copy of a production database. Listeners and writers may be running.
+
 exit status: 0 done, 1 there were none, 2 an error
 """,
     """\
   manage.py bulksafe discard 17                     one event
   manage.py bulksafe discard --dead --queue mail    the dead letters of a queue
+  manage.py bulksafe discard --undelivered          everything that waits, after a question
 """,
-    _selecting,
+    _discard_arguments,
     _discard,
 )
 

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from django.utils import timezone
 
-from bulksafe.declarations.receivers import listened
-from bulksafe.dispatch.sources import sources
+from bulksafe.dispatch.sources import known
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_of, table
 from bulksafe.outbox import parked
 from bulksafe.outbox.parked import ParkedEvent, Selection
-from bulksafe.outbox.parking import EVERY_RECEIVER
 from bulksafe.outbox.state import QueueState, RunningWorker, State, state
-from bulksafe.outbox.store import Known
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -101,9 +98,7 @@ def _run(
 
 
 def _longest_due(store: Store, found: State) -> float:
-    names = [receiver.name for receiver in listened()]
-    known = Known([*names, EVERY_RECEIVER], list(sources(store.using)))
-    return store.longest_due({queue.queue for queue in found.queues}, known)
+    return store.longest_due({queue.queue for queue in found.queues}, known(store.using))
 
 
 def _status(found: State) -> int:

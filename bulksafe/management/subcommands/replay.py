@@ -1,0 +1,323 @@
+"""``manage.py bulksafe replay``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from argparse import ArgumentTypeError
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bulksafe import inspection
+from bulksafe.declarations import Capture
+from bulksafe.declarations.lineage import lineage
+from bulksafe.declarations.receivers import by_name, receivers, resolve
+from bulksafe.dispatch.replaying import BadRows, NotReplayable, Rows, operation_of
+from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, failed, store_of
+from bulksafe.planning.problems import Refused, did_you_mean
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from collections.abc import Mapping, Sequence
+
+    from django.db.models import Model
+
+    from bulksafe.declarations import Receiver
+    from bulksafe.dispatch.replaying import Batch, Key
+    from bulksafe.outbox.store import Store
+
+_DESCRIPTION = """\
+Call an after-commit receiver for rows that exist already: to build a search index, or after a
+receiver was added to a table with rows. No other receiver is called.
+
+Each row becomes an event in the outbox, and the listener delivers it with everything else, in the
+order of the row's changes. The receiver gets what a save() without changes gives it: created=False,
+an empty "changed", "old" equal to "instance", and context={"replay": True}. Rows of a many-to-many
+table come as post_add.
+
+A when= over the new row selects the rows. One that compares with the old row (old__…) is refused
+unless --ignore-when is given.
+
+Rows are read in the order of their primary keys, a transaction for each batch. An interrupted
+replay prints the command that goes on.
+
+exit status: 0 done, 1 no row was selected, 2 an error
+"""
+
+_EXAMPLES = """\
+  manage.py bulksafe replay shop.index_order                         every row
+  manage.py bulksafe replay shop.index_order --where status=paid     Django's lookups
+  manage.py bulksafe replay shop.index_order --where '{"amount__gte": 10, "status__in": ["paid"]}'
+  manage.py bulksafe replay shop.index_order --dry-run               count the rows
+  manage.py bulksafe replay shop.index_order --sleep 0.2             leave the listener time
+  manage.py bulksafe replay shop.index_order --after 48211           go on after this key
+"""
+
+#: Seconds between two lines of progress where they do not overwrite each other.
+_EVERY = 10.0
+
+
+def _lookups(text: str) -> dict[str, Any]:
+    """``status=paid``, or a JSON object.
+
+    The value is text, which Django converts as it does for a form. JSON stands for what text cannot
+    say: a list, true, false, null, or a string in quotes. A bare number stays text: leading zeros
+    matter to a CharField.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            found: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            raise ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
+        return found
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ArgumentTypeError(f"{text!r} is neither LOOKUP=VALUE nor a JSON object")
+    return {name.strip(): _value(value)}
+
+
+def _value(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return text if is_number else value
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 3600:
+        raise ArgumentTypeError(f"{text!r} is no number of seconds from 0 to 3600")
+    return seconds
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("receiver", metavar="RECEIVER", help="its name, as “status” shows it")
+    parser.add_argument(
+        "--where",
+        action="append",
+        type=_lookups,
+        default=[],
+        metavar="LOOKUP=VALUE",
+        help="only rows that match; may be repeated, or be one JSON object",
+    )
+    parser.add_argument(
+        "--model", metavar="app.Model", help="only rows of this one of the receiver's models"
+    )
+    parser.add_argument(
+        "--after", metavar="KEY", help="only rows after this primary key (a JSON array for several)"
+    )
+    parser.add_argument(
+        "--batch", type=_number, default=500, metavar="N", help="rows a transaction (default: 500)"
+    )
+    parser.add_argument(
+        "--sleep", type=_seconds, default=0.0, metavar="S", help="seconds between two batches"
+    )
+    parser.add_argument(
+        "--ignore-when", action="store_true", help="also rows that do not meet its when="
+    )
+    parser.add_argument("--dry-run", action="store_true", help="count the rows, and write nothing")
+
+
+def _run(
+    command: Any,
+    *,
+    receiver: str,
+    where: Sequence[Mapping[str, Any]],
+    model: str | None,
+    after: str | None,
+    batch: int,
+    sleep: float,
+    ignore_when: bool,
+    dry_run: bool,
+    database: str,
+    verbosity: int = 1,
+    **options: Any,
+) -> int:
+    store = store_of(database)
+    found = _receiver(receiver)
+    try:
+        operation_of(found)
+        models = _models(found, model)
+        key = _key(after, models)
+        lookups = {name: value for given in where for name, value in given.items()}
+        listed = [Rows(found, one, database, lookups, key, ignore_when) for one in models]
+        _check_installed(store, found, models)
+        for rows in listed:
+            rows.check()
+    except Refused as refused:
+        problem = refused.problem
+        raise failed(f"The condition of {receiver!r}: {problem.fact} {problem.fix}") from refused
+    except (BadRows, NotReplayable) as error:
+        raise failed(str(error)) from error
+    if dry_run:
+        return _count(command, listed)
+    events = 0
+    for rows in listed:
+        events += _replay(command, rows, batch, sleep, verbosity)
+    return CLEAN if events else FINDINGS
+
+
+def _receiver(name: str) -> Receiver:
+    found = by_name(name)
+    if found is None:
+        known = [receiver.name for receiver in receivers]
+        hint = did_you_mean(name, known, f"Known are: {', '.join(known) or 'none'}.")
+        raise failed(f"There is no receiver {name!r}. {hint}")
+    return found
+
+
+def _models(receiver: Receiver, label: str | None) -> list[type[Model]]:
+    models = receiver.models()
+    if label is None:
+        return models
+    chosen = [one for one in models if one in resolve(label)]  # a proxy stands for its table
+    if not chosen:
+        known = [one._meta.label for one in models]
+        hint = did_you_mean(label, known, f"It has: {', '.join(known)}.")
+        raise failed(f"{receiver.name!r} is not a receiver of {label!r}. {hint}")
+    return chosen
+
+
+def _key(text: str | None, models: Sequence[type[Model]]) -> Key | None:
+    if text is None:
+        return None
+    if len(models) > 1:
+        labels = ", ".join(one._meta.label for one in models)
+        raise failed(f"--after needs --model: the receiver has rows of {labels}.")
+    if len(models[0]._meta.pk_fields) == 1:
+        return (text,)
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if not isinstance(values, list):
+        raise failed(f"--after {text!r} is not a JSON array of the primary key's values.")
+    return tuple(value if isinstance(value, str) else json.dumps(value) for value in values)
+
+
+def _check_installed(store: Store, receiver: Receiver, models: Sequence[type[Model]]) -> None:
+    """Refuse where an event would never be read, or a change during the replay not be captured."""
+    if (receiver.queue, receiver.atomic) not in store.lanes():
+        raise failed(
+            f"The queue {receiver.queue!r} of {receiver.name!r} has not begun: run “manage.py "
+            f"migrate --database {store.using}”."
+        )
+    tables = {part._meta.db_table for one in models for part in lineage(one)}
+    for status in inspection.statuses(store.using, tables):
+        is_off = status.state in {inspection.MISSING, inspection.DISABLED}
+        if status.kind == Capture.__name__ and is_off:
+            raise failed(
+                f"{status.label} is {status.state}: changes during the replay would be missed. "
+                "Run makemigrations and migrate, or enable the trigger."
+            )
+
+
+def _count(command: Any, listed: Sequence[Rows]) -> int:
+    total = 0
+    for rows in listed:
+        count = rows.count()
+        command.stdout.write(f"{rows.model._meta.label}: {count:,} rows would be replayed.")
+        total += count
+    return CLEAN if total else FINDINGS
+
+
+def _replay(command: Any, rows: Rows, size: int, pause: float, verbosity: int) -> int:
+    progress = _Progress(command, rows, verbosity)
+    try:
+        for batch in rows.replay(size, pause):
+            progress.add(batch)
+    except BaseException:
+        progress.interrupted()
+        raise
+    progress.end()
+    return progress.events
+
+
+@dataclass
+class _Progress:
+    """Says how far a replay is: on one line of a terminal, or in a line every ten seconds."""
+
+    command: Any
+    rows: Rows
+    verbosity: int
+    done: int = 0
+    events: int = 0
+    last: Key | None = None
+    estimate: int = 0
+    _said: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.last = self.rows.after
+        if self.verbosity:
+            self.estimate = self.rows.estimate()
+
+    def add(self, batch: Batch) -> None:
+        self.done += batch.rows
+        self.events += batch.events
+        self.last = batch.last
+        if self.verbosity and self._is_terminal:
+            self.command.stdout.write(f"\r\x1b[K{self._text()}", ending="")
+            self.command.stdout.flush()
+        elif self.verbosity and time.monotonic() - self._said >= _EVERY:
+            self.command.stdout.write(self._text())
+            self._said = time.monotonic()
+
+    def interrupted(self) -> None:
+        """Print how to go on: what is committed is not undone."""
+        if self.verbosity and self._is_terminal:
+            self.command.stdout.write("")
+        if self.last is not None:
+            label = self.rows.model._meta.label
+            command = ["manage.py", "bulksafe", "replay", self.rows.receiver.name]
+            rest = ["--model", label, "--after", _shown(self.last)]
+            self.command.stderr.write(
+                f"To go on, add the other options to: {shlex.join(command + rest)}"
+            )
+
+    def end(self) -> None:
+        if not self.verbosity:
+            return
+        if self._is_terminal:
+            self.command.stdout.write("\r\x1b[K", ending="")
+        text = f"{self._label}: {self.done:,} rows, {self.events:,} events"
+        last = f", last key {_shown(self.last)}" if self.last is not None else ""
+        self.command.stdout.write(f"{text} for the queue {self.rows.receiver.queue!r}{last}.")
+
+    @property
+    def _label(self) -> str:
+        return self.rows.model._meta.label
+
+    @property
+    def _is_terminal(self) -> bool:
+        return bool(self.command.stdout.isatty())
+
+    def _text(self) -> str:
+        total = max(self.estimate, self.done)
+        shown = f"{self._label}: {self.done:,} of about {total:,} rows, {self.events:,} events"
+        return f"{shown}, last key {_shown(self.last)}" if self.last is not None else shown
+
+
+def _shown(key: Key) -> str:
+    return key[0] if len(key) == 1 else json.dumps(key)
+
+
+REPLAY = Subcommand(
+    "replay",
+    "call a receiver for rows that exist already",
+    _DESCRIPTION,
+    _EXAMPLES,
+    _arguments,
+    _run,
+)
