@@ -35,6 +35,8 @@ _STEP = 0.1
 _PAUSE = 1.0
 #: Seconds that a call has to end, after it was asked to, before its process is killed.
 _GRACE = 3.0
+#: Seconds after which a running call is named in the log.
+_LONG = 10.0
 #: Seconds that the keeper may take to note what a process died in, before that is replaced.
 _SETTLING = 5.0
 
@@ -50,6 +52,7 @@ class _Child:
         slot: the worker's place; None for the keeper.
         started, ended: as ``time.monotonic()``.
         cause: why it was killed, if so.
+        named: the call that the log has named.
         alarmed: the call that was asked to end.
         first_seen: its present call, and how much memory it held when that was first seen.
         told: when it was told to end, as ``time.monotonic()``.
@@ -61,6 +64,7 @@ class _Child:
     started: float
     ended: float | None = None
     cause: str = ""
+    named: int = 0
     alarmed: int = 0
     first_seen: tuple[int, int] = (0, 0)
     told: float | None = None
@@ -260,6 +264,12 @@ class Supervisor:
 
     def _end_what_takes_too_long(self, child: _Child) -> None:
         call = child.slot.activity.running() if child.slot and child.is_alive else None
+        if call and call.seconds > _LONG and child.named != _id(call):
+            child.named = _id(call)
+            logger.warning(
+                "%s has run for %.0f s for the row %s, in process %s; it is ended after %g s",
+                *(call.receiver, call.seconds, call.key, child.process.pid, call.timeout),
+            )
         if call is None or call.seconds < call.limit:
             return
         if child.alarmed != _id(call):

@@ -70,6 +70,13 @@ class RunningWorker:
     key: str | None
     call_since: datetime | None
 
+    @property
+    def call_seconds(self) -> float:
+        """For how long the call has been running."""
+        if self.call_since is None:
+            return 0.0
+        return (timezone.now() - self.call_since).total_seconds()
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -114,8 +121,12 @@ def state(store: Store) -> State:
             alive = 1  # PostgreSQL cuts the name of a connection that serves many queues
         lag = events, round(seconds, 1)
         queues.append(QueueState(queue, atomic, *lag, kept, dead, alive))
-    workers = [RunningWorker(*row) for row in store.rows("workers")]
-    return State(queues, listeners, workers, [Slot(*row) for row in store.rows("slots")])
+    return State(queues, listeners, workers(store), [Slot(*row) for row in store.rows("slots")])
+
+
+def workers(store: Store) -> list[RunningWorker]:
+    """The workers of all listeners that are alive."""
+    return [RunningWorker(*row) for row in store.rows("workers")]
 
 
 def _listener(application_name: str, since: datetime, address: str | None) -> Listener:

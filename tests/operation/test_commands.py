@@ -1,10 +1,14 @@
 """The command line of the listener and of what looks after it: bad input, help, exit codes."""
 
 import json
+import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 
+from tests.migration.project import environment
 from tests.operation.conftest import order, texts
 from tests.operation.processes import listening, wait_until
 
@@ -167,3 +171,88 @@ def test_an_outbox_that_migrate_takes_away_and_brings_back(site):
     order(site, "good")
     site.manage("bulksafe", "listen", "--once")
     assert sorted(texts(site)) == ["mail good 0", "notify good 0"]
+
+
+@pytest.fixture
+def with_dead_letters(shop):
+    project = shop(strict='max_attempts=1, on_dead="skip"')
+    for number in range(3):
+        order(project, f"bad{number}")
+    project.manage("bulksafe", "listen", "--once", code=1)
+    return project
+
+
+def test_discard_says_first_what_it_would_do(with_dead_letters):
+    def discard(*arguments, **expected):
+        return with_dead_letters.manage("bulksafe", "discard", *arguments, **expected).stdout
+
+    assert "Would discard 3 parked events." in discard("--all", "--dry-run")
+    assert "Would discard 1 parked event." in discard("1", "--dry-run")
+    assert "Nothing was discarded." in discard("--all", code=1, answers="no\n")
+    assert "Nothing was discarded." in discard("--all", code=1)
+    assert with_dead_letters.run("SELECT count(*) FROM bulksafe_parked") == [(3,)]
+    assert "2 parked events were discarded" in discard("1", "2")
+    assert "1 parked events were discarded" in discard("--all", answers="yes\n")
+    assert "Would discard 0 parked events." in discard("--all", "--dry-run", code=1)
+
+
+def test_discard_asks_nobody_where_it_is_told_not_to(with_dead_letters):
+    done = with_dead_letters.manage("bulksafe", "discard", "--all", "--noinput")
+
+    assert "3 parked events were discarded" in done.stdout
+
+
+def test_a_list_that_is_cut_says_so(with_dead_letters):
+    shown = with_dead_letters.manage("bulksafe", "status", "--parked", "--limit", "2", code=1)
+
+    assert shown.stdout.splitlines()[-1] == "… and 1 more: --limit 3"
+    whole = with_dead_letters.manage("bulksafe", "status", "--parked", code=1)
+    assert "more" not in whole.stdout
+
+
+def test_the_keys_of_json_are_the_headings_of_the_tables(with_dead_letters):
+    shown = with_dead_letters.manage("bulksafe", "status", "--parked", code=1).stdout
+    found = with_dead_letters.manage("bulksafe", "status", "--parked", "--json", code=1).stdout
+    found = json.loads(found)
+
+    headings = shown.splitlines()[0].split()
+    assert headings == list(found["queues"][0])
+    headings = next(line for line in shown.splitlines() if line.startswith("id ")).split()
+    assert set(headings) <= set(found["parked"][0])
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_reader_that_stops_reading(with_dead_letters, lines):
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "bulksafe", "status", "--json", "--parked"],
+        cwd=with_dead_letters.directory,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    for _ in range(lines):
+        process.stdout.readline()
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+
+    assert process.wait(30) in (1, 128 + signal.SIGPIPE)
+    assert said == b""
+
+
+def test_doctor_and_the_log_name_a_call_that_takes_long(site):
+    with site.connect() as connection:
+        connection.execute("BEGIN; LOCK TABLE shop_log")
+        with listening(site) as (_, log):
+            order(site, "good")
+            wait_until(
+                lambda: (
+                    "notify" in site.manage("bulksafe", "doctor", "--held", "0.5", code=None).stdout
+                ),
+                log,
+            )
+            found = site.manage("bulksafe", "doctor", "--held", "0.5", code=1).stdout
+            assert "The receiver 'notify' has run for" in found
+            assert "for shop_order 1, in process" in found
+            wait_until(lambda: "notify has run for 1" in log.read_text(), log)
+            connection.execute("COMMIT")

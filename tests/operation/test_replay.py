@@ -72,7 +72,7 @@ def test_a_failed_call_is_parked_and_blocks_its_row(site):
     project = site(index="max_attempts=1", other="")
     project.run("UPDATE shop_order SET number = 'bad' WHERE number = '3'")
     project.manage("bulksafe", "listen", "--once", code=1)
-    project.manage("bulksafe", "discard", "--all")
+    project.manage("bulksafe", "discard", "--all", "--noinput")
     project.manage("bulksafe", "replay", "index", "--where", "number=bad")
     change(project, "bad", 7)
     project.manage("bulksafe", "listen", "--once", code=1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -37,6 +40,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, run: Callable[..., int], **options: Any) -> None:
         try:
             code = run(**options)
+            self.stdout.flush()
+        except BrokenPipeError:
+            # “status | head” has read enough. Python would try to write the rest when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(128 + signal.SIGPIPE) from None
         except InvalidDeclaration as error:
             raise failed(str(error)) from error
         except DatabaseError as error:

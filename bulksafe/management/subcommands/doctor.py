@@ -11,6 +11,7 @@ from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_o
 from bulksafe.outbox import rebasing
 from bulksafe.outbox.holding import CURSOR, LONG, OUTBOX, holders
 from bulksafe.outbox.parking import EVERY_RECEIVER
+from bulksafe.outbox.state import workers
 from bulksafe.rendering.quoting import literal
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def _arguments(parser: ArgumentParser) -> None:
         type=float,
         default=LONG,
         metavar="SECONDS",
-        help=f"name sessions that hold a lock for longer than this (default: {LONG:.0f})",
+        help="name calls that run, and sessions that hold a lock, for longer than this "
+        f"(default: {LONG:.0f})",
     )
 
 
@@ -76,6 +78,7 @@ def findings(store: Store, held: float = LONG) -> Iterator[tuple[str, str]]:
     yield from _captures(store)
     yield from _queues(store)
     yield from _parked(store)
+    yield from _calls(store, held)
     yield from _locks(store, held)
     if rebasing.is_ahead(store):
         yield (
@@ -108,6 +111,17 @@ def _queues(store: Store) -> Iterator[tuple[str, str]]:
             "kept for nobody, and the outbox cannot be emptied.",
             "If that is for good, run “manage.py bulksafe prune --queues”.",
         )
+
+
+def _calls(store: Store, held: float) -> Iterator[tuple[str, str]]:
+    for worker in workers(store):
+        if worker.call_since is not None and worker.call_seconds > held:
+            yield (
+                f"The receiver {worker.receiver!r} has run for {worker.call_seconds:,.0f} s for "
+                f"{worker.source} {worker.key}, in process {worker.pid} on {worker.host}.",
+                "Its timeout= ends it. Until then its row waits, and its worker of the queue "
+                f"{worker.queue!r}: “listen --concurrency {worker.queue}=2” adds another one.",
+            )
 
 
 def _option(atomic: bool) -> str:

@@ -79,14 +79,27 @@ def _retry(command: Any, database: str, rename: str | None, **options: Any) -> i
 
 def _discard_arguments(parser: ArgumentParser) -> None:
     _selecting(parser)
+    parser.add_argument("--dry-run", action="store_true", help="say how many, and delete nothing")
     undelivered.add_arguments(parser)
 
 
-def _discard(command: Any, database: str, **options: Any) -> int:
+def _discard(
+    command: Any, database: str, *, interactive: bool, dry_run: bool, **options: Any
+) -> int:
     store = store_of(database)
     if options["undelivered"]:
-        return undelivered.discard(command, store, options["interactive"])
-    count = parked.discard(store, _selection(options))
+        return undelivered.discard(command, store, interactive=interactive, dry_run=dry_run)
+    selection = _selection(options)
+    count = parked.count(store, selection)
+    named = f"{count:,} parked {'event' if count == 1 else 'events'}"
+    if dry_run:
+        command.stdout.write(f"Would discard {named}.")
+        return CLEAN if count else FINDINGS
+    must_ask = options["all"] and interactive and count
+    if must_ask and not undelivered.is_confirmed(command, store, named):
+        command.stdout.write("Nothing was discarded.")
+        return FINDINGS
+    count = parked.discard(store, selection)
     command.stdout.write(f"{count} parked events were discarded: their receivers never ran.")
     return CLEAN if count else FINDINGS
 

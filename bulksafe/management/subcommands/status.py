@@ -7,8 +7,6 @@ from argparse import ArgumentTypeError
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from django.utils import timezone
-
 from bulksafe.dispatch.sources import known
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_of, table
 from bulksafe.outbox import parked
@@ -139,12 +137,10 @@ def _print(command: Any, found: State, events: list[ParkedEvent], database: str)
 
 def running(worker: RunningWorker) -> str:
     """A line on a call that takes long."""
-    since = worker.call_since or timezone.now()
-    seconds = (timezone.now() - since).total_seconds()
     return (
         f"running: {worker.receiver} for {worker.source} {worker.key}, in process {worker.pid} on "
-        f"{worker.host} (queue {worker.queue!r}), for {seconds:,.0f} s, since "
-        f"{since:%Y-%m-%d %H:%M:%S %Z}"
+        f"{worker.host} (queue {worker.queue!r}), for {worker.call_seconds:,.0f} s, since "
+        f"{worker.call_since:%Y-%m-%d %H:%M:%S %Z}"
     )
 
 

@@ -24,16 +24,19 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--no-input",
         action="store_false",
         dest="interactive",
-        help="do not ask before --undelivered",
+        help="do not ask before --undelivered and --all",
     )
 
 
-def discard(command: Any, store: Store, interactive: bool) -> int:
+def discard(command: Any, store: Store, *, interactive: bool, dry_run: bool) -> int:
     found = discarding.undelivered(store)
     if not found:
         command.stdout.write("Nothing waits to be delivered.")
         return FINDINGS
-    if interactive and not _is_confirmed(command, store, found):
+    if dry_run:
+        command.stdout.write(f"Would discard {found}.")
+        return CLEAN
+    if interactive and not is_confirmed(command, store, str(found)):
         command.stdout.write("Nothing was discarded.")
         return FINDINGS
     done = discarding.discard(store)
@@ -41,7 +44,8 @@ def discard(command: Any, store: Store, interactive: bool) -> int:
     return CLEAN
 
 
-def _is_confirmed(command: Any, store: Store, found: discarding.Undelivered) -> bool:
+def is_confirmed(command: Any, store: Store, found: str) -> bool:
+    """Whether somebody types that it is to be done."""
     command.stdout.write(
         f"The database {store.using!r} holds {found}. Receivers will never be called for them."
     )
