@@ -110,5 +110,5 @@ def retry(store: Store, selection: Selection, rename: str | None = None) -> int:
 
 def discard(store: Store, selection: Selection) -> int:
     """Delete them for good; how many there were."""
-    parts = {"selection": selection.sql, "wake": query("wake")}
+    parts = {"selection": selection.sql, "wake_next": query("wake_next")}
     return len(store.rows("discard", selection.parameters, **parts))

@@ -259,13 +259,13 @@ def hold(store: Store, taken: Taken) -> Sequence[str] | None:
 
 def done(store: Store, taken: Taken) -> bool:
     """Note that the call is made. False if another process has taken it over."""
-    return bool(store.rows("done", taken.named, wake=query("wake")))
+    return bool(store.rows("done", taken.named, wake_next=query("wake_next")))
 
 
 def failed(store: Store, taken: Taken, failure: Failure) -> bool:
     """Note that the call has failed. False if another process has taken it over."""
     named = {**taken.named, **vars(failure)}
-    return bool(store.rows("failed", named, wake=query("wake")))
+    return bool(store.rows("failed", named, wake_next=query("wake_next")))
 
 
 def split(store: Store, taken: Taken) -> None:

@@ -135,11 +135,11 @@ WITH gone AS (
       AND EXISTS (SELECT FROM bulksafe_parked AS o WHERE o.id = %(id)s AND o.epoch = %(epoch)s)
     RETURNING p.*
 ), woken AS (
-    {wake}
+    {wake_next}
 )
 SELECT id FROM gone
 
--- name: wake
+-- name: wake_next
 -- Part of others: the first call behind each that is gone.
 UPDATE bulksafe_parked AS p
     SET due = clock_timestamp()
@@ -184,7 +184,7 @@ WITH failed AS (
 ), gone AS (
     SELECT * FROM failed WHERE NOT blocks
 ), woken AS (
-    {wake}
+    {wake_next}
 )
 SELECT id FROM failed
 
@@ -251,7 +251,7 @@ WITH gone AS (
     WHERE {selection}
     RETURNING *
 ), woken AS (
-    {wake}
+    {wake_next}
 )
 SELECT id FROM gone
 

@@ -25,7 +25,11 @@ def listening(project, *arguments, name="listener.log", **variables):
         )
     try:
         yield process, log
-    finally:
+    except BaseException:
+        process.kill()  # what has gone wrong is not to be hidden by what comes after
+        process.wait()
+        raise
+    else:
         process.terminate()
         try:
             process.wait(PATIENCE)
