@@ -12,6 +12,7 @@ from django.db import DatabaseError, InterfaceError, connections, transaction
 from psycopg.pq import TransactionStatus
 
 from bulksafe import conf
+from bulksafe.declarations.receivers import listened
 from bulksafe.dispatch.activity import Activity
 from bulksafe.exceptions import BrokenTransaction, CallTimedOut, PermanentFailure, RetryAfter
 from bulksafe.outbox.store import Store
@@ -84,6 +85,10 @@ class Caller:
     def timeout(self, receiver: Receiver) -> float:
         """Seconds that a call of the receiver may take."""
         return self._timeout if receiver.timeout is None else receiver.timeout
+
+    def longest(self) -> float:
+        """Seconds that the call of any receiver may take."""
+        return max([self.timeout(receiver) for receiver in listened()], default=self._timeout)
 
     @contextmanager
     def shared(self) -> Iterator[None]:

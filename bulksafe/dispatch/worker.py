@@ -44,6 +44,8 @@ _STALE = 10.0
 _ALONE = 0.2
 #: Seconds for which the calls of a receiver run alone after one was slow.
 _SLOW = 60.0
+#: Seconds for which a worker may be silent in a transaction beside the longest call.
+_SILENCE = 30.0
 #: Seconds between two looks at which tables there are.
 _SOURCES = 5.0
 
@@ -105,7 +107,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.caller = Caller(self.using, self.activity)
-        self.store = Store(self.using)
+        self.store = Store(self.using, idle=self.caller.longest() + _SILENCE)
         self._alone = Alone(self.store, self.caller, self._batch, self.known)
 
     def work(self) -> int:

@@ -102,10 +102,16 @@ class Start:
 
 
 class Store:
-    """Runs the queries on the connection ``using``; transactions are the caller's."""
+    """Runs the queries on the connection ``using``; transactions are the caller's.
 
-    def __init__(self, using: str) -> None:
+    Args:
+        using: the database.
+        idle: seconds for which a transaction of a worker may be silent; 0 for no limit.
+    """
+
+    def __init__(self, using: str, idle: float = 0.0) -> None:
         self.using = using
+        self._idle = idle
 
     def rows(self, name: str, parameters: Any = None, **parts: str) -> list[tuple[Any, ...]]:
         """The rows that the query ``name`` returns."""
@@ -118,10 +124,11 @@ class Store:
 
     @cached_property
     def unlimited(self) -> str:
-        """SQL that takes the timeouts away from the open transaction."""
+        """SQL that takes the role's timeouts away from the open transaction."""
         connection: Any = connections[self.using]
         has_transaction_timeout = connection.pg_version >= 170000
-        return query("unlimited_from_17_on" if has_transaction_timeout else "unlimited")
+        text = query("unlimited_from_17_on" if has_transaction_timeout else "unlimited")
+        return text.replace("{idle}", f"{self._idle * 1000:.0f}")
 
     def prefix(self) -> str:
         """What the ids of this database's events begin with."""

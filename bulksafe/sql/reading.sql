@@ -16,12 +16,13 @@ SELECT {session}
 
 -- name: unlimited
 -- Part of others: no timeout of the role's or the server's ends the transaction of a worker, whose receivers have one
--- of their own. For the transaction only, since a pooler may share the connection.
-ARRAY[set_config('idle_in_transaction_session_timeout', '0', true), set_config('statement_timeout', '0', true),
+-- of their own. A process that is stopped, or a machine that is, holds its locks for so long and no longer. For the
+-- transaction only, since a pooler may share the connection.
+ARRAY[set_config('idle_in_transaction_session_timeout', '{idle}', true), set_config('statement_timeout', '0', true),
              set_config('lock_timeout', '0', true)]
 
 -- name: unlimited_from_17_on
-ARRAY[set_config('idle_in_transaction_session_timeout', '0', true), set_config('statement_timeout', '0', true),
+ARRAY[set_config('idle_in_transaction_session_timeout', '{idle}', true), set_config('statement_timeout', '0', true),
              set_config('lock_timeout', '0', true), set_config('transaction_timeout', '0', true)]
 
 -- name: start

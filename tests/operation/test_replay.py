@@ -142,7 +142,7 @@ def test_a_listener_without_the_receiver_keeps_the_event_for_one_that_has_it(sit
     change(project, "3", 9)
     declare(project, other="", third='queue="search"')
     # The code of before: it serves the queue and lacks the receiver.
-    old = project.manage("bulksafe", "listen", "--once")
+    project.manage("bulksafe", "listen", "--once")
     assert sorted(texts(project)) == ["other 3 9", "third 3 9"]
 
     declare(project, index='queue="search"', other="")
