@@ -80,8 +80,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # simple rules, which are invariants for their message, for bulksafe.muted and as small examples.
 SILENCED_SYSTEM_CHECKS = ["bulksafe.I001", "bulksafe.I002"]
 
-# After a crash, the rows of a request that was on its way wait for so many seconds. It is longer
-# than the request may take.
+# When a listener crashes with all its processes, another one repeats the request that was running
+# after so many seconds.
 BULKSAFE = {"LEASE": 5}
 
 # Where the warehouse is, see warehouse.py; without it, what it would be asked is logged.

@@ -12,7 +12,7 @@ from django.conf import settings
 
 logger = logging.getLogger("shop")
 
-#: Seconds that the warehouse may take to answer; less than ``BULKSAFE["LEASE"]``.
+#: Seconds that the warehouse may take to answer; less than ``BULKSAFE["TIMEOUT"]``.
 TIMEOUT = 3
 
 

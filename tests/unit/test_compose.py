@@ -69,7 +69,7 @@ def test_the_listener_can_be_started_as_it_says_there(services):
     options = parser.parse_args(command[3:])
 
     (probe,) = services["listener"]["healthcheck"]["test"][3:]
-    assert f":{options.health_port}/healthz" in probe
+    assert f":{options.health_port}/readyz" in probe
 
 
 def test_environment_values_are_strings(services):

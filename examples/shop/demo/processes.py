@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,14 @@ class Warehouse:
         return Handler
 
 
+def _children(parent: int) -> list[int]:
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
+    ).stdout
+    pairs = (line.split() for line in listed.splitlines())
+    return [int(pid) for pid, ppid in pairs if int(ppid) == parent]
+
+
 class Listener:
     """``manage.py bulksafe listen``; a killed one can be started again.
 
@@ -142,10 +150,15 @@ class Listener:
             )
 
     def kill(self) -> None:
-        """SIGKILL: the process learns nothing of it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        """SIGKILL to the listener and its processes, as when the machine loses its power."""
+        if self._process is None:
+            return
+        children = _children(self._process.pid)
+        self._process.kill()
+        for pid in children:
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
 
     def stop(self) -> None:
         """SIGTERM, as an orchestrator does it, and SIGKILL if that does not help."""

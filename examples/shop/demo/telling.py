@@ -201,11 +201,11 @@ def _told(
 def _is_delivered() -> bool:
     """Whether nothing waits, neither in the outbox nor to be tried again."""
     queues = state(Store("default")).queues
-    return all(queue.lag_events == queue.waiting == 0 for queue in queues)
+    return all(queue.waiting == queue.parked == 0 for queue in queues)
 
 
 def _waiting() -> int:
-    return max(queue.lag_events for queue in state(Store("default")).queues)
+    return max(queue.waiting + queue.parked for queue in state(Store("default")).queues)
 
 
 def _history(

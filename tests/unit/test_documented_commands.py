@@ -1,0 +1,52 @@
+"""The commands, columns and settings that the documentation shows are those of the code."""
+
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError
+
+from bulksafe.conf import Settings
+from bulksafe.management.commands.bulksafe import Command
+from bulksafe.management.subcommands import status
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"^(?:\$ |ExecStart=).*?manage\.py (bulksafe .*?)(?:  +#.*)?$", re.MULTILINE)
+
+
+def commands():
+    for page in PAGES:
+        for command in COMMAND.findall(page.read_text()):
+            yield pytest.param(command, id=f"{page.name}: {command}")
+
+
+@pytest.mark.parametrize("command", list(commands()))
+def test_the_documented_commands_can_be_parsed(command):
+    parser = Command().create_parser("manage.py", "bulksafe")
+    try:
+        parser.parse_args(shlex.split(command)[1:])
+    except CommandError as error:
+        pytest.fail(f"{command}: {error}")
+
+
+def test_commands_are_found():
+    assert len(list(commands())) > 15
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/receivers.md"])
+def test_the_documented_status_has_the_columns_of_the_command(page):
+    shown = re.findall(r"^queue +atomic .*$", (ROOT / page).read_text(), re.MULTILINE)
+
+    assert shown
+    assert all(tuple(line.split()) == status._HEADER for line in shown)
+
+
+def test_every_setting_is_documented_with_its_default():
+    text = (ROOT / "docs" / "receivers.md").read_text()
+    documented = dict(re.findall(r"^\| `([A-Z_]+)` \| `(.+?)` \|", text, re.MULTILINE))
+
+    defaults = {field.name: field.default for field in fields(Settings)}
+    assert {key: eval(text) for key, text in documented.items()} == {**defaults, "SEARCH_PATH": []}
