@@ -114,6 +114,11 @@ class Activity(ctypes.Structure):
         """The call has ended."""
         self._since = 0.0
 
+    @property
+    def last_receiver(self) -> str:
+        """The name of the receiver that was called last."""
+        return str(self._receiver.decode(errors="replace"))
+
     def running(self) -> RunningCall | None:
         """The present call. Read from another process, it is one that has been there a moment."""
         since = self._since
@@ -142,4 +147,5 @@ class Activity(ctypes.Structure):
         """
         late = self.running()
         if late is not None and late.seconds >= late.limit:
-            raise CallTimedOut(f"{late.receiver} exceeded its timeout of {late.limit:g} s")
+            what = "its timeout" if late.limit == late.timeout else 'BULKSAFE["SLOW_CALL"]'
+            raise CallTimedOut(f"{late.receiver} exceeded {what} of {late.limit:g} s")

@@ -7,8 +7,9 @@ call which ends its process is counted, too.
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.db import transaction
@@ -24,68 +25,114 @@ from bulksafe.outbox import parking
 from bulksafe.outbox.parking import EVERY_RECEIVER, Failure, Taken
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bulksafe.dispatch.batches import Batch
     from bulksafe.dispatch.caller import Caller
     from bulksafe.outbox.store import Known, Store
 
 logger = logging.getLogger("bulksafe")
 
+#: How many calls are taken at once, and for how many seconds: as many as take so long.
+_MOST, _SHARE = 32, 0.03
+#: Seconds after which calls that were taken and not begun are left to others.
+_LEFT = 1.0
+
 
 class LeaseLost(Exception):  # noqa: N818
     """Another process has taken the call over: this one was silent for longer than the lease."""
 
 
-@dataclass(frozen=True)
 class Alone:
-    """Makes the parked calls of a queue.
+    """Makes the parked calls of some queues.
 
-    Attributes:
+    Args:
         store: of the connection that calls are made on.
         caller: makes them.
         batch: what knows the receivers of a lane.
         known: what this code can call.
     """
 
-    store: Store
-    caller: Caller
-    batch: Callable[[str, bool], Batch]
-    known: Callable[[], Known]
+    def __init__(
+        self,
+        store: Store,
+        caller: Caller,
+        batch: Callable[[str, bool], Batch],
+        known: Callable[[], Known],
+    ) -> None:
+        self._store = store
+        self._caller = caller
+        self._batch = batch
+        self._known = known
+        #: Calls that were taken and not begun.
+        self._taken: deque[tuple[Taken, Call | None]] = deque()
+        #: Seconds that a call has taken lately.
+        self._seconds = _SHARE
 
     def make_next(self, queue: str) -> bool:
-        """Deal with the next parked call. False if there is none."""
-        taken = parking.take(self.store, queue, self.known(), conf.get().LEASE)
-        if taken is None:
+        """Deal with the next parked call of a queue. False if there is none."""
+        if not self._taken:
+            self._take(queue)
+        if not self._taken:
             return False
-        self.caller.activity.take(taken)
+        taken, call = self._taken.popleft()
+        began = time.monotonic()
+        settings = conf.get()
+        begun = parking.begin(self._store, taken, settings.LEASE)
+        if begun is None:
+            return True  # it was left to others while an earlier one took its time
+        self._caller.activity.take(begun)
         try:
-            self._deal_with(taken, queue)
+            if call is None:
+                self._unfold(begun, self._batch(queue, begun.atomic))
+            else:
+                self._deal_with(begun, call)
         except LeaseLost:
             logger.warning(
                 "another listener has taken over the call %d of %s, with the same event_id: "
                 'this one was silent for longer than BULKSAFE["LEASE"], %g s',
                 taken.id,
                 taken.receiver,
-                conf.get().LEASE,
+                settings.LEASE,
             )
-        self.caller.activity.leave()
+        self._caller.activity.leave()
+        self._seconds = (self._seconds + time.monotonic() - began) / 2
         return True
 
-    def _deal_with(self, taken: Taken, queue: str) -> None:
-        if taken.receiver == EVERY_RECEIVER:
-            self._unfold(taken, self.batch(queue, taken.atomic))
-            return
-        receiver = receivers.by_name(taken.receiver)
-        if receiver is None:
-            raise LookupError(f"no receiver {taken.receiver!r}")  # it would not have been taken
-        batch = self.batch(queue, receiver.atomic)
-        deliveries = batch.parked([(event, receiver) for event in taken.events])
-        call = Call(receiver, [d.change for d in deliveries], deliveries[0].error)
-        if taken.attempts > receiver.max_attempts:
-            self._give_up(taken, call)
-        elif len(taken.events) > 1 and taken.attempts > 1:
-            parking.split(self.store, taken)
-        else:
-            self._attempt(taken, call)
+    def release(self) -> None:
+        """Leave what was taken and not begun to others."""
+        if self._taken:
+            parking.release(self._store, [taken for taken, _ in self._taken])
+            self._taken.clear()
+
+    def _take(self, queue: str) -> None:
+        """Take as many calls as are made in a moment.
+
+        The images of all are read at once.
+        """
+        limit = max(1, min(_MOST, int(_SHARE / max(self._seconds, 0.0001))))
+        taken = parking.take(self._store, queue, self._known(), limit, _LEFT)
+        for atomic in (True, False):
+            listed = [one for one in taken if one.atomic == atomic]
+            if listed:
+                self._taken.extend(self._with_calls(listed, self._batch(queue, atomic)))
+
+    def _with_calls(self, listed: Sequence[Taken], batch: Batch) -> list[tuple[Taken, Call | None]]:
+        """What was taken, with the calls; None for an event that is parked for all receivers."""
+        pairs = []
+        for taken in listed:
+            receiver = receivers.by_name(taken.receiver)
+            pairs += [(event, receiver) for event in taken.events if receiver is not None]
+        deliveries = {d.change.event.parked: d for d in batch.parked(pairs)}
+        found: list[tuple[Taken, Call | None]] = []
+        for taken in listed:
+            if taken.receiver == EVERY_RECEIVER:
+                found.append((taken, None))
+                continue
+            members = [deliveries[number] for number in taken.ids]
+            changes = [delivery.change for delivery in members]
+            found.append((taken, Call(members[0].receiver, changes, members[0].error)))
+        return found
 
     def _unfold(self, taken: Taken, batch: Batch) -> None:
         """The code that parked the event did not know its table; this one does."""
@@ -93,7 +140,15 @@ class Alone:
         unknown = batch.unknown_receiver(event)
         deliveries = batch.parked([(event, receiver) for receiver in batch.wanted(event)])
         called = [d.receiver.name for d in deliveries if is_called(d.receiver, d.change)]
-        parking.unfold(self.store, taken, [unknown] if unknown else called)
+        parking.unfold(self._store, taken, [unknown] if unknown else called)
+
+    def _deal_with(self, taken: Taken, call: Call) -> None:
+        if taken.attempts > call.receiver.max_attempts:
+            self._give_up(taken, call)
+        elif len(taken.events) > 1 and taken.attempts > 1:
+            parking.split(self._store, taken)
+        else:
+            self._attempt(taken, call)
 
     def _attempt(self, taken: Taken, call: Call) -> None:
         make = self._in_transaction if call.receiver.atomic else self._outside
@@ -102,39 +157,38 @@ class Alone:
         except (*RAISED, CallTimedOut) as error:
             if isinstance(error, LeaseLost):
                 raise
-            self.caller.noted(call, error, taken.attempts)
+            self._caller.noted(call, error, taken.attempts)
             self._fail(taken, call, error)
 
     def _in_transaction(self, taken: Taken, call: Call) -> None:
         """The receiver's effects and the end of the call commit together."""
-        with transaction.atomic(using=self.store.using), self.caller.shared():
-            before = parking.hold(self.store, taken)
+        with transaction.atomic(using=self._store.using), self._caller.shared():
+            before = parking.hold(self._store, taken)
             if before is None:
                 raise LeaseLost
-            self.caller.make(call, self.caller.timeout(call.receiver))
+            self._caller.make(call, self._caller.timeout(call.receiver))
             # Before anything else: under another search_path the rest would fail.
-            self.caller.check_session(call, before, self.store.session())
-            parking.done(self.store, taken)
+            self._caller.check_session(call, before, self._store.session())
+            parking.done(self._store, taken)
 
     def _outside(self, taken: Taken, call: Call) -> None:
-        self.caller.make_outside(call)
-        if not parking.done(self.store, taken):
+        self._caller.make_outside(call)
+        if not parking.done(self._store, taken):
             raise LeaseLost
 
     def _fail(self, taken: Taken, call: Call, error: BaseException) -> None:
         if len(taken.events) > 1:
-            parking.split(self.store, taken)
-            return
-        failure = Failure.of(error, taken.attempts, call.receiver)
-        self._store(taken, call, failure)
+            parking.split(self._store, taken)
+        else:
+            self._note(taken, call, Failure.of(error, taken.attempts, call.receiver))
 
     def _give_up(self, taken: Taken, call: Call) -> None:
         """The processes of all attempts have ended, the last one so that nobody could note it."""
         error = taken.error or "the process ended during the call"
-        self._store(taken, call, Failure.described(error, taken.attempts - 1, call.receiver))
+        self._note(taken, call, Failure.described(error, taken.attempts - 1, call.receiver))
 
-    def _store(self, taken: Taken, call: Call, failure: Failure) -> None:
-        if not parking.failed(self.store, taken, failure):
+    def _note(self, taken: Taken, call: Call, failure: Failure) -> None:
+        if not parking.failed(self._store, taken, failure):
             raise LeaseLost
         if failure.is_dead:
             DeadLetter(taken.id, call.receiver, call.changes[-1], failure).announce()

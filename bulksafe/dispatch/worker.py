@@ -312,12 +312,13 @@ class Worker:
 
     def _make_calls_alone(self) -> int:
         made = 0
-        end = time.monotonic() + _ALONE
         for queue in sorted(self.queues):
+            end = time.monotonic() + _ALONE
             while not self.stopping() and self._alone.make_next(queue):
                 made += 1
                 if time.monotonic() > end:
                     break
+            self._alone.release()
         return made
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
-from bulksafe.listener.watchdog import open_raw, shut_down
+from bulksafe.listener.watchdog import Prober, open_raw
 from bulksafe.outbox.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import psycopg
 
     from bulksafe.listener.watchdog import Watchdog
     from bulksafe.outbox.store import Cursor
@@ -24,9 +22,6 @@ class DatabaseJournal:
     The batch's own transaction cannot: what it writes is gone with the process. What is stored here
     need not survive a crash of the server, which no call has brought about.
 
-    Its connection is tried now and then by a thread: a receiver's statement may take its time, or
-    never be answered, and nothing else tells the one from the other.
-
     Args:
         using: the database.
         watchdog: looks after the connection, and shuts the worker's down with it.
@@ -35,11 +30,7 @@ class DatabaseJournal:
     def __init__(self, using: str, watchdog: Watchdog) -> None:
         self._watchdog = watchdog
         self._connection: psycopg.Connection[Any] = open_raw(using, "bulksafe journal", watchdog)
-        self._lock = threading.Lock()
-        self._used = time.monotonic()
-        self._closed = threading.Event()
-        self._prober = threading.Thread(target=self._probe, name="bulksafe prober", daemon=True)
-        self._prober.start()
+        self._prober = Prober(self._connection, watchdog)
 
     def started(self, cursors: Sequence[Cursor]) -> None:
         """Store that the batches of these cursors begin."""
@@ -58,23 +49,8 @@ class DatabaseJournal:
         self._run(query("suspect"), named)
 
     def close(self) -> None:
-        self._closed.set()
-        self._prober.join(timeout=1)
-        if self._prober.is_alive():
-            shut_down(self._connection)
-            self._prober.join()
-        self._connection.close()
+        self._prober.close()
 
-    def _run(self, text: str, parameters: dict[str, Any] | None = None) -> None:
-        with self._lock, self._watchdog.watch():
+    def _run(self, text: str, parameters: dict[str, Any]) -> None:
+        with self._watchdog.watch():
             self._connection.execute(text, parameters)
-            self._used = time.monotonic()
-
-    def _probe(self) -> None:
-        patience = self._watchdog.patience
-        while not self._closed.wait(min(1.0, patience / 4)):
-            if time.monotonic() - self._used > patience / 2:
-                try:
-                    self._run("SELECT 1")
-                except psycopg.Error:
-                    return  # whoever uses it next finds it closed

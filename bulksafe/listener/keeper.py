@@ -24,7 +24,7 @@ from bulksafe import conf
 from bulksafe.dispatch.sources import known
 from bulksafe.listener.reports import Reports
 from bulksafe.listener.serving import STEP, Serving
-from bulksafe.listener.watchdog import open_raw
+from bulksafe.listener.watchdog import Prober, open_raw
 from bulksafe.outbox import keeping, parking, rebasing
 from bulksafe.outbox.store import Known, Store
 
@@ -94,7 +94,6 @@ class Keeper:
         self._rounds = 0
         self._pause = _SHORTEST
         self._tidied = float("-inf")
-        self._tried = 0.0
 
     def run(self) -> None:
         self._serving.on_signal = self._places.bell.ring
@@ -103,6 +102,8 @@ class Keeper:
     def _serve(self, watchdog: Watchdog) -> None:
         name = application_name(",".join(self._places.queues))
         ear = open_raw(self._serving.using, name, watchdog)
+        # A notification that comes with the answer wakes nobody else.
+        prober = Prober(ear, watchdog, self._places.bell.ring)
         try:
             with watchdog.watch():
                 ear.execute(f"LISTEN {_CHANNEL}")
@@ -115,13 +116,12 @@ class Keeper:
                 with watchdog.watch():
                     self._tidy()
                     self._reports.write(self._known)
-                self._probe(ear, watchdog)
                 self._look(ear, watchdog)
             with watchdog.watch():
                 self._reports.end()
         finally:
             self._places.shared.is_connected = False
-            ear.close()
+            prober.close()
 
     def _tidy(self) -> None:
         if time.monotonic() - self._tidied < _TIDY:
@@ -130,13 +130,6 @@ class Keeper:
         parking.wake_free(self._store)
         self._known = known(self._serving.using)
         self._tidied = time.monotonic()
-
-    def _probe(self, ear: psycopg.Connection[Any], watchdog: Watchdog) -> None:
-        """Try the connection that is asked nothing else, if it was not tried lately."""
-        if time.monotonic() - self._tried > watchdog.patience / 2:
-            with watchdog.watch():
-                ear.execute("SELECT 1")
-            self._tried = time.monotonic()
 
     # Waking.
 

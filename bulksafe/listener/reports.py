@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from bulksafe import conf
+from bulksafe.declarations import receivers
 from bulksafe.outbox import parking
 
 if TYPE_CHECKING:
@@ -80,7 +81,10 @@ class Reports:
         if death.parked and not death.error:
             self._store.rows("give_back", {"id": death.parked, "epoch": death.epoch})
         elif death.parked:
-            parking.died(self._store, death.parked, death.epoch, death.attempt, death.error)
+            receiver = receivers.by_name(death.receiver)
+            parking.died(
+                self._store, death.parked, death.epoch, death.attempt, receiver, death.error
+            )
         elif death.receiver and death.error:
             named = {"queue": death.queue, "bucket": death.bucket, "receiver": death.receiver}
             self._store.rows("suspect", {**named, "seq": death.seq, "error": death.error})

@@ -252,6 +252,11 @@ class Supervisor:
             error = (
                 "" if self._signals > 1 else child.cause or _how_it_ended(child.process.exitcode)
             )
+            if error and call:
+                logger.warning(
+                    "receiver %s failed (attempt %d) for the row %s: %s",
+                    *(call.receiver, call.attempt, call.key, error),
+                )
             self._failed += 1
             self._died += 1
             child.deaths = self._died

@@ -14,7 +14,7 @@ import psycopg
 from django.db import connections
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 logger = logging.getLogger("bulksafe")
 
@@ -79,6 +79,50 @@ class Watchdog:
                 logger.warning("no answer from the server for %.0f s", self.patience)
                 for connection in self.connections:
                     shut_down(connection)
+
+
+class Prober:
+    """A thread that tries a connection once in a while.
+
+    Nothing else tells a statement that takes its time from one that is never answered: where this
+    connection does not answer either, the watchdog shuts all of the process down.
+
+    Args:
+        connection: in autocommit; other threads may use it, too.
+        watchdog: looks after the process's connections.
+        probed: called after each time.
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        watchdog: Watchdog,
+        probed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._connection = connection
+        self._watchdog = watchdog
+        self._probed = probed
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bulksafe prober", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, and the connection."""
+        self._closed.set()
+        self._thread.join(timeout=1)
+        if self._thread.is_alive():
+            shut_down(self._connection)
+            self._thread.join()
+        self._connection.close()
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._watchdog.patience / 2):
+            try:
+                with self._watchdog.watch():
+                    self._connection.execute("SELECT 1")
+            except psycopg.Error:
+                return  # whoever uses it next finds it closed
+            self._probed()
 
 
 def connect(using: str, watchdog: Watchdog) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from django.db import connections
 
 from bulksafe import conf
+from bulksafe.declarations import receivers
 from bulksafe.dispatch.worker import Worker
 from bulksafe.listener.journal import DatabaseJournal
 from bulksafe.listener.serving import STEP, Serving
@@ -78,7 +79,10 @@ class WorkerProcess:
         activity = self._activity
         if activity.parked:
             error = "the connection was lost during the call"
-            parking.died(worker.store, activity.parked, activity.epoch, activity.attempt, error)
+            receiver = receivers.by_name(activity.last_receiver)
+            parking.died(
+                worker.store, activity.parked, activity.epoch, activity.attempt, receiver, error
+            )
         activity.leave()
 
     def _rest(self) -> None:

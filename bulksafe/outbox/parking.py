@@ -6,6 +6,8 @@ import random
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from bulksafe import conf
@@ -161,7 +163,7 @@ class Taken:
 
     @property
     def attempts(self) -> int:
-        """How many there were, with the one that begins now."""
+        """How many there were, with one that has begun."""
         return self.events[0].attempts
 
     @property
@@ -226,18 +228,43 @@ def next_calls(store: Store, number: int) -> list[int]:
     return [call for (call,) in store.rows("next_calls", {"number": number})] if number else []
 
 
-def take(store: Store, queue: str, known: Known, lease: float) -> Taken | None:
-    """Begin an attempt of the next parked call of a queue that this code can make.
+def take(store: Store, queue: str, known: Known, limit: int, lease: float) -> list[Taken]:
+    """Take the next parked calls of a queue that this code can make.
+
+    None of them waits for another.
+
+    Args:
+        limit: how many at most.
+        lease: seconds after which those that are not begun are left to others.
+    """
+    parameters = {"queue": queue, "limit": limit, "lease": lease, **known.parameters}
+    rows = store.rows("take", parameters, free=query("free"))
+    found = []
+    for _, group in groupby(rows, key=itemgetter(0)):
+        members = list(group)
+        atomic, receiver, epoch, error = members[0][1:5]
+        found.append(Taken(atomic, receiver, epoch, error, [_event(row[5:]) for row in members]))
+    return found
+
+
+def begin(store: Store, taken: Taken, lease: float) -> Taken | None:
+    """Begin an attempt of a call: it is counted now, whatever becomes of this process.
 
     Args:
         lease: seconds after which others may take it over, unless it is renewed.
+
+    Returns:
+        the call, with one attempt more; None if another process has taken it.
     """
-    parameters = {"queue": queue, "lease": lease, **known.parameters}
-    rows = store.rows("take", parameters, free=query("free"))
-    if not rows:
+    if not store.rows("begin", {**taken.named, "lease": lease}):
         return None
-    atomic, receiver, epoch, error = rows[0][:4]
-    return Taken(atomic, receiver, epoch, error, [_event(row[4:]) for row in rows])
+    return replace(taken, events=[replace(e, attempts=e.attempts + 1) for e in taken.events])
+
+
+def release(store: Store, listed: Sequence[Taken]) -> None:
+    """Leave calls that were taken and not begun to others."""
+    ids, epochs = [taken.id for taken in listed], [taken.epoch for taken in listed]
+    store.rows("release", {"ids": ids, "epochs": epochs})
 
 
 def _event(row: Sequence[Any]) -> Event:
@@ -288,8 +315,11 @@ def unfold(store: Store, taken: Taken, receivers: Sequence[str]) -> None:
     store.rows("unfold", {**taken.named, "receivers": list(receivers)})
 
 
-def died(store: Store, parked: int, epoch: int, attempt: int, error: str) -> None:
+def died(
+    store: Store, parked: int, epoch: int, attempt: int, receiver: Receiver | None, error: str
+) -> None:
     """Note that a call has failed whose process could not note it. Its attempt was counted."""
-    # Without the receiver's own backoff, which would be its code in a process that must not fail.
-    delay = retry_delay(attempt)
+    backoff = receiver.backoff if receiver is not None else None
+    # A function of the user's is not called here: the keeper has to go on whatever it does.
+    delay = retry_delay(attempt, None if callable(backoff) else backoff)
     store.rows("died", {"id": parked, "epoch": epoch, "error": error, "delay": delay})

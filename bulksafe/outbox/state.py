@@ -44,7 +44,7 @@ class Listener:
 
     name: str
     queues: tuple[str, ...]
-    since: datetime
+    since: datetime | None
     address: str | None
 
 
@@ -129,7 +129,7 @@ def workers(store: Store) -> list[RunningWorker]:
     return [RunningWorker(*row) for row in store.rows("workers")]
 
 
-def _listener(application_name: str, since: datetime, address: str | None) -> Listener:
+def _listener(application_name: str, since: datetime | None, address: str | None) -> Listener:
     """Read the name that listeners give their connection."""
     name, _, queues = application_name.removeprefix("bulksafe listen ").partition(" ")
     return Listener(name, tuple(queues.split(",")), since, address)

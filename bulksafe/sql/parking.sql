@@ -76,35 +76,51 @@ p.state = 'waiting'
       )
 
 -- name: take
--- The next call of a queue. Its attempt is counted and its lease begins now, whatever becomes of the process.
+-- The next calls of a queue. They are this worker's for a moment, in which each of them is begun or left to others.
 -- Columns as those of an event in the outbox, whose slot, transaction, part and depth nobody needs any more.
 WITH head AS MATERIALIZED (
-    SELECT p.id, p.queue, p.call
+    SELECT p.id, p.queue, p.call, p.due
     FROM bulksafe_parked AS p
     CROSS JOIN (SELECT set_config('synchronous_commit', 'off', true)) AS quickly
     WHERE p.queue = %(queue)s AND {free}
     ORDER BY p.due, p.id
-    LIMIT 1
+    LIMIT %(limit)s
     FOR UPDATE OF p SKIP LOCKED
 ), members AS MATERIALIZED (
-    SELECT id FROM head
+    SELECT id, id AS head, due FROM head
     UNION
-    SELECT o.id FROM head AS h JOIN bulksafe_parked AS o ON (o.queue, o.call) = (h.queue, h.call)
+    SELECT o.id, h.id, h.due
+    FROM head AS h
+    JOIN bulksafe_parked AS o ON (o.queue, o.call) = (h.queue, h.call)
 ), taken AS (
     UPDATE bulksafe_parked AS p
-    SET attempts = p.attempts + 1,
-        epoch = p.epoch + 1,
-        leased_until = clock_timestamp() + %(lease)s * interval '1 second',
-        attempted_at = clock_timestamp()
+    SET epoch = p.epoch + 1, leased_until = clock_timestamp() + %(lease)s * interval '1 second'
     FROM members AS m
     WHERE p.id = m.id
-    RETURNING p.*
+    RETURNING m.head, m.due AS was_due, p.*
 )
-SELECT t.atomic, t.receiver, t.epoch, t.error,
+SELECT t.head, t.atomic, t.receiver, t.epoch, t.error,
        -1, t.seq, 0, t.bucket, date_part('epoch', t.at), t.source::oid::bigint, NULL, t.operation::text, 1, t.key,
        t.matched, t.context::text, t.id, t.attempts
 FROM taken AS t
-ORDER BY t.id
+ORDER BY t.was_due, t.head, t.id
+
+-- name: begin
+-- The attempt is counted when it begins, whatever becomes of its process. Nothing, if another worker has taken it.
+UPDATE bulksafe_parked AS p
+SET attempts = p.attempts + 1,
+    leased_until = clock_timestamp() + %(lease)s * interval '1 second',
+    attempted_at = clock_timestamp()
+FROM (SELECT set_config('synchronous_commit', 'off', true)) AS quickly
+WHERE p.id = ANY (%(ids)s) AND p.epoch = %(epoch)s
+RETURNING p.id
+
+-- name: release
+-- Calls that were taken and not begun.
+UPDATE bulksafe_parked AS p
+SET leased_until = NULL
+FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[]) AS w (id, epoch)
+WHERE (p.id, p.epoch) = (w.id, w.epoch)
 
 -- name: lock_taken
 -- For the length of a call in a transaction: nobody else makes it, and nobody has taken it over.

@@ -123,10 +123,10 @@ def test_status_says_what_waits_and_that_nobody_listens(site):
     failed = site.manage("bulksafe", "status", code=1)
     queues = json.loads(site.manage("bulksafe", "status", "--json", code=1).stdout)["queues"]
 
-    assert "Nobody listens to the queue 'mail'" in failed.stdout
+    assert "No listener serves the queue 'mail'" in failed.stdout
     assert {(q["queue"], q["waiting"]) for q in queues} == {("default", 1), ("mail", 1)}
     site.manage("bulksafe", "listen", "--once")
-    assert "Nobody listens" not in site.manage("bulksafe", "status").stdout
+    assert "No listener" not in site.manage("bulksafe", "status").stdout
 
 
 def test_the_log_as_json(site):

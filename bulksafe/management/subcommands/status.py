@@ -25,7 +25,7 @@ how long, how many calls are parked (made one by one: they failed and are tried 
 one that did, or run alone), how many were given up (dead), how many daemons listen, and which calls
 take long.
 
-exit status: 0 all is well; 1 there are dead letters, or events wait and nobody listens, or longer
+exit status: 0 all is well; 1 there are dead letters, or events wait without a listener, or longer
 than --max-lag; 2 an error
 """
 
@@ -122,10 +122,9 @@ def _print(command: Any, found: State, events: list[ParkedEvent], database: str)
     size = sum(slot.bytes for slot in found.slots)
     command.stdout.write(f"\noutbox of the database {database!r}: {size / 1024 / 1024:.1f} MB")
     for listener in found.listeners:
-        command.stdout.write(
-            f"listener {listener.name} for {', '.join(listener.queues)} since "
-            f"{listener.since:%Y-%m-%d %H:%M:%S %Z}"
-        )
+        # Not every role sees since when another one's session is there.
+        since = f" since {listener.since:%Y-%m-%d %H:%M:%S %Z}" if listener.since else ""
+        command.stdout.write(f"listener {listener.name} for {', '.join(listener.queues)}{since}")
     for worker in found.workers:
         if worker.call_since is not None:
             command.stdout.write(command.style.WARNING(running(worker)))
@@ -158,7 +157,7 @@ def _row(queue: QueueState) -> tuple[str, ...]:
 
 def _warnings(found: State) -> Iterator[str]:
     for queue in _unheard(found):
-        yield f"Nobody listens to the queue {queue!r}: manage.py bulksafe listen"
+        yield f"No listener serves the queue {queue!r}: manage.py bulksafe listen"
     if any(queue.dead for queue in found.queues):
         yield (
             "There are dead letters: “bulksafe status --parked” lists them, “retry” and “discard” "
