@@ -82,9 +82,8 @@ class Reports:
             self._store.rows("give_back", {"id": death.parked, "epoch": death.epoch})
         elif death.parked:
             receiver = receivers.by_name(death.receiver)
-            parking.died(
-                self._store, death.parked, death.epoch, death.attempt, receiver, death.error
-            )
+            lease = death.parked, death.epoch
+            parking.died(self._store, lease, death.attempt, receiver, death.error)
         elif death.receiver and death.error:
             named = {"queue": death.queue, "bucket": death.bucket, "receiver": death.receiver}
             self._store.rows("suspect", {**named, "seq": death.seq, "error": death.error})

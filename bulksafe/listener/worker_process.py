@@ -80,9 +80,8 @@ class WorkerProcess:
         if activity.parked:
             error = "the connection was lost during the call"
             receiver = receivers.by_name(activity.last_receiver)
-            parking.died(
-                worker.store, activity.parked, activity.epoch, activity.attempt, receiver, error
-            )
+            lease = activity.parked, activity.epoch
+            parking.died(worker.store, lease, activity.attempt, receiver, error)
         activity.leave()
 
     def _rest(self) -> None:

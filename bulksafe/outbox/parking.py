@@ -316,9 +316,18 @@ def unfold(store: Store, taken: Taken, receivers: Sequence[str]) -> None:
 
 
 def died(
-    store: Store, parked: int, epoch: int, attempt: int, receiver: Receiver | None, error: str
+    store: Store,
+    lease: tuple[int, int],
+    attempt: int,
+    receiver: Receiver | None,
+    error: str,
 ) -> None:
-    """Note that a call has failed whose process could not note it. Its attempt was counted."""
+    """Note that a call has failed whose process could not note it. Its attempt was counted.
+
+    Args:
+        lease: the parked call's id, and the epoch that it was taken with.
+    """
+    parked, epoch = lease
     backoff = receiver.backoff if receiver is not None else None
     # A function of the user's is not called here: the keeper has to go on whatever it does.
     delay = retry_delay(attempt, None if callable(backoff) else backoff)

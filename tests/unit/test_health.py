@@ -1,55 +1,103 @@
-"""``/healthz``: when a listener is well."""
+"""``/livez`` and ``/readyz``: when a listener works, and when it delivers."""
 
 import json
+import time
+from types import SimpleNamespace
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 
-from bulksafe.listener.daemon import Pulse
-from bulksafe.listener.health import SILENCE, Health, report
-
-NOW = 1_000_000.0
-WELL = Pulse(beat=NOW, connected=True, delivered=7, failed=1)
-MUTE = Pulse(beat=NOW - SILENCE, connected=True)
-LOST = Pulse(beat=NOW, connected=False)
-
-
-@pytest.mark.parametrize(
-    ("pulses", "expected"),
-    [
-        ([WELL], True),
-        ([WELL, WELL], True),
-        ([MUTE], False),
-        ([LOST], False),
-        ([WELL, LOST], False),
-        ([Pulse(beat=NOW - SILENCE + 1, connected=True)], True),
-    ],
-    ids=["well", "both", "mute", "lost", "one lost", "just not mute"],
-)
-def test_all_processes_have_to_be_connected_and_alive(pulses, expected):
-    well, said = report(pulses, NOW)
-
-    assert well is expected
-    assert said["status"] == ("ok" if expected else "not well")
-    assert len(said["processes"]) == len(pulses)
-
-
-def test_it_says_of_each_process_what_it_did():
-    _, said = report([Pulse(NOW - 1.26, True, 7, 1)], NOW)
-
-    assert said["processes"] == [
-        {"connected": True, "seconds_since_beat": 1.3, "delivered": 7, "failed": 1}
-    ]
+from bulksafe.listener.health import SILENCE, Health, liveness, readiness
+from bulksafe.listener.slots import Places
 
 
 @pytest.fixture
-def served():
-    """The port of a server, and the pulses that it reports."""
-    pulses = []
-    health = Health(0, lambda: pulses, host="127.0.0.1")
+def supervisor():
+    """One that looks after a keeper and two workers, all of which are well."""
+    places = Places.of({"default": 1, "mail": 1})
+    places.shared.is_connected = True
+    for number, slot in enumerate(places.slots, 1):
+        slot.activity.start()
+        slot.activity.pid = number
+        slot.activity.is_connected = True
+    gone = set()
+    return SimpleNamespace(
+        places=places,
+        beat=time.time(),
+        gone=gone,
+        is_alive=lambda slot: slot.activity.pid not in gone,
+    )
+
+
+def test_all_is_well(supervisor):
+    assert liveness(supervisor).well
+    answer = readiness(supervisor)
+
+    assert answer.well
+    assert answer.body["status"] == "ok"
+    assert [worker["queue"] for worker in answer.body["workers"]] == ["default", "mail"]
+
+
+def test_a_supervisor_that_stands_still_is_not_alive(supervisor):
+    supervisor.beat -= SILENCE + 1
+
+    assert not liveness(supervisor).well
+    assert "no sign of life" in liveness(supervisor).body["status"]
+
+
+def worker_gone(supervisor):
+    supervisor.gone.add(2)
+
+
+def worker_unconnected(supervisor):
+    supervisor.places.slots[1].activity.is_connected = False
+
+
+def keeper_unconnected(supervisor):
+    supervisor.places.shared.is_connected = False
+
+
+def keeper_silent(supervisor):
+    supervisor.places.shared.looked -= SILENCE + 1
+
+
+def event_late(supervisor):
+    supervisor.places.shared.lag = 301
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (worker_gone, "a worker of the queue 'mail' has no connection"),
+        (worker_unconnected, "a worker of the queue 'mail' has no connection"),
+        (keeper_unconnected, "the keeper has no connection"),
+        (keeper_silent, "the keeper has not looked for 31 s"),
+        (event_late, "an event has been due for 301 s"),
+    ],
+)
+def test_what_keeps_events_waiting_is_said_and_needs_no_restart(supervisor, fault, said):
+    fault(supervisor)
+
+    answer = readiness(supervisor)
+    assert not answer.well
+    assert answer.body["status"] == said
+    assert liveness(supervisor).well
+
+
+def test_the_limit_is_a_setting(supervisor, settings):
+    settings.BULKSAFE = {"READY_LAG": 1000}
+    event_late(supervisor)
+    assert readiness(supervisor).well
+    settings.BULKSAFE = {"READY_LAG": 300}
+    assert not readiness(supervisor).well
+
+
+@pytest.fixture
+def address(supervisor):
+    health = Health(0, supervisor, host="127.0.0.1")
     health.start()
-    yield f"http://127.0.0.1:{health.port}", pulses
+    yield f"http://127.0.0.1:{health.port}"
     health.stop()
 
 
@@ -62,15 +110,20 @@ def answer(url):
             return error.code, error.read()
 
 
-def test_a_probe_reads_the_state_in_the_status(served):
-    url, pulses = served
-    pulses.append(Pulse(connected=True))
-    status, body = answer(f"{url}/healthz?verbose=1")
+@pytest.mark.parametrize("path", ["livez", "readyz", "healthz", "readyz/", "livez?verbose=1"])
+def test_a_probe_reads_the_state_in_the_status(address, path):
+    status, body = answer(f"{address}/{path}")
+
     assert (status, json.loads(body)["status"]) == (200, "ok")
-    pulses.append(Pulse(connected=False))
-    status, body = answer(f"{url}/healthz/")
-    assert (status, json.loads(body)["status"]) == (503, "not well")
 
 
-def test_nothing_else_is_served(served):
-    assert answer(f"{served[0]}/")[0] == 404
+def test_only_a_restart_that_helps_is_asked_for(address, supervisor):
+    event_late(supervisor)
+
+    assert answer(f"{address}/livez")[0] == 200
+    assert answer(f"{address}/readyz")[0] == 503
+    assert answer(f"{address}/healthz")[0] == 503
+
+
+def test_nothing_else_is_served(address):
+    assert answer(f"{address}/")[0] == 404
