@@ -7,6 +7,7 @@ converters and ``from_db`` do the rest: every column type comes out as from a qu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from django.db import DataError, IntegrityError, connections, transaction
 from django.db.models import Model
 
 from bulksafe.declarations.lineage import lineage
+from bulksafe.dispatch.assigning import assign, notices_assignment
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
@@ -33,6 +35,18 @@ class Image:
         """A new instance of the row's model."""
         return self.table.instance(self.values)
 
+    def instance_after(self, before: Image) -> Model:
+        """An instance of the row as it was ``before``, with the values of this image set on it.
+
+        What keeps the values that an instance is loaded with, such as a tracker of fields, finds
+        there what an update has changed.
+        """
+        if not notices_assignment(self.table.model):
+            return self.instance()
+        instance = before.instance()
+        assign(instance, self.table.differing(before.values, self.values))
+        return instance
+
 
 class Unreadable(Exception):  # noqa: N818
     """The image of an event does not fit its table any more."""
@@ -40,6 +54,9 @@ class Unreadable(Exception):  # noqa: N818
 
 #: What PostgreSQL says of such an image; the latter where a domain refuses it.
 UNFIT = (DataError, IntegrityError)
+
+#: Values of these may be equal and not the same: ``0.0`` and ``-0.0``, ``1.0`` and ``1.00``.
+_NUMERIC = frozenset({float, Decimal, list})
 
 #: By side, and by the events' numbers.
 Images = dict[str, dict[int, "Image | Unreadable"]]
@@ -137,6 +154,15 @@ class Table:
     def converted(self, values: tuple[Any, ...]) -> Sequence[Any]:
         """The values as a query's rows have them, in the order of ``attnames``."""
         return self._convert(values)
+
+    def differing(self, before: tuple[Any, ...], after: tuple[Any, ...]) -> dict[str, Any]:
+        """The attributes whose values differ in ``after``, as a query's rows have these."""
+        pairs = zip(before, after, strict=True)
+        return {
+            self.attnames[place]: self.converted_at(place, new)
+            for place, (old, new) in enumerate(pairs)
+            if old != new or (old.__class__ in _NUMERIC and repr(old) != repr(new))
+        }
 
     def read(self, events: Sequence[Event], sides: Sequence[str]) -> Images:
         """Images of ``events``, by side and the events' numbers.
