@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bulksafe.dispatch.lease import Lease
     from bulksafe.dispatch.ordering import Delivery
     from bulksafe.outbox.events import Event
+    from bulksafe.outbox.store import Cursor
 
 #: How many events are taken at once.
 _EVENTS = 50
@@ -58,7 +59,7 @@ class LeasedDelivery:
             return 1
         events, (moved,) = page(store, [cursor], _EVENTS)
         desk = Desk(self.caller, cursor.queue, parking.blocked(store, [cursor]))
-        if self._make(desk, self._calls(desk, events), events):
+        if self._make(desk, self._calls(desk, events, moved), events):
             with self.lease.held():
                 parking.park(store, False, desk.taken())
                 store.advance([moved])
@@ -77,9 +78,9 @@ class LeasedDelivery:
                 retries.note(self.lease.store, delivery, error)
         return True
 
-    def _calls(self, desk: Desk, events: Sequence[Event]) -> list[Call]:
+    def _calls(self, desk: Desk, events: Sequence[Event], moved: Cursor) -> list[Call]:
         known = desk.known(self.batch, self.batch.ordered(events))
-        return calls(desk.free(self.batch.deliveries(known)))
+        return calls(desk.free(self.batch.deliveries(known, [moved])))
 
     def _make(self, desk: Desk, listed: Sequence[Call], events: Sequence[Event]) -> bool:
         """Make the calls. Whether all were made."""

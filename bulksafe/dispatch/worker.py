@@ -189,7 +189,7 @@ class Worker:
         events, moved = page(self.store, cursors, limit)
         if events:
             desk = Desk(self.caller, queue, blocked)
-            deliveries = batch.deliveries(desk.known(batch, batch.ordered(events)))
+            deliveries = batch.deliveries(desk.known(batch, batch.ordered(events)), moved)
             # What was tried again must not be rolled back with a batch that fails.
             desk.deliver(deliveries, careful=careful or bool(retried))
             parking.park(self.store, True, desk.parkings)

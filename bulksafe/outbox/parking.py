@@ -120,6 +120,8 @@ def park(store: Store, atomic: bool, parkings: Sequence[Parking]) -> None:
             "tracebacks": [failure.traceback for failure in failures],
             "states": [failure.state for failure in failures],
             "blocks": [failure.blocks for failure in failures],
+            "olds": [(event.amended or {}).get("old") for event in events],
+            "news": [(event.amended or {}).get("new") for event in events],
         },
     )
 

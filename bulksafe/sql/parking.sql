@@ -7,18 +7,19 @@ FROM bulksafe_parked AS p
 WHERE p.queue = ANY (%(queues)s) AND p.atomic = %(atomic)s AND p.bucket = ANY (%(buckets)s) AND p.blocks
 
 -- name: park
--- Copied from the outbox: the images never leave the server.
+-- Copied from the outbox: the images never leave the server, but for columns that are amended.
 INSERT INTO bulksafe_parked
     (queue, atomic, bucket, receiver, seq, at, source, operation, key, old, new, matched, context, attempts,
      due, error, traceback, state, blocks, attempted_at)
 SELECT w.queue, %(atomic)s::boolean, e.bucket, w.receiver, e.seq, e.at, e.source, w.operation::"char", e.key,
-       f.old, e.new, e.matched, e.context, w.attempts, clock_timestamp() + w.delay * interval '1 second', w.error,
+       f.old || COALESCE(w.old, '{}')::jsonb, e.new || COALESCE(w.new, '{}')::jsonb, e.matched, e.context, w.attempts, clock_timestamp() + w.delay * interval '1 second', w.error,
        w.traceback, w.state, w.blocks, CASE WHEN w.attempts > 0 THEN clock_timestamp() END
 FROM unnest(%(queues)s::text[], %(receivers)s::text[], %(buckets)s::smallint[], %(firsts)s::bigint[],
             %(seqs)s::bigint[], %(operations)s::text[], %(attempts)s::integer[], %(delays)s::float8[],
-            %(errors)s::text[], %(tracebacks)s::text[], %(states)s::text[], %(blocks)s::boolean[])
+            %(errors)s::text[], %(tracebacks)s::text[], %(states)s::text[], %(blocks)s::boolean[],
+            %(olds)s::text[], %(news)s::text[])
      WITH ORDINALITY AS w (queue, receiver, bucket, first, seq, operation, attempts, delay, error, traceback,
-                           state, blocks, number)
+                           state, blocks, old, new, number)
 JOIN bulksafe_outbox AS e ON e.bucket = w.bucket AND e.seq = w.seq
 JOIN bulksafe_outbox AS f ON f.bucket = w.bucket AND f.seq = w.first
 -- Said once more, so that no plan scans the whole outbox.
