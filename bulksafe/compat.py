@@ -35,6 +35,18 @@ OLDEST_POSTGRESQL = 140000
 #: ``Model.save()`` passes the fields that an UPDATE is to return.
 UPDATE_RETURNS_FIELDS = django.VERSION >= (6, 0)
 
+#: What ``m2m_changed`` receivers get for links that no fixture loads, besides what all versions
+#: of Django pass.
+M2M_CHANGED_ARGUMENTS: dict[str, Any] = {"raw": False} if django.VERSION >= (6, 1) else {}
+
+#: The methods of a many-to-many manager that send ``m2m_changed``. Since Django 6.1 ``clear()`` is
+#: not the only caller of the last one: ``set_base(clear=True)`` calls it too.
+M2M_CHANGED_SENDERS = (
+    "_add_items",
+    "_remove_items",
+    "_clear_base" if django.VERSION >= (6, 1) else "clear",
+)
+
 
 def update_returning(
     queryset: QuerySet[Any], values: Any, fields: Sequence[Field[Any, Any]]

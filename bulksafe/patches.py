@@ -399,7 +399,7 @@ def _extend_related_managers() -> None:
     @functools.wraps(original)
     def create(superclass: Any, rel: Any, reverse: Any) -> Any:
         made = original(superclass, rel, reverse)
-        for name in ("_add_items", "_remove_items", "clear"):
+        for name in compat.M2M_CHANGED_SENDERS:
             _patch(made, name, _link)
         return made
 

@@ -23,10 +23,11 @@ from bulksafe.outbox.paging import next_events
 from bulksafe.outbox.store import BUCKETS, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from bulksafe.dispatch.calls import Call
     from bulksafe.outbox.events import Event
+    from bulksafe.outbox.store import Cursor
 
 __all__ = ["captured", "deliver", "muted", "pending"]
 
@@ -134,7 +135,7 @@ def _committed(using: str, queues: Collection[str] | None) -> Iterator[list[Call
             snapshot = store.start().snapshot
             cursors = [cursor.at(cursor.window.opened(snapshot, 0)) for cursor in claimed]
             events, done = next_events(store, cursors, _MOST_EVENTS) if cursors else ([], [])
-            listed += _calls(store, Routes(using, [queue], atomic), events)
+            listed += _calls(store, Routes(using, [queue], atomic), events, cursors=done)
             moved.append(done)
         yield listed
         for cursors in moved:
@@ -142,15 +143,23 @@ def _committed(using: str, queues: Collection[str] | None) -> Iterator[list[Call
 
 
 def _calls(
-    store: Store, routes: Routes, events: Iterable[Event], seen: Mapping[str, int] = _NOTHING
+    store: Store,
+    routes: Routes,
+    events: Iterable[Event],
+    seen: Mapping[str, int] = _NOTHING,
+    cursors: Sequence[Cursor] = (),
 ) -> list[Call]:
-    """The calls that events lead to, but for those that their queue has ``seen``."""
+    """The calls that events lead to, but for those that their queue has ``seen``.
+
+    Args:
+        cursors: as they are when the events are delivered; none if no others are left.
+    """
     batch = Batch(routes, store.prefix())
     ordered = batch.ordered(sorted(events, key=lambda event: (event.bucket, event.seq)))
     return calls(
         [
             delivery
-            for delivery in batch.deliveries(_as_written(ordered))
+            for delivery in batch.deliveries(_as_written(ordered), cursors)
             if delivery.change.event.seq > seen.get(delivery.receiver.queue, 0)
         ]
     )

@@ -13,18 +13,24 @@ from bulksafe.dispatch import muting
 from bulksafe.dispatch.changes import Change
 from bulksafe.dispatch.images import UNFIT, Image, Images, Table, Unreadable
 from bulksafe.dispatch.ordering import Delivery
+from bulksafe.dispatch.parts import Amendment, Parts
 from bulksafe.exceptions import EndlessWrites
 from bulksafe.outbox import events as outbox_events
 from bulksafe.outbox.contexts import Unread, UnreadableContext
 from bulksafe.outbox.events import DELETED, HANDED_OVER, INSERTED, Event
+from bulksafe.outbox.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.routes import Route, Routes
+    from bulksafe.outbox.store import Cursor
 
 logger = logging.getLogger("bulksafe")
+
+
+_NO_IMAGES: Images = {"old": {}, "new": {}}
 
 
 class Batch:
@@ -39,6 +45,7 @@ class Batch:
         self.routes = routes
         self.prefix = prefix
         self._tables: dict[int, Table] = {}
+        self._parts: dict[int, Parts] = {}
         self._strange: set[int] = set()
 
     def ordered(self, events: Sequence[Event]) -> list[Event]:
@@ -54,6 +61,9 @@ class Batch:
                 images = {side: self._values(nested, side) for side in ("old", "new")}
             if not all(self.is_known(member) for member in members):
                 return members
+            if self._has_parents(members[0]):
+                own = {side: self._own_parts(members, images[side]) for side in images}
+                return outbox_events.chained_by_part(members, own["old"], own["new"])
             return outbox_events.chained(members, images["old"], images["new"])
 
         return [
@@ -62,12 +72,18 @@ class Batch:
             for event in outbox_events.in_order(group, chain)
         ]
 
-    def deliveries(self, events: Iterable[Event]) -> list[Delivery]:
-        """Every event with every receiver that it goes to."""
+    def deliveries(self, events: Iterable[Event], cursors: Sequence[Cursor] = ()) -> list[Delivery]:
+        """Every event with every receiver that it goes to.
+
+        Args:
+            events: each row's in the order in which it was changed.
+            cursors: as they are when the events are dealt with; none if no others are left.
+        """
+        events, images = self._amended(list(events), cursors)
         routed = [(event, self._met(event)) for event in events]
         routed = self._with_new_conditions(routed)
         routed = [(event, found) for event, found in routed if found]
-        changes = self._changes([event for event, _ in routed])
+        changes = self._changes([event for event, _ in routed], images)
         return [
             Delivery(route.receiver, *changes[event.seq])
             for event, found in routed
@@ -90,7 +106,7 @@ class Batch:
 
     def parked(self, events: Sequence[tuple[Event, Receiver]]) -> list[Delivery]:
         """Parked events with the receivers that they are parked for."""
-        changes = self._changes([event for event, _ in events])
+        changes = self._changes([event for event, _ in events], _NO_IMAGES)
         found = []
         for event, receiver in events:
             # One event may be parked for several receivers, under an id for each.
@@ -98,6 +114,13 @@ class Batch:
             own = replace(change, event=event, _instances={})
             found.append(Delivery(receiver, own, error))
         return found
+
+    def _own_parts(
+        self, members: Sequence[Event], values: Mapping[int, Any]
+    ) -> dict[int, tuple[Any, ...] | None]:
+        """What each event says of the part of the row that it is certain of."""
+        parts = self._parts_of(members[0])
+        return {member.seq: parts.own_values(member, values[member.seq]) for member in members}
 
     def is_known(self, event: Event) -> bool:
         """Whether this code has receivers for the event's table."""
@@ -178,18 +201,46 @@ class Batch:
             self._tables[event.source] = Table(model, self.routes.using)
         return self._tables[event.source]
 
-    def _changes(self, events: Sequence[Event]) -> dict[int, tuple[Change, Exception | None]]:
+    def _amended(
+        self, events: list[Event], cursors: Sequence[Cursor]
+    ) -> tuple[list[Event], Images]:
+        """The events, with what their images lack of rows that lie in several tables.
+
+        Returns:
+            the events, and the images that were read to find that out.
+        """
+        parted = [e for e in events if e.part is not None and self._has_parents(e)]
+        if not parted:
+            return events, _NO_IMAGES
+        amendment = Amendment(Store(self.routes.using), self._parts_of, self._read)
+        found, images = amendment.amended(parted, cursors)
+        return [found.get(event.seq, event) for event in events], images
+
+    def _has_parents(self, event: Event) -> bool:
+        return self.is_known(event) and self._table(event).has_parents
+
+    def _parts_of(self, event: Event) -> Parts:
+        if event.source not in self._parts:
+            self._parts[event.source] = Parts(self._table(event))
+        return self._parts[event.source]
+
+    def _changes(
+        self, events: Sequence[Event], known: Images
+    ) -> dict[int, tuple[Change, Exception | None]]:
         sides = []
         if any(event.operation != INSERTED for event in events):
             sides.append("old")
         if any(event.operation != DELETED for event in events):
             sides.append("new")
-        firsts = [event.first for event in events if event.first is not None]
-        found = self._read([*events, *firsts], sides)
-        return {event.seq: self._change(event, found) for event in events}
+        firsts = [e.first for e in events if e.first is not None and not e.amended]
+        wanted = [e for e in (*events, *firsts) if e.amended or e.seq not in known["new"]]
+        found = self._read(wanted, sides)
+        images = {side: {**known[side], **found.get(side, {})} for side in ("old", "new")}
+        return {event.seq: self._change(event, images) for event in events}
 
     def _change(self, event: Event, images: Images) -> tuple[Change, Exception | None]:
-        before = images["old"].get(event.before.seq) if event.operation != INSERTED else None
+        first = event if event.amended else event.before
+        before = images["old"].get(first.seq) if event.operation != INSERTED else None
         after = images["new"].get(event.seq) if event.operation != DELETED else None
         wrong: list[Exception]
         wrong = [image for image in (before, after) if isinstance(image, Unreadable)]

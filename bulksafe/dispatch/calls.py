@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 
+from bulksafe.compat import M2M_CHANGED_ARGUMENTS
 from bulksafe.contexts import reacting
 from bulksafe.declarations.through import link_fields
 
@@ -116,6 +117,7 @@ def _of_m2m_changed(changes: Sequence[Change]) -> dict[str, Any]:
         "pk_set": pks,
         "event_id": last.event_id,
         "context": dict(last.context),
+        **M2M_CHANGED_ARGUMENTS,
     }
 
 

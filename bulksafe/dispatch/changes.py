@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.contexts import WRITTEN_BY
-from bulksafe.outbox.events import DELETED, INSERTED
+from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +73,11 @@ class Change:
 
     @property
     def instance(self) -> Model:
-        """The row after the change; for a deletion, as it was before."""
+        """The row after the change; for a deletion, as it was before.
+
+        Of an update it is the row as it was, with the new values set on it, so that trackers of
+        fields see the change.
+        """
         found: Any = self._instance("old" if self.deleted else "new")
         return found  # type: ignore[no-any-return]
 
@@ -109,9 +113,16 @@ class Change:
 
     def _instance(self, side: str) -> Model | None:
         if side not in self._instances:
-            image = self.old_image if side == "old" else self.new_image
-            self._instances[side] = None if image is None else image.instance()
+            self._instances[side] = self._made(side)
         return self._instances[side]
+
+    def _made(self, side: str) -> Model | None:
+        image = self.old_image if side == "old" else self.new_image
+        if image is None:
+            return None
+        if side == "new" and self.event.operation == UPDATED and self.old_image is not None:
+            return image.instance_after(self.old_image)
+        return image.instance()
 
 
 def _differ(one: Any, other: Any) -> bool:

@@ -7,6 +7,7 @@ converters and ``from_db`` do the rest: every column type comes out as from a qu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from django.db import DataError, IntegrityError, connections, transaction
 from django.db.models import Model
 
 from bulksafe.declarations.lineage import lineage
+from bulksafe.dispatch.assigning import assign, notices_assignment
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
@@ -33,6 +35,18 @@ class Image:
         """A new instance of the row's model."""
         return self.table.instance(self.values)
 
+    def instance_after(self, before: Image) -> Model:
+        """An instance of the row as it was ``before``, with the values of this image set on it.
+
+        What keeps the values that an instance is loaded with, such as a tracker of fields, finds
+        there what an update has changed.
+        """
+        if not notices_assignment(self.table.model):
+            return self.instance()
+        instance = before.instance()
+        assign(instance, self.table.differing(before.values, self.values))
+        return instance
+
 
 class Unreadable(Exception):  # noqa: N818
     """The image of an event does not fit its table any more."""
@@ -40,6 +54,9 @@ class Unreadable(Exception):  # noqa: N818
 
 #: What PostgreSQL says of such an image; the latter where a domain refuses it.
 UNFIT = (DataError, IntegrityError)
+
+#: Values of these may be equal and not the same: ``0.0`` and ``-0.0``, ``1.0`` and ``1.00``.
+_NUMERIC = frozenset({float, Decimal, list})
 
 #: By side, and by the events' numbers.
 Images = dict[str, dict[int, "Image | Unreadable"]]
@@ -61,9 +78,14 @@ class Table:
 
     model: type[Model]
     using: str
-    _queries: dict[tuple[tuple[str, ...], bool], str] = field(
+    _queries: dict[tuple[tuple[str, ...], str], str] = field(
         default_factory=dict, repr=False, compare=False
     )
+
+    @cached_property
+    def has_parents(self) -> bool:
+        """Whether a row lies in several tables."""
+        return len(lineage(self.model)) > 1
 
     @cached_property
     def fields(self) -> list[Any]:
@@ -138,6 +160,15 @@ class Table:
         """The values as a query's rows have them, in the order of ``attnames``."""
         return self._convert(values)
 
+    def differing(self, before: tuple[Any, ...], after: tuple[Any, ...]) -> dict[str, Any]:
+        """The attributes whose values differ in ``after``, as a query's rows have these."""
+        pairs = zip(before, after, strict=True)
+        return {
+            self.attnames[place]: self.converted_at(place, new)
+            for place, (old, new) in enumerate(pairs)
+            if old != new or (old.__class__ in _NUMERIC and repr(old) != repr(new))
+        }
+
     def read(self, events: Sequence[Event], sides: Sequence[str]) -> Images:
         """Images of ``events``, by side and the events' numbers.
 
@@ -169,12 +200,13 @@ class Table:
         row = f"NULL::{quoting.relation(self.model._meta.db_table)}"
         answers = ", ".join(f"COALESCE(({condition}), false)" for condition in conditions)
         before = event.before
-        # Conditions of planning's own, quoted names and numbers.
+        old, new = (_amending(event, side) for side in ("old", "new"))
+        # Conditions of planning's own, quoted names and numbers, and literals.
         text = (
             f"SELECT {answers} FROM bulksafe_outbox AS e JOIN bulksafe_outbox AS f "  # noqa: S608
             f"ON (f.slot, f.bucket, f.seq) = ({before.slot:d}, {event.bucket:d}, {before.seq:d}) "
-            f"CROSS JOIN LATERAL jsonb_populate_record({row}, f.old) AS old "
-            f"CROSS JOIN LATERAL jsonb_populate_record({row}, e.new) AS new "
+            f"CROSS JOIN LATERAL jsonb_populate_record({row}, f.old{old}) AS old "
+            f"CROSS JOIN LATERAL jsonb_populate_record({row}, e.new{new}) AS new "
             f"WHERE (e.slot, e.bucket, e.seq) = ({event.slot:d}, {event.bucket:d}, {event.seq:d})"
         )
         with connections[self.using].cursor() as cursor:
@@ -184,23 +216,30 @@ class Table:
     def _read(self, events: Sequence[Event], sides: tuple[str, ...]) -> Images:
         if len(sides) > 1 and len(sides) * len(self.fields) > _MOST_COLUMNS:
             return {side: self._read(events, (side,))[side] for side in sides}
-        is_parked = events[0].parked is not None
+        as_captured = [event for event in events if not event.amended]
+        amended = [event for event in events if event.amended]
+        rows: list[tuple[Any, ...]] = []
         with connections[self.using].cursor() as cursor:
-            cursor.execute(self._query(sides, is_parked), _keys(events))
-            rows = cursor.fetchall()
+            if as_captured:
+                found = _CAPTURED if as_captured[0].parked is None else _PARKED
+                cursor.execute(self._query(sides, found), _keys(as_captured))
+                rows += cursor.fetchall()
+            if amended:
+                cursor.execute(self._query(sides, _AMENDED), _amended_keys(amended))
+                rows += cursor.fetchall()
         width = len(self.fields)
         return {
             side: {row[0]: Image(row[start : start + width], self) for row in rows}
             for side, start in zip(sides, range(1, len(sides) * width + 1, width), strict=True)
         }
 
-    def _query(self, sides: tuple[str, ...], is_parked: bool) -> str:
-        key = sides, is_parked
+    def _query(self, sides: tuple[str, ...], found: str) -> str:
+        key = sides, found
         if key not in self._queries:
-            self._queries[key] = self._select(sides, is_parked)
+            self._queries[key] = self._select(sides, found)
         return self._queries[key]
 
-    def _select(self, sides: Sequence[str], is_parked: bool) -> str:
+    def _select(self, sides: Sequence[str], found: str) -> str:
         tables = lineage(self.model)
         columns, records = [], []
         for side in sides:
@@ -217,7 +256,6 @@ class Table:
         wanted = f"SELECT e.seq, {', '.join(columns)}", " ".join(records)
         # Names of tables and columns may hold what psycopg takes for a parameter.
         select, joins = (part.replace("%", "%%") for part in wanted)
-        found = _PARKED if is_parked else _CAPTURED
         return f"{select} {found.format(joins=joins)}"
 
 
@@ -229,6 +267,16 @@ _MOST_COLUMNS = 1600
 _CAPTURED = (
     "FROM bulksafe_outbox AS e {joins} WHERE e.slot = ANY (%s::smallint[]) "
     "AND e.bucket = ANY (%s::smallint[]) AND e.seq = ANY (%s::bigint[])"
+)
+#: The same for events whose images are put right.
+_AMENDED = (
+    "FROM (SELECT a.seq, f.old || COALESCE(k.old, '{{}}')::jsonb AS old, "
+    "a.new || COALESCE(k.new, '{{}}')::jsonb AS new "
+    "FROM unnest(%s::smallint[], %s::smallint[], %s::bigint[], %s::smallint[], %s::bigint[], "
+    "%s::text[], %s::text[]) AS k (slot, bucket, seq, first_slot, first, old, new) "
+    "JOIN bulksafe_outbox AS a ON (a.slot, a.bucket, a.seq) = (k.slot, k.bucket, k.seq) "
+    "JOIN bulksafe_outbox AS f ON (f.slot, f.bucket, f.seq) = (k.first_slot, k.bucket, k.first) "
+    "OFFSET 0) AS e {joins}"
 )
 _PARKED = "FROM bulksafe_parked AS e {joins} WHERE e.id = ANY (%s::bigint[])"
 
@@ -245,6 +293,25 @@ def _keys(events: Sequence[Event]) -> list[str]:
         _array({event.bucket for event in events}),
         _array(event.seq for event in events),
     ]
+
+
+def _amended_keys(events: Sequence[Event]) -> list[list[Any]]:
+    texts = [event.amended or {} for event in events]
+    return [
+        [event.slot for event in events],
+        [event.bucket for event in events],
+        [event.seq for event in events],
+        [event.before.slot for event in events],
+        [event.before.seq for event in events],
+        [text.get("old") for text in texts],
+        [text.get("new") for text in texts],
+    ]
+
+
+def _amending(event: Event, side: str) -> str:
+    """SQL that puts an image right."""
+    text = (event.amended or {}).get(side)
+    return "" if text is None else f" || {quoting.literal(text)}::jsonb"
 
 
 def _array(numbers: Iterable[int | None]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.changes import Change
+    from bulksafe.outbox.events import Event
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,17 @@ def _joined(earlier: Delivery, later: Delivery) -> Delivery:
     operation = other.event.operation
     if one.created and operation != DELETED:
         operation = INSERTED
-    event = replace(other.event, operation=operation, first=one.event.before)
+    event = replace(
+        other.event,
+        operation=operation,
+        first=one.event.before,
+        amended=_amended(one.event, other.event),
+    )
     change = replace(other, event=event, old_image=one.old_image, _instances={})
     return replace(later, change=change)
+
+
+def _amended(one: Event, other: Event) -> dict[str, str]:
+    """What two joined changes lack in their images: the row before the one, and after the other."""
+    sides = {"old": one.amended or {}, "new": other.amended or {}}
+    return {side: texts[side] for side, texts in sides.items() if side in texts}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bulksafe.dispatch.batches import Batch
     from bulksafe.dispatch.caller import Caller
     from bulksafe.outbox.events import Event
-    from bulksafe.outbox.store import Store, Suspect
+    from bulksafe.outbox.store import Cursor, Store, Suspect
 
 logger = logging.getLogger("bulksafe")
 
@@ -50,10 +50,13 @@ class Page:
     blocked: set[BlockedRow]
     _parkings: list[tuple[Parking, Delivery | None]] = field(default_factory=list)
 
-    def deliveries(self, events: Iterable[Event]) -> list[Delivery]:
+    def deliveries(self, events: Iterable[Event], cursors: Sequence[Cursor]) -> list[Delivery]:
         """The events with their receivers. Those of tables that this code does not know are parked.
 
         So are later ones of the same rows, until code that knows the table has dealt with them.
+
+        Args:
+            cursors: as they are when the events are dealt with.
         """
         known = []
         for event in self.batch.ordered(list(events)):
@@ -64,7 +67,7 @@ class Page:
                 self._leave(event, unknown)
             else:
                 known.append(event)
-        return self.batch.deliveries(known)
+        return self.batch.deliveries(known, cursors)
 
     def _leave(self, event: Event, receiver: str) -> None:
         """Leave an event to listeners that know the receiver."""

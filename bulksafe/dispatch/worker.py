@@ -252,7 +252,7 @@ class Worker:
     ) -> int:
         page, events, moved = self._page(queue, True, cursors, claim)
         if events:
-            listed = page.due_now(page.deliveries(events), self._slow_receivers())
+            listed = page.due_now(page.deliveries(events, moved), self._slow_receivers())
             if listed:
                 self.journal.started(cursors)
             for call in listed:
@@ -305,7 +305,7 @@ class Worker:
         page, events, moved = self._page(queue, atomic, cursors, claim)
         if events:
             suspects = {c.suspect.seq: c.suspect for c in cursors if c.suspect is not None}
-            page.set_aside(self.store, page.deliveries(events), suspects)
+            page.set_aside(self.store, page.deliveries(events, moved), suspects)
             dead += page.park(self.store)
         self.store.advance(moved)
         return len(events)

@@ -73,6 +73,9 @@ class Event:
         first: the event that has the row's state before the change, where several are one change.
         parked: the id among the parked events, for one of them.
         attempts: how often it has failed.
+        members: the events that are one change, where there are several.
+        amended: columns in which its row differs from its images, as JSON by side: see
+            ``bulksafe.dispatch.parts``.
     """
 
     slot: int
@@ -90,6 +93,8 @@ class Event:
     first: Event | None = None
     parked: int | None = None
     attempts: int = 0
+    members: Sequence[Event] = ()
+    amended: Mapping[str, str] | None = None
 
     @property
     def row(self) -> tuple[int, str]:
@@ -131,18 +136,31 @@ def in_order(events: Iterable[Event], chain: Callable[[list[Event]], list[Event]
     shared: dict[Hashable, list[Event]] = {}
     for event in listed:
         shared.setdefault(_chain_of(event), []).append(event)
+    contended = _contended(listed)
     done: list[Event] = []
-    seen: set[Hashable] = set()
     for event in listed:
-        group = _chain_of(event)
-        members = shared[group]
+        members = shared[_chain_of(event)]
         if len(members) == 1 or not any(map(is_shared, members)):
             done.append(event)
-        elif group not in seen:
-            seen.add(group)
+        elif event is members[-1 if event.row in contended else 0]:
             ordered = chain(members) if any(e.depth > 1 for e in members) else members
             done += merged(ordered)
     return done
+
+
+def _contended(events: Iterable[Event]) -> set[tuple[int, str]]:
+    """The rows of several tables that several transactions have changed.
+
+    Each table's part of such a row has a lock of its own, so that one transaction may write in
+    between two writes of another. Of two that changed the same part, the later one had to wait for
+    the end of the other: its last number is the higher one.
+    """
+    writers: dict[tuple[int, str], int] = {}
+    return {
+        event.row
+        for event in events
+        if event.part is not None and writers.setdefault(event.row, event.xid) != event.xid
+    }
 
 
 def _chain_of(event: Event) -> Hashable:
@@ -189,6 +207,7 @@ def _as_one(change: list[Event]) -> Event:
         last,
         operation=UPDATED,
         first=first.before,
+        members=tuple(change),
         matched=None if last.matched is None else list(dict.fromkeys(matched)),
     )
 
@@ -227,6 +246,34 @@ def chained(
     if is_whole and all(one[2] == other[1] for one, other in pairwise(found)):
         return [event for event, _, _ in found]
     return events
+
+
+def chained_by_part(
+    events: list[Event], old: Mapping[int, object], new: Mapping[int, object]
+) -> list[Event]:
+    """The same for a row of several tables: the events of each table in the order old → new.
+
+    An event says for certain only what became of its own table's part of the row.
+
+    Args:
+        old, new: the state of the event's own part.
+    """
+    parts: dict[int | None, list[Event]] = {}
+    for event in events:
+        parts.setdefault(event.part, []).append(event)
+    ordered = {part: iter(chained(members, old, new)) for part, members in parts.items()}
+    return _insertions_first([next(ordered[event.part]) for event in events])
+
+
+def _insertions_first(events: Iterable[Event]) -> list[Event]:
+    """A row begins with its insertion, though what a trigger does to another part comes first."""
+    done: list[Event] = []
+    start = 0
+    for event in events:
+        done.insert(start if event.operation == INSERTED else len(done), event)
+        if event.operation == DELETED:
+            start = len(done)
+    return done
 
 
 def _path(start: str, leading: dict[str, list[tuple[Event, str]]]) -> list[tuple[Event, str, str]]:

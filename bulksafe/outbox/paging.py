@@ -30,9 +30,27 @@ def next_events(
         else:
             position = found[-1].seq
             shared = [event for event in fresh if is_shared(event)]
-            beyond = store.fetch_beyond(shared, position) if shared else []
+            beyond = _beyond(store, cursor, shared, position)
             beyond = [event for event in beyond if event.seq not in skipped]
             fresh += beyond
             moved.append(cursor.at(window.moved(position, [event.seq for event in beyond])))
         events += fresh
     return events, moved
+
+
+def _beyond(store: Store, cursor: Cursor, shared: Sequence[Event], position: int) -> list[Event]:
+    """What has to be dealt with along with ``shared``, though it lies beyond the page.
+
+    That is the rest of their transactions. Where a row lies in several tables, another transaction
+    may have written in between, and comes first then.
+    """
+    found: dict[int, Event] = {}
+    missing = list(shared)
+    while missing:
+        rest = [e for e in store.fetch_beyond(missing, position) if e.seq not in found]
+        found |= {event.seq: event for event in rest}
+        parts = [event for event in rest if event.part is not None]
+        between = store.fetch_between(cursor, parts, position) if parts else []
+        missing = [event for event in between if event.seq not in found]
+        found |= {event.seq: event for event in missing}
+    return sorted(found.values(), key=lambda event: event.seq)

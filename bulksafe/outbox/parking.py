@@ -218,6 +218,8 @@ def park(store: Store, queue: str, *, atomic: bool, parkings: Sequence[Parking])
             "tracebacks": [failure.traceback for failure in failures],
             "states": [failure.state for failure in failures],
             "blocks": [failure.blocks for failure in failures],
+            "olds": [(event.amended or {}).get("old") for event in events],
+            "news": [(event.amended or {}).get("new") for event in events],
         },
     )
     return [number for (number,) in rows]

@@ -256,6 +256,59 @@ class Store:
             },
         )
 
+    def fetch_between(self, cursor: Cursor, events: Sequence[Event], position: int) -> list[Event]:
+        """What other transactions of the open window did to the rows of ``events`` before these.
+
+        Args:
+            position: only events beyond this number.
+        """
+        window = cursor.window
+        lasts: dict[tuple[int, str], int] = {}
+        for event in events:
+            lasts[event.row] = max(event.seq, lasts.get(event.row, 0))
+        return self._events(
+            "fetch_between",
+            {
+                "bucket": cursor.bucket,
+                "position": position,
+                "lower": str(window.lower),
+                "upper": str(window.upper),
+                "sources": [source for source, _ in lasts],
+                "keys": [key for _, key in lasts],
+                "lasts": list(lasts.values()),
+            },
+        )
+
+    def fetch_rest(self, cursors: Sequence[Cursor], events: Sequence[Event]) -> list[Event]:
+        """The first events of some rows that the cursors have still to deal with.
+
+        Args:
+            cursors: as they are when ``events`` are dealt with.
+            events: of the rows; each row's bucket has a cursor.
+
+        Returns:
+            the first of each row, part and operation, with all that its transaction did of the
+            same, by number.
+        """
+        windows = {cursor.bucket: cursor.window for cursor in cursors}
+        rows = {event.row: windows[event.bucket] for event in events if event.bucket in windows}
+        buckets = {event.row: event.bucket for event in events}
+        if not rows:
+            return []
+        return self._events(
+            "fetch_rest",
+            {
+                "buckets": [buckets[row] for row in rows],
+                "floors": [window.floor_of_rest for window in rows.values()],
+                "lowers": [str(window.lower) for window in rows.values()],
+                "uppers": [window.upper and str(window.upper) for window in rows.values()],
+                "positions": [window.position for window in rows.values()],
+                "sources": [source for source, _ in rows],
+                "keys": [key for _, key in rows],
+                "skips": [number for window in windows.values() for number in window.skip],
+            },
+        )
+
     def own_events(self, after: int) -> list[Event]:
         """What the present transaction wrote after the number ``after``."""
         return self._events("own_events", {"after": after})

@@ -109,6 +109,13 @@ class Window:
         ended = [number for xid, number in self.running.items() if upper.sees(xid)]
         return min([self.floor, *ended])
 
+    @property
+    def floor_of_rest(self) -> int:
+        """Every event that is still to be dealt with, in any window, has a higher number."""
+        if self.upper is None:
+            return min([self.floor, *self.running.values()])
+        return min(self.start, self.closed().floor_of_rest)
+
     def moved(self, position: int, ahead: Sequence[int] = ()) -> Window:
         """The same window with the events up to ``position`` dealt with."""
         skip = tuple(sorted({*(n for n in self.skip if n > position), *ahead}))

@@ -206,7 +206,7 @@ def _is_part(table: Model, source: Model) -> bool:
 def _own(source: Model, operation: str) -> dict[str, Any]:
     """A change of the row's own table."""
     row = OLD if operation == DELETE else NEW
-    lineage = _Lineage(source, {source: row}, "LEFT JOIN")
+    lineage = Lineage(source, {source: row}, "LEFT JOIN")
     # Which partition a row lies in, or which part of it this is, is worth a note.
     part = "bulksafe.part" if lineage.joins else "NULLIF(bulksafe.part, bulksafe.source)"
     return {
@@ -224,7 +224,7 @@ def _own(source: Model, operation: str) -> dict[str, Any]:
 def _part(table: Model, source: Model, operation: str) -> dict[str, Any]:
     """An UPDATE of a parent's table, for the child whose row it is a part of."""
     old, new = "old part", "new part"
-    lineage = _Lineage(source, {table: new}, "LEFT JOIN")
+    lineage = Lineage(source, {table: new}, "LEFT JOIN")
     by_row = f'(SELECT "old".*) AS "{old}" CROSS JOIN (SELECT "new".*) AS "{new}"'
     return {
         "template": "capture_part",
@@ -257,7 +257,7 @@ class StoredRow:
 
 
 def stored_row(model: Model) -> StoredRow:
-    lineage = _Lineage(model, {model: NEW}, "JOIN")
+    lineage = Lineage(model, {model: NEW}, "JOIN")
     tables = [f"{quoting.relation(model._meta.db_table)} AS {quoting.identifier(NEW)}"]
     for join in lineage.joins:
         alias = quoting.identifier(join["alias"])
@@ -273,7 +273,7 @@ def stored_row(model: Model) -> StoredRow:
 _NO_IMAGE = "NULL::jsonb"
 
 
-class _Lineage:
+class Lineage:
     """The tables that a row of a model lies in, joined to the one whose rows are at hand.
 
     Args:

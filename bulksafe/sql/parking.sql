@@ -14,20 +14,21 @@ WHERE p.blocks
 ORDER BY p.receiver, p.source, p.key, p.id
 
 -- name: park
--- Copied from the outbox: the images never leave the server.
+-- Copied from the outbox: the images never leave the server, but for columns that are amended.
 INSERT INTO bulksafe_parked
     (queue, atomic, bucket, receiver, seq, at, source, operation, key, old, new, matched, context, call, leads,
      attempts, due, error, traceback, state, blocks, attempted_at)
 SELECT %(queue)s, %(atomic)s::boolean, e.bucket, w.receiver, e.seq, e.at, e.source, w.operation::"char", e.key,
-       f.old, e.new, e.matched, e.context, w.call, w.leads, w.attempts,
+       f.old || COALESCE(w.old, '{}')::jsonb, e.new || COALESCE(w.new, '{}')::jsonb, e.matched, e.context, w.call,
+       w.leads, w.attempts,
        CASE WHEN w.delay IS NULL THEN 'infinity' ELSE clock_timestamp() + w.delay * interval '1 second' END,
        w.error, w.traceback, w.state, w.blocks, CASE WHEN w.attempts > 0 THEN clock_timestamp() END
 FROM unnest(%(receivers)s::text[], %(buckets)s::smallint[], %(firsts)s::bigint[], %(seqs)s::bigint[],
             %(operations)s::text[], %(calls)s::bigint[], %(leads)s::boolean[], %(attempts)s::integer[],
             %(delays)s::float8[], %(errors)s::text[], %(tracebacks)s::text[], %(states)s::text[],
-            %(blocks)s::boolean[])
+            %(blocks)s::boolean[], %(olds)s::text[], %(news)s::text[])
      WITH ORDINALITY AS w (receiver, bucket, first, seq, operation, call, leads, attempts, delay, error, traceback,
-                           state, blocks, number)
+                           state, blocks, old, new, number)
 JOIN bulksafe_outbox AS e ON e.bucket = w.bucket AND e.seq = w.seq
 JOIN bulksafe_outbox AS f ON f.bucket = w.bucket AND f.seq = w.first
 -- Said once more, so that no plan scans the whole outbox.

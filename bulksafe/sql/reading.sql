@@ -105,7 +105,7 @@ ON CONFLICT (queue, atomic, bucket) DO UPDATE
 SET batch = EXCLUDED.batch, suspect_receiver = NULL, suspect_seq = NULL, suspect_error = NULL
 
 -- name: event
--- Part of the next three: the columns of an event.
+-- Part of others: the columns of an event.
 e.slot, e.seq, e.xid::text::bigint, e.bucket, date_part('epoch', e.at), e.source::oid::bigint,
        e.part::oid::bigint, e.operation::text, e.depth, e.key, e.matched, e.context::text
 
@@ -135,6 +135,62 @@ JOIN bulksafe_outbox AS e
   ON e.bucket = k.bucket AND e.seq > k.position AND e.xid = k.xid::xid8
  AND e.source = k.source::oid::regclass AND e.key = k.key
 ORDER BY e.bucket, e.seq
+
+-- name: fetch_between
+-- The events of some rows of several tables that another transaction of the same window wrote between those of a
+-- transaction that is dealt with now.
+SELECT {event}
+FROM unnest(%(sources)s::bigint[], %(keys)s::text[], %(lasts)s::bigint[]) AS k (source, key, last)
+JOIN bulksafe_outbox AS e
+  ON e.source = k.source::oid::regclass AND e.key = k.key AND e.seq < k.last
+WHERE e.bucket = %(bucket)s
+  AND e.seq > %(position)s
+  AND e.part IS NOT NULL
+  AND pg_visible_in_snapshot(e.xid, %(upper)s::pg_snapshot)
+  AND NOT pg_visible_in_snapshot(e.xid, %(lower)s::pg_snapshot)
+ORDER BY e.seq
+
+-- name: fetch_rest
+-- What the cursors have still to deal with of some rows of several tables: the first event of each part and
+-- operation, and what its transaction did of the same, since a trigger's change may have the lower number.
+SELECT {event}
+FROM (
+    SELECT o.*,
+           first_value(o.xid) OVER (
+               PARTITION BY o.source, o.key, o.part, o.operation, COALESCE('otherwise' = ANY (o.matched), false)
+               ORDER BY o.seq
+           ) AS first_xid
+    FROM unnest(%(buckets)s::smallint[], %(floors)s::bigint[], %(lowers)s::text[], %(uppers)s::text[],
+                %(positions)s::bigint[], %(sources)s::bigint[], %(keys)s::text[])
+         AS k (bucket, floor, lower, upper, position, source, key)
+    JOIN bulksafe_outbox AS o
+      ON o.bucket = k.bucket AND o.seq > k.floor AND o.source = k.source::oid::regclass AND o.key = k.key
+    WHERE o.part IS NOT NULL
+      AND NOT pg_visible_in_snapshot(o.xid, k.lower::pg_snapshot)
+      AND (
+          k.upper IS NULL
+          OR o.seq > k.position
+          OR NOT pg_visible_in_snapshot(o.xid, k.upper::pg_snapshot)
+      )
+      AND o.seq <> ALL (%(skips)s::bigint[])
+) AS e
+WHERE e.xid = e.first_xid
+ORDER BY e.seq
+
+-- name: parts_of_images
+-- Some columns of images, as JSON.
+SELECT e.seq, k.side, (
+           SELECT jsonb_object_agg(c.key, c.value)
+           FROM jsonb_each(CASE k.side WHEN 'old' THEN e.old ELSE e.new END) AS c
+           WHERE c.key = ANY (%(columns)s::text[])
+       )::text
+FROM unnest(%(slots)s::smallint[], %(buckets)s::smallint[], %(seqs)s::bigint[], %(sides)s::text[])
+     AS k (slot, bucket, seq, side)
+JOIN bulksafe_outbox AS e ON (e.slot, e.bucket, e.seq) = (k.slot, k.bucket, k.seq)
+-- Said once more, so that no plan scans the whole outbox.
+WHERE e.slot = ANY (%(slots)s::smallint[])
+  AND e.bucket = ANY (%(buckets)s::smallint[])
+  AND e.seq = ANY (%(seqs)s::bigint[])
 
 -- name: own_events
 -- What the present transaction has written itself, for tests that never commit.

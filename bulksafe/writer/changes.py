@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
-from django.db.models import Model
-from django.db.models.fields.files import FileDescriptor
-from django.db.models.query_utils import DeferredAttribute
 
 from bulksafe.dispatch.changes import Change
-from bulksafe.outbox.events import INSERTED, UPDATED
+from bulksafe.outbox.events import INSERTED
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
-    from django.db.models import Field
+    from django.db.models import Field, Model
 
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.images import Table
@@ -117,67 +113,6 @@ class InlineChange(Change):
     @property
     def is_in_hand(self) -> bool:
         return ("old" if self.deleted else "new") in self._instances
-
-    def _instance(self, side: str) -> Model | None:
-        if side == "new" and side not in self._instances and self.event.operation == UPDATED:
-            self._instances[side] = self._updated()
-        return super()._instance(side)
-
-    def _updated(self) -> Model | None:
-        """The row as it was, with the new values set on it: trackers of fields see the change."""
-        if self.old_image is None or self.new_image is None:
-            return None
-        table = self.new_image.table
-        instance = self.old_image.instance()
-        pairs = zip(self.old_image.values, self.new_image.values, strict=True)
-        changed = {
-            table.attnames[place]: table.converted_at(place, after)
-            for place, (before, after) in enumerate(pairs)
-            if before != after
-        }
-        assign(instance, changed)
-        return instance
-
-
-def assign(instance: Model, values: Mapping[str, Any]) -> None:
-    """Let an instance have values that its row has got, as if they were assigned to it.
-
-    A descriptor may refuse that, as those of state machines do, or change other attributes, as the
-    one of an image sets the width. The values are the row's all the same.
-    """
-    plain = _plain_names(type(instance))
-    if plain.issuperset(values):
-        instance.__dict__.update(values)
-        return
-    before = instance.__dict__.copy()
-    for name, value in values.items():
-        if name in plain:
-            instance.__dict__[name] = value
-            continue
-        try:
-            setattr(instance, name, value)
-        except Exception:
-            instance.__dict__[name] = value
-    for one in instance._meta.concrete_fields:
-        name = one.attname
-        if name not in values and name in before:
-            instance.__dict__[name] = before[name]
-
-
-@cache
-def _plain_names(model: type[Model]) -> frozenset[str]:
-    """The attributes of which nobody notices that they are assigned.
-
-    A file is one: an image would be opened.
-    """
-    if model.__setattr__ is not Model.__setattr__:
-        return frozenset()
-    return frozenset(
-        one.attname
-        for one in model._meta.concrete_fields
-        if type(descriptor := inspect.getattr_static(model, one.attname)) is DeferredAttribute
-        or isinstance(descriptor, FileDescriptor)
-    )
 
 
 def key_of_instance(instance: Model) -> Any:

@@ -425,7 +425,8 @@ class _DeletionRowByRow:
 
 def link(inner: Callable[..., Any], manager: Any, *args: Any, **named: Any) -> Any:
     """A many-to-many manager: Django sends ``m2m_changed``, where it does."""
-    using = router.db_for_write(manager.through, instance=manager.instance)
+    # Since Django 6.1 the database is an argument.
+    using = named.get("using") or router.db_for_write(manager.through, instance=manager.instance)
     watch = _watch(manager.through, using)
     if watch is None:
         return inner(*args, **named)

@@ -24,11 +24,12 @@ from django.db.models import AutoField, DateField, TimeField
 from django.db.models.constants import OnConflict
 from django.db.models.signals import m2m_changed
 
+from bulksafe.dispatch.assigning import assign
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.events import UPDATED
 from bulksafe.writer import telling
-from bulksafe.writer.changes import assign, key_of_instance, row_of
+from bulksafe.writer.changes import key_of_instance, row_of
 from bulksafe.writer.early import is_another
 from bulksafe.writer.locking import lock
 from bulksafe.writer.observing import Observer, guarding

@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.db.models import Model
-
 from bulksafe.contexts import current, running
 from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
+from bulksafe.dispatch.assigning import keeps_values
 from bulksafe.dispatch.images import Image, Table
 from bulksafe.dispatch.routes import asked_of, routes_of
 from bulksafe.outbox import events as outbox_events
@@ -21,6 +20,8 @@ from bulksafe.writer.scopes import is_plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from django.db.models import Model
 
     from bulksafe.declarations import Receiver
 
@@ -94,8 +95,7 @@ class Kind:
         model = self.source.model
         return (
             len(lineage(model)) == 1
-            and model.__init__ is Model.__init__
-            and model.from_db.__func__ is Model.from_db.__func__  # type: ignore[attr-defined]
+            and not keeps_values(model)
             and all(map(_is_lean, (route.receiver for route in self.routes)))
         )
 

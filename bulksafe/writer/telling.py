@@ -244,3 +244,14 @@ def call_arguments(call: Call, action: str | None = None) -> dict[str, Any]:
     if action == "pre":
         found["event_id"] = None
     return found
+
+
+def edited_links(call: Call, named: Mapping[str, Any]) -> str:
+    """Why a receiver may not change ``pk_set``, where the rows of the links are given already."""
+    table = call.changes[-1].model._meta.label
+    return (
+        f"{call.receiver.name} changed pk_set in {named['action']}, but the write names the rows "
+        f"of {table} itself. Django honours such a change only for the methods of a many-to-many "
+        "manager: call add(), set() or remove() to write the links, or raise an error in the "
+        "receiver to refuse them."
+    )

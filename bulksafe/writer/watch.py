@@ -600,10 +600,16 @@ class Watch:
         Args:
             action: ``"pre"`` for the first of the two calls of an ``m2m_changed`` receiver.
             observer: looks at what the receiver reads.
+
+        Raises:
+            ValueError: the receiver changed ``pk_set``, which nothing would come of.
         """
         last: Any = call.changes[-1]
         named = telling.call_arguments(call, action)
+        given = frozenset(named.get("pk_set", ()))
         self.call_with(call.receiver, named, last.row, last.context, observer)
+        if action == "pre" and given != named["pk_set"]:
+            raise ValueError(telling.edited_links(call, named))
 
     def call_with(
         self,

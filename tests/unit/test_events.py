@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulksafe.outbox.events import Event, chained, in_order, merged
+from bulksafe.outbox.events import Event, chained, chained_by_part, in_order, merged
 
 AT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -119,6 +119,42 @@ def test_a_new_row_that_its_trigger_changes():
     old, new = {1: "v1", 2: None}, {1: "v2", 2: "v1"}
 
     assert numbers(chained(events, old, new)) == [2, 1]
+
+
+def test_the_parts_of_a_row_are_chained_each_by_itself():
+    """A trigger on the parent goes on with the parent and the child; all are captured backwards."""
+    events = [
+        event(1, depth=2, part=CHILD),
+        event(2, depth=2, part=PARENT),
+        event(3, depth=1, part=PARENT),
+    ]
+    old, new = {1: "c0", 2: "p1", 3: "p0"}, {1: "c1", 2: "p2", 3: "p1"}
+
+    assert numbers(chained_by_part(events, old, new)) == [1, 3, 2]
+
+
+def test_a_row_begins_with_its_insertion_though_a_trigger_changes_its_parent():
+    events = [
+        event(1, "D", part=CHILD),
+        event(2, depth=2, part=PARENT),
+        event(3, "I", part=CHILD),
+        event(4, depth=2, part=PARENT),
+    ]
+    old, new = {1: "c0", 2: "p0", 3: None, 4: "p1"}, {1: None, 2: "p1", 3: "c0", 4: "p2"}
+
+    assert numbers(chained_by_part(events, old, new)) == [1, 3, 2, 4]
+
+
+def test_a_transaction_comes_after_one_that_wrote_between_its_own_writes():
+    """Each part of the row has a lock of its own; what it waited for was before it."""
+    events = [
+        event(1, part=PARENT, xid=5),
+        event(2, part=CHILD, xid=6),
+        event(3, part=CHILD, xid=5),
+        event(4, key="other", xid=5),
+    ]
+
+    assert spans(in_order(events, unchained)) == [("U", 2, 2), ("U", 1, 3), ("U", 4, 4)]
 
 
 def test_without_a_chain_the_numbers_decide():

@@ -129,6 +129,13 @@ class Reading(RuleBasedStateMachine):
         committed = {n for n, xid in self.server.events if xid in self.server.committed}
         assert committed.issuperset(self.seen)
 
+    @invariant()
+    def what_is_left_has_higher_numbers(self):
+        """An event of a transaction that runs, or that the reader has not come to."""
+        alive = self.server.running | self.server.committed
+        left = {n for n, xid in self.server.events if xid in alive} - set(self.seen)
+        assert all(number > self.window.floor_of_rest for number in left)
+
     def teardown(self):
         """When all have ended, the reader sees the rest: nothing is lost."""
         if isinstance(self.own, int):
