@@ -68,6 +68,7 @@ class Event:
         operation: ``"I"``, ``"U"`` or ``"D"``.
         depth: 1, or more for changes that triggers made.
         key: the row's primary key as text; the old one where an update changed it.
+        size: bytes of its images on disk, compressed; 0 for a parked one.
         matched: the ids of the conditions that it met; None where nobody asks.
         context: what ``bulksafe.context`` had for it.
         first: the event that has the row's state before the change, where several are one change.
@@ -88,6 +89,7 @@ class Event:
     operation: str
     depth: int
     key: str
+    size: int = 0
     matched: Sequence[str] | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
     first: Event | None = None

@@ -13,19 +13,29 @@ if TYPE_CHECKING:
     from bulksafe.outbox.store import Cursor, Store
 
 
+#: How large the images of one cursor's page may be, compressed. They are up to a hundred times as
+#: large in memory, and four cursors are read at once.
+_MOST_BYTES = 2 * 1024 * 1024
+
+
 def next_events(
     store: Store, cursors: Sequence[Cursor], limit: int
 ) -> tuple[list[Event], list[Cursor]]:
-    """The next events of each cursor, and the cursors as they are when these are dealt with."""
+    """The next events of each cursor, and the cursors as they are when these are dealt with.
+
+    Args:
+        limit: how many of each at most; fewer where their images are large.
+    """
     fetched = store.fetch(cursors, limit)
     events: list[Event] = []
     moved = []
     for cursor in cursors:
-        found = [event for event in fetched if event.bucket == cursor.bucket]
+        listed = [event for event in fetched if event.bucket == cursor.bucket]
+        found = _that_fit(listed)
         window = cursor.window
         skipped = set(window.skip)
         fresh = [event for event in found if event.seq not in skipped]
-        if len(found) < limit:
+        if len(found) == len(listed) < limit:
             moved.append(cursor.at(window.closed()))
         else:
             position = found[-1].seq
@@ -36,6 +46,19 @@ def next_events(
             moved.append(cursor.at(window.moved(position, [event.seq for event in beyond])))
         events += fresh
     return events, moved
+
+
+def _that_fit(events: list[Event]) -> list[Event]:
+    """The first of the events, as many as a process can hold, and one at least.
+
+    Otherwise rows of megabytes would end each process that reads a page of them.
+    """
+    total = 0
+    for number, event in enumerate(events):
+        total += event.size
+        if total > _MOST_BYTES and number:
+            return events[:number]
+    return events
 
 
 def _beyond(store: Store, cursor: Cursor, shared: Sequence[Event], position: int) -> list[Event]:

@@ -102,7 +102,7 @@ WITH head AS MATERIALIZED (
 )
 SELECT t.head, t.atomic, t.receiver, t.epoch, t.error,
        -1, t.seq, 0, t.bucket, date_part('epoch', t.at), t.source::oid::bigint, NULL, t.operation::text, 1, t.key,
-       t.matched, t.context::text, t.id, t.attempts
+       0, t.matched, t.context::text, t.id, t.attempts
 FROM taken AS t
 ORDER BY t.was_due, t.head, t.id
 

@@ -105,9 +105,10 @@ ON CONFLICT (queue, atomic, bucket) DO UPDATE
 SET batch = EXCLUDED.batch, suspect_receiver = NULL, suspect_seq = NULL, suspect_error = NULL
 
 -- name: event
--- Part of others: the columns of an event.
+-- Part of others: the columns of an event. The size is that on disk, which is known without reading the images.
 e.slot, e.seq, e.xid::text::bigint, e.bucket, date_part('epoch', e.at), e.source::oid::bigint,
-       e.part::oid::bigint, e.operation::text, e.depth, e.key, e.matched, e.context::text
+       e.part::oid::bigint, e.operation::text, e.depth, e.key,
+       COALESCE(pg_column_size(e.old), 0) + COALESCE(pg_column_size(e.new), 0), e.matched, e.context::text
 
 -- name: fetch
 -- The next events of some cursors' windows, by number.

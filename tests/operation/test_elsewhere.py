@@ -54,3 +54,22 @@ def test_a_row_of_ten_megabytes(shop, project):
     project.manage("bulksafe", "listen", "--once")
 
     assert texts(project) == ["notify 10000000 1", "notify 10000000 2"]
+
+
+def test_many_rows_of_megabytes(shop, project):
+    """The process holds a few of them at a time, however many events a batch may have."""
+    shop(notify="atomic=True", outside="atomic=False")
+    project.run("ALTER TABLE shop_order ALTER number TYPE text")
+    project.run(
+        "INSERT INTO shop_order (number, amount) SELECT string_agg(md5(random()::text), ''), r "
+        "FROM generate_series(1, 200) AS r, generate_series(1, 30000) AS g GROUP BY r"
+    )
+    path = project.directory / "shop/receivers.py"
+    path.write_text(path.read_text().replace("{instance.number}", "{len(instance.number)}"))
+
+    done = project.manage("bulksafe", "listen", "--once", "--max-memory", "150M")
+
+    assert "it is replaced" not in done.stderr
+    assert sorted(texts(project)) == sorted(
+        f"{name} 960000 {amount}" for name in ("notify", "outside") for amount in range(1, 201)
+    )
