@@ -90,6 +90,13 @@ def emptied(leaf):
                 )
 
 
+class Unwritten:
+    """A journal of batches of which each is finished."""
+
+    def started(self, cursors):
+        pass
+
+
 class Observed:
     """A row, sessions that write it, and what the receiver was called with, in order."""
 
@@ -97,7 +104,7 @@ class Observed:
         self.leaf = leaf
         self.calls = calls
         self.stack = ExitStack()
-        self.worker = Worker("default", ["default"])
+        self.worker = Worker("default", ["default"], Unwritten())
         self.pk = leaf.objects.create().pk
         self.drain()
         calls.clear()

@@ -11,12 +11,13 @@ from django.db.models.signals import post_init, post_save
 from django.test.utils import CaptureQueriesContext
 
 from bulksafe import testing
-from bulksafe.dispatch import retries
+from bulksafe.declarations import receivers
 from bulksafe.dispatch.batches import Batch
 from bulksafe.dispatch.routes import Routes
+from bulksafe.dispatch.sources import known
 from bulksafe.outbox import parking
-from bulksafe.outbox.parking import BEHIND, Parking
-from bulksafe.outbox.store import BUCKETS, Store
+from bulksafe.outbox.parking import UNTRIED, Parking
+from bulksafe.outbox.store import Store
 from tests.integration import inline, reception
 from tests.unit.declaring import declare, isolated, tables
 
@@ -195,10 +196,11 @@ def test_a_parked_event(tracked):
     store = Store("default")
     batch = Batch(Routes("default"), store.prefix())
     (*_, event) = store.own_events(0)
-    parking.park(store, True, [Parking("default", "calls", event, BEHIND)])
+    parkings = [Parking(receivers.listened()[0].name, event, UNTRIED)]
+    parking.park(store, "default", atomic=True, parkings=parkings)
 
-    cursors = store.claim(["default"], True, BUCKETS, stale=0)
-    (delivery,) = retries.due(store, batch, cursors)
+    (taken,) = parking.take(store, "default", known("default"), limit=10, lease=1)
+    (delivery,) = batch.parked([(taken.events[0], receivers.by_name(taken.receiver))])
     assert changed(delivery.change.instance) == {"amount": (1, 2)}
 
 
