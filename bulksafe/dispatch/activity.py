@@ -49,7 +49,7 @@ class RunningCall:
 class Activity(ctypes.Structure):
     """The state of one worker process, in memory that its supervisor shares.
 
-    Only the process itself writes to it, apart from ``is_idle``, which whoever wakes it clears.
+    Only the process itself writes to it, except that the keeper clears ``is_idle`` to wake it.
 
     Attributes:
         pid: the process.
@@ -90,11 +90,11 @@ class Activity(ctypes.Structure):
         self.beat = time.time()
 
     def take(self, taken: Taken) -> None:
-        """The calls that follow are this parked one."""
+        """The next call is this parked one."""
         self.parked, self.epoch, self.attempt = taken.id, taken.epoch, taken.attempts
 
     def leave(self) -> None:
-        """The calls that follow are in batches."""
+        """The next calls belong to batches."""
         self.parked = self.epoch = 0
         self.attempt = 1
 
@@ -107,7 +107,7 @@ class Activity(ctypes.Structure):
         self._bucket = event.bucket
         self._seq = event.seq
         self._limit, self._timeout = limit, timeout
-        # Last: whoever reads it sees a call only when the rest is there.
+        # Last: a reader must not see the call before its other fields are set.
         self._since = time.monotonic()
 
     def end(self) -> None:

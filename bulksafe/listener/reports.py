@@ -1,4 +1,4 @@
-"""What the keeper stores of the workers: which calls run, whose leases go on, who has died."""
+"""What the keeper stores about the workers: long calls, renewed leases, deaths."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _LONG = 0.5
 
 
 class Reports:
-    """Keeps the rows of a listener's workers up to date.
+    """Keeps a listener's rows in ``bulksafe_worker`` and its leases up to date.
 
     Args:
-        store: of the keeper's connection.
-        places: the workers' places.
-        deaths: receives what workers were at whose processes have ended.
+        store: the keeper's connection.
+        places: the workers' shared state.
+        deaths: the pipe on which the supervisor sends deaths.
     """
 
     def __init__(self, store: Store, places: Places, deaths: Connection) -> None:
@@ -68,7 +68,7 @@ class Reports:
         self._places.shared.looked = time.time()
 
     def end(self) -> None:
-        """The listener ends: nothing is left of its workers."""
+        """Store the last deaths, and delete the rows of this listener's workers."""
         self._settle_deaths()
         self._store.rows("forget_workers", {"host": self._host, "listener": self._listener})
 

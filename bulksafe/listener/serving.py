@@ -39,14 +39,14 @@ class Abandoned(BaseException):
 
 
 class Serving:
-    """Runs until it is told to stop, through lost connections and errors of its own.
+    """Runs a process until it is signalled to stop; survives lost connections and its own errors.
 
     Args:
         using: the database.
         orphaned: asked whether the process that started this one is gone.
 
     Attributes:
-        on_signal: called when the process is told to stop, to end what it waits for.
+        on_signal: called when a signal asks the process to stop, to interrupt its waiting.
     """
 
     def __init__(self, using: str, orphaned: Callable[[], bool] = lambda: False) -> None:
@@ -62,7 +62,7 @@ class Serving:
     def handle_signals(self) -> None:
         """The first SIGTERM or SIGINT ends the process after its batch, the second at once."""
         if threading.current_thread() is not threading.main_thread():
-            return  # call_command() in a thread of somebody else's process, whose signals they are
+            return  # call_command() in a thread: the signals belong to the host process
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
@@ -73,9 +73,9 @@ class Serving:
             raise Abandoned
 
     def run(self, serve: Callable[[Watchdog], None]) -> None:
-        """Call ``serve`` with an open connection, again after each error, until told to stop.
+        """Call ``serve`` with an open connection, again after each error, until signalled to stop.
 
-        It returns when there is nothing left to do.
+        It returns when ``serve`` does.
         """
         pause = _FIRST_PAUSE
         while not self.stopping():

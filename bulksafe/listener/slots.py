@@ -1,4 +1,4 @@
-"""What the processes of a listener share: their places, and the bells that they ring."""
+"""The memory and the pipes that the processes of a listener share."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ class Slot:
 
 
 class Shared(ctypes.Structure):
-    """What the keeper tells the supervisor.
+    """The keeper's state, which the supervisor reads.
 
     Attributes:
-        is_connected: whether it has a connection.
-        looked: when it has last looked at the queues, as ``time.time()``.
-        lag: for how many seconds the longest waiting event has been due by then.
-        settled: how many deaths it has dealt with.
-        is_done: whether there is nothing left to do.
+        is_connected: whether the keeper has a connection.
+        looked: when it last looked at the queues, as ``time.time()``.
+        lag: how many seconds the oldest event had been due by then.
+        settled: how many deaths it has stored.
+        is_done: whether no work is left.
     """
 
     _fields_ = (
@@ -80,11 +80,11 @@ class Shared(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Places:
-    """All that the processes of a listener share.
+    """Everything that the processes of a listener share.
 
     Attributes:
-        slots: the workers' places.
-        shared: what the keeper tells.
+        slots: one for each worker.
+        shared: the keeper's state.
         bell: wakes the keeper.
     """
 
@@ -94,7 +94,7 @@ class Places:
 
     @classmethod
     def of(cls, concurrency: Mapping[str, int]) -> Places:
-        """Places for as many workers of each queue."""
+        """Slots for so many workers of each queue."""
         queues = [queue for queue, number in sorted(concurrency.items()) for _ in range(number)]
         activities = RawArray(Activity, len(queues))
         slots = [Slot(queue, activities[n], Bell()) for n, queue in enumerate(queues)]
@@ -109,7 +109,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Death:
-    """What a worker was at when its process ended.
+    """The call that a worker was making when its process ended.
 
     Attributes:
         queue: its queue.

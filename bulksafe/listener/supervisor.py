@@ -1,6 +1,6 @@
-"""The process that starts the others, and ends those that do not end by themselves.
+"""The parent process: starts the keeper and the workers, and kills those that hang.
 
-It has no connection and runs no receiver: nothing can keep it.
+It has no connection and runs no receiver, so that nothing can block it.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class _Child:
     Attributes:
         slot: the worker's place; None for the keeper.
         started, ended: as ``time.monotonic()``.
-        cause: why it was killed, if so.
-        named: the call that the log has named.
-        alarmed: the call that was asked to end.
-        first_seen: its present call, and how much memory it held when that was first seen.
-        told: when it was told to end, as ``time.monotonic()``.
+        cause: why it was killed, if it was.
+        named: the long call that was logged last.
+        alarmed: the call that was interrupted last.
+        first_seen: its current call, and the memory that the process held when that was first seen.
+        asked: when it was asked to stop, as ``time.monotonic()``.
         deaths: the number of the death that was sent to the keeper.
     """
 
@@ -67,7 +67,7 @@ class _Child:
     named: int = 0
     alarmed: int = 0
     first_seen: tuple[int, int] = (0, 0)
-    told: float | None = None
+    asked: float | None = None
     deaths: int = 0
 
     @property
@@ -75,17 +75,17 @@ class _Child:
         return self.process.is_alive()
 
     def end(self) -> None:
-        """Tell it to end after what it does, once: a second time would give that up."""
-        if self.told is None:
-            self.told = time.monotonic()
+        """Ask it to stop after its current call. Only once: a second SIGTERM abandons the call."""
+        if self.asked is None:
+            self.asked = time.monotonic()
             self.send(signal.SIGTERM)
 
-    def has_waited(self) -> bool:
-        """Whether it has not ended for a while after it was told to."""
-        return self.told is not None and time.monotonic() - self.told > _GRACE
+    def is_overdue(self) -> bool:
+        """Whether it still runs although it was asked to stop a while ago."""
+        return self.asked is not None and time.monotonic() - self.asked > _GRACE
 
     def send(self, number: int) -> None:
-        # Asked first: the id of a process that has been waited for may be another one's.
+        # The id of a process that was waited for may belong to a different process by now.
         if self.process.is_alive() and self.process.pid is not None:
             os.kill(self.process.pid, number)
 
@@ -113,7 +113,7 @@ class Supervisor:
         self._using = using
         self._once = once
         self._max_memory = max_memory
-        self._deaths, self._mourner = _context.Pipe()
+        self._deaths, self._keepers_end = _context.Pipe()
         self._died = 0
         self._delivered = 0
         self._failed = 0
@@ -122,7 +122,7 @@ class Supervisor:
         self._workers: list[_Child] = []
 
     def run(self, started: Callable[[], None] = lambda: None) -> int:
-        """Look after the processes until told to stop, or with ``once`` until nothing is left.
+        """Supervise the processes until signalled to stop, or with ``once`` until no work is left.
 
         Args:
             started: called when the first processes run.
@@ -154,7 +154,7 @@ class Supervisor:
 
     def _start_keeper(self) -> _Child:
         common = self._using, os.getpid()
-        arguments = *common, self.places, self._mourner, self._once
+        arguments = *common, self.places, self._keepers_end, self._once
         return _start(_context.Process(target=_keep, args=arguments, name="keeper"), None)
 
     def _start_worker(self, slot: Slot) -> _Child:
@@ -170,7 +170,7 @@ class Supervisor:
         return [*self._workers, *([self._keeper] if self._keeper else [])]
 
     def _stop(self) -> None:
-        """First the workers: the keeper notes what becomes of them."""
+        """Stop the workers first: the keeper stores the calls that they abandon."""
         for child in self._workers:
             child.end()
         passed_on = 1
@@ -183,7 +183,7 @@ class Supervisor:
             for child in self._workers:
                 self._end_what_takes_too_long(child)
         for child in self._workers:
-            self._bury(child)
+            self._settle(child)
         if self._keeper:
             self._keeper.send(signal.SIGTERM)
             self._keeper.process.join()
@@ -191,7 +191,7 @@ class Supervisor:
     @contextmanager
     def _handled_signals(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
-            # call_command() in a thread of somebody else's process, whose signals they are.
+            # call_command() in a thread: the signals belong to the host process.
             yield
             return
         before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
@@ -224,14 +224,14 @@ class Supervisor:
         now = time.monotonic()
         if child.ended is None:
             child.ended = now
-            self._bury(child)
-            logger.warning("%s; it is replaced", self._obituary(child))
+            self._settle(child)
+            logger.warning("%s; it is replaced", self._how(child))
         if child.slot is not None and self.places.shared.settled < child.deaths:
             return now - child.ended > _SETTLING
         is_quick = child.ended - child.started < _PAUSE
         return now - child.ended > (_PAUSE if is_quick else 0.0)
 
-    def _obituary(self, child: _Child) -> str:
+    def _how(self, child: _Child) -> str:
         who = (
             f"worker {child.process.pid} of the queue {child.slot.queue!r}"
             if child.slot
@@ -239,8 +239,8 @@ class Supervisor:
         )
         return f"{who}: {child.cause or _how_it_ended(child.process.exitcode)}"
 
-    def _bury(self, child: _Child) -> None:
-        """Count what a process did, and have noted what it was at when it ended."""
+    def _settle(self, child: _Child) -> None:
+        """Count the calls of an ended process, and have the keeper store the one it died in."""
         if child.slot is None:
             return
         activity = child.slot.activity
@@ -248,7 +248,7 @@ class Supervisor:
         self._failed += activity.failed
         call = activity.running()
         if call or activity.parked:
-            # A second signal gives up what is being done: that is no attempt.
+            # A second signal abandons the call: that does not count as an attempt.
             error = (
                 "" if self._signals > 1 else child.cause or _how_it_ended(child.process.exitcode)
             )
@@ -297,13 +297,13 @@ class Supervisor:
         if held <= self._max_memory:
             return
         grown = held - child.first_seen[1]
-        if call and (grown > self._max_memory // 2 or child.has_waited()):
+        if call and (grown > self._max_memory // 2 or child.is_overdue()):
             child.cause = (
                 f"{call.receiver} held {held >> 20} MB, and {self._max_memory >> 20} MB are allowed"
             )
             child.send(signal.SIGKILL)
         else:
-            # It has grown over many calls: none is to blame, and the present one may end.
+            # The process grew over many calls: the current one is not to blame and may finish.
             child.end()
 
 
@@ -332,10 +332,9 @@ def _start(process: BaseProcess, slot: Slot | None) -> _Child:
 
 @contextmanager
 def _no_signals() -> Iterator[None]:
-    """Signals wait until the block ends.
+    """Block signals for the length of the block.
 
-    One that comes while a process is being forked would be handled in it as if it were the
-    supervisor.
+    A child that is being forked would handle one with the supervisor's handler.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

@@ -84,13 +84,13 @@ class Watchdog:
 class Prober:
     """A thread that tries a connection once in a while.
 
-    Nothing else tells a statement that takes its time from one that is never answered: where this
-    connection does not answer either, the watchdog shuts all of the process down.
+    A statement may run for long, or its answer may never come: only a second connection can tell.
+    If that does not answer either, the watchdog closes all connections of the process.
 
     Args:
         connection: in autocommit; other threads may use it, too.
         watchdog: looks after the process's connections.
-        probed: called after each time.
+        probed: called after each probe.
     """
 
     def __init__(

@@ -25,12 +25,12 @@ ALARM = signal.SIGALRM
 
 
 class WorkerProcess:
-    """Delivers the events of one queue until it is told to stop.
+    """Delivers the events of one queue until it is signalled to stop.
 
     Args:
-        serving: its connection and its end.
-        slot: its place.
-        keeper: rung when there is nothing left to do.
+        serving: owns the connection and the signals.
+        slot: the worker's shared state.
+        keeper: rung when the worker becomes idle.
     """
 
     def __init__(self, serving: Serving, slot: Slot, keeper: Bell) -> None:
@@ -75,7 +75,7 @@ class WorkerProcess:
             journal.close()
 
     def _settle(self, worker: Worker) -> None:
-        """The call that the connection was lost in has failed; its attempt was counted."""
+        """Store that the call failed in which the connection was lost. Its attempt was counted."""
         activity = self._activity
         if activity.parked:
             error = "the connection was lost during the call"
@@ -85,7 +85,7 @@ class WorkerProcess:
         activity.leave()
 
     def _rest(self) -> None:
-        """Wait to be woken. By itself it looks again once in a while, should nobody do that."""
+        """Wait to be woken. Look again every ``POLL_INTERVAL``, in case the keeper is gone."""
         self._activity.is_idle = True
         self._keeper.ring()
         end = time.monotonic() + conf.get().POLL_INTERVAL
