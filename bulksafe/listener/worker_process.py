@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from bulksafe.listener.slots import Bell, Slot
     from bulksafe.listener.watchdog import Watchdog
 
-#: Sent by the supervisor when a call has taken too long.
-ALARM = signal.SIGALRM
+#: Sent by the supervisor when a call has taken too long. Not SIGALRM, which receivers may use
+#: themselves, nor SIGUSR1, on which many projects have their stacks printed.
+ALARM = signal.SIGUSR2
 
 
 class WorkerProcess:

@@ -41,7 +41,10 @@ HANGS = {
     "in Python": "time.sleep(3600)",
     "in a statement": "connection.cursor().execute('SELECT pg_sleep(3600)')",
     "in C, deaf to signals": (
-        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM}); time.sleep(3600)"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2}); time.sleep(3600)"
+    ),
+    "with an alarm of its own": (
+        "signal.signal(signal.SIGALRM, signal.SIG_IGN); signal.alarm(1); time.sleep(3600)"
     ),
     "with the interpreter's lock": "ctypes.PyDLL(None).sleep(3600)",
     "whatever is raised": (
