@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -304,10 +305,9 @@ def _crash(
         _ship(first)
 
     stage("Killing the listener")
-    kills = [
-        _kill(listener, warehouse, lambda: _has_uncommitted() or warehouse.holds),
-        _kill(listener, warehouse, lambda: warehouse.holds),
-    ]
+    with _locked_history():
+        kills = [_kill(listener, warehouse, "a transaction", _waits_for_history)]
+    kills.append(_kill(listener, warehouse, "a request", lambda: warehouse.holds))
 
     stage("Writing while nobody listens")
     _copy(models, late)
@@ -333,9 +333,13 @@ def _crash(
 
 
 def _kill(
-    listener: Listener, warehouse: Warehouse, is_busy: Callable[[], bool]
+    listener: Listener, warehouse: Warehouse, work: str, is_busy: Callable[[], bool]
 ) -> tuple[str, int] | None:
-    """Start the listener and kill it in the middle of its work: of what, and how much is left."""
+    """Start the listener and kill it in the middle of its work.
+
+    Returns:
+        the work, and how many events are left; None if everything was delivered before.
+    """
     warehouse.hold(5)
     listener.start()
     listener.wait_until(lambda: is_busy() or _is_delivered(), "it is at work")
@@ -343,7 +347,7 @@ def _kill(
         listener.stop()
         return None
     listener.kill()
-    return "a request" if warehouse.holds else "a transaction", _waiting()
+    return work, _waiting()
 
 
 def _ship(numbers: Numbers) -> None:
@@ -351,12 +355,26 @@ def _ship(numbers: Numbers) -> None:
     orders.update(status="shipped", shipped_at=data.OPENED)
 
 
-def _has_uncommitted() -> bool:
-    """Whether somebody has written to the history and not committed yet."""
+@contextmanager
+def _locked_history() -> Iterator[None]:
+    """Hold a lock that the history's receiver waits for, in the middle of its transaction."""
+    other = connection.copy()
+    other.set_autocommit(False)
+    with other.cursor() as cursor:
+        name = sql.Identifier(models.AuditLog._meta.db_table)
+        cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(name))
+    try:
+        yield
+    finally:
+        other.close()
+
+
+def _waits_for_history() -> bool:
+    """Whether a transaction waits for the lock on the history."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = %s::regclass "
-            "AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid())",
+            "AND mode = 'RowExclusiveLock' AND NOT granted)",
             [models.AuditLog._meta.db_table],
         )
         return bool(cursor.fetchone()[0])
