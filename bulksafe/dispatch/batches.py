@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.db import transaction
 
@@ -21,7 +21,7 @@ from bulksafe.outbox.events import DELETED, HANDED_OVER, INSERTED, Event
 from bulksafe.outbox.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.routes import Route, Routes
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bulksafe")
 
+
+#: A method of ``Table``.
+ImageReader: TypeAlias = "Callable[[Table, Sequence[Event], Sequence[str]], Images]"
 
 _NO_IMAGES: Images = {"old": {}, "new": {}}
 
@@ -39,11 +42,13 @@ class Batch:
     Args:
         routes: where events go.
         prefix: what the ids of events begin with in this database.
+        read: reads the images of events of one table.
     """
 
-    def __init__(self, routes: Routes, prefix: str) -> None:
+    def __init__(self, routes: Routes, prefix: str, read: ImageReader = Table.read) -> None:
         self.routes = routes
         self.prefix = prefix
+        self._read_images = read
         self._tables: dict[int, Table] = {}
         self._parts: dict[int, Parts] = {}
         self._strange: set[int] = set()
@@ -264,7 +269,7 @@ class Batch:
             by_source[event.source].append(event)
         found: Images = {side: {} for side in sides}
         for group in by_source.values():
-            for side, images in self._table(group[0]).read(group, sides).items():
+            for side, images in self._read_images(self._table(group[0]), group, sides).items():
                 found[side] |= images
         return found
 

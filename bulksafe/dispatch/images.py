@@ -169,6 +169,14 @@ class Table:
             if old != new or (old.__class__ in _NUMERIC and repr(old) != repr(new))
         }
 
+    def read_or_fail(self, events: Sequence[Event], sides: Sequence[str]) -> Images:
+        """The same as ``read()``, without a savepoint: two round trips less.
+
+        Raises:
+            DataError, IntegrityError: an image does not fit the table. The transaction is broken.
+        """
+        return self._read(events, tuple(sides)) if events else {side: {} for side in sides}
+
     def read(self, events: Sequence[Event], sides: Sequence[str]) -> Images:
         """Images of ``events``, by side and the events' numbers.
 

@@ -18,6 +18,7 @@ from bulksafe.dispatch.activity import Activity
 from bulksafe.dispatch.alone import Alone
 from bulksafe.dispatch.batches import Batch
 from bulksafe.dispatch.caller import Caller, CallFailed, CallTookTooLong
+from bulksafe.dispatch.images import Table
 from bulksafe.dispatch.pages import Page
 from bulksafe.dispatch.routes import Routes
 from bulksafe.dispatch.sources import known, sources
@@ -98,6 +99,7 @@ class Worker:
     store: Store = field(init=False)
     _alone: Alone = field(init=False)
     _batches: dict[Lane, Batch] = field(default_factory=dict)
+    _quick_batches: dict[str, Batch] = field(default_factory=dict)
     _mark: Mark | None = None
     _number: int = 0
     _looked: dict[bool, float] = field(default_factory=dict)
@@ -134,7 +136,7 @@ class Worker:
             self._known = known(self.using, self.queues)
             self._known_since = now
             models = sources(self.using)
-            for batch in self._batches.values():
+            for batch in (*self._batches.values(), *self._quick_batches.values()):
                 batch.routes.models = models
         return self._known
 
@@ -152,6 +154,14 @@ class Worker:
             routes = Routes(self.using, [queue], atomic)
             self._batches[lane] = Batch(routes, self.store.prefix())
         return self._batches[lane]
+
+    def _quick_batch(self, queue: str) -> Batch:
+        """The same for a transaction that is repeated carefully if anything fails."""
+        if queue not in self._quick_batches:
+            routes = Routes(self.using, [queue], atomic=True)
+            batch = Batch(routes, self.store.prefix(), Table.read_or_fail)
+            self._quick_batches[queue] = batch
+        return self._quick_batches[queue]
 
     # Claiming.
 
@@ -185,15 +195,16 @@ class Worker:
         return True
 
     def _page(
-        self, queue: str, atomic: bool, cursors: Sequence[Cursor], claim: Claim
+        self, lane: Lane, batch: Batch, cursors: Sequence[Cursor], claim: Claim
     ) -> tuple[Page, Sequence[Event], list[Cursor]]:
         """The next events of cursors, and the cursors as they are when these are dealt with."""
+        queue, atomic = lane
         limit = max(conf.get().BATCH_SIZE // _CURSORS, 1)
         events, moved = next_events(self.store, cursors, limit)
         blocked: set[BlockedRow] = set()
         if claim.has_parked and events:
             blocked = parking.blocked(self.store, queue, atomic=atomic, events=events)
-        return Page(queue, atomic, self._batch(queue, atomic), blocked), events, moved
+        return Page(queue, atomic, batch, blocked), events, moved
 
     # In a batch.
 
@@ -250,7 +261,8 @@ class Worker:
         *,
         careful: bool,
     ) -> int:
-        page, events, moved = self._page(queue, True, cursors, claim)
+        batch = self._batch(queue, True) if careful else self._quick_batch(queue)
+        page, events, moved = self._page((queue, True), batch, cursors, claim)
         if events:
             listed = page.due_now(page.deliveries(events, moved), self._slow_receivers())
             if listed:
@@ -302,7 +314,8 @@ class Worker:
         claim: Claim,
         dead: list[DeadLetter],
     ) -> int:
-        page, events, moved = self._page(queue, atomic, cursors, claim)
+        batch = self._batch(queue, atomic)
+        page, events, moved = self._page((queue, atomic), batch, cursors, claim)
         if events:
             suspects = {c.suspect.seq: c.suspect for c in cursors if c.suspect is not None}
             page.set_aside(self.store, page.deliveries(events, moved), suspects)

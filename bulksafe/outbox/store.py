@@ -139,8 +139,8 @@ class Store:
     def start(self) -> Start:
         """What there is to know when cursors are locked."""
         parts = {"unlimited": self.unlimited, "session": query("session")}
-        ((_, snapshot, *rest),) = self.rows("start", **parts)
-        return Start(Snapshot.parse(snapshot), *rest)
+        ((_, snapshot, xid, *rest),) = self.rows("start", **parts)
+        return Start(Snapshot.parse(snapshot).without(xid), xid, *rest)
 
     def claim(
         self, queues: Collection[str], atomic: bool, limit: int, stale: float | None = None

@@ -44,6 +44,16 @@ class Snapshot:
     def __str__(self) -> str:
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, sorted(self.running)))}"
 
+    def without(self, xid: int) -> Snapshot:
+        """The same snapshot, in which the transaction ``xid`` is still running.
+
+        PostgreSQL does not list the transaction that asks. If a later one has ended by then, the
+        own one would look as if it had, too: what it goes on to write would count as seen.
+        """
+        if xid >= self.xmax:
+            return self
+        return Snapshot(min(self.xmin, xid), self.xmax, self.running | {xid})
+
     def sees(self, xid: int) -> bool:
         """Whether what the transaction wrote is visible, if it committed."""
         return xid < self.xmin or (xid < self.xmax and xid not in self.running)

@@ -338,6 +338,41 @@ def logging(sender, instance, **kwargs):
     assert texts(project) == seen
 
 
+def test_what_a_receiver_writes_is_delivered_though_others_commit_meanwhile(shop):
+    """Other transactions begin and end between the worker's first statements."""
+    project = shop(placeholder="")
+    reacting(
+        project,
+        """
+@critical("counting")
+def counting(sender, instance, **kwargs):
+    Order.objects.filter(pk=instance.pk).update(amount=F('amount') + 1)
+
+@critical("logging")
+def logging(sender, instance, **kwargs):
+    Log.objects.create(text=f"{instance.amount}")
+
+import psycopg
+from bulksafe.outbox.store import Store
+from django.db import connection
+
+start = Store.start
+
+def start_late(store):
+    with psycopg.connect(**connection.get_connection_params()) as other:
+        other.execute("SELECT pg_current_xact_id()")
+    return start(store)
+
+Store.start = start_late
+""",
+    )
+    order(project, "a")
+
+    project.manage("bulksafe", "listen", "--once")
+
+    assert texts(project) == ["0", "1"]
+
+
 def test_receivers_that_keep_each_other_right_come_to_rest(shop):
     project = shop(placeholder="")
     reacting(

@@ -228,3 +228,20 @@ def test_what_was_dealt_with_ahead_is_forgotten_when_the_reader_comes_there():
 
     assert window.moved(8).skip == (9,)
     assert window.moved(9).closed().skip == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("762:764:", "762:764:762"),
+        ("762:762:", "762:762:"),
+        ("763:764:", "762:764:762"),
+        ("760:764:760", "760:764:760,762"),
+        ("760:765:762", "760:765:762"),
+    ],
+)
+def test_the_transaction_that_asks_is_still_running(text, expected):
+    snapshot = Snapshot.parse(text).without(762)
+
+    assert str(snapshot) == expected
+    assert not snapshot.sees(762)
