@@ -29,7 +29,7 @@ examples:
 Close what else uses the CPU: “idle” is measured first and last, to show how far apart the same
 thing is on this machine.
 
-exit status: 0 nothing failed, 1 a p95 latency rose above twice its idle value, an event was lost, or
+exit status: 0 nothing failed, 1 a p95 latency exceeded twice its idle value, an event was lost or
 a bad call did not end as a dead letter
 """
 
