@@ -326,6 +326,8 @@ class Worker:
     def _make_calls_alone(self) -> int:
         made = 0
         for queue in sorted(self.queues):
+            if not parking.has_due(self.store, queue):
+                continue
             end = time.monotonic() + _ALONE
             while not self.stopping() and self._alone.make_next(queue):
                 made += 1

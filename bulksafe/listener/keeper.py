@@ -15,6 +15,7 @@ import os
 import select
 import socket
 import time
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -40,6 +41,8 @@ _CHANNEL = "bulksafe"
 
 #: Seconds between two looks while writers are at it: they may be about to commit, or not for hours.
 _SHORTEST, _LONGEST = 0.002, 0.05
+#: Seconds between waking the first worker of a queue and waking more, and how many at most.
+_FIRST, _MOST = 0.005, 256
 #: Seconds between two looks for idle workers while others make progress: writers need not notify.
 _DRAINING = 0.01
 #: Seconds between two looks at the slots of the outbox, and at which tables there are.
@@ -52,25 +55,33 @@ def application_name(queues: str) -> str:
 
 
 class _Pace:
-    """When a queue is looked at again whose workers were woken in vain.
+    """How many workers of a queue are woken, and when the next ones are.
 
-    Another listener has what there is, or a worker of this one.
+    The first event wakes a single worker: all of them would run the same queries to find the event
+    taken. The others follow within milliseconds if events are left, since the first one may be in
+    a long call. While no worker makes progress, the pauses grow: another listener may have the
+    events.
     """
 
     def __init__(self) -> None:
         self._rounds = -1
-        self._pause = _SHORTEST
+        self._pause = _FIRST
         self._until = 0.0
+        self._number = 1
 
-    def is_due(self, rounds: int) -> bool:
-        return rounds != self._rounds or time.monotonic() >= self._until
+    def seconds(self, rounds: int) -> float:
+        """Until workers may be woken, given how many rounds the queue's workers have done."""
+        return max(self._until - time.monotonic(), 0.0) if rounds == self._rounds else 0.0
 
-    def woken(self, rounds: int) -> None:
-        """Its workers are woken, which have found something to do in so many rounds."""
-        in_vain = rounds == self._rounds
-        self._pause = min(self._pause * 1.5, _LONGEST) if in_vain else _SHORTEST
+    def wake(self, rounds: int) -> int:
+        """How many workers to wake now."""
+        now = time.monotonic()
+        in_vain = rounds == self._rounds and now < self._until + _LONGEST
+        self._pause = min(self._pause * 1.5, _LONGEST) if in_vain else _FIRST
+        self._number = min(self._number * 2, _MOST) if in_vain else 1
         self._rounds = rounds
-        self._until = time.monotonic() + self._pause
+        self._until = now + self._pause
+        return self._number
 
 
 class Keeper:
@@ -137,7 +148,7 @@ class Keeper:
         """Wake the workers that have something to do, or sleep until there may be something."""
         idle = self._idle()
         if not idle:
-            self._places.bell.wait(STEP)
+            self._places.bell.wait(min(STEP, self._until_due(idle)))
             return
         if self._is_draining():
             with watchdog.watch():
@@ -165,8 +176,18 @@ class Keeper:
 
     def _idle(self) -> set[str]:
         """The queues with a worker that waits to be woken, and that may be looked at."""
-        idle = {slot.queue for slot in self._places.slots if slot.activity.is_idle}
-        return {queue for queue in idle if self._paces[queue].is_due(self._rounds_of(queue))}
+        return {queue for queue in self._waiting() if not self._seconds_of(queue)}
+
+    def _until_due(self, idle: set[str]) -> float:
+        """Seconds until a queue may be looked at that is not among these, if its workers wait."""
+        held_back = self._waiting() - idle
+        return min((self._seconds_of(queue) for queue in held_back), default=inf)
+
+    def _waiting(self) -> set[str]:
+        return {slot.queue for slot in self._places.slots if slot.activity.is_idle}
+
+    def _seconds_of(self, queue: str) -> float:
+        return self._paces[queue].seconds(self._rounds_of(queue))
 
     def _rounds_of(self, queue: str) -> int:
         return sum(slot.activity.rounds for slot in self._places.slots if slot.queue == queue)
@@ -181,9 +202,8 @@ class Keeper:
 
     def _wake(self, queues: set[str]) -> None:
         for queue in queues:
-            self._paces[queue].woken(self._rounds_of(queue))
-        for slot in self._places.slots:
-            if slot.queue in queues and slot.activity.is_idle:
+            idle = [s for s in self._places.slots if s.queue == queue and s.activity.is_idle]
+            for slot in idle[: self._paces[queue].wake(self._rounds_of(queue))]:
                 slot.activity.is_idle = False
                 slot.bell.ring()
 
@@ -191,8 +211,7 @@ class Keeper:
         """For how long to sleep: what failed is tried again when its time has come."""
         longest = min(conf.get().POLL_INTERVAL, self._reports.seconds())
         due = self._store.next_due(idle)
-        held_back = self._places.queues != sorted(idle)
-        return min(longest, _LONGEST if held_back else longest, longest if due is None else due)
+        return min(longest, self._until_due(idle), longest if due is None else due)
 
     def _is_notified(self, ear: psycopg.Connection[Any], seconds: float) -> bool:
         """Whether a notification comes within ``seconds``, and before a worker rings."""

@@ -230,6 +230,11 @@ def next_calls(store: Store, number: int) -> list[int]:
     return [call for (call,) in store.rows("next_calls", {"number": number})] if number else []
 
 
+def has_due(store: Store, queue: str) -> bool:
+    """Whether a parked call of a queue may be due: if none is, there is none to take."""
+    return bool(store.rows("has_due", {"queue": queue}, is_due=query("is_due"))[0][0])
+
+
 def take(store: Store, queue: str, known: Known, limit: int, lease: float) -> list[Taken]:
     """Take the next parked calls of a queue that this code can make.
 

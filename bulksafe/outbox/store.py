@@ -160,9 +160,14 @@ class Store:
         Args:
             known: the receivers and tables of this code.
         """
-        parameters = {"queues": sorted(queues), **known.parameters}
-        rows = self.rows("ready", parameters, work=query("work"), free=query("free"))
-        return {queue for (queue,) in rows}
+        parts = {"work": query("work"), "is_due": query("is_due")}
+        rows = self.rows("ready", {"queues": sorted(queues)}, **parts)
+        found = {queue for queue, has_work, _ in rows if has_work}
+        asked = [queue for queue, has_work, has_due in rows if has_due and not has_work]
+        if asked:
+            parameters = {"queues": asked, **known.parameters}
+            found |= {q for (q,) in self.rows("ready_parked", parameters, free=query("free"))}
+        return found
 
     def next_due(self, queues: Collection[str]) -> float | None:
         """Seconds until a failed call is tried again; None if no call waits for that."""

@@ -76,6 +76,16 @@ p.state = 'waiting'
             )
       )
 
+-- name: is_due
+-- Part of others: whether a call may be free. The index alone answers that.
+EXISTS (
+           SELECT FROM bulksafe_parked AS p
+           WHERE p.queue = q.queue AND p.state = 'waiting' AND p.leads AND p.due <= clock_timestamp()
+       )
+
+-- name: has_due
+SELECT {is_due} FROM (SELECT %(queue)s::text) AS q (queue)
+
 -- name: take
 -- The next calls of a queue. They are this worker's for a moment, in which each of them is begun or left to others.
 -- Columns as those of an event in the outbox, whose slot, transaction, part and depth nobody needs any more.

@@ -102,10 +102,13 @@ class Listener:
 class Site(Project):
     """A project with the counting app, whose tables and triggers are there."""
 
+    #: Installed beside bulksafe.
+    app = "tests.listener.counting"
+
     def __init__(self, directory, forge, databases):
         name = f"counting_{os.getpid()}_{next(_numbers)}"
         super().__init__(directory, forge, databases, name)
-        self.apps.append("tests.listener.counting")
+        self.apps.append(self.app)
         self.outside = directory / "outside.txt"
         self.outside.touch()
         #: Rows up to this one are not looked at.

@@ -1,0 +1,113 @@
+"""The keeper wakes as many workers as there may be work for, and sleeps as long as it may."""
+
+import multiprocessing
+
+import pytest
+
+from bulksafe.listener import keeper as module
+from bulksafe.listener.keeper import Keeper
+from bulksafe.listener.serving import Serving
+from bulksafe.listener.slots import Places
+
+
+class Clock:
+    """``time.monotonic()`` that stands still."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def places():
+    places = Places.of({"mail": 8, "search": 2})
+    for slot in places.slots:
+        slot.activity.is_idle = True
+    return places
+
+
+@pytest.fixture
+def keeper(places, clock):
+    deaths, mourner = multiprocessing.Pipe()
+    with deaths, mourner:
+        yield Keeper(Serving("default"), places, deaths, once=False)
+
+
+def woken(places, queue="mail"):
+    """How many workers of a queue were rung."""
+    return sum(slot.bell.wait(0) for slot in places.slots if slot.queue == queue)
+
+
+def test_one_event_wakes_one_worker(keeper, places):
+    keeper._wake({"mail"})
+
+    assert woken(places) == 1
+    assert woken(places, "search") == 0
+
+
+def test_events_that_are_left_wake_twice_as_many_each_time(keeper, places, clock):
+    numbers = []
+    for _ in range(4):
+        keeper._wake({"mail"})
+        numbers.append(woken(places))
+        clock.now += 0.02
+
+    assert numbers == [1, 2, 4, 1]
+    assert not keeper._waiting() - {"search"}
+
+
+def test_progress_is_no_reason_to_wake_more(keeper, places, clock):
+    keeper._wake({"mail"})
+    assert woken(places) == 1
+    places.slots[0].activity.rounds += 1
+
+    assert keeper._idle() == {"mail", "search"}
+    keeper._wake({"mail"})
+    assert woken(places) == 1
+
+
+def test_a_later_event_wakes_one_worker_again(keeper, places, clock):
+    """Another listener has taken the events before, so that no worker here made progress."""
+    for _ in range(5):
+        keeper._wake({"mail"})
+        assert woken(places) == 1
+        for slot in places.slots:
+            slot.activity.is_idle = True
+        clock.now += 1
+
+
+def test_the_second_worker_need_not_wait_for_the_first(keeper, places, clock):
+    """The first one may be in a call that hangs."""
+    keeper._wake({"mail", "search"})
+
+    assert keeper._idle() == set()
+    assert keeper._until_due(set()) == pytest.approx(0.005)
+    clock.now += 0.006
+    assert keeper._idle() == {"mail", "search"}
+
+
+def test_a_queue_that_is_due_by_now_is_looked_at_at_once(keeper, clock):
+    """Sleep would be a second otherwise: it became due after the keeper chose its queues."""
+    keeper._wake({"mail"})
+    idle = keeper._idle()
+    clock.now += 0.006
+
+    assert idle == {"search"}
+    assert keeper._until_due(idle) == 0
+
+
+def test_a_busy_queue_shortens_no_sleep(keeper, places):
+    """Its worker rings when it is done; meanwhile the keeper would look twenty times a second."""
+    for slot in places.slots:
+        slot.activity.is_idle = slot.queue == "search"
+
+    assert keeper._until_due(keeper._idle()) == float("inf")

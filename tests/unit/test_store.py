@@ -1,0 +1,56 @@
+"""The store asks dear questions only where a cheap one says that they may have an answer."""
+
+from contextlib import nullcontext
+
+import pytest
+
+from bulksafe.dispatch.worker import Worker
+from bulksafe.outbox.store import Known, Store
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The queries that were run, by name; ``answers`` has what they return."""
+
+    class Asked(list):
+        answers = {}
+
+    found = Asked()
+
+    def rows(self, name, parameters=None, **parts):
+        found.append((name, parameters))
+        return found.answers[name]
+
+    monkeypatch.setattr(Store, "rows", rows)
+    return found
+
+
+def test_without_due_calls_one_query_says_what_is_ready(asked):
+    asked.answers = {"ready": [("mail", True, False), ("search", False, False)]}
+
+    assert Store("default").ready(["mail", "search"], Known()) == {"mail"}
+    assert [name for name, _ in asked] == ["ready"]
+
+
+def test_due_calls_are_looked_at_where_the_cursors_have_no_work(asked):
+    asked.answers = {
+        "ready": [("mail", True, True), ("search", False, True), ("stock", False, False)],
+        "ready_parked": [("search",)],
+    }
+
+    assert Store("default").ready(["mail", "search", "stock"], Known()) == {"mail", "search"}
+    assert asked[-1][1]["queues"] == ["search"]
+
+
+def test_a_due_call_that_waits_for_another_one_is_no_work(asked):
+    asked.answers = {"ready": [("mail", False, True)], "ready_parked": []}
+
+    assert Store("default").ready(["mail"], Known()) == set()
+
+
+def test_a_worker_takes_no_call_where_none_is_due(asked):
+    asked.answers = {"has_due": [(False,)]}
+    worker = Worker("default", ["mail"], None, guard=nullcontext)
+
+    assert worker._make_calls_alone() == 0
+    assert [name for name, _ in asked] == ["has_due"]
