@@ -22,7 +22,8 @@ from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.dead_letters import DeadLetter
 from bulksafe.exceptions import CallTimedOut
 from bulksafe.outbox import parking
-from bulksafe.outbox.parking import EVERY_RECEIVER, Failure, Taken
+from bulksafe.outbox.failures import Failure
+from bulksafe.outbox.parking import EVERY_RECEIVER, Taken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -101,7 +101,7 @@ def m2m_group(change: Change) -> tuple[Any, ...]:
         change.event.xid,
         change.event.operation,
         change.event.bucket if change.event.parked else 0,
-        getattr(change.instance, source.attname),
+        change.stored(source.attname),
     )
 
 

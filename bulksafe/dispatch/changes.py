@@ -98,6 +98,14 @@ class Change:
         # Asked for every event: the function is called only for what seems to differ.
         return frozenset([name for name, old, new in pairs if old != new and _differ(old, new)])
 
+    def stored(self, attname: str) -> Any:
+        """A column as the database returned it. Runs none of the model's code, unlike ``instance``.
+
+        A model whose ``__init__`` hangs must not do so before its call has begun.
+        """
+        image = self.old_image if self.deleted else self.new_image
+        return image and image.values[image.table.attnames.index(attname)]
+
     @property
     def update_fields(self) -> frozenset[str] | None:
         """What Django's argument of this name would be: None for a new row."""

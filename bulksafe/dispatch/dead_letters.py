@@ -11,7 +11,7 @@ from bulksafe.declarations import dead_letter
 if TYPE_CHECKING:
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.changes import Change
-    from bulksafe.outbox.parking import Failure
+    from bulksafe.outbox.failures import Failure
 
 logger = logging.getLogger("bulksafe")
 

@@ -13,15 +13,8 @@ from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.dead_letters import DeadLetter
 from bulksafe.dispatch.ordering import Delivery, calls
 from bulksafe.outbox import parking
-from bulksafe.outbox.parking import (
-    ANY_RECEIVER,
-    BEHIND,
-    EVERY_RECEIVER,
-    UNTRIED,
-    BlockedRow,
-    Failure,
-    Parking,
-)
+from bulksafe.outbox.failures import BEHIND, UNTRIED, Failure
+from bulksafe.outbox.parking import ANY_RECEIVER, EVERY_RECEIVER, BlockedRow, Parking
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

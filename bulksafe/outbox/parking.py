@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import random
-import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from bulksafe import conf
-from bulksafe.exceptions import PermanentFailure, RetryAfter
 from bulksafe.outbox.contexts import read_context
 from bulksafe.outbox.events import Event
+from bulksafe.outbox.failures import retry_delay
 from bulksafe.outbox.queries import query
 
 if TYPE_CHECKING:
-    from bulksafe.declarations.receivers import Backoff, Receiver
-    from bulksafe.outbox.store import Known, Store
+    from collections.abc import Sequence
 
-WAITING, DEAD = "waiting", "dead"
+    from bulksafe.declarations.receivers import Receiver
+    from bulksafe.outbox.failures import Failure
+    from bulksafe.outbox.store import Known, Store
 
 #: The name under which an event is parked whose table the code does not know: for all receivers.
 EVERY_RECEIVER = "*"
@@ -30,93 +27,6 @@ ANY_RECEIVER = ""
 
 #: A row, as one receiver sees it: (receiver's name, source, key).
 BlockedRow = tuple[str, int, str]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What became of an attempt, and what follows.
-
-    Attributes:
-        attempts: how many there were.
-        error: the exception in a line.
-        traceback: where it came from.
-        state: ``"waiting"`` or ``"dead"``.
-        blocks: whether later events of the row wait for this one.
-        delay: seconds until the next attempt; None for a call that waits behind another one.
-    """
-
-    attempts: int
-    error: str | None = None
-    traceback: str | None = None
-    state: str = WAITING
-    blocks: bool = True
-    delay: float | None = 0.0
-
-    @property
-    def is_dead(self) -> bool:
-        return self.state == DEAD
-
-    @classmethod
-    def of(cls, error: BaseException, attempts: int, receiver: Receiver) -> Failure:
-        """The failure of the attempt number ``attempts``."""
-        found = cls.described(f"{type(error).__name__}: {error}", attempts, receiver)
-        where = shortened("".join(traceback.format_exception(error)), _TRACEBACK_LENGTH)
-        if isinstance(error, RetryAfter):
-            found = replace(found, delay=error.seconds)
-        if isinstance(error, PermanentFailure):
-            found = replace(found, state=DEAD, blocks=receiver.on_dead == "block")
-        return replace(found, traceback=where)
-
-    @classmethod
-    def described(cls, error: str, attempts: int, receiver: Receiver) -> Failure:
-        """The failure of the attempt number ``attempts``, of which a text alone is left."""
-        is_dead = attempts >= receiver.max_attempts
-        return cls(
-            attempts,
-            shortened(error, _ERROR_LENGTH),
-            None,
-            DEAD if is_dead else WAITING,
-            not is_dead or receiver.on_dead == "block",
-            retry_delay(attempts, receiver.backoff),
-        )
-
-
-#: For a call that was not tried and is due now.
-UNTRIED = Failure(0)
-#: For one that was not tried, since another one of its row and receiver comes first.
-BEHIND = Failure(0, delay=None)
-
-_ERROR_LENGTH = 1_000
-_TRACEBACK_LENGTH = 20_000
-
-
-def shortened(text: str, length: int) -> str:
-    """The end of a traceback says more than its middle. PostgreSQL's text has no NUL."""
-    clean = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
-    return clean if len(clean) <= length else f"{clean[: length // 2]} … {clean[-length // 2 :]}"
-
-
-def retry_delay(attempts: int, backoff: Backoff = None) -> float:
-    """Seconds before the next attempt: exponential backoff with equal jitter.
-
-    Half of the delay is random, so that what failed together is not tried together.
-    (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.)
-
-    Args:
-        attempts: how many have failed.
-        backoff: the receiver's own: seconds before the second attempt, doubled for each further
-            one; a sequence of seconds, the last of which holds for all further attempts; or a
-            function of ``attempts``. The function's answer is taken as it is.
-    """
-    settings = conf.get()
-    if callable(backoff):
-        return max(float(backoff(attempts)), 0.0)
-    if isinstance(backoff, Sequence):
-        delay = float(backoff[min(attempts, len(backoff)) - 1])
-    else:
-        first = settings.RETRY_DELAY if backoff is None else backoff
-        delay = min(first * 2 ** min(attempts - 1, 60), settings.RETRY_DELAY_MAX)
-    return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from bulksafe.dispatch.batches import Batch
 from bulksafe.dispatch.routes import Routes
 from bulksafe.dispatch.sources import known
 from bulksafe.outbox import parking
-from bulksafe.outbox.parking import UNTRIED, Parking
+from bulksafe.outbox.failures import UNTRIED
+from bulksafe.outbox.parking import Parking
 from bulksafe.outbox.store import Store
 from tests.integration import inline, reception
 from tests.unit.declaring import declare, isolated, tables

@@ -7,8 +7,8 @@ from django.db.models.signals import post_save
 
 from bulksafe import PermanentFailure, RetryAfter
 from bulksafe.declarations import Receiver
+from bulksafe.outbox.failures import DEAD, WAITING, Failure, retry_delay
 from bulksafe.outbox.parked import Selection
-from bulksafe.outbox.parking import DEAD, WAITING, Failure, retry_delay
 
 
 def receiver(**options):
@@ -66,6 +66,31 @@ def test_a_receiver_has_delays_of_its_own(backoff, attempts, shortest, longest):
 
     assert shortest <= min(delays)
     assert max(delays) <= longest
+
+
+class UnprintableError(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("answer", [math.nan, math.inf, None, "soon", ValueError])
+def test_a_backoff_function_that_fails_keeps_no_event_waiting(settings, caplog, answer):
+    settings.BULKSAFE = {"RETRY_DELAY": 2}
+
+    def backoff(attempts):
+        if answer is ValueError:
+            raise ValueError
+        return answer
+
+    assert 1 <= failure(backoff=backoff).delay <= 2
+    assert "the default is used" in caplog.text
+
+
+def test_an_error_whose_text_fails():
+    found = failure(UnprintableError())
+
+    assert found.error == "UnprintableError: its text cannot be shown: RuntimeError"
+    assert "UnprintableError" in found.traceback
 
 
 def test_a_receiver_says_when_it_is_called_again():

@@ -1,0 +1,138 @@
+"""One child process of the supervisor, and the limits that it is held to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+
+from bulksafe.dispatch.activity import RunningCall
+from bulksafe.listener.memory import resident_bytes
+from bulksafe.listener.slots import Slot
+from bulksafe.listener.worker_process import ALARM
+
+logger = logging.getLogger("bulksafe")
+
+#: Seconds that an interrupted call has to end before its process is killed.
+_GRACE = 3.0
+#: Seconds after which a running call is named in the log.
+_LONG = 10.0
+
+
+@dataclass
+class Child:
+    """A process.
+
+    Attributes:
+        slot: the worker's shared state; None for the keeper.
+        started, ended: as ``time.monotonic()``.
+        deaths: the number of the death that was sent to the keeper.
+    """
+
+    process: BaseProcess
+    slot: Slot | None
+    started: float
+    ended: float | None = None
+    deaths: int = 0
+    #: Why it was killed, if it was.
+    _cause: str = ""
+    #: The calls that were logged and interrupted last.
+    _named: int = 0
+    _interrupted: int = 0
+    #: The current call, and the memory that the process held when that was first seen.
+    _first_seen: tuple[int, int] = (0, 0)
+    #: When it was asked to stop.
+    _asked: float | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.is_alive()
+
+    @property
+    def name(self) -> str:
+        if self.slot is None:
+            return f"keeper {self.process.pid}"
+        return f"worker {self.process.pid} of the queue {self.slot.queue!r}"
+
+    @property
+    def how_it_ended(self) -> str:
+        code = self.process.exitcode
+        if self._cause:
+            return self._cause
+        if code is not None and code < 0:
+            known = {number.value: number.name for number in signal.Signals}
+            return f"the process was ended by {known.get(-code, f'signal {-code}')}"
+        return f"the process ended with exit code {code}"
+
+    def ask_to_stop(self) -> None:
+        """Have it stop after its current call. Only once: a second SIGTERM abandons the call."""
+        if self._asked is None:
+            self._asked = time.monotonic()
+            self.send(signal.SIGTERM)
+
+    def send(self, number: int) -> None:
+        # The id of a process that was waited for may belong to a different process by now.
+        if self.process.is_alive() and self.process.pid is not None:
+            os.kill(self.process.pid, number)
+
+    def limit_time(self) -> None:
+        """Interrupt a call that has run for too long; kill the process if that does not help."""
+        call = self._call()
+        if call is None:
+            return
+        if call.seconds > _LONG and self._named != _id(call):
+            self._named = _id(call)
+            logger.warning(
+                "%s has run for %.0f s for the row %s, in process %s; it is ended after %g s",
+                *(call.receiver, call.seconds, call.key, self.process.pid, call.timeout),
+            )
+        if call.seconds < call.limit:
+            return
+        if self._interrupted != _id(call):
+            self._interrupted = _id(call)
+            self.send(ALARM)
+        elif call.seconds > call.timeout + _GRACE:
+            self._kill(
+                f"CallTimedOut: {call.receiver} exceeded its timeout of {call.timeout:g} s, and "
+                "nothing but the end of its process could stop it"
+            )
+
+    def limit_memory(self, most: int) -> None:
+        """Kill a process whose call has taken too much memory, and replace one that has grown.
+
+        Args:
+            most: bytes that it may hold.
+        """
+        if self.slot is None or not self.is_alive:
+            return
+        call = self._call()
+        held = resident_bytes(self.process.pid)
+        if call and self._first_seen[0] != _id(call):
+            self._first_seen = _id(call), held
+        if held <= most:
+            return
+        is_to_blame = held - self._first_seen[1] > most // 2 or self._is_overdue()
+        if call and is_to_blame:
+            self._kill(f"{call.receiver} held {held >> 20} MB, and {most >> 20} MB are allowed")
+        else:
+            # The process grew over many calls: the current one may finish.
+            self.ask_to_stop()
+
+    def _call(self) -> RunningCall | None:
+        return self.slot.activity.running() if self.slot and self.is_alive else None
+
+    def _kill(self, cause: str) -> None:
+        self._cause = cause
+        self.send(signal.SIGKILL)
+
+    def _is_overdue(self) -> bool:
+        """Whether it still runs although it was asked to stop a while ago."""
+        return self._asked is not None and time.monotonic() - self._asked > _GRACE
+
+
+def _id(call: RunningCall) -> int:
+    """Tells the calls of a process apart."""
+    return hash((call.receiver, call.seq, call.parked, call.epoch)) or 1
