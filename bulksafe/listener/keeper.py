@@ -26,7 +26,7 @@ from bulksafe.dispatch.sources import known
 from bulksafe.listener.reports import Reports
 from bulksafe.listener.serving import STEP, Serving
 from bulksafe.listener.watchdog import Prober, open_raw
-from bulksafe.outbox import keeping, parking, rebasing
+from bulksafe.outbox import keeping, parking
 from bulksafe.outbox.store import Known, Store
 
 if TYPE_CHECKING:
@@ -118,7 +118,6 @@ class Keeper:
         try:
             with watchdog.watch():
                 ear.execute(f"LISTEN {_CHANNEL}")
-            rebasing.rebase(self._store)
             self._serving.connected()
             self._places.shared.is_connected = True
             queues = ", ".join(self._places.queues)

@@ -30,6 +30,8 @@ logger = logging.getLogger("bulksafe")
 
 #: Seconds between two looks at the workers.
 _STEP = 0.1
+#: Seconds between two signals to a worker that is to abandon its call.
+_AGAIN = 1.0
 #: Seconds before a process that ended by itself is replaced.
 _PAUSE = 1.0
 #: Seconds that the keeper may take to note what a process died in, before that is replaced.
@@ -122,11 +124,12 @@ class Supervisor:
         """Stop the workers first: the keeper stores the calls that they abandon."""
         for child in self._workers:
             child.ask_to_stop()
-        passed_on = 1
+        passed_on = 0.0
         while any(child.is_alive for child in self._workers):
             self._wait(_STEP)
-            if self._signals > 1 and passed_on == 1:
-                passed_on = 2
+            if self._signals > 1 and time.monotonic() - passed_on > _AGAIN:
+                # Again and again: of two signals that wait in a process, it handles one.
+                passed_on = time.monotonic()
                 for child in self._workers:
                     child.send(signal.SIGTERM)
             for child in self._workers:

@@ -14,7 +14,7 @@ from bulksafe.declarations import receivers
 from bulksafe.dispatch.worker import Worker
 from bulksafe.listener.journal import DatabaseJournal
 from bulksafe.listener.serving import STEP, Serving
-from bulksafe.outbox import parking
+from bulksafe.outbox import parking, rebasing
 
 if TYPE_CHECKING:
     from bulksafe.listener.slots import Bell, Slot
@@ -60,6 +60,8 @@ class WorkerProcess:
                 self._serving.stopping,
                 watchdog.watch,
             )
+            # Before the first batch: the keeper may come too late with it.
+            rebasing.rebase(worker.store)
             self._settle(worker)
             self._serving.connected()
             self._activity.is_connected = True

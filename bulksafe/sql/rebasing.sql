@@ -1,14 +1,17 @@
 -- After a dump was restored into another cluster, whose transactions are numbered anew.
 
 -- name: is_ahead
--- Whether cursors or events name transactions that this cluster has not come to.
+-- Whether cursors or events name transactions that this cluster has not come to. The first and the last event of a
+-- bucket will do: those of the other cluster come first.
 SELECT COALESCE(GREATEST(
            (SELECT max(pg_snapshot_xmax(COALESCE(c.upper, c.lower))::text::numeric) FROM bulksafe_cursor AS c),
            (
                SELECT max(o.xid::text::numeric + 1)
                FROM generate_series(0, 15) AS b (bucket)
                CROSS JOIN LATERAL (
-                   SELECT e.xid FROM bulksafe_outbox AS e WHERE e.bucket = b.bucket ORDER BY e.seq DESC LIMIT 1
+                   (SELECT e.xid FROM bulksafe_outbox AS e WHERE e.bucket = b.bucket ORDER BY e.seq DESC LIMIT 1)
+                   UNION ALL
+                   (SELECT e.xid FROM bulksafe_outbox AS e WHERE e.bucket = b.bucket ORDER BY e.seq LIMIT 1)
                ) AS o
            )
        ) > pg_snapshot_xmax(pg_current_snapshot())::text::numeric, false)

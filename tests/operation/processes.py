@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 from tests.migration.project import environment
 
-#: Seconds after which a test gives up; nothing that is waited for takes a tenth of it.
-PATIENCE = 30
+#: Seconds after which a test gives up; nothing that is waited for takes a tenth of it, unless the
+#: machine is very busy.
+PATIENCE = 120
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.operation.conftest import order, texts
-from tests.operation.processes import listening, wait_until
+from tests.operation.processes import PATIENCE, listening, wait_until
 from tests.operation.test_dead_letters import parked, status
 
 BOTH = pytest.mark.parametrize("atomic", [True, False])
@@ -138,7 +138,7 @@ def test_other_rows_and_queues_go_on_while_a_call_hangs(site, atomic):
         process.terminate()
         wait_until(lambda: "finishing the batches" in log.read_text(), log)
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_a_slow_call_is_made_alone_and_finishes(site):
@@ -288,7 +288,7 @@ def test_a_second_signal_gives_a_call_back(site, number):
         process.send_signal(number)
         wait_until(lambda: "finishing the batches" in log.read_text(), log)
         process.send_signal(number)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
 
     assert project.run("SELECT attempts, leased_until FROM bulksafe_parked") == [(0, None)]
 

@@ -8,6 +8,7 @@ import pytest
 
 from examples import server
 from tests.operation.conftest import change, mend, order, texts
+from tests.operation.processes import listening, wait_until
 
 pytestmark = pytest.mark.skipif(
     "DATABASE_URL" in os.environ, reason="another server cannot be started beside DATABASE_URL"
@@ -85,6 +86,35 @@ def test_nothing_is_lost_and_nothing_comes_twice(shop, postgres, elsewhere, by_h
     project.manage("bulksafe", "listen", "--once")
     assert texts(project).count("notify three 1") == 1
     assert "No findings." in project.manage("bulksafe", "doctor").stdout
+
+
+#: A keeper that does nothing: the workers look by themselves.
+NO_KEEPER = """
+import time
+from bulksafe.listener.keeper import Keeper
+
+def run(keeper):
+    while not keeper._serving.stopping():
+        time.sleep(0.05)
+
+Keeper.run = run
+"""
+
+
+def test_a_worker_renumbers_before_its_first_batch(shop, postgres, elsewhere):
+    """Whether or not the keeper has come to it."""
+    project = shop(notify="")
+    path = project.directory / "shop/receivers.py"
+    path.write_text(path.read_text() + NO_KEEPER)
+    grow_old(project)
+    order(project, "one")
+    move(project, postgres, elsewhere)
+    change(project, "one", 1)
+
+    with listening(project) as (_, log):
+        wait_until(lambda: len(texts(project)) == 2, log)
+
+    assert texts(project) == ["notify one 0", "notify one 1"]
 
 
 def test_in_its_own_cluster_there_is_nothing_to_renumber(shop):
