@@ -144,10 +144,11 @@ class Alone:
         parking.unfold(self._store, taken, [unknown] if unknown else called)
 
     def _deal_with(self, taken: Taken, call: Call) -> None:
-        if taken.attempts > call.receiver.max_attempts:
-            self._give_up(taken, call)
-        elif len(taken.events) > 1 and taken.attempts > 1:
+        # First: giving up the head of several events would leave the others without one.
+        if len(taken.events) > 1 and taken.attempts > 1:
             parking.split(self._store, taken)
+        elif taken.attempts > call.receiver.max_attempts:
+            self._give_up(taken, call)
         else:
             self._attempt(taken, call)
 
@@ -192,4 +193,5 @@ class Alone:
         if not parking.failed(self._store, taken, failure):
             raise LeaseLost
         if failure.is_dead:
-            DeadLetter(taken.id, call.receiver, call.changes[-1], failure).announce()
+            letter = DeadLetter(taken.id, call.receiver, call.changes[-1], failure)
+            self._caller.follow(call, letter.announce)

@@ -131,6 +131,7 @@ class Supervisor:
                     child.send(signal.SIGTERM)
             for child in self._workers:
                 child.limit_time()
+                child.limit_leaving()
         for child in self._workers:
             self._settle(child)
         if self._keeper:
@@ -160,6 +161,7 @@ class Supervisor:
     def _look(self) -> None:
         for index, child in enumerate(self._workers):
             child.limit_time()
+            child.limit_leaving()
             if self._max_memory is not None:
                 child.limit_memory(self._max_memory)
             if not child.is_alive and child.slot is not None and self._may_replace(child):
@@ -234,18 +236,19 @@ def _no_signals() -> Iterator[None]:
 
 
 def _keep(using: str, parent: int, places: Places, deaths: Connection, once: bool) -> None:
-    serving = _serving(using, parent)
+    serving = _serving(using, lambda: os.getppid() != parent)
     Keeper(serving, places, deaths, once=once).run()
 
 
 def _work(using: str, parent: int, slot: Slot, bell: Bell) -> None:
-    WorkerProcess(_serving(using, parent), slot, bell).run()
+    serving = _serving(using, lambda: os.getppid() != parent or slot.activity.must_stop)
+    WorkerProcess(serving, slot, bell).run()
 
 
-def _serving(using: str, parent: int) -> Serving:
+def _serving(using: str, must_stop: Callable[[], bool]) -> Serving:
     # Ctrl-C is for the supervisor, which passes it on.
     os.setpgid(0, 0)
-    serving = Serving(using, orphaned=lambda: os.getppid() != parent)
+    serving = Serving(using, must_stop)
     serving.handle_signals()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     return serving

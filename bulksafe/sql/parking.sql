@@ -227,13 +227,13 @@ UPDATE bulksafe_parked
 SET error = %(error)s,
     due = clock_timestamp() + %(delay)s * interval '1 second',
     leased_until = NULL
-WHERE id = %(id)s AND epoch = %(epoch)s
+WHERE id = %(id)s AND epoch = %(epoch)s AND state = 'waiting'
 
 -- name: give_back
 -- The process was told to end in the middle of a call: that was no attempt.
 UPDATE bulksafe_parked
 SET attempts = attempts - 1, due = clock_timestamp(), leased_until = NULL
-WHERE id = %(id)s AND epoch = %(epoch)s
+WHERE id = %(id)s AND epoch = %(epoch)s AND state = 'waiting'
 
 -- name: suspect
 -- The same of a call in a batch.
