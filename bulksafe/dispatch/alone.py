@@ -41,7 +41,7 @@ _LEFT = 1.0
 
 
 class LeaseLost(Exception):  # noqa: N818
-    """Another process has taken the call over: this one was silent for longer than the lease."""
+    """The call was discarded, or another process has taken it over after the lease."""
 
 
 class Alone:
@@ -90,8 +90,9 @@ class Alone:
                 self._deal_with(begun, call)
         except LeaseLost:
             logger.warning(
-                "another listener has taken over the call %d of %s, with the same event_id: "
-                'this one was silent for longer than BULKSAFE["LEASE"], %g s',
+                "the call %d of %s was discarded while it ran, or another listener has taken it "
+                "over with the same event_id, because this one was silent for longer than "
+                'BULKSAFE["LEASE"], %g s',
                 taken.id,
                 taken.receiver,
                 settings.LEASE,

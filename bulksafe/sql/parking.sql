@@ -158,8 +158,7 @@ WHERE p.id = h.id
 -- The call is made; what waits behind it is due. Nothing, if another worker has taken it over.
 WITH gone AS (
     DELETE FROM bulksafe_parked AS p
-    WHERE p.id = ANY (%(ids)s)
-      AND EXISTS (SELECT FROM bulksafe_parked AS o WHERE o.id = %(id)s AND o.epoch = %(epoch)s)
+    WHERE p.id = ANY (%(ids)s) AND p.epoch = %(epoch)s
     RETURNING p.*
 ), woken AS (
     {wake_next}
@@ -258,10 +257,20 @@ ORDER BY r.number
 
 -- name: retry
 -- Dead letters get all their attempts again; waiting events are due now, unless others of their row come first.
+-- Each makes a call of its own, as do those that it would have made one with: they may lose their leader.
+WITH chosen AS (
+    SELECT id, queue, call
+    FROM bulksafe_parked
+    WHERE {selection}
+), others AS (
+    {set_free}
+)
 UPDATE bulksafe_parked AS p
 SET state = 'waiting',
     blocks = true,
     attempts = 0,
+    call = NULL,
+    leads = true,
     receiver = COALESCE(%(rename)s, p.receiver),
     due = CASE WHEN EXISTS (
         SELECT FROM bulksafe_parked AS q
@@ -269,14 +278,25 @@ SET state = 'waiting',
             = (p.queue, p.atomic, p.bucket, p.source, p.key, p.receiver)
           AND q.id < p.id AND (q.blocks OR q.state = 'dead')
     ) THEN 'infinity' ELSE clock_timestamp() END
-WHERE {selection}
+WHERE p.id IN (SELECT id FROM chosen)
 RETURNING id
+
+-- name: set_free
+-- Part of others: the other events of calls of which some are taken out.
+UPDATE bulksafe_parked AS o
+    SET call = NULL, leads = true
+    FROM (SELECT DISTINCT queue, call FROM chosen WHERE call IS NOT NULL) AS c
+    WHERE (o.queue, o.call) = (c.queue, c.call) AND o.id NOT IN (SELECT id FROM chosen)
 
 -- name: discard
 WITH gone AS (
     DELETE FROM bulksafe_parked
     WHERE {selection}
     RETURNING *
+), chosen AS (
+    SELECT id, queue, call FROM gone
+), others AS (
+    {set_free}
 ), woken AS (
     {wake_next}
 )
