@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from asyncio import CancelledError
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -217,9 +218,13 @@ class Caller:
 
     def _run(self, call: Call, limit: float) -> None:
         self.activity.begin(call, limit, self.timeout(call.receiver))
+        process = os.getpid()
         try:
             call()
         finally:
+            if os.getpid() != process:
+                # The receiver has forked, and this copy would go on with the same connection.
+                os._exit(1)
             self.activity.end()
 
     # In a batch.

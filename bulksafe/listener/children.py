@@ -17,9 +17,9 @@ from bulksafe.listener.worker_process import ALARM
 logger = logging.getLogger("bulksafe")
 
 #: Seconds that an interrupted call has to end before its process is killed.
-_GRACE = 3.0
+GRACE = 3.0
 #: Seconds that a worker's process may take to end after its work.
-_LEAVING = 5.0
+LEAVING = 5.0
 #: Seconds after which a running call is named in the log.
 _LONG = 10.0
 
@@ -98,7 +98,7 @@ class Child:
         if self._interrupted != call.since:
             self._interrupted = call.since
             self.send(ALARM)
-        elif call.seconds > call.timeout + _GRACE:
+        elif call.seconds > call.timeout + GRACE:
             self._kill(
                 f"CallTimedOut: {call.receiver} exceeded its timeout of {call.timeout:g} s, and "
                 "nothing but the end of its process could stop it"
@@ -109,9 +109,9 @@ class Child:
         if self.slot is None or not self.is_alive:
             return
         finished = self.slot.activity.finished
-        if finished and not self._cause and time.monotonic() - finished > _LEAVING:
+        if finished and not self._cause and time.monotonic() - finished > LEAVING:
             self._kill(
-                f"it had finished, and its process did not end within {_LEAVING:g} s: a receiver "
+                f"it had finished, and its process did not end within {LEAVING:g} s: a receiver "
                 "left a thread or a child process running"
             )
             logger.warning("%s: %s", self.name, self._cause)
@@ -146,4 +146,4 @@ class Child:
 
     def _is_overdue(self) -> bool:
         """Whether it still runs although it was asked to stop a while ago."""
-        return self._asked is not None and time.monotonic() - self._asked > _GRACE
+        return self._asked is not None and time.monotonic() - self._asked > GRACE

@@ -138,3 +138,59 @@ def test_a_call_that_swallows_its_interruption_is_interrupted_in_the_repeated_ba
 
     assert parked(project) == [("bad", "1", "dead", 1)]
     assert attempts(project) == ["bad", "bad"]
+
+
+def test_a_hanging_worker_does_not_outlive_its_killed_supervisor(site):  # noqa: F811
+    project = site("time.sleep(3600)", "timeout=0.4, atomic=False")
+    order(project, "bad")
+    with listening(project) as (process, log):
+        wait_until(lambda: attempts(project), log)
+        process.kill()
+        text = "the supervisor is gone, and this worker did not stop: it ends itself"
+        wait_until(lambda: text in log.read_text(), log)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "deed", ["if os.fork() == 0: return", "os.fork() or [][0]"], ids=["returns", "raises"]
+)
+def test_a_forked_copy_of_the_worker_ends(site, deed, atomic):  # noqa: F811
+    """It would use the same connection."""
+    project = site(deed, f"atomic={atomic}")
+    for number in ("good1", "bad", "good2"):
+        order(project, number)
+
+    done = project.manage("bulksafe", "listen", "--once")
+
+    assert attempts(project) == ["bad"]
+    written = sorted(text for text in texts(project) if text.startswith("bad"))
+    assert written == ["bad bad", "bad good1", "bad good2"]
+    assert "no connection" not in done.stderr
+
+
+def test_the_supervisor_survives_a_failed_fork(site):  # noqa: F811
+    project = site("os._exit(3)", "max_attempts=1, atomic=False")
+    path = project.directory / "shop/receivers.py"
+    path.write_text(
+        path.read_text()
+        + """
+fork, failures = os.fork, []
+
+def failing():
+    if os.path.getsize(ATTEMPTS) and len(failures) < 2:
+        failures.append(1)
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+
+os.fork = failing
+""".replace("ATTEMPTS", repr(str(project.attempts)))
+    )
+    project.write_settings()
+    order(project, "bad")
+    order(project, "good")
+
+    done = project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert done.stderr.count("cannot be replaced now") == 2
+    assert "bad good" in texts(project)
+    assert parked(project) == [("bad", "1", "dead", 1)]
