@@ -5,7 +5,8 @@
 -- receivers of other names do with the row waits for that one, too, as their order is declared.
 SELECT DISTINCT ON (p.receiver, p.source, p.key)
        p.receiver, p.source::oid::bigint, p.key,
-       p.attempts = 0 OR (p.attempts = 1 AND COALESCE(p.leased_until > clock_timestamp(), false))
+       p.attempts = 0
+       OR (p.attempts = 1 AND (p.error IS NULL OR COALESCE(p.leased_until > clock_timestamp(), false)))
 FROM unnest(%(buckets)s::smallint[], %(sources)s::bigint[], %(keys)s::text[]) AS w (bucket, source, key)
 JOIN bulksafe_parked AS p
   ON p.queue = %(queue)s AND p.atomic = %(atomic)s
@@ -44,6 +45,7 @@ SELECT nextval('bulksafe_call_seq') FROM generate_series(1, %(number)s)
 -- name: free
 -- Part of the next two: the waiting calls that may be made now. Nobody makes them; no call for the same row and
 -- receiver comes before them, nor one of another receiver that this code knows and that was never tried.
+-- A first attempt without an error still runs: a call in a transaction may outlast its lease.
 p.state = 'waiting'
       AND p.leads
       AND p.blocks
@@ -70,7 +72,10 @@ p.state = 'waiting'
                     AND (q.receiver, q.source::oid::bigint) IN (
                         SELECT * FROM unnest(%(receivers)s::text[], %(sources)s::bigint[])
                     )
-                    AND (q.attempts = 0 OR (q.attempts = 1 AND q.leased_until > clock_timestamp()))
+                    AND (
+                        q.attempts = 0
+                        OR (q.attempts = 1 AND (q.error IS NULL OR q.leased_until > clock_timestamp()))
+                    )
                     AND q.due < 'infinity'
                 )
             )

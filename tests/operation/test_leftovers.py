@@ -194,3 +194,26 @@ os.fork = failing
     assert done.stderr.count("cannot be replaced now") == 2
     assert "bad good" in texts(project)
     assert parked(project) == [("bad", "1", "dead", 1)]
+
+
+@pytest.mark.parametrize("seconds", [2.5, 4])
+def test_a_call_that_outlasts_its_lease_still_comes_before_later_receivers(site, seconds):  # noqa: F811
+    """In a transaction its lease cannot be renewed: it holds the lock of its row."""
+    project = site(f"time.sleep({seconds})", "", LEASE=1)
+    path = project.directory / "shop/receivers.py"
+    path.write_text(
+        path.read_text()
+        + """
+@bulksafe.critical(
+    post_save, sender=Order, run="after_commit", dispatch_uid="second", after=["bad"]
+)
+def second(sender, instance, **kwargs):
+    Log.objects.create(text=f"second {instance.number}")
+"""
+    )
+    project.write_settings()
+    order(project, "bad")
+    with listening(project, "--concurrency", "3") as (_, log):
+        wait_until(lambda: len(texts(project)) == 3, log)
+
+    assert texts(project) == ["other bad", "bad bad", "second bad"]
