@@ -44,12 +44,15 @@ class RunningCall:
     parked: int
     epoch: int
     attempt: int
+    #: When it began, as ``time.monotonic()``: tells the calls of a process apart.
+    since: float
 
 
 class Activity(ctypes.Structure):
     """The state of one worker process, in memory that its supervisor shares.
 
-    Only the process itself writes to it, except that the keeper clears ``is_idle`` to wake it.
+    Only the process itself writes to it, except that the keeper clears ``is_idle`` to wake it, and
+    the supervisor sets ``must_stop``.
 
     Attributes:
         pid: the process.
@@ -59,6 +62,9 @@ class Activity(ctypes.Structure):
         delivered, failed: how many calls it made.
         rounds: how often it found something to do.
         parked, epoch, attempt: the parked call that it deals with; 0, 0 and 1 for none.
+        must_stop: whether it is to end. A signal alone does not reach a process in which a receiver
+            has replaced or blocked the handler.
+        finished: when it has done its work, as ``time.monotonic()``; 0 before.
     """
 
     _fields_ = (
@@ -80,6 +86,8 @@ class Activity(ctypes.Structure):
         ("parked", ctypes.c_longlong),
         ("epoch", ctypes.c_longlong),
         ("attempt", ctypes.c_int),
+        ("must_stop", ctypes.c_bool),
+        ("finished", ctypes.c_double),
     )
 
     def start(self) -> None:
@@ -136,6 +144,7 @@ class Activity(ctypes.Structure):
             self.parked,
             self.epoch,
             self.attempt,
+            since,
         )
         return found if self._since == since else None
 

@@ -41,7 +41,7 @@ _LEFT = 1.0
 
 
 class LeaseLost(Exception):  # noqa: N818
-    """Another process has taken the call over: this one was silent for longer than the lease."""
+    """The call was discarded, or another process has taken it over after the lease."""
 
 
 class Alone:
@@ -90,8 +90,9 @@ class Alone:
                 self._deal_with(begun, call)
         except LeaseLost:
             logger.warning(
-                "another listener has taken over the call %d of %s, with the same event_id: "
-                'this one was silent for longer than BULKSAFE["LEASE"], %g s',
+                "the call %d of %s was discarded while it ran, or another listener has taken it "
+                "over with the same event_id, because this one was silent for longer than "
+                'BULKSAFE["LEASE"], %g s',
                 taken.id,
                 taken.receiver,
                 settings.LEASE,
@@ -144,10 +145,11 @@ class Alone:
         parking.unfold(self._store, taken, [unknown] if unknown else called)
 
     def _deal_with(self, taken: Taken, call: Call) -> None:
-        if taken.attempts > call.receiver.max_attempts:
-            self._give_up(taken, call)
-        elif len(taken.events) > 1 and taken.attempts > 1:
+        # First: giving up the head of several events would leave the others without one.
+        if len(taken.events) > 1 and taken.attempts > 1:
             parking.split(self._store, taken)
+        elif taken.attempts > call.receiver.max_attempts:
+            self._give_up(taken, call)
         else:
             self._attempt(taken, call)
 
@@ -192,4 +194,5 @@ class Alone:
         if not parking.failed(self._store, taken, failure):
             raise LeaseLost
         if failure.is_dead:
-            DeadLetter(taken.id, call.receiver, call.changes[-1], failure).announce()
+            letter = DeadLetter(taken.id, call.receiver, call.changes[-1], failure)
+            self._caller.follow(call, letter.announce)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from asyncio import CancelledError
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -82,6 +83,16 @@ class Caller:
         status = self._connection.connection.info.transaction_status
         return bool(status == TransactionStatus.INERROR)
 
+    @property
+    def _is_in_transaction(self) -> bool:
+        """Whether a transaction is open, or every statement would open one."""
+        connection = self._connection
+        if self.is_lost:
+            return False
+        status = connection.connection.info.transaction_status
+        is_idle = status == TransactionStatus.IDLE
+        return not is_idle or connection.in_atomic_block or not connection.get_autocommit()
+
     def timeout(self, receiver: Receiver) -> float:
         """Seconds that a call of the receiver may take."""
         return self._timeout if receiver.timeout is None else receiver.timeout
@@ -132,13 +143,41 @@ class Caller:
             BrokenTransaction: it has left the transaction unusable, and hidden that.
             CallTimedOut: it has taken longer.
         """
+        earlier = len(self._connection.run_on_commit)
         self._run(call, limit)
+        self._limit_callbacks(call, earlier)
         if self._is_broken:
             raise BrokenTransaction(
                 f"{call.receiver.name} caught a database error without a savepoint around it: put "
                 "what may fail into transaction.atomic()."
             )
         self.activity.delivered += 1
+
+    def _limit_callbacks(self, call: Call, earlier: int) -> None:
+        """Hold what the call left for after the commit to its receiver's timeout.
+
+        Args:
+            earlier: how many callbacks earlier calls of the transaction have left.
+        """
+        callbacks = self._connection.run_on_commit
+        callbacks[earlier:] = [
+            (savepoints, partial(self.follow, call, function), robust)
+            for savepoints, function, robust in callbacks[earlier:]
+        ]
+
+    def follow(self, call: Call, function: Callable[[], object]) -> None:
+        """Run what follows a call: without a limit, it could hold its queue for ever.
+
+        An error is too late for the event.
+        """
+        limit = self.timeout(call.receiver)
+        self.activity.begin(call, limit, limit)
+        try:
+            _after_commit(function)
+        except CallTimedOut:
+            logger.exception("what follows a call of %s was ended", call.receiver.name)
+        finally:
+            self.activity.end()
 
     def check_session(self, call: Call, before: Sequence[str], after: Sequence[str] | None) -> None:
         """Refuse what would be in the way of everybody who comes after, the worker among them.
@@ -157,12 +196,21 @@ class Caller:
         """Make a call while no transaction is open.
 
         Raises:
+            BrokenTransaction: it has left a transaction open, which later calls would share.
             CallTimedOut: it has taken longer than its timeout.
         """
         try:
             self._run(call, self.timeout(call.receiver))
-        except RAISED as error:
-            if not isinstance(error, DatabaseError | InterfaceError):
+            if self._is_in_transaction:
+                raise BrokenTransaction(
+                    f"{call.receiver.name} left a transaction open, which was rolled back: end "
+                    "each transaction inside the receiver."
+                )
+        except (*RAISED, CallTimedOut) as error:
+            if self._is_in_transaction:
+                self._connection.close()
+                self._connection.connect()
+            elif not isinstance(error, DatabaseError | InterfaceError | CallTimedOut):
                 # The receiver may have closed it, and that is nothing to give it up for.
                 self._connection.ensure_connection()
             raise
@@ -170,9 +218,13 @@ class Caller:
 
     def _run(self, call: Call, limit: float) -> None:
         self.activity.begin(call, limit, self.timeout(call.receiver))
+        process = os.getpid()
         try:
             call()
         finally:
+            if os.getpid() != process:
+                # The receiver has forked, and this copy would go on with the same connection.
+                os._exit(1)
             self.activity.end()
 
     # In a batch.

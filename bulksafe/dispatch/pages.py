@@ -125,14 +125,12 @@ class Page:
             suspects: calls in which processes died, by the numbers of their events.
         """
         listed = [(call, _singles(call)) for call in calls(deliveries)]
-        groups = [
-            call
-            for call, singles in listed
-            if len(singles) > 1 and not any(map(self._is_blocked, singles))
-        ]
-        numbers = iter(parking.next_calls(store, len(groups)))
-        for call, singles in listed:
-            if call in groups:
+        most = sum(len(singles) > 1 for _, singles in listed)
+        numbers = iter(parking.next_calls(store, most))
+        for _, singles in listed:
+            # Asked now: a call before it that cannot be made may block one of its rows, and would
+            # keep the others waiting for good.
+            if len(singles) > 1 and not any(map(self._is_blocked, singles)):
                 number = next(numbers)
                 for single in singles:
                     self._park(single, UNTRIED, number, leads=single is singles[0])

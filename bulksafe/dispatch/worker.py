@@ -18,6 +18,7 @@ from bulksafe.dispatch.activity import Activity
 from bulksafe.dispatch.alone import Alone
 from bulksafe.dispatch.batches import Batch
 from bulksafe.dispatch.caller import Caller, CallFailed, CallTookTooLong
+from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.images import Table
 from bulksafe.dispatch.pages import Page
 from bulksafe.dispatch.routes import Routes
@@ -249,7 +250,7 @@ class Worker:
                     done += self._set_aside(queue, True, cursors, claim, dead)
                 else:
                     done += self._deliver(queue, cursors, claim, dead, careful=careful)
-        _announce(dead)
+        self._announce(dead)
         return done
 
     def _deliver(
@@ -294,6 +295,10 @@ class Worker:
             error = f"{type(late.error).__name__}: {late.error}"
             self.journal.suspect(receiver.queue, event.bucket, receiver.name, event.seq, error)
         return 1
+
+    def _announce(self, dead: Iterable[DeadLetter]) -> None:
+        for letter in dead:
+            self.caller.follow(Call(letter.receiver, [letter.change]), letter.announce)
 
     # Alone.
 
@@ -340,8 +345,3 @@ class Worker:
 def _by_queue(cursors: Sequence[Cursor]) -> Iterator[tuple[str, list[Cursor]]]:
     for queue, group in groupby(cursors, key=lambda cursor: cursor.queue):
         yield queue, list(group)
-
-
-def _announce(dead: Iterable[DeadLetter]) -> None:
-    for letter in dead:
-        letter.announce()

@@ -17,7 +17,9 @@ from bulksafe.listener.worker_process import ALARM
 logger = logging.getLogger("bulksafe")
 
 #: Seconds that an interrupted call has to end before its process is killed.
-_GRACE = 3.0
+GRACE = 3.0
+#: Seconds that a worker's process may take to end after its work.
+LEAVING = 5.0
 #: Seconds after which a running call is named in the log.
 _LONG = 10.0
 
@@ -39,11 +41,11 @@ class Child:
     deaths: int = 0
     #: Why it was killed, if it was.
     _cause: str = ""
-    #: The calls that were logged and interrupted last.
-    _named: int = 0
-    _interrupted: int = 0
+    #: When the calls began that were logged and interrupted last.
+    _named: float = 0.0
+    _interrupted: float = 0.0
     #: The current call, and the memory that the process held when that was first seen.
-    _first_seen: tuple[int, int] = (0, 0)
+    _first_seen: tuple[float, int] = (0.0, 0)
     #: When it was asked to stop.
     _asked: float | None = None
 
@@ -71,6 +73,8 @@ class Child:
         """Have it stop after its current call. Only once: a second SIGTERM abandons the call."""
         if self._asked is None:
             self._asked = time.monotonic()
+            if self.slot is not None:
+                self.slot.activity.must_stop = True
             self.send(signal.SIGTERM)
 
     def send(self, number: int) -> None:
@@ -83,22 +87,34 @@ class Child:
         call = self._call()
         if call is None:
             return
-        if call.seconds > _LONG and self._named != _id(call):
-            self._named = _id(call)
+        if call.seconds > _LONG and self._named != call.since:
+            self._named = call.since
             logger.warning(
                 "%s has run for %.0f s for the row %s, in process %s; it is ended after %g s",
                 *(call.receiver, call.seconds, call.key, self.process.pid, call.timeout),
             )
         if call.seconds < call.limit:
             return
-        if self._interrupted != _id(call):
-            self._interrupted = _id(call)
+        if self._interrupted != call.since:
+            self._interrupted = call.since
             self.send(ALARM)
-        elif call.seconds > call.timeout + _GRACE:
+        elif call.seconds > call.timeout + GRACE:
             self._kill(
                 f"CallTimedOut: {call.receiver} exceeded its timeout of {call.timeout:g} s, and "
                 "nothing but the end of its process could stop it"
             )
+
+    def limit_leaving(self) -> None:
+        """Kill a process that is kept by a thread or a child process although its work is done."""
+        if self.slot is None or not self.is_alive:
+            return
+        finished = self.slot.activity.finished
+        if finished and not self._cause and time.monotonic() - finished > LEAVING:
+            self._kill(
+                f"it had finished, and its process did not end within {LEAVING:g} s: a receiver "
+                "left a thread or a child process running"
+            )
+            logger.warning("%s: %s", self.name, self._cause)
 
     def limit_memory(self, most: int) -> None:
         """Kill a process whose call has taken too much memory, and replace one that has grown.
@@ -110,8 +126,8 @@ class Child:
             return
         call = self._call()
         held = resident_bytes(self.process.pid)
-        if call and self._first_seen[0] != _id(call):
-            self._first_seen = _id(call), held
+        if call and self._first_seen[0] != call.since:
+            self._first_seen = call.since, held
         if held <= most:
             return
         is_to_blame = held - self._first_seen[1] > most // 2 or self._is_overdue()
@@ -130,9 +146,4 @@ class Child:
 
     def _is_overdue(self) -> bool:
         """Whether it still runs although it was asked to stop a while ago."""
-        return self._asked is not None and time.monotonic() - self._asked > _GRACE
-
-
-def _id(call: RunningCall) -> int:
-    """Tells the calls of a process apart."""
-    return hash((call.receiver, call.seq, call.parked, call.epoch)) or 1
+        return self._asked is not None and time.monotonic() - self._asked > GRACE

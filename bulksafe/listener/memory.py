@@ -14,7 +14,7 @@ def resident_bytes(pid: int | None) -> int:
     statm = Path(f"/proc/{pid}/statm")
     try:
         return int(statm.read_text().split()[1]) * _PAGE
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self/statm").exists():
             return 0
     # Not Linux.

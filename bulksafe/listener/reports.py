@@ -36,6 +36,8 @@ class Reports:
         self._store = store
         self._places = places
         self._deaths = deaths
+        #: Received, and not stored yet: the connection may be lost in between.
+        self._unsettled: Death | None = None
         self._host = socket.gethostname()
         self._listener = os.getppid()
         self._written = float("-inf")
@@ -73,9 +75,11 @@ class Reports:
         self._store.rows("forget_workers", {"host": self._host, "listener": self._listener})
 
     def _settle_deaths(self) -> None:
-        while self._deaths.poll():
-            self._settle(self._deaths.recv())
-            self._places.shared.settled += 1
+        while self._unsettled or self._deaths.poll():
+            self._unsettled = death = self._unsettled or self._deaths.recv()
+            self._settle(death)
+            self._places.shared.settled = death.number
+            self._unsettled = None
 
     def _settle(self, death: Death) -> None:
         if death.parked and not death.error:

@@ -30,6 +30,15 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0
 #: Seconds after which a process that waits looks whether it should stop.
 STEP = 0.25
 
+#: Otherwise a statement goes on whose process was killed, and holds its locks: on a part of the
+#: queue, or on a parked call, for which the keeper would wait. A server on Windows refuses it.
+_NOTICE_DEAD_CLIENT = """
+SELECT pg_catalog.set_config(name, '1s', false)
+FROM pg_catalog.pg_settings
+WHERE name = 'client_connection_check_interval'
+  AND pg_catalog.version() NOT LIKE '%Visual C++%'
+"""
+
 #: What ends the listener.
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -43,21 +52,22 @@ class Serving:
 
     Args:
         using: the database.
-        orphaned: asked whether the process that started this one is gone.
+        must_stop: asked whether the process is to stop without a signal, for example because the
+            one that started it is gone.
 
     Attributes:
         on_signal: called when a signal asks the process to stop, to interrupt its waiting.
     """
 
-    def __init__(self, using: str, orphaned: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, using: str, must_stop: Callable[[], bool] = lambda: False) -> None:
         self.using = using
-        self._orphaned = orphaned
+        self._must_stop = must_stop
         self.on_signal: Callable[[], None] = lambda: None
         self._signals = 0
         self._was_connected = False
 
     def stopping(self) -> bool:
-        return self._signals > 0 or self._orphaned()
+        return self._signals > 0 or self._must_stop()
 
     def handle_signals(self) -> None:
         """The first SIGTERM or SIGINT ends the process after its batch, the second at once."""
@@ -110,6 +120,7 @@ class Serving:
             for name in SERVER_TCP:
                 value = options.get(name.removeprefix("tcp_"), options.get(name))
                 cursor.execute("SELECT set_config(%s, %s, false)", [name, str(value)])
+            cursor.execute(_NOTICE_DEAD_CLIENT)
 
     def _wait_after(self, error: Exception, pause: float) -> float:
         """Say what happened, and wait.

@@ -65,7 +65,7 @@ class Shared(ctypes.Structure):
         is_connected: whether the keeper has a connection.
         looked: when it last looked at the queues, as ``time.time()``.
         lag: how many seconds the oldest event had been due by then.
-        settled: how many deaths it has stored.
+        settled: the number of the last death that it has stored.
         is_done: whether no work is left.
     """
 
@@ -112,6 +112,7 @@ class Death:
     """The call that a worker was making when its process ended.
 
     Attributes:
+        number: deaths are counted, so that one that is lost with a keeper delays no other.
         queue: its queue.
         error: how it ended; empty if it has given the call back.
         parked, epoch: the parked call, or 0 for a call in a batch.
@@ -119,6 +120,7 @@ class Death:
         receiver, bucket, seq: the call in a batch; an empty name if there was none.
     """
 
+    number: int
     queue: str
     error: str
     parked: int

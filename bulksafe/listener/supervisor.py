@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -22,6 +23,7 @@ from django.db import connections
 from bulksafe.dispatch.activity import RunningCall
 from bulksafe.listener.children import Child
 from bulksafe.listener.keeper import Keeper
+from bulksafe.listener.orphans import outlive
 from bulksafe.listener.serving import SIGNALS, Serving
 from bulksafe.listener.slots import Bell, Death, Places, Slot
 from bulksafe.listener.worker_process import WorkerProcess
@@ -134,6 +136,7 @@ class Supervisor:
                     child.send(signal.SIGTERM)
             for child in self._workers:
                 child.limit_time()
+                child.limit_leaving()
         for child in self._workers:
             self._settle(child)
         if self._keeper:
@@ -163,14 +166,15 @@ class Supervisor:
     def _look(self) -> None:
         for index, child in enumerate(self._workers):
             child.limit_time()
+            child.limit_leaving()
             if self._max_memory is not None:
                 child.limit_memory(self._max_memory)
             if not child.is_alive and child.slot is not None and self._may_replace(child):
-                self._workers[index] = self._start_worker(child.slot)
+                self._workers[index] = _replaced(child, partial(self._start_worker, child.slot))
         keeper = self._keeper
         is_gone = keeper is not None and not keeper.is_alive and not self.places.shared.is_done
         if keeper is not None and is_gone and self._may_replace(keeper):
-            self._keeper = self._start_keeper()
+            self._keeper = _replaced(keeper, self._start_keeper)
 
     def _may_replace(self, child: Child) -> bool:
         """Whether a process that has ended may be replaced now."""
@@ -203,7 +207,7 @@ class Supervisor:
             self._failed += 1
             self._died += 1
             child.deaths = self._died
-            self._deaths.send(_death(child.slot, call, error))
+            self._deaths.send(_death(self._died, child.slot, call, error))
             self.places.bell.ring()
         activity.delivered = activity.failed = 0
         activity.is_idle = False
@@ -211,10 +215,24 @@ class Supervisor:
         activity.leave()
 
 
-def _death(slot: Slot, call: RunningCall | None, error: str) -> Death:
+def _replaced(child: Child, start: Callable[[], Child]) -> Child:
+    """A new process for one that has ended; the old one if the machine has no room for it now.
+
+    The supervisor must not end then: it would wait for its other processes for ever.
+    """
+    try:
+        return start()
+    except OSError as error:
+        logger.warning("%s cannot be replaced now (%s): trying again", child.name, error)
+        child.started = child.ended = time.monotonic()
+        return child
+
+
+def _death(number: int, slot: Slot, call: RunningCall | None, error: str) -> Death:
     activity = slot.activity
     where = (call.receiver, call.bucket, call.seq) if call else ("", 0, 0)
-    return Death(slot.queue, error, activity.parked, activity.epoch, activity.attempt, *where)
+    lease = activity.parked, activity.epoch, activity.attempt
+    return Death(number, slot.queue, error, *lease, *where)
 
 
 def _start(process: BaseProcess, slot: Slot | None) -> Child:
@@ -237,18 +255,20 @@ def _no_signals() -> Iterator[None]:
 
 
 def _keep(using: str, parent: int, places: Places, deaths: Connection, once: bool) -> None:
-    serving = _serving(using, parent)
+    serving = _serving(using, lambda: os.getppid() != parent)
     Keeper(serving, places, deaths, once=once).run()
 
 
 def _work(using: str, parent: int, slot: Slot, bell: Bell) -> None:
-    WorkerProcess(_serving(using, parent), slot, bell).run()
+    serving = _serving(using, lambda: os.getppid() != parent or slot.activity.must_stop)
+    outlive(parent, slot.activity)
+    WorkerProcess(serving, slot, bell).run()
 
 
-def _serving(using: str, parent: int) -> Serving:
+def _serving(using: str, must_stop: Callable[[], bool]) -> Serving:
     # Ctrl-C is for the supervisor, which passes it on.
     os.setpgid(0, 0)
-    serving = Serving(using, orphaned=lambda: os.getppid() != parent)
+    serving = Serving(using, must_stop)
     serving.handle_signals()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     return serving

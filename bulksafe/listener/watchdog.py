@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from django.db import connections
+from psycopg import IsolationLevel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,6 +132,9 @@ def connect(using: str, watchdog: Watchdog) -> None:
     options = connection.settings_dict.setdefault("OPTIONS", {})
     for key, value in TCP.items():
         options.setdefault(key, value)
+    # Each statement of a worker has to see what is committed by then, also on a connection that
+    # Django opens because a receiver has closed the one before.
+    options["isolation_level"] = IsolationLevel.READ_COMMITTED
     connection.ensure_connection()
     watchdog.connections.append(connection.connection)
 

@@ -44,7 +44,10 @@ class WorkerProcess:
         self._activity.start()
         self._serving.on_signal = self._slot.bell.ring
         signal.signal(ALARM, self._on_alarm)
-        self._serving.run(self._serve)
+        try:
+            self._serving.run(self._serve)
+        finally:
+            self._activity.finished = time.monotonic()
 
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:
         self._activity.raise_if_late()

@@ -103,12 +103,17 @@ def count(store: Store, selection: Selection) -> int:
 def retry(store: Store, selection: Selection, rename: str | None = None) -> int:
     """Have them tried again from the beginning; how many there are."""
     parameters = {**selection.parameters, "rename": rename}
-    found = len(store.rows("retry", parameters, selection=selection.sql))
+    parts = {"selection": selection.sql, "set_free": query("set_free")}
+    found = len(store.rows("retry", parameters, **parts))
     parking.wake_free(store)
     return found
 
 
 def discard(store: Store, selection: Selection) -> int:
     """Delete them for good; how many there were."""
-    parts = {"selection": selection.sql, "wake_next": query("wake_next")}
+    parts = {
+        "selection": selection.sql,
+        "wake_next": query("wake_next"),
+        "set_free": query("set_free"),
+    }
     return len(store.rows("discard", selection.parameters, **parts))

@@ -5,7 +5,8 @@
 -- receivers of other names do with the row waits for that one, too, as their order is declared.
 SELECT DISTINCT ON (p.receiver, p.source, p.key)
        p.receiver, p.source::oid::bigint, p.key,
-       p.attempts = 0 OR (p.attempts = 1 AND COALESCE(p.leased_until > clock_timestamp(), false))
+       p.attempts = 0
+       OR (p.attempts = 1 AND (p.error IS NULL OR COALESCE(p.leased_until > clock_timestamp(), false)))
 FROM unnest(%(buckets)s::smallint[], %(sources)s::bigint[], %(keys)s::text[]) AS w (bucket, source, key)
 JOIN bulksafe_parked AS p
   ON p.queue = %(queue)s AND p.atomic = %(atomic)s
@@ -44,6 +45,7 @@ SELECT nextval('bulksafe_call_seq') FROM generate_series(1, %(number)s)
 -- name: free
 -- Part of the next two: the waiting calls that may be made now. Nobody makes them; no call for the same row and
 -- receiver comes before them, nor one of another receiver that this code knows and that was never tried.
+-- A first attempt without an error still runs: a call in a transaction may outlast its lease.
 p.state = 'waiting'
       AND p.leads
       AND p.blocks
@@ -70,7 +72,10 @@ p.state = 'waiting'
                     AND (q.receiver, q.source::oid::bigint) IN (
                         SELECT * FROM unnest(%(receivers)s::text[], %(sources)s::bigint[])
                     )
-                    AND (q.attempts = 0 OR (q.attempts = 1 AND q.leased_until > clock_timestamp()))
+                    AND (
+                        q.attempts = 0
+                        OR (q.attempts = 1 AND (q.error IS NULL OR q.leased_until > clock_timestamp()))
+                    )
                     AND q.due < 'infinity'
                 )
             )
@@ -158,8 +163,7 @@ WHERE p.id = h.id
 -- The call is made; what waits behind it is due. Nothing, if another worker has taken it over.
 WITH gone AS (
     DELETE FROM bulksafe_parked AS p
-    WHERE p.id = ANY (%(ids)s)
-      AND EXISTS (SELECT FROM bulksafe_parked AS o WHERE o.id = %(id)s AND o.epoch = %(epoch)s)
+    WHERE p.id = ANY (%(ids)s) AND p.epoch = %(epoch)s
     RETURNING p.*
 ), woken AS (
     {wake_next}
@@ -227,13 +231,13 @@ UPDATE bulksafe_parked
 SET error = %(error)s,
     due = clock_timestamp() + %(delay)s * interval '1 second',
     leased_until = NULL
-WHERE id = %(id)s AND epoch = %(epoch)s
+WHERE id = %(id)s AND epoch = %(epoch)s AND state = 'waiting'
 
 -- name: give_back
 -- The process was told to end in the middle of a call: that was no attempt.
 UPDATE bulksafe_parked
 SET attempts = attempts - 1, due = clock_timestamp(), leased_until = NULL
-WHERE id = %(id)s AND epoch = %(epoch)s
+WHERE id = %(id)s AND epoch = %(epoch)s AND state = 'waiting'
 
 -- name: suspect
 -- The same of a call in a batch.
@@ -258,10 +262,20 @@ ORDER BY r.number
 
 -- name: retry
 -- Dead letters get all their attempts again; waiting events are due now, unless others of their row come first.
+-- Each makes a call of its own, as do those that it would have made one with: they may lose their leader.
+WITH chosen AS (
+    SELECT id, queue, call
+    FROM bulksafe_parked
+    WHERE {selection}
+), others AS (
+    {set_free}
+)
 UPDATE bulksafe_parked AS p
 SET state = 'waiting',
     blocks = true,
     attempts = 0,
+    call = NULL,
+    leads = true,
     receiver = COALESCE(%(rename)s, p.receiver),
     due = CASE WHEN EXISTS (
         SELECT FROM bulksafe_parked AS q
@@ -269,14 +283,25 @@ SET state = 'waiting',
             = (p.queue, p.atomic, p.bucket, p.source, p.key, p.receiver)
           AND q.id < p.id AND (q.blocks OR q.state = 'dead')
     ) THEN 'infinity' ELSE clock_timestamp() END
-WHERE {selection}
+WHERE p.id IN (SELECT id FROM chosen)
 RETURNING id
+
+-- name: set_free
+-- Part of others: the other events of calls of which some are taken out.
+UPDATE bulksafe_parked AS o
+    SET call = NULL, leads = true
+    FROM (SELECT DISTINCT queue, call FROM chosen WHERE call IS NOT NULL) AS c
+    WHERE (o.queue, o.call) = (c.queue, c.call) AND o.id NOT IN (SELECT id FROM chosen)
 
 -- name: discard
 WITH gone AS (
     DELETE FROM bulksafe_parked
     WHERE {selection}
     RETURNING *
+), chosen AS (
+    SELECT id, queue, call FROM gone
+), others AS (
+    {set_free}
 ), woken AS (
     {wake_next}
 )
