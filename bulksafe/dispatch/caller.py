@@ -29,7 +29,7 @@ logger = logging.getLogger("bulksafe")
 
 #: What a receiver may raise. Neither the process nor a task of its own is the receiver's to end: it
 #: would end each listener that comes to the event.
-RAISED = (Exception, SystemExit, GeneratorExit, CancelledError)
+RAISED = (Exception, SystemExit, GeneratorExit, KeyboardInterrupt, CancelledError)
 
 
 class CallFailed(Exception):  # noqa: N818

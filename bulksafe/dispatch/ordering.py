@@ -37,11 +37,24 @@ def calls(deliveries: Sequence[Delivery]) -> list[Call]:
 
     Event by event, and for each the receivers in their order, as per-row saves do it. A receiver
     with ``batch=True`` comes once, at the end of the events, and what is declared after it comes
-    then.
+    then. A delivery with an error keeps its place: the calls before it do not wait for it, nor does
+    it join one of them.
     """
     found: list[Call] = []
-    found += [Call(d.receiver, [d.change], d.error) for d in deliveries if d.error is not None]
-    for stage in _stages([d for d in deliveries if d.error is None]):
+    readable: list[Delivery] = []
+    for delivery in deliveries:
+        if delivery.error is None:
+            readable.append(delivery)
+            continue
+        found += _calls(readable)
+        found.append(Call(delivery.receiver, [delivery.change], delivery.error))
+        readable = []
+    return found + _calls(readable)
+
+
+def _calls(deliveries: Sequence[Delivery]) -> list[Call]:
+    found: list[Call] = []
+    for stage in _stages(deliveries):
         if stage[0].receiver.batch:
             found += _batch_calls(stage)
         else:

@@ -88,6 +88,40 @@ def test_a_condition_that_the_row_as_it_was_does_not_fit_any_more(shop):
     assert texts(project) == ["19"]
 
 
+@BOTH
+@pytest.mark.parametrize("options", ["", "batch=True"], ids=["", "batch"])
+def test_an_event_that_cannot_be_read_keeps_its_place(shop, atomic, options):
+    """The event of the row before it is delivered, and what comes after waits behind it."""
+    project = shop(placeholder="")
+    project.write(
+        "shop/receivers.py",
+        f"""
+import bulksafe
+from django.db.models.signals import post_save
+from shop.models import Log, Order
+
+@bulksafe.critical(post_save, sender=Order, run="after_commit", dispatch_uid="each",
+    atomic={atomic}, max_attempts=1, {options})
+def each(sender, instance=None, instances=(), **kwargs):
+    for one in instances or [instance]:
+        Log.objects.create(text=f"{{one.number}} {{one.amount}}")
+""",
+    )
+    project.migrate()
+    order(project, "a")
+    with project.connect() as connection, connection.transaction():
+        connection.execute(
+            "SELECT set_config('bulksafe.context', %s, true)", ["[" * 4_000 + "]" * 4_000]
+        )
+        connection.execute("UPDATE shop_order SET amount = 1")
+    project.run("UPDATE shop_order SET amount = 2")
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert texts(project) == ["a 0"]
+    assert [state for _, _, state, _ in parked(project)] == ["dead", "waiting"]
+
+
 def test_a_column_that_was_renamed_while_events_waited(shop):
     """Also one that a condition is about, and in what is parked."""
     project = shop(placeholder="")
@@ -132,7 +166,10 @@ def test_a_domain_that_refuses_a_row_as_it_was(shop):
 
 
 @BOTH
-@pytest.mark.parametrize("raised", ["SystemExit(3)", "asyncio.CancelledError()", "GeneratorExit()"])
+@pytest.mark.parametrize(
+    "raised",
+    ["SystemExit(3)", "asyncio.CancelledError()", "GeneratorExit()", "KeyboardInterrupt()"],
+)
 def test_a_receiver_that_would_end_the_process(shop, atomic, raised):
     project = shop(first=f"max_attempts=2, atomic={atomic}")
     project.write(
