@@ -299,5 +299,7 @@ def _after_commit(function: Callable[[], object]) -> None:
     """Call what a receiver left to be called: an error is too late for the event, and its own."""
     try:
         function()
+    except CallTimedOut:
+        raise
     except RAISED:
         logger.exception("what a receiver does after the commit has failed: %r", function)
