@@ -51,7 +51,7 @@ def end_process():
 
 def sleep_in_c():
     """With the interpreter's lock, and deaf to the signal that ends a late call."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     ctypes.PyDLL(None).sleep(3600)
 
 
