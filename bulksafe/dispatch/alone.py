@@ -20,7 +20,6 @@ from bulksafe.dispatch.batches import is_called
 from bulksafe.dispatch.caller import RAISED
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.dead_letters import DeadLetter
-from bulksafe.exceptions import CallTimedOut
 from bulksafe.outbox import parking
 from bulksafe.outbox.failures import Failure
 from bulksafe.outbox.parking import EVERY_RECEIVER, Taken
@@ -157,7 +156,7 @@ class Alone:
         make = self._in_transaction if call.receiver.atomic else self._outside
         try:
             make(taken, call)
-        except (*RAISED, CallTimedOut) as error:
+        except RAISED as error:
             if isinstance(error, LeaseLost):
                 raise
             self._caller.noted(call, error, taken.attempts)

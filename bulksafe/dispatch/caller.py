@@ -206,7 +206,7 @@ class Caller:
                     f"{call.receiver.name} left a transaction open, which was rolled back: end "
                     "each transaction inside the receiver."
                 )
-        except (*RAISED, CallTimedOut) as error:
+        except RAISED as error:
             if self._is_in_transaction:
                 self._connection.close()
                 self._connection.connect()

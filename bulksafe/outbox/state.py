@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from django.utils import timezone
 
+from bulksafe.outbox.queries import query
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -113,7 +115,7 @@ def state(store: Store) -> State:
     parked = {(queue, atomic): rest for queue, atomic, *rest in store.rows("parked_counts")}
     now = timezone.now()
     queues = []
-    for queue, atomic, events, oldest, served in store.rows("lag"):
+    for queue, atomic, events, oldest, served in store.rows("lag", unread=query("unread")):
         kept, dead = parked.get((queue, atomic), (0, 0))
         seconds = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
         alive = sum(queue in listener.queues for listener in listeners)

@@ -181,7 +181,7 @@ class Store:
             known: the receivers and tables of this code; others may have no listener.
         """
         parameters = {"queues": sorted(queues), **known.parameters}
-        return float(self.rows("longest_due", parameters)[0][0])
+        return float(self.rows("longest_due", parameters, unread=query("unread"))[0][0])
 
     def session(self) -> Sequence[str]:
         """The connection's settings, as ``Start`` has them."""

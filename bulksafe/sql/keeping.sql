@@ -48,14 +48,9 @@ SELECT NOT EXISTS (
         )
 )
 
--- name: lag
--- What waits, by queue: events that are visible and not dealt with, and the age of the oldest.
-SELECT c.queue, c.atomic, count(o.seq), min(o.at), max(c.served_at)
-FROM bulksafe_cursor AS c
-LEFT JOIN LATERAL (
-    SELECT e.seq, e.at
-    FROM bulksafe_outbox AS e
-    WHERE e.bucket = c.bucket
+-- name: unread
+-- Part of the next one and of longest_due: the events that a cursor has not passed.
+e.bucket = c.bucket
       AND e.seq > LEAST(
           COALESCE(c.position, c.floor),
           (SELECT min(r.value::bigint) FROM jsonb_each_text(c.running) AS r)
@@ -65,6 +60,15 @@ LEFT JOIN LATERAL (
           OR (c.position IS NOT NULL AND e.seq <= c.position AND pg_visible_in_snapshot(e.xid, c.upper))
           OR e.seq = ANY (c.skip)
       )
+
+-- name: lag
+-- What waits, by queue: events that are visible and not dealt with, and the age of the oldest.
+SELECT c.queue, c.atomic, count(o.seq), min(o.at), max(c.served_at)
+FROM bulksafe_cursor AS c
+LEFT JOIN LATERAL (
+    SELECT e.seq, e.at
+    FROM bulksafe_outbox AS e
+    WHERE {unread}
 ) AS o ON true
 GROUP BY c.queue, c.atomic
 ORDER BY c.queue, c.atomic
@@ -144,16 +148,7 @@ SELECT GREATEST(
         CROSS JOIN LATERAL (
             SELECT min(e.at) AS at
             FROM bulksafe_outbox AS e
-            WHERE e.bucket = c.bucket
-              AND e.seq > LEAST(
-                  COALESCE(c.position, c.floor),
-                  (SELECT min(r.value::bigint) FROM jsonb_each_text(c.running) AS r)
-              )
-              AND NOT (
-                  pg_visible_in_snapshot(e.xid, c.lower)
-                  OR (c.position IS NOT NULL AND e.seq <= c.position AND pg_visible_in_snapshot(e.xid, c.upper))
-                  OR e.seq = ANY (c.skip)
-              )
+            WHERE {unread}
         ) AS o
         WHERE c.queue = ANY (%(queues)s)
     ),
