@@ -44,7 +44,7 @@ class RunningCall:
     parked: int
     epoch: int
     attempt: int
-    #: When it began, as ``time.monotonic()``: tells the calls of a process apart.
+    #: When it began, as ``time.monotonic()``: identifies the call within its process.
     since: float
 
 

@@ -185,7 +185,7 @@ class Alone:
             self._note(taken, call, Failure.of(error, taken.attempts, call.receiver))
 
     def _give_up(self, taken: Taken, call: Call) -> None:
-        """The processes of all attempts have ended, the last one so that nobody could note it."""
+        """The last attempt ended its process, and the result could not be stored."""
         error = taken.error or "the process ended during the call"
         self._note(taken, call, Failure.described(error, taken.attempts - 1, call.receiver))
 

@@ -8,7 +8,7 @@ are read.
 
 The events of one part are in the order of its changes. So the state of another part, at the place
 of an event, is the one from which the next event of that part starts. Where no such event is left,
-it is the stored row: whoever has changed that has left an event, or has not committed yet.
+it is the stored row: a transaction that changed it has left an event, or has not committed.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ class Amendment:
         rows: dict[_Row, list[Event]] = defaultdict(list)
         for event in events:
             rows[_row(event)].append(event)
-        # In this order: whoever changes the stored row after it was read has left an event by the
+        # In this order: a change to the stored row after it was read has left an event by the
         # time at which events are looked for.
         stored = self._stored([listed[-1] for listed in rows.values()], images)
         rest = self._rest([listed[-1] for listed in rows.values()], cursors)

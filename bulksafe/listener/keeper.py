@@ -4,8 +4,8 @@ It runs no receiver, so that nothing a receiver does keeps other queues waiting.
 
 NOTIFY takes a lock that all committing transactions of the server wait for. So writers send one
 only when a listener sleeps: a sleeper holds an advisory lock exclusively, and a writer that gets it
-shared knows that nobody does. Whoever wants to sleep only *tries* to get the lock; who gets it
-looks once more, for what was written before, and may then be sure to be notified.
+shared knows that no listener sleeps. A keeper only *tries* to get the lock. If it succeeds, it
+looks once more for earlier writes, and every later write notifies it.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Keeper:
     def _serve(self, watchdog: Watchdog) -> None:
         name = application_name(",".join(self._places.queues))
         ear = open_raw(self._serving.using, name, watchdog)
-        # A notification that comes with the answer wakes nobody else.
+        # A notification that arrives with a probe's answer does not wake select().
         prober = Prober(ear, watchdog, self._places.bell.ring)
         try:
             with watchdog.watch():

@@ -122,7 +122,7 @@ class Prober:
                 with self._watchdog.watch():
                     self._connection.execute("SELECT 1")
             except psycopg.Error:
-                return  # whoever uses it next finds it closed
+                return  # the next statement finds it closed
             self._probed()
 
 

@@ -1,4 +1,4 @@
-"""The contexts of events: whoever may write to a captured table chooses what is in them."""
+"""The contexts of events. Every role that can write a captured table can choose their content."""
 
 from __future__ import annotations
 

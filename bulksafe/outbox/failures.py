@@ -31,7 +31,7 @@ class Failure:
         traceback: where it was raised.
         state: ``"waiting"`` or ``"dead"``.
         blocks: whether later events of the row wait for this one.
-        delay: seconds until the next attempt; None for a call that waits behind another one.
+        delay: seconds until the next attempt; None for a call that waits behind an earlier one.
     """
 
     attempts: int
@@ -72,7 +72,7 @@ class Failure:
 
 #: For a call that was not tried and is due now.
 UNTRIED = Failure(0)
-#: For one that was not tried because another one of its row and receiver comes first.
+#: For one that was not tried because an earlier call of its row and receiver comes first.
 BEHIND = Failure(0, delay=None)
 
 _ERROR_LENGTH = 1_000

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: The name under which an event is parked whose table the code does not know: for all receivers.
 EVERY_RECEIVER = "*"
 
-#: The name that stands for the receivers of a row in whose place another one is still untried.
+#: Stands for all receivers of a row: an earlier call of the row was not tried yet.
 ANY_RECEIVER = ""
 
 #: A row, as one receiver sees it: (receiver's name, source, key).
@@ -52,7 +52,7 @@ class Taken:
     Attributes:
         atomic: the lane that it came from.
         receiver: its receiver's name, or ``EVERY_RECEIVER``.
-        epoch: whoever takes it over has a higher one.
+        epoch: grows when a different process takes the call over.
         error: what the attempt before it ended with, if there was one.
         events: one, or those that make one call.
     """
@@ -191,7 +191,7 @@ def _event(row: Sequence[Any]) -> Event:
 
 
 def hold(store: Store, taken: Taken) -> Sequence[str] | None:
-    """Let nobody else make the call as long as the transaction lasts.
+    """Lock the call until the end of the transaction.
 
     Returns:
         the connection's settings; None if another process has taken the call over.

@@ -43,7 +43,7 @@ RETURNING id
 SELECT nextval('bulksafe_call_seq') FROM generate_series(1, %(number)s)
 
 -- name: free
--- Part of the next two: the waiting calls that may be made now. Nobody makes them; no call for the same row and
+-- Part of the next two: the waiting calls that may be made now. No process makes them; no call for the same row and
 -- receiver comes before them, nor one of another receiver that this code knows and that was never tried.
 -- A first attempt without an error still runs: a call in a transaction may outlast its lease.
 p.state = 'waiting'
@@ -139,7 +139,7 @@ FROM unnest(%(ids)s::bigint[], %(epochs)s::bigint[]) AS w (id, epoch)
 WHERE (p.id, p.epoch) = (w.id, w.epoch)
 
 -- name: lock_taken
--- For the length of a call in a transaction: nobody else makes it, and nobody has taken it over.
+-- Locks a call in a transaction. Nothing, if a different process has taken it over.
 SELECT {unlimited}, {session}
 FROM bulksafe_parked
 WHERE id = %(id)s AND epoch = %(epoch)s
@@ -234,7 +234,7 @@ SET error = %(error)s,
 WHERE id = %(id)s AND epoch = %(epoch)s AND state = 'waiting'
 
 -- name: give_back
--- The process was told to end in the middle of a call: that was no attempt.
+-- The process was asked to stop during a call: that does not count as an attempt.
 UPDATE bulksafe_parked
 SET attempts = attempts - 1, due = clock_timestamp(), leased_until = NULL
 WHERE id = %(id)s AND epoch = %(epoch)s AND state = 'waiting'

@@ -1,17 +1,11 @@
 """A run of the benchmark of receivers in the writer's transaction measures what it says."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from benchmarks.inline.plan import SECTIONS
-
-ROOT = Path(__file__).resolve().parents[2]
-
+from tests.benchmarks.running import python
 
 #: What a section holds against what, in the order of the tables.
 SUBJECTS = {
@@ -23,21 +17,7 @@ SUBJECTS = {
 }
 
 
-def python(postgres, *arguments):
-    """Run Python with the settings of this benchmark, on the server of the tests."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "DATABASE_URL": postgres.url,
-            "DJANGO_SETTINGS_MODULE": "benchmarks.inline.settings",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+SETTINGS = "benchmarks.inline.settings"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +32,7 @@ from benchmarks.inline import __main__ as command
 command.QUICK = replace(command.QUICK, rows=20, saves=20, statements=50)
 sys.exit(command.main(["--quick", "--rounds=2", "--json={files[0]}", "--markdown={files[1]}"]))
 """
-    done = python(postgres, "-c", script)
+    done = python(postgres, SETTINGS, "-c", script)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(files[0].read_text()), files[1].read_text()
 
@@ -108,7 +88,7 @@ with fresh_database("embedded"):
     proof.prove()
     print("nothing")
 """
-    done = python(postgres, "-c", script)
+    done = python(postgres, SETTINGS, "-c", script)
 
     assert said in done.stdout + done.stderr
 
@@ -139,7 +119,7 @@ with elsewhere.bare():
 assert connection.execute_wrappers == before
 assert patched() == [True, True]
 """
-    done = python(postgres, "-c", f"{_ON_THE_SERVER_OF_THE_TESTS}{script}")
+    done = python(postgres, SETTINGS, "-c", f"{_ON_THE_SERVER_OF_THE_TESTS}{script}")
 
     assert done.returncode == 0, done.stderr
 

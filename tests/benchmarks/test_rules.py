@@ -1,36 +1,16 @@
 """A run of the benchmark of rules measures what it says. No test looks at a time."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from benchmarks import comparing, variants
-
-ROOT = Path(__file__).resolve().parents[2]
-
+from tests.benchmarks.running import python
 
 ALL = ["discount", "initial", "net", "number", "shipped", "status"]
 
 
-def python(postgres, *arguments):
-    """Run Python with the settings of the benchmarks, on the server of the tests."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "DATABASE_URL": postgres.url,
-            "DJANGO_SETTINGS_MODULE": "benchmarks.settings",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+SETTINGS = "benchmarks.settings"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +20,7 @@ def measured(postgres, tmp_path_factory):
     files = directory / "results.json", directory / "results.md"
     tiny = ["--rows", "20,40", "--rounds", "2"]
     written = ["--json", str(files[0]), "--markdown", str(files[1])]
-    done = python(postgres, "-m", "benchmarks", *tiny, *written)
+    done = python(postgres, SETTINGS, "-m", "benchmarks", *tiny, *written)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(files[0].read_text()), files[1].read_text()
 
@@ -99,7 +79,7 @@ def test_database_of_the_run_is_gone(measured, postgres):
         "print(c.execute(\"SELECT count(*) FROM pg_database WHERE datname ~ 'benchmarks'\")"
         ".fetchone()[0])"
     )
-    assert python(postgres, "-c", script).stdout == "0\n"
+    assert python(postgres, SETTINGS, "-c", script).stdout == "0\n"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +101,7 @@ with database.fresh_database("embedded"):
     connection.cursor().execute({statement.format("benchmarks_" + model)!r})
     proof.prove()
 """
-    done = python(postgres, "-c", script)
+    done = python(postgres, SETTINGS, "-c", script)
     assert done.returncode == 1
     assert "RuleNotKeptError" in done.stderr
 
@@ -136,7 +116,7 @@ with database.fresh_database("embedded"):
     ],
 )
 def test_bad_arguments_are_refused_before_anything_starts(postgres, arguments, said):
-    done = python(postgres, "-m", "benchmarks", *arguments)
+    done = python(postgres, SETTINGS, "-m", "benchmarks", *arguments)
     assert done.returncode == 2
     assert said in done.stderr
 
@@ -144,7 +124,7 @@ def test_bad_arguments_are_refused_before_anything_starts(postgres, arguments, s
 def test_server_that_cannot_be_reached_is_an_error_without_a_traceback(postgres):
     unreachable = "import os; os.environ['DATABASE_URL'] = 'postgresql:///x?host=/nowhere'"
     script = f"{unreachable}\nimport sys\nfrom benchmarks.__main__ import main\n"
-    done = python(postgres, "-c", script + "sys.exit(main(['--quick']))")
+    done = python(postgres, SETTINGS, "-c", script + "sys.exit(main(['--quick']))")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr

@@ -163,7 +163,7 @@ class Range:
     # Faults of a listener's processes.
 
     def kill(self):
-        """SIGKILL of all processes at a random moment; it is started anew."""
+        """SIGKILL of all processes at a random moment, and a new start."""
         listener = self._start()
         try:
             with self.traffic():
@@ -190,7 +190,7 @@ class Range:
         return self._stopped(lambda listener: listener.workers())
 
     def stop_all(self):
-        """SIGSTOP of the whole listener, while another one takes over."""
+        """SIGSTOP of the whole listener, while a second one takes over."""
         return self._stopped(lambda listener: [*listener.children(), listener.pid])
 
     def _signalled(self, victims):

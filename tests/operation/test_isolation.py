@@ -192,7 +192,7 @@ def test_a_process_that_grows_over_many_calls_is_replaced_between_two(site):
 
 
 def test_the_whole_listener_is_killed_in_a_call(site):
-    """Nobody is left to note it: the call's own lease and the batch's journal say so."""
+    """No process is left to store it: only the lease and the journal show it."""
     deed = "[os.kill(pid, signal.SIGKILL) for pid in (os.getppid(), os.getpid())]"
     project = site(deed, "max_attempts=3", LEASE=1)
     order(project, "bad")
@@ -207,7 +207,7 @@ def test_the_whole_listener_is_killed_in_a_call(site):
             wait_until(lambda process=process: process.poll() is not None or is_over(), log)
 
     assert "bad good" in texts(project)
-    # The first attempt, in the batch, is the one that nobody could note.
+    # The first attempt, in the batch, is the one that no process could store.
     assert 3 <= len(attempts(project)) <= 4
 
 
@@ -280,7 +280,7 @@ def attempts_lines(project):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_gives_a_call_back(site, number):
-    """Its attempt is not counted, and nobody has to wait for its lease."""
+    """Its attempt is not counted, and the next worker need not wait for its lease."""
     project = site("time.sleep(3600)", "atomic=False, max_attempts=1", LEASE=3600)
     order(project, "bad")
     with listening(project) as (process, log):

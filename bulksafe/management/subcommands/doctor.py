@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Look for what keeps after-commit receivers from being called although nothing has failed: captures
-that are not installed, queues that nobody begins or ends, parked events whose receiver is gone, an
-outbox that was restored from a dump of another cluster, and sessions whose locks keep the outbox
-from being emptied, or a queue from moving.
+that are not installed, queues that were never started or are no longer declared, parked events
+whose receiver is gone, an outbox that was restored from a dump of another cluster, calls that run
+for long, and sessions whose locks keep the outbox from being emptied, or a queue from moving.
 
---rebase mends the last one, which the listener also does by itself when it connects: transaction
-numbers do not survive a dump. Nothing that waits is lost, and nothing comes twice.
+--rebase repairs a restored outbox, which the listener also does by itself when it connects:
+transaction numbers do not survive a dump. Nothing that waits is lost, and nothing comes twice.
 
 exit status: 0 all is well, 1 there are findings, 2 an error
 """
@@ -120,7 +120,7 @@ def _calls(store: Store, held: float) -> Iterator[tuple[str, str]]:
                 f"The receiver {worker.receiver!r} has run for {worker.call_seconds:,.0f} s for "
                 f"{worker.source} {worker.key}, in process {worker.pid} on {worker.host}.",
                 "Its timeout= ends it. Until then its row waits, and its worker of the queue "
-                f"{worker.queue!r}: “listen --concurrency {worker.queue}=2” adds another one.",
+                f"{worker.queue!r}: “listen --concurrency {worker.queue}=2” adds a second worker.",
             )
 
 

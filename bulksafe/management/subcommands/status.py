@@ -122,7 +122,7 @@ def _print(command: Any, found: State, events: list[ParkedEvent], database: str)
     size = sum(slot.bytes for slot in found.slots)
     command.stdout.write(f"\noutbox of the database {database!r}: {size / 1024 / 1024:.1f} MB")
     for listener in found.listeners:
-        # Not every role sees since when another one's session is there.
+        # A role without pg_read_all_stats cannot see when sessions of other roles began.
         since = f" since {listener.since:%Y-%m-%d %H:%M:%S %Z}" if listener.since else ""
         command.stdout.write(f"listener {listener.name} for {', '.join(listener.queues)}{since}")
     for worker in found.workers:

@@ -45,7 +45,7 @@ def discard(command: Any, store: Store, *, interactive: bool, dry_run: bool) -> 
 
 
 def is_confirmed(command: Any, store: Store, found: str) -> bool:
-    """Whether somebody types that it is to be done."""
+    """Whether the operator confirms it."""
     command.stdout.write(
         f"The database {store.using!r} holds {found}. Receivers will never be called for them."
     )
