@@ -20,7 +20,7 @@ from bulksafe.dispatch.muting import muted
 from bulksafe.dispatch.ordering import calls
 from bulksafe.dispatch.routes import Routes
 from bulksafe.outbox.paging import next_events
-from bulksafe.outbox.store import BUCKETS, Store
+from bulksafe.outbox.store import BUCKETS, Known, Store
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -131,7 +131,8 @@ def _committed(using: str, queues: Collection[str] | None) -> Iterator[list[Call
         listed, moved = [], []
         for queue, atomic in sorted(served):
             store.rows("adopt_queue", {"queue": queue, "atomic": atomic})
-            claimed = store.claim([queue], atomic, BUCKETS, stale=0)
+            own = Known(lanes={(queue, atomic): ()})
+            claimed = store.claim(own, atomic=atomic, limit=BUCKETS, stale=0)
             snapshot = store.start().snapshot
             cursors = [cursor.at(cursor.window.opened(snapshot, 0)) for cursor in claimed]
             events, done = next_events(store, cursors, _MOST_EVENTS) if cursors else ([], [])

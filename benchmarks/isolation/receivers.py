@@ -64,7 +64,7 @@ def eat_memory():
     hoard = []
     while True:
         hoard.append(bytes(range(256)) * (4 << 12))
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 DEEDS = {

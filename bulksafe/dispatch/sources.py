@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from django.db.models import Model
 
     from bulksafe.declarations import Receiver
+    from bulksafe.declarations.receivers import Lane
 
 
 def models_of(among: Iterable[Receiver]) -> list[type[Model]]:
@@ -40,14 +42,16 @@ def known(using: str, queues: Collection[str] | None = None) -> Known:
     """
     models = sources(using)
     oids = {model: oid for oid, model in models.items()}
-    pairs = [
-        (receiver.name, oids[model])
-        for receiver in receivers.listened()
-        if queues is None or receiver.queue in queues
-        for model in receiver.models()
-        if model in oids
-    ]
-    return Known([*pairs, *((EVERY_RECEIVER, oid) for oid in models)])
+    pairs = [(EVERY_RECEIVER, oid) for oid in models]
+    lanes: dict[Lane, set[int]] = defaultdict(set)
+    if queues is None or receivers.DEFAULT_LANE[0] in queues:
+        lanes[receivers.DEFAULT_LANE] = set()
+    for receiver in receivers.listened():
+        if queues is None or receiver.queue in queues:
+            tables = {oids[model] for model in receiver.models() if model in oids}
+            pairs += [(receiver.name, oid) for oid in tables]
+            lanes[receiver.queue, receiver.atomic] |= tables
+    return Known(pairs, lanes)
 
 
 def by_oid(models: Sequence[type[Model]], using: str) -> dict[int, type[Model]]:

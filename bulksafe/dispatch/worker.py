@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Protocol
 
@@ -172,9 +173,10 @@ class Worker:
         At READ COMMITTED: each statement sees what has been committed by then.
         """
         with self.guard():
-            cursors = self.store.claim(sorted(self.queues), atomic, limit)
+            claim = partial(self.store.claim, self.known(), atomic=atomic, limit=limit)
+            cursors = claim()
             if not cursors and self._is_time_to_look_at_all(atomic=atomic):
-                cursors = self.store.claim(sorted(self.queues), atomic, limit, _STALE)
+                cursors = claim(stale=_STALE)
         if not cursors:
             return Claim([])
         start = self.store.start()

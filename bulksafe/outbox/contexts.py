@@ -6,10 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 #: What a context may hold, as JSON. A request's ids take some hundred characters.
 MOST_CHARACTERS = 64 * 1024
+#: How deep lists and objects may be nested. Python's limit depends on its version and on the depth
+#: of the call: what one process can read, another one might not be able to write.
+MOST_NESTED = 100
 
 
 class UnreadableContext(Exception):  # noqa: N818
@@ -42,4 +45,19 @@ def read_context(text: str | None) -> Mapping[str, Any]:
         found: Mapping[str, Any] = json.loads(text)
     except (ValueError, RecursionError) as error:
         return Unread(f"{type(error).__name__}: {error}")
+    if len(text) > 2 * MOST_NESTED and _is_nested_too_deep(found):
+        return Unread(f"it is nested more than {MOST_NESTED} deep")
     return found
+
+
+def _is_nested_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MOST_NESTED + 1):
+        level = [inner for outer in level for inner in _inner(outer)]
+    return bool(level)
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

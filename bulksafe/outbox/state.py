@@ -13,7 +13,7 @@ from bulksafe.outbox.queries import query
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from bulksafe.outbox.store import Store
+    from bulksafe.outbox.store import Known, Store
 
 
 @dataclass(frozen=True)
@@ -109,13 +109,18 @@ class State:
     slots: list[Slot]
 
 
-def state(store: Store) -> State:
-    """What ``bulksafe status`` shows."""
+def state(store: Store, known: Known) -> State:
+    """What ``bulksafe status`` shows.
+
+    Args:
+        known: the receivers and tables of this code.
+    """
     listeners = [_listener(*row) for row in store.rows("listeners")]
     parked = {(queue, atomic): rest for queue, atomic, *rest in store.rows("parked_counts")}
     now = timezone.now()
     queues = []
-    for queue, atomic, events, oldest, served in store.rows("lag", unread=query("unread")):
+    parts = {"unread": query("unread"), "lanes_known": query("lanes_known")}
+    for queue, atomic, events, oldest, served in store.rows("lag", known.lane_parameters, **parts):
         kept, dead = parked.get((queue, atomic), (0, 0))
         seconds = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
         alive = sum(queue in listener.queues for listener in listeners)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from bulksafe.outbox.queries import query
 from bulksafe.outbox.windows import Snapshot, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from bulksafe.declarations.receivers import Lane
 
@@ -70,15 +70,25 @@ class Known:
 
     Attributes:
         pairs: the names of its receivers, each with the oid of a table that it is for.
+        lanes: the lanes that it serves, each with the oids of the tables of its receivers.
     """
 
     pairs: Sequence[tuple[str, int]] = ()
+    lanes: Mapping[Lane, Collection[int]] = field(default_factory=dict)
 
     @property
     def parameters(self) -> dict[str, Any]:
         return {
             "receivers": [receiver for receiver, _ in self.pairs],
             "sources": [source for _, source in self.pairs],
+        }
+
+    @property
+    def lane_parameters(self) -> dict[str, Any]:
+        return {
+            "lane_queues": [queue for queue, _ in self.lanes],
+            "lane_atomics": [atomic for _, atomic in self.lanes],
+            "lane_sources": [f"{{{','.join(map(str, oids))}}}" for oids in self.lanes.values()],
         }
 
 
@@ -143,15 +153,17 @@ class Store:
         return Start(Snapshot.parse(snapshot).without(xid), xid, *rest)
 
     def claim(
-        self, queues: Collection[str], atomic: bool, limit: int, stale: float | None = None
+        self, known: Known, *, atomic: bool, limit: int, stale: float | None = None
     ) -> list[Cursor]:
         """Lock up to ``limit`` cursors that have work, least recently served first.
 
         Args:
-            stale: also those without work that nobody has looked at for so many seconds.
+            known: cursors of its lanes.
+            atomic: of the lanes whose receivers run in a transaction, or of the others.
+            stale: also cursors without work that no worker has looked at for so many seconds.
         """
-        parameters = {"queues": list(queues), "atomic": atomic, "limit": limit, "stale": stale}
-        rows = self.rows("claim", parameters, work=query("work"))
+        parameters = {"atomic": atomic, "limit": limit, "stale": stale, **known.lane_parameters}
+        rows = self.rows("claim", parameters, work=query("work"), lanes_known=query("lanes_known"))
         return [_cursor(row) for row in rows]
 
     def ready(self, queues: Collection[str], known: Known) -> set[str]:
@@ -160,8 +172,8 @@ class Store:
         Args:
             known: the receivers and tables of this code.
         """
-        parts = {"work": query("work"), "is_due": query("is_due")}
-        rows = self.rows("ready", {"queues": sorted(queues)}, **parts)
+        parts = {name: query(name) for name in ("work", "is_due", "lanes_known")}
+        rows = self.rows("ready", {"queues": sorted(queues), **known.lane_parameters}, **parts)
         found = {queue for queue, has_work, _ in rows if has_work}
         asked = [queue for queue, has_work, has_due in rows if has_due and not has_work]
         if asked:
@@ -180,8 +192,9 @@ class Store:
         Args:
             known: the receivers and tables of this code; others may have no listener.
         """
-        parameters = {"queues": sorted(queues), **known.parameters}
-        return float(self.rows("longest_due", parameters, unread=query("unread"))[0][0])
+        parts = {"unread": query("unread"), "lanes_known": query("lanes_known")}
+        parameters = {"queues": sorted(queues), **known.parameters, **known.lane_parameters}
+        return float(self.rows("longest_due", parameters, **parts)[0][0])
 
     def session(self) -> Sequence[str]:
         """The connection's settings, as ``Start`` has them."""

@@ -49,8 +49,10 @@ SELECT NOT EXISTS (
 )
 
 -- name: unread
--- Part of the next one and of longest_due: the events that a cursor has not passed.
+-- Part of the next one and of longest_due: the events that a cursor has not passed, and that its lane has receivers
+-- for, as far as this code knows it. The cursor passes the others from time to time.
 e.bucket = c.bucket
+      AND (l.sources IS NULL OR e.source = ANY (l.sources))
       AND e.seq > LEAST(
           COALESCE(c.position, c.floor),
           (SELECT min(r.value::bigint) FROM jsonb_each_text(c.running) AS r)
@@ -63,15 +65,16 @@ e.bucket = c.bucket
 
 -- name: lag
 -- What waits, by queue: events that are visible and not dealt with, and the age of the oldest.
-SELECT c.queue, c.atomic, count(o.seq), min(o.at), max(c.served_at)
+SELECT queue, atomic, count(o.seq), min(o.at), max(c.served_at)
 FROM bulksafe_cursor AS c
+LEFT JOIN {lanes_known} AS l USING (queue, atomic)
 LEFT JOIN LATERAL (
     SELECT e.seq, e.at
     FROM bulksafe_outbox AS e
     WHERE {unread}
 ) AS o ON true
-GROUP BY c.queue, c.atomic
-ORDER BY c.queue, c.atomic
+GROUP BY queue, atomic
+ORDER BY queue, atomic
 
 -- name: parked_counts
 SELECT queue, atomic,
@@ -140,17 +143,21 @@ WHERE seen_at > clock_timestamp() - interval '15 seconds'
 ORDER BY host, pid
 
 -- name: longest_due
--- For how many seconds the event has been due that has waited longest.
+-- For how many seconds the event has been due that has waited longest. Of a cursor that is the event with the lowest
+-- number; asked for like this, no plan scans the whole outbox for it.
 SELECT GREATEST(
     (
         SELECT date_part('epoch', clock_timestamp() - min(o.at))
         FROM bulksafe_cursor AS c
+        LEFT JOIN {lanes_known} AS l USING (queue, atomic)
         CROSS JOIN LATERAL (
-            SELECT min(e.at) AS at
+            SELECT e.at
             FROM bulksafe_outbox AS e
             WHERE {unread}
+            ORDER BY e.seq
+            LIMIT 1
         ) AS o
-        WHERE c.queue = ANY (%(queues)s)
+        WHERE queue = ANY (%(queues)s)
     ),
     (
         SELECT date_part('epoch', clock_timestamp() - min(p.due))

@@ -82,11 +82,12 @@ p.state = 'waiting'
       )
 
 -- name: is_due
--- Part of others: whether a call may be free. The index alone answers that.
-EXISTS (
-           SELECT FROM bulksafe_parked AS p
-           WHERE p.queue = q.queue AND p.state = 'waiting' AND p.leads AND p.due <= clock_timestamp()
-       )
+-- Part of others: whether a call may be free. The index alone answers that, by the call that is due first.
+COALESCE((
+           SELECT min(p.due) <= clock_timestamp()
+           FROM bulksafe_parked AS p
+           WHERE p.queue = q.queue AND p.state = 'waiting' AND p.leads
+       ), false)
 
 -- name: has_due
 SELECT {is_due} FROM (SELECT %(queue)s::text) AS q (queue)

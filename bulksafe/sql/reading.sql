@@ -38,14 +38,22 @@ SELECT {unlimited},
 
 -- name: work
 -- Part of others: the cursors that have work. A cursor has if its window is open, or if a transaction that it has
--- not seen wrote events for its bucket. Transactions that were running are looked for only when they have ended,
--- and from the number that they began at, so that one which runs for hours costs nothing.
+-- not seen wrote events for its bucket, of a table that its lane has receivers for. Transactions that were running are
+-- looked for only when they have ended, and from the number that they began at, so that one which runs for hours costs
+-- nothing. A cursor that is far behind has work, too: otherwise each look would scan the events of other lanes.
+-- The first number and not EXISTS: the planner expects an event to come soon, and would scan the whole outbox for one
+-- that is not there.
 (
           c.upper IS NOT NULL
-          OR EXISTS (
-              SELECT FROM bulksafe_outbox AS o
+          OR c.floor < (SELECT last_value - 500 FROM bulksafe_outbox_seq)
+          OR (
+              SELECT o.seq
+              FROM bulksafe_outbox AS o
               WHERE o.bucket = c.bucket AND o.seq > c.floor AND o.xid >= pg_snapshot_xmax(c.lower)
-          )
+                AND o.source = ANY (l.sources)
+              ORDER BY o.seq
+              LIMIT 1
+          ) IS NOT NULL
           OR EXISTS (
               SELECT FROM (
                   SELECT r.key::xid8 AS xid, r.value::bigint AS floor
@@ -53,18 +61,37 @@ SELECT {unlimited},
                   WHERE pg_visible_in_snapshot(r.key::xid8, pg_current_snapshot())
                   OFFSET 0
               ) AS ended
-              WHERE EXISTS (
-                  SELECT FROM bulksafe_outbox AS o
+              WHERE ended.floor < (SELECT last_value - 500 FROM bulksafe_outbox_seq)
+                 OR (
+                  SELECT o.seq
+                  FROM bulksafe_outbox AS o
                   WHERE o.bucket = c.bucket AND o.seq > ended.floor AND o.xid = ended.xid
-              )
+                    AND o.source = ANY (l.sources)
+                  ORDER BY o.seq
+                  LIMIT 1
+              ) IS NOT NULL
           )
+      )
+
+-- name: lanes_known
+-- Part of others: the lanes that this code has receivers in, each with their tables.
+(
+          SELECT queue, atomic, sources::regclass[] AS sources
+          FROM unnest(%(lane_queues)s::text[], %(lane_atomics)s::boolean[], %(lane_sources)s::text[])
+               AS n (queue, atomic, sources)
+          OFFSET 0
       )
 
 -- name: ready
 -- For each queue, whether a cursor has work, and whether any parked call may be due. Whether one is free takes
 -- longer to plan than this takes in all, and most of the time none is due.
 SELECT q.queue,
-       EXISTS (SELECT FROM bulksafe_cursor AS c WHERE c.queue = q.queue AND {work}),
+       EXISTS (
+           SELECT
+           FROM bulksafe_cursor AS c
+           JOIN {lanes_known} AS l USING (queue, atomic)
+           WHERE c.queue = q.queue AND {work}
+       ),
        {is_due}
 FROM unnest(%(queues)s::text[]) AS q (queue)
 
@@ -89,8 +116,8 @@ WITH due AS MATERIALIZED (
     SELECT c.queue, c.atomic, c.bucket, c.lower, c.floor, c.running, c.upper, c.upper_floor,
            c.position, c.skip, c.batch
     FROM bulksafe_cursor AS c
-    WHERE c.queue = ANY (%(queues)s)
-      AND c.atomic = %(atomic)s
+    JOIN {lanes_known} AS l USING (queue, atomic)
+    WHERE c.atomic = %(atomic)s
       AND ({work} OR c.served_at < clock_timestamp() - %(stale)s::float8 * interval '1 second')
     ORDER BY c.served_at
     LIMIT %(limit)s

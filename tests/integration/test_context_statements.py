@@ -429,7 +429,7 @@ class TestAfterTheBlock:
         with transaction.atomic():
             with bulksafe.context(user=1):
                 write()
-                savepoint = transaction.savepoint()
+                savepoint = connection.savepoint()
                 with pytest.raises(DatabaseError):
                     execute("SELECT nothing")
             transaction.savepoint_rollback(savepoint)
@@ -441,7 +441,7 @@ class TestAfterTheBlock:
         with transaction.atomic():
             with bulksafe.context(user=1):
                 write()
-                savepoint = transaction.savepoint()
+                savepoint = connection.savepoint()
             transaction.savepoint_rollback(savepoint)
             bypass()
 

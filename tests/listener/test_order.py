@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from bulksafe.outbox.queries import query
+from bulksafe.outbox.store import Known
 from examples import server
 from tests.listener import interleavings
 from tests.listener.oracle import Verdict, judge
@@ -107,12 +108,14 @@ def test_a_cursor_is_claimed_as_it_was_locked(site):
     """Between the beginning of a claim and the lock, another worker moves the cursor on."""
     (row,) = site.add_rows(1)
     work = "(SELECT pg_advisory_xact_lock(7)) IS NOT NULL"
-    parameters = {"queues": ["default"], "atomic": True, "limit": 100, "stale": 0}
+    known = Known(lanes={("default", True): ()})
+    parameters = {"atomic": True, "limit": 100, "stale": 0, **known.lane_parameters}
     claimed = []
 
     def claim():
         with site.connect() as connection, connection.transaction():
             text = query("claim").replace("{work}", work)
+            text = text.replace("{lanes_known}", query("lanes_known"))
             claimed.extend(connection.execute(text, parameters).fetchall())
 
     with site.connect() as gate:

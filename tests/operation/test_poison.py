@@ -47,9 +47,10 @@ def test_a_context_that_is_no_object(shop, told):
     [
         '{"digits": ' + "9" * 6_000 + "}",
         "[" * 4_000 + "]" * 4_000,
+        '{"deep": ' * 101 + "1" + "}" * 101,
         '{"long": "' + "x" * 70_000 + '"}',
     ],
-    ids=["digits", "nested", "long"],
+    ids=["digits", "nested", "too deep", "long"],
 )
 def test_a_context_that_cannot_be_read_harms_its_own_event_only(shop, atomic, told):
     """Whoever may write a row may set it, in SQL; it is valid JSON to PostgreSQL."""

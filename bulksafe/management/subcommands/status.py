@@ -73,10 +73,11 @@ def _run(
     **options: Any,
 ) -> int:
     store = store_of(database)
-    found = state(store)
+    code = known(database)
+    found = state(store, code)
     selection = Selection([id]) if id is not None else Selection() if parked else None
     events = _events(store, selection, limit)
-    longest = _longest_due(store, found)
+    longest = store.longest_due({queue.queue for queue in found.queues}, code)
     if json:
         said = {
             "longest_due_seconds": round(longest, 1),
@@ -93,10 +94,6 @@ def _run(
         command.stderr.write(f"An event has been due for {longest:,.1f} s.")
         return FINDINGS
     return _status(found)
-
-
-def _longest_due(store: Store, found: State) -> float:
-    return store.longest_due({queue.queue for queue in found.queues}, known(store.using))
 
 
 def _status(found: State) -> int:

@@ -1,0 +1,131 @@
+"""What a look at the outbox costs: it is asked at each commit, by each queue."""
+
+import json
+
+import pytest
+from psycopg import ClientCursor
+
+from bulksafe.outbox.queries import query
+from bulksafe.outbox.store import Known
+from tests.operation.conftest import order, texts
+
+PARTS = "work", "is_due", "lanes_known", "unread"
+#: More than ``work`` lets a cursor be behind.
+MANY = 600
+READ = 20_000
+
+ELSEWHERE = """
+@bulksafe.critical(post_save, sender=Mended, run="after_commit", queue="elsewhere")
+def elsewhere(sender, instance, **kwargs):
+    work("elsewhere", Order(number="mended"))
+"""
+
+
+def text_of(name):
+    text = query(name)
+    for part in PARTS:
+        text = text.replace(f"{{{part}}}", query(part))
+    return text
+
+
+@pytest.fixture
+def site(shop):
+    """Two queues: one has a receiver for orders, and the other one has none."""
+    project = shop(first="")
+    with (project.directory / "shop/receivers.py").open("a") as file:
+        file.write(ELSEWHERE)
+    project.make()
+    project.migrate()
+    return project
+
+
+@pytest.fixture
+def known(site):
+    ((orders, mended),) = site.run(
+        "SELECT 'shop_order'::regclass::oid::bigint, 'shop_mended'::regclass::oid::bigint"
+    )
+    return Known(
+        [("first", orders), ("elsewhere", mended)],
+        {("default", True): [orders], ("elsewhere", True): [mended]},
+    )
+
+
+def ready(site, known):
+    """The queues whose cursors have work."""
+    named = {"queues": ["default", "elsewhere"], **known.lane_parameters}
+    with site.connect() as connection:
+        rows = ClientCursor(connection).execute(text_of("ready"), named).fetchall()
+    return {queue for queue, has_work, _ in rows if has_work}
+
+
+def add_orders(site, number):
+    site.run(
+        "INSERT INTO shop_order (number, amount) SELECT 'many', n FROM generate_series(1, %s) AS n",
+        number,
+    )
+
+
+def test_a_queue_is_not_woken_for_tables_that_it_has_no_receiver_for(site, known):
+    order(site, "one")
+
+    assert ready(site, known) == {"default"}
+    found = json.loads(site.manage("bulksafe", "status", "--json", code=1).stdout)
+    assert [(q["queue"], q["waiting"]) for q in found["queues"]] == [
+        ("default", 1),
+        ("elsewhere", 0),
+    ]
+    site.manage("bulksafe", "listen", "--once")
+    assert texts(site) == ["first one 0"]
+    assert ready(site, known) == set()
+
+
+def test_a_queue_that_is_far_behind_passes_the_events_of_others(site, known):
+    """Otherwise each of its looks would scan them, and their slot could not be emptied."""
+    add_orders(site, MANY)
+    assert ready(site, known) == {"default", "elsewhere"}
+
+    site.manage("bulksafe", "listen", "--once")
+
+    assert ready(site, known) == set()
+    assert len(texts(site)) == MANY
+    site.run("SELECT setval('bulksafe_outbox_slot', 1)")
+    site.manage("bulksafe", "prune")
+    assert site.run("SELECT count(*) FROM bulksafe_outbox_0") == [(0,)]
+
+
+def test_a_queue_wakes_when_a_transaction_ends_that_ran_at_the_last_look(site, known):
+    with site.connect() as early, early.transaction():
+        early.execute("INSERT INTO shop_mended DEFAULT VALUES")
+        add_orders(site, 10)
+        site.manage("bulksafe", "listen", "--once")
+        assert ready(site, known) == set()
+    assert ready(site, known) == {"elsewhere"}
+    site.manage("bulksafe", "listen", "--once")
+    assert "elsewhere mended 0" in texts(site)
+
+
+@pytest.mark.parametrize("name", ["ready", "claim", "longest_due"])
+def test_a_look_does_not_scan_the_events_that_were_read(site, known, name):
+    """Also with the statistics of a table of which every event seems to be unread."""
+    add_orders(site, READ)
+    site.run(
+        "UPDATE bulksafe_cursor SET lower = pg_current_snapshot(), "
+        "floor = (SELECT last_value FROM bulksafe_outbox_seq)"
+    )
+    site.run("ANALYZE")
+    named = {
+        "queues": ["default", "elsewhere"],
+        "atomic": True,
+        "limit": 4,
+        "stale": None,
+        **known.parameters,
+        **known.lane_parameters,
+    }
+
+    with site.connect() as connection:
+        cursor = ClientCursor(connection)
+        plan = cursor.execute(f"EXPLAIN {text_of(name)}", named).fetchall()
+
+    scans = [line for (line,) in plan if " on bulksafe_outbox_0 " in line]
+    assert scans
+    assert all("Index" in line for line in scans)
