@@ -59,6 +59,7 @@ class Activity(ctypes.Structure):
         beat: when it last went round its loop, as ``time.time()``.
         is_connected: whether it has a connection.
         is_idle: whether it waits to be woken.
+        looked: when its last look began that found nothing to do, as ``time.monotonic()``.
         delivered, failed: how many calls it made.
         rounds: how often it found something to do.
         parked, epoch, attempt: the parked call that it deals with; 0, 0 and 1 for none.
@@ -72,6 +73,7 @@ class Activity(ctypes.Structure):
         ("beat", ctypes.c_double),
         ("is_connected", ctypes.c_bool),
         ("is_idle", ctypes.c_bool),
+        ("looked", ctypes.c_double),
         ("delivered", ctypes.c_long),
         ("failed", ctypes.c_long),
         ("rounds", ctypes.c_long),

@@ -161,9 +161,7 @@ class Keeper:
             is_asleep = has_lock and not ready
             if is_asleep:
                 self._pause = _SHORTEST
-                if self._is_notified(ear, self._seconds(idle)):
-                    # Where there is one queue, it is sooner woken than asked about.
-                    ready = idle if len(idle) == 1 else self._store.ready(idle, self._known)
+                ready = self._sleep(ear, idle)
         if ready or is_asleep:
             self._wake(ready)
             return
@@ -172,6 +170,34 @@ class Keeper:
         # That one is notified for both. Without one, writers are about to commit.
         self._is_notified(ear, self._seconds(idle) if is_other else self._pause)
         self._pause = min(self._pause * 1.5, _LONGEST)
+
+    def _sleep(self, ear: psycopg.Connection[Any], idle: set[str]) -> set[str]:
+        """Wait for a notification; the lock is held.
+
+        Args:
+            idle: the queues that were asked and have nothing to do.
+
+        Returns:
+            those that may have something to do now; none where all idle queues have to be asked
+            again.
+        """
+        since = time.monotonic()
+        while not self._is_notified(ear, self._seconds(idle)):
+            rested = self._idle() - idle
+            if self._once or not rested or not all(self._has_looked(q, since) for q in rested):
+                return set()
+            # Their workers have looked since the lock was taken; later writers notify.
+            idle = idle | rested
+        # Where there is one queue, it is sooner woken than asked about.
+        return idle if len(idle) == 1 else self._store.ready(idle, self._known)
+
+    def _has_looked(self, queue: str, since: float) -> bool:
+        """Whether an idle worker of the queue has found nothing to do since then."""
+        return any(
+            slot.activity.is_idle and slot.activity.looked >= since
+            for slot in self._places.slots
+            if slot.queue == queue
+        )
 
     def _idle(self) -> set[str]:
         """The queues with a worker that waits to be woken, and that may be looked at."""

@@ -69,12 +69,14 @@ class WorkerProcess:
             self._serving.connected()
             self._activity.is_connected = True
             while not self._serving.stopping():
+                began = time.monotonic()
                 done = worker.work()
                 self._activity.beat = time.time()
                 self._close_unusable()
                 if done:
                     self._activity.rounds += 1
                 else:
+                    self._activity.looked = began
                     self._rest()
         finally:
             self._activity.is_connected = False

@@ -105,6 +105,72 @@ def test_a_queue_that_is_due_by_now_is_looked_at_at_once(keeper, clock):
     assert keeper._until_due(idle) == 0
 
 
+class Ear:
+    """Stands for the listening connection: each wait ends as the next of ``ends`` says."""
+
+    def __init__(self, *ends):
+        self.ends = list(ends)
+
+
+@pytest.fixture
+def asked(keeper, monkeypatch):
+    """The queues that the database was asked about."""
+    asked = []
+    keeper._tidy = lambda: None
+    monkeypatch.setattr(keeper, "_seconds", lambda idle: 1.0)
+    monkeypatch.setattr(keeper, "_is_notified", lambda ear, seconds: ear.ends.pop(0)())
+    monkeypatch.setattr(
+        keeper._store, "ready", lambda queues, known: asked.append(set(queues)) or {"mail"}
+    )
+    return asked
+
+
+def rests(places, looked, queue="mail"):
+    """A worker of the queue, which was busy, finds nothing more to do."""
+
+    def ring():
+        slot = next(slot for slot in places.slots if slot.queue == queue)
+        slot.activity.looked = looked
+        slot.activity.is_idle = True
+        return False
+
+    return ring
+
+
+def busy(places, queue="mail"):
+    for slot in places.slots:
+        slot.activity.is_idle = slot.queue != queue
+
+
+def test_a_worker_that_looked_in_the_sleep_is_not_asked_about(keeper, places, clock, asked):
+    busy(places)
+
+    found = keeper._sleep(Ear(rests(places, clock.now + 1), lambda: True), {"search"})
+
+    assert asked == [{"mail", "search"}]  # when the notification came
+    assert found == {"mail"}
+
+
+def test_a_worker_that_looked_before_the_sleep_is_asked_about(keeper, places, clock, asked):
+    """Others may have committed between its look and the lock, and need not have notified."""
+    busy(places)
+
+    assert keeper._sleep(Ear(rests(places, clock.now - 1)), {"search"}) == set()
+    assert asked == []
+
+
+def test_a_sleep_that_ends_by_itself_asks_nothing(keeper, places, asked):
+    assert keeper._sleep(Ear(lambda: False), {"mail", "search"}) == set()
+    assert asked == []
+
+
+def test_with_once_a_resting_worker_ends_the_sleep(keeper, places, clock, asked):
+    busy(places)
+    keeper._once = True
+
+    assert keeper._sleep(Ear(rests(places, clock.now + 1)), {"search"}) == set()
+
+
 def test_a_busy_queue_shortens_no_sleep(keeper, places):
     """Its worker rings when it is done; meanwhile the keeper would look twenty times a second."""
     for slot in places.slots:
