@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bulksafe import conf
+from bulksafe import compiler, conf
 from bulksafe.declarations import Capture, receivers
 from bulksafe.declarations.capture import streams
 from bulksafe.declarations.lineage import lineage
@@ -22,27 +22,12 @@ if TYPE_CHECKING:
 
     from django.db import models
 
-    from bulksafe import compiler
-
     Model = type[models.Model]
 
 OPERATIONS = (INSERT, UPDATE, DELETE)
 
 #: The rows that an operation does not have.
 MISSING = {INSERT: OLD, DELETE: NEW}
-
-_TRANSITIONS = {
-    INSERT: "NEW TABLE AS bulksafe_new",
-    UPDATE: "OLD TABLE AS bulksafe_old NEW TABLE AS bulksafe_new",
-    DELETE: "OLD TABLE AS bulksafe_old",
-}
-
-#: Both transition tables of an UPDATE hold the rows in one order, so their numbers belong together,
-#: whatever the UPDATE did to the primary key. They are equally many; the join is a FULL one because
-#: that is never planned as nested loops. A session keeps the plan that it has made for the first
-#: update, which may have been of a single row. What would let the planner make an inner join of it
-#: (a strict condition) is inside a CASE in the templates.
-_NUMBERED = "(SELECT row_number() OVER () AS {number}, * FROM {table}) AS {alias}"
 
 #: Types with a cast to JSON of their own, which does not lead back.
 _KEPT_AS_TEXT = frozenset({"hstore", "geometry", "geography", "raster"})
@@ -51,22 +36,23 @@ _KEPT_AS_TEXT = frozenset({"hstore", "geometry", "geography", "raster"})
 @triggers.register(Capture)
 def _capture(capture: Capture, subject: Subject) -> compiler.Trigger:
     found = streams(subject.model)
-    functions: list[dict[str, Any]] = []
-    parts: list[dict[str, str]] = []
-    for operation in OPERATIONS:
-        sources = [source for source, operations in found if operation in operations]
-        if sources:
-            name = subject.owned(operation.lower()) if parts else subject.pgid
-            functions.append(_function(name, subject.model, sources, operation))
-            parts.append(_trigger(name, operation))
-    if any(DELETE in operations for _, operations in found) and conf.get().TRUNCATE == "refuse":
-        name = subject.owned("truncate")
-        functions.append(_truncate_function(name, subject.message))
-        parts.append({"trigger": name, "template": "truncate_trigger", "function": name})
-    return subject.compiled(functions=functions, triggers=parts)
+    kept = {
+        operation: _streams(
+            subject.model, [source for source, listed in found if operation in listed], operation
+        )
+        for operation in OPERATIONS
+    }
+    refuses = bool(kept[DELETE]) and conf.get().TRUNCATE == "refuse"
+    return subject.compiled(
+        compiler.CaptureTrigger,
+        operations={operation: listed for operation, listed in kept.items() if listed},
+        settings=settings_for(part for source, _ in found for part in lineage(source)),
+        truncate=subject.message if refuses else "",
+    )
 
 
-def _function(name: str, table: Model, sources: Sequence[Model], operation: str) -> dict[str, Any]:
+def _streams(table: Model, sources: Sequence[Model], operation: str) -> list[dict[str, Any]]:
+    """Which rows the capture on ``table`` keeps at an operation."""
     kept = [
         stream
         for source in sources
@@ -78,40 +64,13 @@ def _function(name: str, table: Model, sources: Sequence[Model], operation: str)
         for source in sources
         if _wanting(receivers.inline(), source, operation)
     ]
-    return {
-        "function": name,
-        "template": "capture_function",
-        "body": "capture_with_buffer" if buffered else "capture",
-        "settings": settings_for(part for source in sources for part in lineage(source)),
-        "streams": [*kept, *buffered],
-    }
+    return [*kept, *buffered]
 
 
 def _wanting(among: Sequence[Receiver], source: Model, operation: str) -> list[Receiver]:
     """Those of the receivers that are called for the operation on rows of ``source``."""
     listed = receivers.of_model(source, among)
     return [receiver for receiver in listed if operation in receiver.operations]
-
-
-def _trigger(name: str, operation: str) -> dict[str, str]:
-    return {
-        "trigger": name,
-        "template": "capture_trigger",
-        "partitioned_template": "capture_trigger_partitioned",
-        "events": operation,
-        "transition": _TRANSITIONS[operation],
-        "function": name,
-    }
-
-
-def _truncate_function(name: str, message: str) -> dict[str, Any]:
-    return {
-        "function": name,
-        "template": "function",
-        "body": "capture_truncate",
-        "security": "",
-        "message": message,
-    }
 
 
 def condition_of(receiver: Receiver, model: Model, operation: str) -> str | None:
@@ -349,22 +308,17 @@ def row_as_json(model: Model, alias: str) -> str:
 
 
 def _transition(table: Model, operation: str, old: str, new: str) -> str:
-    tables = {OLD: "bulksafe_old", NEW: "bulksafe_new"}
+    """The changed rows of a statement, under the names ``old`` and ``new``."""
     aliases = {OLD: quoting.identifier(old), NEW: quoting.identifier(new)}
-    if operation == INSERT:
-        return f"{tables[NEW]} AS {aliases[NEW]}"
-    if operation == DELETE:
-        return f"{tables[OLD]} AS {aliases[OLD]}"
-    number = quoting.identifier(_free_name(table))
-    before, after = (
-        _NUMBERED.format(number=number, table=tables[row], alias=aliases[row]) for row in (OLD, NEW)
-    )
-    return f"{before} FULL JOIN {after} USING ({number})"
+    if operation == UPDATE:
+        row = quoting.identifier(_free_name(table))
+        return compiler.updated_rows(row, aliases[OLD], aliases[NEW])
+    return compiler.changed_rows(operation, aliases[NEW if operation == INSERT else OLD])
 
 
 def _free_name(table: Model) -> str:
-    """A name for the rows' numbers that no column has."""
-    name = "bulksafe#"
+    """A name for a row that no column has."""
+    name = compiler.ROW
     while any(field.column == name for field in table._meta.local_fields):
         name += "#"
     return name

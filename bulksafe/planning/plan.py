@@ -70,8 +70,10 @@ class Subject:
             **values,
         }
 
-    def compiled(self, **parts: Any) -> compiler.Trigger:
-        trigger = compiler.Trigger(
+    def compiled(
+        self, made_as: type[compiler.Trigger] = compiler.Trigger, **parts: Any
+    ) -> compiler.Trigger:
+        trigger = made_as(
             name=self.invariant.name,
             invariant=self.label,
             pgid=self.pgid,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulksafe.contexts import current, running
@@ -145,30 +146,51 @@ class Kind:
                     f"CROSS JOIN LATERAL jsonb_populate_record(NULL::{relation}, e.{side}) "
                     f"AS {alias}"
                 )
+        images = []
         for side in self.sides:
             tables = lineage(self.source.model)
             aliases = {
                 model: f'"{side}"' if number == 0 else f'"{side} {number}"'
                 for number, model in enumerate(tables)
             }
-            columns += [
-                f"{aliases[one.model._meta.concrete_model]}.{quoting.identifier(one.column)}"
-                for one in table.fields
-            ]
+            images.append(
+                [
+                    f"{aliases[one.model._meta.concrete_model]}.{quoting.identifier(one.column)}"
+                    for one in table.fields
+                ]
+            )
         # Names of tables and columns may hold what psycopg takes for a parameter.
-        selected = ", ".join(columns).replace("%", "%%")
         joins = " ".join(records).replace("%", "%%")
+        if self.is_wide:
+            selects = [[*columns, *side, str(number)] for number, side in enumerate(images)]
+            order = f"1, {len(selects[0])}"
+        else:
+            selects = [[*columns, *chain(*images)]]
+            order = "e.seq"
+        selected = [", ".join(one).replace("%", "%%") for one in selects]
         if is_lean and self.operation == UPDATED:
             # The rows as they were are needed where they lead from one change to the next.
             joins = joins.replace("e.old)", f"CASE WHEN {_IS_SHARED} THEN e.old END)")
         return (
             "WITH taken AS MATERIALIZED (SELECT * FROM bulksafe_take(%s, %s, %s)), "  # noqa: S608
-            f"{_SHARED} SELECT {selected} FROM taken AS e {joins} ORDER BY e.seq"
+            f"{_SHARED} "
+            + " UNION ALL ".join(f"SELECT {one} FROM taken AS e {joins}" for one in selected)  # noqa: S608
+            + f" ORDER BY {order}"
         )
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a query cannot return both images in one row: each has a row of its own then."""
+        return len(self.sides) * len(self.source.table.fields) > _MOST_COLUMNS
 
     def take(self, cursor: Any, after: int) -> list[Taken]:
         cursor.execute(self.query, [self.source.oid, self.operation, after])
-        return [self.taken(row) for row in cursor.fetchall()]
+        rows = cursor.fetchall()
+        if self.is_wide:
+            width = len(self.source.table.fields)
+            pairs = zip(rows[::2], rows[1::2], strict=True)
+            rows = [(*old[:-1], *new[-width - 1 : -1]) for old, new in pairs]
+        return [self.taken(row) for row in rows]
 
     def lean_rows(self, cursor: Any, after: int) -> list[tuple[Any, ...]]:
         """The changes as the query has them."""
@@ -219,6 +241,10 @@ def is_any_shared(rows: Sequence[tuple[Any, ...]]) -> bool:
     _, at, *_ = rows[0]
     return at is not None
 
+
+#: Of the images in one row of a result, which may have 1,664 columns with those of the event and
+#: the conditions.
+_MOST_COLUMNS = 1500
 
 #: The same for the database.
 _SHARED = (

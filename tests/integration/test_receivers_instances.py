@@ -24,7 +24,7 @@ from tests.apps.columns.models import (
     OddlyNamed,
 )
 from tests.apps.columns.trying import examples, undone
-from tests.integration import reception
+from tests.integration import inline, reception
 from tests.integration.test_column_types import (  # noqa: F401
     attributes,
     each_type,
@@ -255,6 +255,42 @@ def test_columns_named_like_anything_that_the_function_uses(odd):
         with reception.only_these():
             calls = reception.listen(SIGNALS, odd, when=when)
             check_calls(calls, odd, create(odd), update(odd, **changed), delete(odd))
+
+
+def wide(number):
+    """A model with so many columns beside its primary key."""
+    columns = {f"c{n}": models.BooleanField(null=True) for n in range(number)}
+    return declare(class_name="Broad", **columns)
+
+
+def check_wide(model, called):
+    """An INSERT and two UPDATEs by SQL; ``called`` returns the calls of a receiver for c5."""
+    table = model._meta.db_table
+    execute(f"INSERT INTO {table} (c1) VALUES (true)")
+    execute(f"UPDATE {table} SET c5 = true")
+    execute(f"UPDATE {table} SET c5 = true, c6 = true")
+    (first, second) = called()
+    assert (first["old"].c5, first["instance"].c5, first["changed"]) == (None, True, {"c5"})
+    assert (second["old"].c6, second["instance"].c6, second["changed"]) == (None, True, {"c6"})
+
+
+@pytest.mark.parametrize("number", [900, 1_590])
+def test_more_columns_than_half_of_what_a_query_may_have(db, number):
+    with isolated(), tables(model := wide(number)):
+        calls = reception.listen(post_save, model, when=Q(new__c5=True))
+        check_wide(model, calls.delivered)
+
+
+@pytest.mark.parametrize("number", [900, 1_590])
+def test_as_many_columns_in_the_transaction(db, number):
+    with isolated(), tables(model := wide(number)), inline.only_these():
+        calls = []
+
+        def note(sender, instance, old, changed, **kwargs):
+            calls.append({"instance": instance, "old": old, "changed": changed})
+
+        inline.critical(post_save, model, note, when=Q(new__c5=True))
+        check_wide(model, lambda: calls)
 
 
 def test_percent_signs_which_djangos_own_queries_do_not_bear():

@@ -375,7 +375,7 @@ INSERT INTO %10$I.bulksafe_outbox
                bulksafe.source, NULLIF(bulksafe.part, bulksafe.source), 'U', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
         FROM (
             SELECT "old"."id"::text AS key, to_jsonb("old".*) AS old, to_jsonb("new".*) AS new, array_remove(ARRAY['#1aeadf0986', CASE WHEN %11$s THEN '205e789efe' END], NULL) AS matched
-            FROM (SELECT row_number() OVER () AS "bulksafe#", * FROM bulksafe_old) AS "old" FULL JOIN (SELECT row_number() OVER () AS "bulksafe#", * FROM bulksafe_new) AS "new" USING ("bulksafe#")
+            FROM (SELECT row_number() OVER () AS n, "bulksafe#" AS r FROM bulksafe_old AS "bulksafe#") AS a FULL JOIN (SELECT row_number() OVER () AS n, "bulksafe#" AS r FROM bulksafe_new AS "bulksafe#") AS b USING (n) CROSS JOIN LATERAL (SELECT (a.r).*) AS "old" CROSS JOIN LATERAL (SELECT (b.r).*) AS "new"
             
             WHERE CASE WHEN %11$s THEN true END
         ) AS k;
@@ -493,7 +493,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     AFTER INSERT ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:2cd668796ea8b85cca5ed55299a8ecbcc00cb2d2';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:397573b4fd1fc85236ea9881e6b6e1e0c3ff77b0';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -502,7 +502,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     REFERENCING NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:2cd668796ea8b85cca5ed55299a8ecbcc00cb2d2';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:397573b4fd1fc85236ea9881e6b6e1e0c3ff77b0';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -512,7 +512,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     AFTER UPDATE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:2cd668796ea8b85cca5ed55299a8ecbcc00cb2d2';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:397573b4fd1fc85236ea9881e6b6e1e0c3ff77b0';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -521,7 +521,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     REFERENCING OLD TABLE AS bulksafe_old NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:2cd668796ea8b85cca5ed55299a8ecbcc00cb2d2';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:397573b4fd1fc85236ea9881e6b6e1e0c3ff77b0';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -531,7 +531,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     AFTER DELETE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:2cd668796ea8b85cca5ed55299a8ecbcc00cb2d2';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:397573b4fd1fc85236ea9881e6b6e1e0c3ff77b0';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -540,7 +540,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     REFERENCING OLD TABLE AS bulksafe_old
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:2cd668796ea8b85cca5ed55299a8ecbcc00cb2d2';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:397573b4fd1fc85236ea9881e6b6e1e0c3ff77b0';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -556,7 +556,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_truncate"
         )
     ))
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_truncate"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:2cd668796ea8b85cca5ed55299a8ecbcc00cb2d2';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:397573b4fd1fc85236ea9881e6b6e1e0c3ff77b0';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING

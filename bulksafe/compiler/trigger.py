@@ -1,8 +1,4 @@
-"""What a migration stores of an invariant: which templates to fill, with what.
-
-A released class path, its arguments and the templates of a released version never change their
-meaning: migrations of years ago refer to them.
-"""
+"""The compiled form of an invariant."""
 
 from __future__ import annotations
 
@@ -140,6 +136,11 @@ class Trigger(PgTrigger):
         return [t["trigger"] for t in self.triggers if not _only_for_partitions(t)]
 
     def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
+        # Not the module that the class is in, which may change.
+        return f"bulksafe.compiler.{type(self).__qualname__}", [], self.arguments()
+
+    def arguments(self) -> dict[str, Any]:
+        """What a migration stores."""
         kwargs: dict[str, Any] = {
             "name": self.name,
             "invariant": self.invariant,
@@ -154,8 +155,7 @@ class Trigger(PgTrigger):
             "column_type": self.column_type,
             "search_path": self.search_path,
         }
-        kwargs |= {key: value for key, value in optional.items() if value}
-        return f"{type(self).__module__}.{type(self).__qualname__}", [], kwargs
+        return kwargs | {key: value for key, value in optional.items() if value}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Trigger) and self.deconstruct() == other.deconstruct()
