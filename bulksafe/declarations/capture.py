@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sysconfig
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,11 +142,14 @@ def _owner(model: type[models.Model]) -> AppConfig | None:
 
 
 def is_installed_package(app: AppConfig) -> bool:
+    return app.name.startswith("django.") or _is_installed(app.path)
+
+
+@cache
+def _is_installed(path: str) -> bool:
     paths = sysconfig.get_paths()
     installed = {Path(paths[key]).resolve() for key in ("purelib", "platlib", "stdlib")}
-    return app.name.startswith("django.") or not installed.isdisjoint(
-        Path(app.path).resolve().parents
-    )
+    return not installed.isdisjoint(Path(path).resolve().parents)
 
 
 receivers.listeners.append(attach)

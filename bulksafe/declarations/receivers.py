@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
@@ -121,6 +121,7 @@ class Receiver:
     argument: str = "instance"
     operations: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    _labels: set[str] = field(default_factory=set, init=False, repr=False)
 
     @cached_property
     def signal_name(self) -> str:
@@ -155,6 +156,19 @@ class Receiver:
             for model in resolve(sender):
                 found[model] = None
         return list(found)
+
+    def is_called_for(self, label: str) -> bool:
+        """Whether the model of this label, in lower case, is one of ``models()``.
+
+        Labels are kept, and no classes: this is asked for each pair of a receiver and a model. Of
+        an abstract model, classes may be declared at any time.
+        """
+        if self._labels:
+            return label in self._labels
+        labels = {model._meta.label_lower for model in self.models()}
+        if apps.models_ready and not any(map(_is_abstract, self.senders)):
+            self._labels.update(labels)
+        return label in labels
 
 
 @dataclass(frozen=True)
@@ -211,6 +225,11 @@ def resolve(sender: Any) -> list[type[models.Model]]:
         ]
     concrete = model._meta.concrete_model
     return [concrete] if concrete is not None and _has_table(concrete) else []
+
+
+def _is_abstract(sender: Any) -> bool:
+    meta = getattr(sender, "_meta", None)
+    return meta is not None and bool(meta.abstract)
 
 
 def _has_table(model: type[models.Model]) -> bool:
@@ -424,7 +443,7 @@ def of_model(model: type[models.Model], among: Sequence[Receiver] | None = None)
     return [
         receiver
         for receiver in (captured() if among is None else among)
-        if any(found._meta.label_lower == label for found in receiver.models())
+        if receiver.is_called_for(label)
     ]
 
 

@@ -9,7 +9,13 @@ from bulksafe import compiler, conf
 from bulksafe.declarations import Capture, receivers
 from bulksafe.declarations.capture import streams
 from bulksafe.declarations.lineage import lineage
-from bulksafe.declarations.receivers import DELETE, INSERT, UPDATE, Receiver
+from bulksafe.declarations.receivers import (
+    AFTER_COMMIT,
+    DELETE,
+    INSERT,
+    UPDATE,
+    Receiver,
+)
 from bulksafe.declarations.through import links
 from bulksafe.planning import fields
 from bulksafe.planning.expressions import NEW, OLD, compile_expression
@@ -36,10 +42,14 @@ _KEPT_AS_TEXT = frozenset({"hstore", "geometry", "geography", "raster"})
 @triggers.register(Capture)
 def _capture(capture: Capture, subject: Subject) -> compiler.Trigger:
     found = streams(subject.model)
+    wanting = {source: receivers.of_model(source) for source, _ in found}
     kept = {
-        operation: _streams(
-            subject.model, [source for source, listed in found if operation in listed], operation
-        )
+        operation: [
+            stream
+            for source, kept in found
+            if operation in kept
+            for stream in _streams(subject.model, source, wanting[source], operation)
+        ]
         for operation in OPERATIONS
     }
     refuses = bool(kept[DELETE]) and conf.get().TRUNCATE == "refuse"
@@ -51,26 +61,19 @@ def _capture(capture: Capture, subject: Subject) -> compiler.Trigger:
     )
 
 
-def _streams(table: Model, sources: Sequence[Model], operation: str) -> list[dict[str, Any]]:
-    """Which rows the capture on ``table`` keeps at an operation."""
-    kept = [
-        stream
-        for source in sources
-        if _wanting(receivers.after_commit(), source, operation)
-        for stream in [_stream(table, source, operation)]
-    ]
-    buffered = [
-        _buffered(table, source, operation)
-        for source in sources
-        if _wanting(receivers.inline(), source, operation)
-    ]
-    return [*kept, *buffered]
+def _streams(
+    table: Model, source: Model, among: Sequence[Receiver], operation: str
+) -> Iterator[dict[str, Any]]:
+    """Which rows of ``source`` the capture on ``table`` keeps at an operation.
 
-
-def _wanting(among: Sequence[Receiver], source: Model, operation: str) -> list[Receiver]:
-    """Those of the receivers that are called for the operation on rows of ``source``."""
-    listed = receivers.of_model(source, among)
-    return [receiver for receiver in listed if operation in receiver.operations]
+    Args:
+        among: the receivers of ``source``.
+    """
+    wanting = [receiver for receiver in among if operation in receiver.operations]
+    if later := [receiver for receiver in wanting if receiver.run == AFTER_COMMIT]:
+        yield _stream(table, source, operation, later)
+    if inline := [receiver for receiver in wanting if receiver.is_inline]:
+        yield _buffered(table, source, operation, inline)
 
 
 def condition_of(receiver: Receiver, model: Model, operation: str) -> str | None:
@@ -96,11 +99,9 @@ def condition_id(condition: str) -> str:
     return names.digest(condition, 10)
 
 
-def _conditions(model: Model, operation: str, among: Sequence[Receiver]) -> dict[str, Any]:
+def _conditions(model: Model, operation: str, wanting: Sequence[Receiver]) -> dict[str, Any]:
     """What the receivers of one operation on one model want of a row."""
-    wanted = [
-        condition_of(receiver, model, operation) for receiver in _wanting(among, model, operation)
-    ]
+    wanted = [condition_of(receiver, model, operation) for receiver in wanting]
     conditions = {condition_id(condition): condition for condition in wanted if condition}
     return {
         # In the order in which a migration file has the keys.
@@ -109,7 +110,9 @@ def _conditions(model: Model, operation: str, among: Sequence[Receiver]) -> dict
     }
 
 
-def _stream(table: Model, source: Model, operation: str) -> dict[str, Any]:
+def _stream(
+    table: Model, source: Model, operation: str, wanting: Sequence[Receiver]
+) -> dict[str, Any]:
     """The rows of ``source`` that a change of the table of ``table`` makes events of.
 
     From the statement's transition tables, or row by row for partitioned tables.
@@ -125,19 +128,20 @@ def _stream(table: Model, source: Model, operation: str) -> dict[str, Any]:
         }
     return {
         "operation": operation[0],
-        **_conditions(source, operation, receivers.after_commit()),
+        **_conditions(source, operation, wanting),
         **_own(source, operation),
     }
 
 
-def _buffered(table: Model, source: Model, operation: str) -> dict[str, Any]:
+def _buffered(
+    table: Model, source: Model, operation: str, wanting: Sequence[Receiver]
+) -> dict[str, Any]:
     """The same for receivers in the writer's transaction.
 
     ``refusing`` are the conditions under which the commit of another writer is refused, or a
     truth value.
     """
-    listed = _wanting(receivers.inline(), source, operation)
-    refusing = [receiver for receiver in listed if receiver.otherwise == receivers.REFUSE]
+    refusing = [receiver for receiver in wanting if receiver.otherwise == receivers.REFUSE]
     if _is_part(table, source):
         return {
             "operation": operation[0],
@@ -151,7 +155,7 @@ def _buffered(table: Model, source: Model, operation: str) -> dict[str, Any]:
     always = None in among or not among
     return {
         "operation": operation[0],
-        **_conditions(source, operation, receivers.inline()),
+        **_conditions(source, operation, wanting),
         "refusing": bool(among) if always else sorted({condition_id(c) for c in among if c}),
         **_own(source, operation),
         "template": "buffer_rows",

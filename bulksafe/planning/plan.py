@@ -112,29 +112,33 @@ def plan(invariant: Invariant, model: type[models.Model]) -> compiler.Trigger:
     Raises:
         InvalidDeclaration: the system checks refuse it.
     """
-    errors = [problem for problem in problems_of(invariant, model) if problem.id.startswith("E")]
-    if errors:
+    trigger, errors = _compiled(invariant, model)
+    if trigger is None or errors:
         listed = "\n".join(f"  bulksafe.{p.id}: {p.fact} {p.fix}" for p in errors)
         raise InvalidDeclaration(f"{label_of(model, invariant)} cannot be compiled:\n{listed}")
-    return triggers(invariant, Subject(invariant, model))
+    return trigger
 
 
 def problems_of(invariant: Invariant, model: type[models.Model]) -> list[Problem]:
     """All errors of ``invariant`` on ``model``; where there are none, warnings and hints."""
-    errors = [*rules.name_problems(invariant, model), *rules.table_problems(model)]
-    if any(problem.id in rules.NO_TABLE for problem in errors):
-        return errors
-    errors += rules.problems(invariant, model) or _refusals(invariant, model)
+    _, errors = _compiled(invariant, model)
     return errors or list(hints.hints(invariant, model))
 
 
-def _refusals(invariant: Invariant, model: type[models.Model]) -> list[Problem]:
-    """What comes to light when the expressions are compiled."""
+def _compiled(
+    invariant: Invariant, model: type[models.Model]
+) -> tuple[compiler.Trigger | None, list[Problem]]:
+    """The trigger, if the declaration can be compiled, and its errors."""
+    errors = [*rules.name_problems(invariant, model), *rules.table_problems(model)]
+    if any(problem.id in rules.NO_TABLE for problem in errors):
+        return None, errors
+    if found := list(rules.problems(invariant, model)):
+        return None, [*errors, *found]
     try:
-        triggers(invariant, Subject(invariant, model))
+        return triggers(invariant, Subject(invariant, model)), errors
     except Refused as refused:
-        return [refused.problem]
-    return []
+        # What comes to light when the expressions are compiled.
+        return None, [*errors, refused.problem]
 
 
 @singledispatch

@@ -394,7 +394,8 @@ def _chain(node: ast.expr) -> list[str]:
 
 
 def _order_problems(receiver: Receiver, among: Sequence[Receiver]) -> Iterator[Problem]:
-    circle = cycle([other for other in among if other.run == receiver.run])
+    same_run = [other for other in among if other.run == receiver.run]
+    circle = cycle(same_run) if receiver.after else []
     if receiver in circle:
         named = " → ".join(other.name for other in circle)
         yield Problem(
