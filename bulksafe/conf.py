@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeGuard
 
 from django.conf import settings
 
@@ -19,6 +19,10 @@ class Settings:
             after ``pg_catalog`` and the schemas of the table's own column types. Empty by default:
             whoever can create objects in a schema that is listed here can change what an
             expression means at the next ``migrate``.
+        WRITER_ROLES: database roles that write through Django, beside the one that migrates and owns
+            the tables: ``migrate`` lets receivers run in their transactions.
+        LISTENER_ROLES: database roles that run ``bulksafe listen``, beside that one; their
+            receivers may write, too.
         TRUNCATE: ``"refuse"`` or ``"allow"``: whether TRUNCATE of a table that has receivers for
             deletion is an error. It leaves nothing that they could be called with.
         POLL_INTERVAL: seconds after which a listener that was not woken looks for events.
@@ -35,6 +39,8 @@ class Settings:
     """
 
     SEARCH_PATH: tuple[str, ...] = ()
+    WRITER_ROLES: tuple[str, ...] = ()
+    LISTENER_ROLES: tuple[str, ...] = ()
     TRUNCATE: str = "refuse"
     POLL_INTERVAL: float = 1.0
     BATCH_SIZE: int = 1000
@@ -66,6 +72,8 @@ def _value_problems(key: str, value: object) -> list[tuple[str, str]]:
     default = getattr(Settings, key)
     if key == "SEARCH_PATH":
         return _search_path_problems(key, value)
+    if key in ("WRITER_ROLES", "LISTENER_ROLES"):
+        return _role_problems(key, value)
     if key == "TRUNCATE":
         wrong = value not in ("refuse", "allow")
         fix = 'Write "refuse" or "allow".'
@@ -87,16 +95,34 @@ def _search_path_problems(key: str, value: object) -> list[tuple[str, str]]:
     return [_wrong_schema(key, name) for name in value if not _is_schema(name)]
 
 
+def _role_problems(key: str, value: object) -> list[tuple[str, str]]:
+    if not isinstance(value, list | tuple):
+        fix = f'Write BULKSAFE = {{{key!r}: ["app"]}}.'
+        return [(f"BULKSAFE[{key!r}] is {value!r}, not a list of role names.", fix)]
+    fix = "List names of database roles, up to 63 bytes long; PUBLIC is none."
+    return [
+        (f"BULKSAFE[{key!r}] lists {name!r}, which is no role's name.", fix)
+        for name in value
+        if not _is_identifier(name) or name.upper() == "PUBLIC"
+    ]
+
+
 #: What PostgreSQL takes for something else than a schema's name.
 _NOT_SCHEMAS = ("$user", "pg_temp")
 _IDENTIFIER_BYTES = 63
 
 
-def _is_schema(name: object) -> bool:
+def _is_identifier(name: object) -> TypeGuard[str]:
     return (
         isinstance(name, str)
         and 0 < len(name.encode()) <= _IDENTIFIER_BYTES
         and "\0" not in name
+    )
+
+
+def _is_schema(name: object) -> bool:
+    return (
+        _is_identifier(name)
         and name not in _NOT_SCHEMAS
         and not name.startswith("pg_temp_")
     )

@@ -52,13 +52,14 @@ class Source:
         self.table = Table(model, using)
         self._kinds: dict[str, Kind] = {}
 
-    def take(self, cursor: Any, operation: str, after: int) -> list[Taken]:
+    def take(self, cursor: Any, operation: str, after: int, home: str) -> list[Taken]:
         """The changes of one operation that the transaction has made since number ``after``.
 
         Args:
             cursor: the driver's.
+            home: the schema of the buffer.
         """
-        return self.kind(operation).take(cursor, after)
+        return self.kind(operation).take(cursor, after, home)
 
     def receivers(self, operation: str) -> list[Receiver]:
         """The receivers of an operation, in their order."""
@@ -162,17 +163,17 @@ class Kind:
             # The rows as they were are needed where they lead from one change to the next.
             joins = joins.replace("e.old)", f"CASE WHEN {_IS_SHARED} THEN e.old END)")
         return (
-            "WITH taken AS MATERIALIZED (SELECT * FROM bulksafe_take(%s, %s, %s)), "  # noqa: S608
+            f"WITH taken AS MATERIALIZED (SELECT * FROM {_TAKE}(%s, %s, %s)), "  # noqa: S608
             f"{_SHARED} SELECT {selected} FROM taken AS e {joins} ORDER BY e.seq"
         )
 
-    def take(self, cursor: Any, after: int) -> list[Taken]:
-        cursor.execute(self.query, [self.source.oid, self.operation, after])
+    def take(self, cursor: Any, after: int, home: str) -> list[Taken]:
+        cursor.execute(in_schema(home, self.query), [self.source.oid, self.operation, after])
         return [self.taken(row) for row in cursor.fetchall()]
 
-    def lean_rows(self, cursor: Any, after: int) -> list[tuple[Any, ...]]:
+    def lean_rows(self, cursor: Any, after: int, home: str) -> list[tuple[Any, ...]]:
         """The changes as the query has them."""
-        cursor.execute(self.lean_query, [self.source.oid, self.operation, after])
+        cursor.execute(in_schema(home, self.lean_query), [self.source.oid, self.operation, after])
         found: list[tuple[Any, ...]] = cursor.fetchall()
         return found
 
@@ -203,6 +204,22 @@ class Kind:
             images[side] = Image(row[start : start + width], table)
             start += width
         return Taken(event, self.source.model, images["old"], images["new"], met)
+
+
+_TAKE = "bulksafe_take"
+
+
+def in_schema(home: str, text: str) -> str:
+    """The query with the function of ours that it calls in the schema where the database has it.
+
+    Without it, a function of that name in a schema in front on the search_path would be called.
+    """
+    function = _PREFIX if _PREFIX in text else _TAKE
+    schema = quoting.identifier(home).replace("%", "%%")
+    return text.replace(f"{function}(", f"{schema}.{function}(", 1)
+
+
+_PREFIX = "bulksafe_prefix"
 
 
 def _is_lean(receiver: Receiver) -> bool:

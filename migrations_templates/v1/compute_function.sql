@@ -1,7 +1,9 @@
--- Sets the computed column. There is no SET search_path, which would cost more than the work: all names
--- are qualified. SECURITY DEFINER: whoever writes through a view need not have a right on the schema.
+-- Sets the computed column. SECURITY DEFINER: whoever writes through a view need not have a right on the schema. With
+-- a path of its own: functions that the expression calls would look for their names on the writer's, with the rights
+-- of the owner.
 
 CREATE FUNCTION %2$I.:"function"() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = :trusted_path
 AS %8$L;
 REVOKE ALL ON FUNCTION %2$I.:"function" FROM PUBLIC;
