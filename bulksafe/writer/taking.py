@@ -163,7 +163,7 @@ class Kind:
             # The rows as they were are needed where they lead from one change to the next.
             joins = joins.replace("e.old)", f"CASE WHEN {_IS_SHARED} THEN e.old END)")
         return (
-            f"WITH taken AS MATERIALIZED (SELECT * FROM {_TAKE}(%s, %s, %s)), "  # noqa: S608
+            f"WITH taken AS MATERIALIZED (SELECT * FROM {_TAKE}({_GIVEN})), "  # noqa: S608
             f"{_SHARED} SELECT {selected} FROM taken AS e {joins} ORDER BY e.seq"
         )
 
@@ -207,6 +207,8 @@ class Kind:
 
 
 _TAKE = "bulksafe_take"
+#: With the very types: a function of that name which takes others would fit bare numbers better.
+_GIVEN = '%s::pg_catalog.oid, %s::pg_catalog."char", %s::pg_catalog.int8'
 
 
 def in_schema(home: str, text: str) -> str:

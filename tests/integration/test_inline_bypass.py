@@ -1868,3 +1868,57 @@ def test_another_writer_at_the_same_time(calls):
 
     assert refusals == [TICKET]
     assert seen(calls) == titles() == ["told"]
+
+
+# Which function takes the changes: the database says where it is.
+
+
+@pytest.mark.parametrize("arguments", ["integer, text, integer", "bigint, unknown, bigint"])
+def test_a_function_of_another_role_is_not_called(calls, arguments):
+    """In the same schema, it would fit bare numbers better."""
+    execute(
+        f"CREATE FUNCTION public.bulksafe_take({arguments}) RETURNS SETOF bulksafe_buffer "
+        "LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'hijacked'; END $$"
+    )
+    try:
+        Article.objects.bulk_create([Article(title="one")])
+        execute(f"UPDATE {ARTICLES} SET title = 'two'")
+    finally:
+        execute(f"DROP FUNCTION public.bulksafe_take({arguments})")
+    assert len(calls) == 2
+
+
+def test_a_schema_in_front_is_not_searched(calls):
+    """A role named like the user's schema could have made it: "$user" comes first."""
+    execute(
+        "CREATE SCHEMA in_front; CREATE FUNCTION in_front.bulksafe_take(oid, \"char\", bigint) "
+        "RETURNS SETOF bulksafe_buffer LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'hijacked'; END $$; "
+        "CREATE FUNCTION in_front.bulksafe_prefix() RETURNS text LANGUAGE sql RETURN 'x'"
+    )
+    try:
+        with transaction.atomic():
+            execute("SET LOCAL search_path = in_front, public")
+            execute(insert("one"))
+    finally:
+        execute("DROP SCHEMA in_front CASCADE")
+    assert len(calls) == 1
+
+
+def test_a_role_that_may_not_take_is_refused(calls):
+    """And is shown nothing of the rows."""
+    execute("CREATE ROLE bulksafe_clerk")
+    try:
+        execute(f"GRANT INSERT, SELECT, UPDATE ON {ARTICLES} TO bulksafe_clerk")
+        execute(f"GRANT USAGE ON SEQUENCE {ARTICLES}_id_seq TO bulksafe_clerk")
+        for write in (
+            lambda: Article.objects.create(title="one"),
+            lambda: Article.objects.bulk_create([Article(title="one")]),
+            lambda: execute(insert("one")),
+        ):
+            with pytest.raises(ReceiversNotRun, match='BULKSAFE."WRITER_ROLES".'):
+                with transaction.atomic():
+                    execute("SET LOCAL ROLE bulksafe_clerk")
+                    write()
+    finally:
+        execute("DROP OWNED BY bulksafe_clerk; DROP ROLE bulksafe_clerk")
+    assert titles() == []
