@@ -19,10 +19,6 @@ class Settings:
             after ``pg_catalog`` and the schemas of the table's own column types. Empty by default:
             whoever can create objects in a schema that is listed here can change what an
             expression means at the next ``migrate``.
-        WRITER_ROLES: database roles that write through Django, beside the one that migrates and owns
-            the tables: ``migrate`` lets receivers run in their transactions.
-        LISTENER_ROLES: database roles that run ``bulksafe listen``, beside that one; their
-            receivers may write, too.
         TRUNCATE: ``"refuse"`` or ``"allow"``: whether TRUNCATE of a table that has receivers for
             deletion is an error. It leaves nothing that they could be called with.
         POLL_INTERVAL: seconds after which a listener that was not woken looks for events.
@@ -36,11 +32,13 @@ class Settings:
         SLOW_CALL: seconds after which a call is taken out of its batch, to run alone and hold up
             nothing but its own row.
         READY_LAG: seconds that an event may be due before ``/readyz`` answers 503.
+        WRITER_ROLES: database roles that write through Django, beside the one that migrates and
+            owns the tables: ``migrate`` lets receivers run in their transactions.
+        LISTENER_ROLES: database roles that run ``bulksafe listen``, beside that one; their
+            receivers may write, too.
     """
 
     SEARCH_PATH: tuple[str, ...] = ()
-    WRITER_ROLES: tuple[str, ...] = ()
-    LISTENER_ROLES: tuple[str, ...] = ()
     TRUNCATE: str = "refuse"
     POLL_INTERVAL: float = 1.0
     BATCH_SIZE: int = 1000
@@ -50,6 +48,8 @@ class Settings:
     TIMEOUT: float = 60.0
     SLOW_CALL: float = 1.0
     READY_LAG: float = 300.0
+    WRITER_ROLES: tuple[str, ...] = ()
+    LISTENER_ROLES: tuple[str, ...] = ()
 
 
 def problems(configured: object) -> list[tuple[str, str]]:
@@ -114,18 +114,12 @@ _IDENTIFIER_BYTES = 63
 
 def _is_identifier(name: object) -> TypeGuard[str]:
     return (
-        isinstance(name, str)
-        and 0 < len(name.encode()) <= _IDENTIFIER_BYTES
-        and "\0" not in name
+        isinstance(name, str) and 0 < len(name.encode()) <= _IDENTIFIER_BYTES and "\0" not in name
     )
 
 
 def _is_schema(name: object) -> bool:
-    return (
-        _is_identifier(name)
-        and name not in _NOT_SCHEMAS
-        and not name.startswith("pg_temp_")
-    )
+    return _is_identifier(name) and name not in _NOT_SCHEMAS and not name.startswith("pg_temp_")
 
 
 def _wrong_schema(key: str, name: object) -> tuple[str, str]:

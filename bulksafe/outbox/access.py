@@ -27,7 +27,7 @@ _CHANGES = ["DELETE", "INSERT", "SELECT", "UPDATE"]
 #: What one needs that runs ``bulksafe listen``. Its receivers write, too.
 LISTENER: Mapping[str, Sequence[str]] = {
     **WRITER,
-    **dict.fromkeys(own.TABLES[:4], ["SELECT", "TRUNCATE"]),
+    **{name: ["SELECT", "TRUNCATE"] for name in own.TABLES[:4]},
     **dict.fromkeys(own.TABLES[4:8], _CHANGES),
     "bulksafe_outbox_identity": ["SELECT", "UPDATE"],
     "bulksafe_outbox_seq": ["SELECT"],

@@ -95,9 +95,7 @@ CALLING = [
 
 FORGING = [
     Attempt("write past Django", INVOICE, INVOICES),
-    Attempt(
-        "a mark: in hand", f"{INVOICE} /* bulksafe: in hand {{pid}} shop_invoice */", INVOICES
-    ),
+    Attempt("a mark: in hand", f"{INVOICE} /* bulksafe: in hand {{pid}} shop_invoice */", INVOICES),
     Attempt(
         "a mark: answer to", f"{INVOICE} /* bulksafe: answer to {{pid}} shop_invoice */", INVOICES
     ),
@@ -130,7 +128,9 @@ FORGING = [
         "COPY shop_invoice (number, secret) FROM PROGRAM 'echo 1,s' (FORMAT csv)",
         INVOICES,
     ),
-    Attempt("mute receivers (documented)", f"SET bulksafe.muted = '{{{{*}}}}'; {INVOICE}", INVOICES),
+    Attempt(
+        "mute receivers (documented)", f"SET bulksafe.muted = '{{{{*}}}}'; {INVOICE}", INVOICES
+    ),
     Attempt(
         "a context that names receivers",
         'SET bulksafe.context = \'{{"bulksafe.written_by": ["ship"], "user": 1}}\'; ' + ORDER,
@@ -146,7 +146,9 @@ SHADOWING = [
         f"CREATE TEMP TABLE bulksafe_buffer (LIKE pg_class); {INVOICE}",
         INVOICES,
     ),
-    Attempt("a temporary ticket", f"CREATE TEMP TABLE bulksafe_ticket (xid xid8); {INVOICE}", INVOICES),
+    Attempt(
+        "a temporary ticket", f"CREATE TEMP TABLE bulksafe_ticket (xid xid8); {INVOICE}", INVOICES
+    ),
     Attempt("a temporary outbox", f"CREATE TEMP TABLE bulksafe_outbox (slot int); {ORDER}", EVENTS),
     Attempt(
         "a temporary sequence", f"CREATE TEMP SEQUENCE bulksafe_outbox_seq; {INVOICE}", INVOICES
@@ -196,7 +198,7 @@ SHADOWING = [
     ),
     Attempt(
         "replace bulksafe_take()",
-        "CREATE OR REPLACE FUNCTION bulksafe_take(wanted oid, kind \"char\", after bigint) "
+        'CREATE OR REPLACE FUNCTION bulksafe_take(wanted oid, kind "char", after bigint) '
         "RETURNS SETOF bulksafe_buffer LANGUAGE sql AS 'SELECT NULL::bulksafe_buffer'",
     ),
     Attempt("inherit from the buffer", "CREATE TABLE mine () INHERITS (bulksafe_buffer)"),
@@ -204,9 +206,18 @@ SHADOWING = [
         "a slot of her own",
         "CREATE TABLE mine PARTITION OF bulksafe_outbox FOR VALUES IN (3)",
     ),
-    Attempt("a foreign key to the parked calls", "CREATE TABLE mine (id bigint REFERENCES bulksafe_parked)"),
-    Attempt("a trigger on the buffer", "CREATE TRIGGER t AFTER INSERT ON bulksafe_buffer FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"),
-    Attempt("a rule on the buffer", "CREATE RULE r AS ON INSERT TO bulksafe_buffer DO INSTEAD NOTHING"),
+    Attempt(
+        "a foreign key to the parked calls",
+        "CREATE TABLE mine (id bigint REFERENCES bulksafe_parked)",
+    ),
+    Attempt(
+        "a trigger on the buffer",
+        "CREATE TRIGGER t AFTER INSERT ON bulksafe_buffer FOR EACH ROW "
+        "EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    ),
+    Attempt(
+        "a rule on the buffer", "CREATE RULE r AS ON INSERT TO bulksafe_buffer DO INSTEAD NOTHING"
+    ),
     Attempt("a policy on the buffer", "CREATE POLICY p ON bulksafe_buffer"),
     Attempt("an index on the buffer", "CREATE INDEX mine ON bulksafe_buffer (key)"),
 ]
@@ -218,7 +229,10 @@ BREAKING = [
     Attempt("change the user", "SET SESSION AUTHORIZATION {owner}"),
     Attempt("be a replica", f"SET session_replication_role = replica; {INVOICE}", INVOICES),
     Attempt("truncate the table", "TRUNCATE shop_order"),
-    Attempt("an event trigger", "CREATE EVENT TRIGGER e ON ddl_command_start EXECUTE FUNCTION {capture}()"),
+    Attempt(
+        "an event trigger",
+        "CREATE EVENT TRIGGER e ON ddl_command_start EXECUTE FUNCTION {capture}()",
+    ),
     Attempt(
         "default privileges of the owner",
         "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} GRANT ALL ON TABLES TO PUBLIC",

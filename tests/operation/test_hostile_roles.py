@@ -62,16 +62,19 @@ $$ BEGIN RETURN replace(lower($1), ' ', '-'); END $$;
 HEADER = """\
 # What a hostile role gets
 
-Written by `tests/operation/test_hostile_roles.py`. The role has a login and `INSERT` on two tables: `shop_order` has a
-`Compute` over a function of the project, a `Check` and an after-commit receiver, `shop_invoice` a receiver in the
-transaction. In the last column it has `CREATE` on their schema, too. Each attempt is one transaction. After a semicolon
-stands what the owner finds afterwards.
+Written by `tests/operation/test_hostile_roles.py`. The role has a login and `INSERT` on two tables:
+`shop_order` has a `Compute` over a function of the project, a `Check` and an after-commit receiver,
+`shop_invoice` a receiver in the transaction. In the last column it has `CREATE` on their schema,
+too. Each attempt is one transaction. After a semicolon stands what the owner finds afterwards.
 """
 
 
 #: How servers of different versions say the same.
 SAME = [
-    (r"(?:must be superuser or have privileges|permission denied to COPY)[^;]*", "permission denied to COPY"),
+    (
+        r"(?:must be superuser or have privileges|permission denied to COPY)[^;]*",
+        "permission denied to COPY",
+    ),
     (r'must be member of role "owner"', "permission denied to change default privileges"),
     (r"(permission denied to set session authorization)[^;]*", r"\1"),
 ]
@@ -177,7 +180,11 @@ def mallory(project):  # noqa: F811
 def test_what_a_hostile_role_gets(mallory, request):
     lines = [HEADER]
     for title, attempts in GROUPS.items():
-        lines += [f"## {title}\n", row("attempt", "SQL", "with INSERT", "with CREATE, too"), "|---|---|---|---|"]
+        lines += [
+            f"## {title}\n",
+            row("attempt", "SQL", "with INSERT", "with CREATE, too"),
+            "|---|---|---|---|",
+        ]
         for attempt in attempts:
             got = [mallory.try_it(attempt, create=create) for create in (False, True)]
             sql = attempt.sql.format(pid="PID", capture="capture", owner="owner")
