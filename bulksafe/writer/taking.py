@@ -163,7 +163,7 @@ class Kind:
             # The rows as they were are needed where they lead from one change to the next.
             joins = joins.replace("e.old)", f"CASE WHEN {_IS_SHARED} THEN e.old END)")
         return (
-            f"WITH taken AS MATERIALIZED (SELECT * FROM {_TAKE}({_GIVEN})), "  # noqa: S608
+            f"WITH taken AS MATERIALIZED (SELECT * FROM {_TAKE}), "  # noqa: S608
             f"{_SHARED} SELECT {selected} FROM taken AS e {joins} ORDER BY e.seq"
         )
 
@@ -206,22 +206,20 @@ class Kind:
         return Taken(event, self.source.model, images["old"], images["new"], met)
 
 
-_TAKE = "bulksafe_take"
-#: With the very types: a function of that name which takes others would fit bare numbers better.
-_GIVEN = '%s::pg_catalog.oid, %s::pg_catalog."char", %s::pg_catalog.int8'
+#: The function that takes changes, with the very types: one of that name which takes others would
+#: fit bare numbers better.
+_TAKE = '{home}.bulksafe_take(%s::pg_catalog.oid, %s::pg_catalog."char", %s::pg_catalog.int8)'
 
 
 def in_schema(home: str, text: str) -> str:
-    """The query with the function of ours that it calls in the schema where the database has it.
+    """A query with the function of ours that it calls in the schema where the database has it.
 
     Without it, a function of that name in a schema in front on the search_path would be called.
+
+    Args:
+        text: with ``{home}`` before the function, and nowhere before that.
     """
-    function = _PREFIX if _PREFIX in text else _TAKE
-    schema = quoting.identifier(home).replace("%", "%%")
-    return text.replace(f"{function}(", f"{schema}.{function}(", 1)
-
-
-_PREFIX = "bulksafe_prefix"
+    return text.replace("{home}", quoting.identifier(home).replace("%", "%%"), 1)
 
 
 def _is_lean(receiver: Receiver) -> bool:

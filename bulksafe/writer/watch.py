@@ -554,7 +554,7 @@ class Watch:
         """What the ids of this database's events begin with."""
         if not self._prefix:
             with self._asking() as cursor:
-                cursor.execute(in_schema(self.home, "SELECT bulksafe_prefix()"))
+                cursor.execute(in_schema(self.home, "SELECT {home}.bulksafe_prefix()"), [])
                 self._prefix = cursor.fetchone()[0]
         return self._prefix
 

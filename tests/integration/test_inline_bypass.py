@@ -388,21 +388,28 @@ def test_a_hostile_search_path(psql, refused_in_psql):
         execute("DROP SCHEMA trap CASCADE")
 
 
-def test_a_search_path_that_leads_django_astray(calls):
-    """Another ``bulksafe_take`` takes nothing: the database refuses the commit."""
+@pytest.mark.parametrize("way", ["bulk", "raw"])
+def test_a_search_path_that_would_lead_django_astray(way, calls):
+    """Another ``bulksafe_take`` in front is not called: the trigger names the schema of ours."""
     execute(
-        'CREATE SCHEMA trap; CREATE FUNCTION trap.bulksafe_take(oid, "char", bigint) '
+        "CREATE SCHEMA trap; "
+        'CREATE FUNCTION trap.bulksafe_take(oid, "char", bigint) '
         "RETURNS SETOF public.bulksafe_buffer LANGUAGE sql "
-        "AS $$ SELECT * FROM public.bulksafe_buffer WHERE false $$"
+        "AS $$ SELECT * FROM public.bulksafe_buffer WHERE false $$; "
+        "CREATE FUNCTION trap.bulksafe_prefix() RETURNS text LANGUAGE sql RETURN 'trap'"
     )
     try:
         execute("SET search_path = trap, public")
-        with pytest.raises(ReceiversNotRun):
-            Article.objects.bulk_create([Article(title="lost")])
-        assert stored() == []
+        if way == "bulk":
+            Article.objects.bulk_create([Article(title="kept")])
+        else:
+            execute(insert("kept"))
     finally:
         execute("SET search_path = public")
         execute("DROP SCHEMA trap CASCADE")
+    assert titles() == ["kept"]
+    (call,) = calls
+    assert not (call["event_id"] or "").startswith("trap")
 
 
 def test_triggers_that_are_off_are_the_way_past(psql, calls):
@@ -1887,23 +1894,6 @@ def test_a_function_of_another_role_is_not_called(calls, arguments):
     finally:
         execute(f"DROP FUNCTION public.bulksafe_take({arguments})")
     assert len(calls) == 2
-
-
-def test_a_schema_in_front_is_not_searched(calls):
-    """A role named like the user's schema could have made it: "$user" comes first."""
-    execute(
-        'CREATE SCHEMA in_front; CREATE FUNCTION in_front.bulksafe_take(oid, "char", bigint) '
-        "RETURNS SETOF bulksafe_buffer LANGUAGE plpgsql "
-        "AS $$ BEGIN RAISE EXCEPTION 'hijacked'; END $$; "
-        "CREATE FUNCTION in_front.bulksafe_prefix() RETURNS text LANGUAGE sql RETURN 'x'"
-    )
-    try:
-        with transaction.atomic():
-            execute("SET LOCAL search_path = in_front, public")
-            execute(insert("one"))
-    finally:
-        execute("DROP SCHEMA in_front CASCADE")
-    assert len(calls) == 1
 
 
 def test_a_role_that_may_not_take_is_refused(calls):
