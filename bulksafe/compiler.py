@@ -231,9 +231,9 @@ class Trigger(PgTrigger):
             body = self._fill(function["body"], values, **ready)
             steps.append(self._body_step(body, conditions))
         steps.append(self._execute(self._fill(function["template"], values, **ready)))
-        if function["template"] == "value_function":
+        if further := _FURTHER.get(function["template"]):
             path = {"function": function["function"], "trusted_path": ", ".join(trusted)}
-            steps.append(templates.fill(self.version, "value_path", path))
+            steps.append(templates.fill(self.version, further, path))
         return "\n".join(steps)
 
     def _body_step(self, body: str, conditions: Sequence[str]) -> str:
@@ -322,6 +322,9 @@ class Trigger(PgTrigger):
             for trigger in self.expected_names
         )
 
+
+#: What is done to a function after it was created, by its template.
+_FURTHER = {"value_function": "value_path", "compute_function": "compute_rights"}
 
 #: The arguments of ``format()`` that the body of every function has; conditions come after them.
 _ARGUMENTS = 10

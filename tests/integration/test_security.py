@@ -609,3 +609,33 @@ def test_no_function_combines_its_owner_s_rights_with_the_writer_s_path():
     )
     assert len(found) > 20
     assert [name for name, config in found if "search_path=pg_catalog, " not in config] == []
+
+
+FUNCTION_OF_OURS = """
+    CREATE SCHEMA tools;
+    CREATE FUNCTION tools.slugify(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS
+    $$ BEGIN RETURN replace(lower($1), ' ', '-'); END $$;
+    GRANT USAGE ON SCHEMA tools TO PUBLIC;
+"""
+
+
+@pytest.mark.parametrize("is_schema_open", [True, False])
+def test_a_function_that_a_compute_calls_is_not_led_astray(is_schema_open, settings):
+    """Neither by the writer's path, nor with the rights of the table's owner."""
+    settings.BULKSAFE = {"SEARCH_PATH": ["tools"]}
+    execute(FUNCTION_OF_OURS)
+    if not is_schema_open:
+        execute("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
+    slug = Func("label", function="slugify", output_field=Guarded._meta.get_field("lower"))
+    install(Guarded, bulksafe.Compute("lower", slug))
+    execute("CREATE ROLE mallory; CREATE SCHEMA hers AUTHORIZATION mallory")
+    execute(f"GRANT INSERT ON {TABLE} TO mallory")
+    execute(f"GRANT USAGE ON SEQUENCE {TABLE}_id_seq TO mallory")
+    execute("GRANT USAGE ON SCHEMA public TO mallory")
+    with role("mallory"):
+        for name, arguments in (("replace", "text, text, text"), ("lower", "text")):
+            execute(EVIL.format(schema="hers", name=name, arguments=arguments, result="text"))
+        execute("SELECT pg_catalog.set_config('search_path', 'hers, pg_catalog, public', true)")
+        execute(INSERT.format(f"public.{TABLE}", 5).replace("'Li'", "'A B'"))
+    execute("SELECT pg_catalog.set_config('search_path', 'public', true)")
+    assert execute(f"SELECT lower FROM {TABLE}") == [("a-b",)]

@@ -162,6 +162,7 @@ RETURN (
             OR 'pgtrigger_zz00_compute_net_ecf95' = ANY (string_to_array(btrim(COALESCE(current_setting('pgtrigger.ignore', true), ''), '{}'), ','))
         )
     );
+GRANT EXECUTE ON FUNCTION %2$I."bulksafe_compute_net_ecf95_unmuted" TO PUBLIC;
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 body := pg_catalog.format($body$
@@ -174,11 +175,13 @@ END
 $body$, target, home, path, parameters, arguments, result_type, stored_type);
 EXECUTE pg_catalog.format($ddl$
 CREATE FUNCTION %2$I."pgtrigger_zz00_compute_net_ecf95"() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql
 AS %8$L;
 REVOKE ALL ON FUNCTION %2$I."pgtrigger_zz00_compute_net_ecf95" FROM PUBLIC;
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
+IF NOT pg_catalog.has_schema_privilege('public', home, 'USAGE') THEN
+            EXECUTE pg_catalog.format('ALTER FUNCTION %I.%I() SECURITY DEFINER SET search_path = %s', home, 'pgtrigger_zz00_compute_net_ecf95', 'pg_catalog, pg_temp');
+        END IF;
 
 body := pg_catalog.format($body$
 DECLARE
@@ -236,7 +239,7 @@ CREATE TRIGGER "pgtrigger_zz00_compute_net_ecf95"
     FOR EACH ROW
     WHEN (new."net"%9$s IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
     EXECUTE FUNCTION %2$I."pgtrigger_zz00_compute_net_ecf95"();
-COMMENT ON TRIGGER "pgtrigger_zz00_compute_net_ecf95" ON %1$s IS 'bulksafe:23abb43ae5e92736cd09cb020df86351144eb933';
+COMMENT ON TRIGGER "pgtrigger_zz00_compute_net_ecf95" ON %1$s IS 'bulksafe:c8c1f3b6aabf246a2d72ba13808737de4de2d0d3';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 EXECUTE pg_catalog.format($ddl$
@@ -245,7 +248,7 @@ CREATE TRIGGER "bulksafe_compute_net_ecf95_guard"
     FOR EACH ROW
     WHEN (new."net"%9$s IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
     EXECUTE FUNCTION %2$I."bulksafe_compute_net_ecf95_guard"();
-COMMENT ON TRIGGER "bulksafe_compute_net_ecf95_guard" ON %1$s IS 'bulksafe:23abb43ae5e92736cd09cb020df86351144eb933';
+COMMENT ON TRIGGER "bulksafe_compute_net_ecf95_guard" ON %1$s IS 'bulksafe:c8c1f3b6aabf246a2d72ba13808737de4de2d0d3';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
