@@ -32,8 +32,10 @@ class BulksafeConfig(AppConfig):
         sender = apps.app_configs.get("pgtrigger")
         for signal, receiver in (
             (pre_migrate, syncdb.refuse_to_lose_events),
+            (pre_migrate, syncdb.refuse_unknown_roles),
             (pre_migrate, syncdb.create_outbox),
             (post_migrate, syncdb.install_missing),
+            (post_migrate, syncdb.settle_privileges),
             (post_migrate, syncdb.create_cursors),
             (post_migrate, syncdb.note_receivers),
         ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeGuard
 
 from django.conf import settings
 
@@ -32,6 +32,10 @@ class Settings:
         SLOW_CALL: seconds after which a call is taken out of its batch, to run alone and hold up
             nothing but its own row.
         READY_LAG: seconds that an event may be due before ``/readyz`` answers 503.
+        WRITER_ROLES: database roles that write through Django, beside the one that migrates and
+            owns the tables: ``migrate`` lets receivers run in their transactions.
+        LISTENER_ROLES: database roles that run ``bulksafe listen``, beside that one; their
+            receivers may write, too.
     """
 
     SEARCH_PATH: tuple[str, ...] = ()
@@ -44,6 +48,8 @@ class Settings:
     TIMEOUT: float = 60.0
     SLOW_CALL: float = 1.0
     READY_LAG: float = 300.0
+    WRITER_ROLES: tuple[str, ...] = ()
+    LISTENER_ROLES: tuple[str, ...] = ()
 
 
 def problems(configured: object) -> list[tuple[str, str]]:
@@ -66,6 +72,8 @@ def _value_problems(key: str, value: object) -> list[tuple[str, str]]:
     default = getattr(Settings, key)
     if key == "SEARCH_PATH":
         return _search_path_problems(key, value)
+    if key in ("WRITER_ROLES", "LISTENER_ROLES"):
+        return _role_problems(key, value)
     if key == "TRUNCATE":
         wrong = value not in ("refuse", "allow")
         fix = 'Write "refuse" or "allow".'
@@ -87,19 +95,31 @@ def _search_path_problems(key: str, value: object) -> list[tuple[str, str]]:
     return [_wrong_schema(key, name) for name in value if not _is_schema(name)]
 
 
+def _role_problems(key: str, value: object) -> list[tuple[str, str]]:
+    if not isinstance(value, list | tuple):
+        fix = f'Write BULKSAFE = {{{key!r}: ["app"]}}.'
+        return [(f"BULKSAFE[{key!r}] is {value!r}, not a list of role names.", fix)]
+    fix = "List names of database roles, up to 63 bytes long; PUBLIC is none."
+    return [
+        (f"BULKSAFE[{key!r}] lists {name!r}, which is no role's name.", fix)
+        for name in value
+        if not _is_identifier(name) or name.upper() == "PUBLIC"
+    ]
+
+
 #: What PostgreSQL takes for something else than a schema's name.
 _NOT_SCHEMAS = ("$user", "pg_temp")
 _IDENTIFIER_BYTES = 63
 
 
-def _is_schema(name: object) -> bool:
+def _is_identifier(name: object) -> TypeGuard[str]:
     return (
-        isinstance(name, str)
-        and 0 < len(name.encode()) <= _IDENTIFIER_BYTES
-        and "\0" not in name
-        and name not in _NOT_SCHEMAS
-        and not name.startswith("pg_temp_")
+        isinstance(name, str) and 0 < len(name.encode()) <= _IDENTIFIER_BYTES and "\0" not in name
     )
+
+
+def _is_schema(name: object) -> bool:
+    return _is_identifier(name) and name not in _NOT_SCHEMAS and not name.startswith("pg_temp_")
 
 
 def _wrong_schema(key: str, name: object) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from bulksafe import inspection
 from bulksafe.declarations import Capture, Declared, declared, receivers
 from bulksafe.declarations.receivers import DEFAULT_LANE, lanes
 from bulksafe.dispatch.sources import by_oid, models_of
-from bulksafe.outbox import schema
+from bulksafe.outbox import access, schema
 from bulksafe.outbox.store import Store
 from bulksafe.rendering import quoting
 from bulksafe.writer.vocabulary import forget
@@ -46,6 +46,26 @@ def refuse_to_lose_events(sender: object, using: str, plan: Any = (), **kwargs: 
     names = {(step.app_label, step.name) for step, is_backwards in plan if is_backwards}
     if ("bulksafe", "0001_outbox") in names and schema.belongs_in(using):
         schema.refuse_to_lose_events(using)
+
+
+def refuse_unknown_roles(sender: object, using: str, **kwargs: Any) -> None:
+    """Receiver of ``pre_migrate``: settings that name a role which is not there stop it early."""
+    if schema.belongs_in(using):
+        access.refuse_unknown_roles(using)
+
+
+def settle_privileges(
+    sender: object, using: str, verbosity: int = 0, stdout: Any = None, **kwargs: Any
+) -> None:
+    """Receiver of ``post_migrate``: the roles of the settings get what they need, others nothing.
+
+    At every ``migrate``, so that the privileges follow the settings.
+    """
+    if not (schema.belongs_in(using) and schema.exists(using)):
+        return
+    for statement in access.settle(using):
+        if verbosity and stdout is not None:
+            stdout.write(f"  bulksafe: {statement}")
 
 
 def create_cursors(sender: object, using: str, **kwargs: Any) -> None:

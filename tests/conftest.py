@@ -44,6 +44,10 @@ def start(config):
         settings.DATABASES[alias].update(found)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--update-golden", action="store_true", help="write the golden files anew")
+
+
 def pytest_unconfigure(config):
     if POSTGRES in config.stash:
         connections.close_all()

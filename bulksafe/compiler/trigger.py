@@ -100,6 +100,7 @@ class Trigger(PgTrigger):
                 "reads": _text_array(self.reads),
                 "search_path": ", ".join(map(quoting.identifier, self.search_path)),
                 "statements": self._steps(self.hash),
+                "functions": _text_array(f["function"] for f in self.functions),
                 "intruders": self._intruders("invariant", self._dependents()),
             },
         )
@@ -167,9 +168,15 @@ class Trigger(PgTrigger):
 
     def _steps(self, digest: str) -> str:
         unmuted = self._fill("unmuted", {"invariant": self.invariant, "pgid": self.pgid})
+        caller = templates.read(self.version, "caller")
+        asked = {
+            "unmuted": unmuted,
+            "caller": caller,
+            "is_application": self._fill("is_application", {}, caller=caller),
+        }
         steps = [templates.read(self.version, "outbox_required")] if self.captures else []
         steps += [templates.read(self.version, "tickets_required")] if self.buffers else []
-        steps += [self._function_steps(function, unmuted) for function in self.functions]
+        steps += [self._function_steps(function, asked) for function in self.functions]
         steps += [self._trigger_step(trigger, digest, unmuted) for trigger in self.triggers]
         return "\n\n".join(steps)
 
@@ -195,11 +202,18 @@ class Trigger(PgTrigger):
             return templates.fill(self.version, "execute_by_kind", steps)
         return self._execute(ddl)
 
-    def _function_steps(self, function: Mapping[str, Any], unmuted: str) -> str:
+    def _function_steps(self, function: Mapping[str, Any], asked: Mapping[str, str]) -> str:
+        """The SQL that creates a function.
+
+        Args:
+            asked: what functions ask about the transaction and the role that writes.
+        """
         values = {"name": self.name, "invariant": self.invariant, **function}
-        steps, ready = [], {"unmuted": unmuted}
+        trusted = ["pg_catalog", *map(quoting.identifier, self.search_path), "pg_temp"]
+        steps, ready = [], {**asked, "trusted_path": quoting.for_format(", ".join(trusted))}
         if "key" in function:
-            ready["violation"] = self._fill("violation", values)
+            ready["is_readable"] = self._fill("is_readable", {}, **asked)
+            ready["violation"] = self._fill("violation", values, **ready)
         conditions: list[str] = []
         if "streams" in function:
             tests = [_tests(stream, conditions) for stream in function["streams"]]
@@ -217,6 +231,9 @@ class Trigger(PgTrigger):
             body = self._fill(function["body"], values, **ready)
             steps.append(self._body_step(body, conditions))
         steps.append(self._execute(self._fill(function["template"], values, **ready)))
+        if further := _FURTHER.get(function["template"]):
+            path = {"function": function["function"], "trusted_path": ", ".join(trusted)}
+            steps.append(templates.fill(self.version, further, path))
         return "\n".join(steps)
 
     def _body_step(self, body: str, conditions: Sequence[str]) -> str:
@@ -305,6 +322,9 @@ class Trigger(PgTrigger):
             for trigger in self.expected_names
         )
 
+
+#: What is done to a function after it was created, by its template.
+_FURTHER = {"value_function": "value_path", "compute_function": "compute_rights"}
 
 #: The arguments of ``format()`` that the body of every function has; conditions come after them.
 _ARGUMENTS = 10

@@ -10,11 +10,12 @@ from django.db import DatabaseError, connections, router, transaction
 from django.db.migrations.operations.base import Operation
 from psycopg.errors import ObjectInUse
 
+from bulksafe.outbox import own, shape
 from bulksafe.rendering import templates
 from bulksafe.rendering.quoting import literal, relation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from django.db import models
 
@@ -50,7 +51,15 @@ def refuse_to_lose_events(using: str) -> None:
         CommandError: there are.
     """
     with refusing(using), transaction.atomic(using=using), connections[using].cursor() as cursor:
-        cursor.execute(templates.fill(VERSION, "outbox_unread", {}))
+        cursor.execute(_sql(VERSION, "outbox_unread"))
+
+
+def _sql(version: str, template: str, names: Sequence[str] = own.ALL) -> str:
+    """One of the templates about our own tables."""
+    listed = f"ARRAY[{', '.join(map(literal, names))}]::pg_catalog.text[]"
+    values = {"names": listed, "home": templates.read(version, "home")}
+    values["strangers"] = templates.fill(version, "strangers", values)
+    return templates.fill(version, template, values)
 
 
 class _Create(Operation):
@@ -58,6 +67,7 @@ class _Create(Operation):
 
     reversible = True
     template = ""
+    names: Sequence[str] = ()
 
     def __init__(self, version: str) -> None:
         self.version = version
@@ -72,6 +82,9 @@ class _Create(Operation):
         self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
     ) -> None:
         self._execute(app_label, schema_editor, self.template)
+        self._execute(app_label, schema_editor, "revoke")
+        if self._concerns(app_label, schema_editor) and not schema_editor.collect_sql:
+            shape.refuse_foreign(schema_editor.connection.alias, self.names)
 
     def database_backwards(
         self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
@@ -83,15 +96,21 @@ class _Create(Operation):
         self._execute(app_label, schema_editor, f"{self.template}_drop")
 
     def _execute(self, app_label: str, schema_editor: Any, template: str) -> None:
+        if self._concerns(app_label, schema_editor):
+            schema_editor.execute(_sql(self.version, template, self.names), params=None)
+
+    def _concerns(self, app_label: str, schema_editor: Any) -> bool:
         connection = schema_editor.connection
-        if connection.vendor == "postgresql" and router.allow_migrate(connection.alias, app_label):
-            schema_editor.execute(templates.fill(self.version, template, {}), params=None)
+        return connection.vendor == "postgresql" and bool(
+            router.allow_migrate(connection.alias, app_label)
+        )
 
 
 class CreateOutbox(_Create):
     """Create the outbox, the cursors and the parked events."""
 
     template = "outbox"
+    names = own.OUTBOX
 
     def describe(self) -> str:
         return "Create the outbox, its cursors and the parked events"
@@ -101,6 +120,7 @@ class CreateTickets(_Create):
     """Create what receivers in the writer's transaction need."""
 
     template = "tickets"
+    names = own.TICKETS
 
     def describe(self) -> str:
         return "Create the buffer and the tickets of receivers in the writer's transaction"
@@ -120,8 +140,10 @@ def rename_in_images(model: type[models.Model], old: str, new: str) -> str:
 def create(using: str) -> None:
     """Create the tables where they are not there, without a migration."""
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
-        for template in ("outbox", "tickets"):
-            cursor.execute(templates.fill(VERSION, template, {}))
+        for template, names in (("outbox", own.OUTBOX), ("tickets", own.TICKETS)):
+            for step in (template, "revoke"):
+                cursor.execute(_sql(VERSION, step, names))
+        shape.refuse_foreign(using, own.ALL)
 
 
 def belongs_in(using: str) -> bool:
@@ -133,7 +155,7 @@ def belongs_in(using: str) -> bool:
 
 def exists(using: str) -> bool:
     """Whether the outbox is there."""
-    return _has_table("bulksafe_outbox", using)
+    return _has_table(own.TABLES[0], using)
 
 
 def has_tickets(using: str) -> bool:
@@ -142,8 +164,4 @@ def has_tickets(using: str) -> bool:
 
 
 def _has_table(name: str, using: str) -> bool:
-    if connections[using].vendor != "postgresql":
-        return False
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [name])
-        return bool(cursor.fetchone()[0])
+    return connections[using].vendor == "postgresql" and own.home(using, name) is not None

@@ -31,4 +31,4 @@ FROM reach AS r
 JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) r.relation
 
 -- name: discard_buffered
-SELECT count(*) FROM bulksafe_take(%s, %s, 0)
+SELECT count(*) FROM {home}.bulksafe_take(%s::pg_catalog.oid, %s::pg_catalog."char", 0::pg_catalog.int8)

@@ -53,13 +53,14 @@ class Source:
         self.table = Table(model, using)
         self._kinds: dict[str, Kind] = {}
 
-    def take(self, cursor: Any, operation: str, after: int) -> list[Taken]:
+    def take(self, cursor: Any, operation: str, after: int, home: str) -> list[Taken]:
         """The changes of one operation that the transaction has made since number ``after``.
 
         Args:
             cursor: the driver's.
+            home: the schema of the buffer.
         """
-        return self.kind(operation).take(cursor, after)
+        return self.kind(operation).take(cursor, after, home)
 
     def receivers(self, operation: str) -> list[Receiver]:
         """The receivers of an operation, in their order."""
@@ -172,7 +173,7 @@ class Kind:
             # The rows as they were are needed where they lead from one change to the next.
             joins = joins.replace("e.old)", f"CASE WHEN {_IS_SHARED} THEN e.old END)")
         return (
-            "WITH taken AS MATERIALIZED (SELECT * FROM bulksafe_take(%s, %s, %s)), "  # noqa: S608
+            f"WITH taken AS MATERIALIZED (SELECT * FROM {_TAKE}), "  # noqa: S608
             f"{_SHARED} "
             + " UNION ALL ".join(f"SELECT {one} FROM taken AS e {joins}" for one in selected)  # noqa: S608
             + f" ORDER BY {order}"
@@ -183,8 +184,8 @@ class Kind:
         """Whether a query cannot return both images in one row: each has a row of its own then."""
         return len(self.sides) * len(self.source.table.fields) > _MOST_COLUMNS
 
-    def take(self, cursor: Any, after: int) -> list[Taken]:
-        cursor.execute(self.query, [self.source.oid, self.operation, after])
+    def take(self, cursor: Any, after: int, home: str) -> list[Taken]:
+        cursor.execute(in_schema(home, self.query), [self.source.oid, self.operation, after])
         rows = cursor.fetchall()
         if self.is_wide:
             width = len(self.source.table.fields)
@@ -192,9 +193,9 @@ class Kind:
             rows = [(*old[:-1], *new[-width - 1 : -1]) for old, new in pairs]
         return [self.taken(row) for row in rows]
 
-    def lean_rows(self, cursor: Any, after: int) -> list[tuple[Any, ...]]:
+    def lean_rows(self, cursor: Any, after: int, home: str) -> list[tuple[Any, ...]]:
         """The changes as the query has them."""
-        cursor.execute(self.lean_query, [self.source.oid, self.operation, after])
+        cursor.execute(in_schema(home, self.lean_query), [self.source.oid, self.operation, after])
         found: list[tuple[Any, ...]] = cursor.fetchall()
         return found
 
@@ -225,6 +226,22 @@ class Kind:
             images[side] = Image(row[start : start + width], table)
             start += width
         return Taken(event, self.source.model, images["old"], images["new"], met)
+
+
+#: The function that takes changes, with the very types: one of that name which takes others would
+#: fit bare numbers better.
+_TAKE = '{home}.bulksafe_take(%s::pg_catalog.oid, %s::pg_catalog."char", %s::pg_catalog.int8)'
+
+
+def in_schema(home: str, text: str) -> str:
+    """A query with the function of ours that it calls in the schema where the database has it.
+
+    Without it, a function of that name in a schema in front on the search_path would be called.
+
+    Args:
+        text: with ``{home}`` before the function, and nowhere before that.
+    """
+    return text.replace("{home}", quoting.identifier(home).replace("%", "%%"), 1)
 
 
 def _is_lean(receiver: Receiver) -> bool:

@@ -27,7 +27,7 @@ from bulksafe.writer.changes import row_of, row_of_instance
 from bulksafe.writer.early import early_arguments, wants_extra
 from bulksafe.writer.rehearsal import Rehearsal, receive_late
 from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Linking, Returned, Saving, Scope
-from bulksafe.writer.taking import Kind, Source, Taken, combined, is_any_shared
+from bulksafe.writer.taking import Kind, Source, Taken, combined, in_schema, is_any_shared
 from bulksafe.writer.vocabulary import (
     ENDS_PART,
     commits,
@@ -62,6 +62,9 @@ _TO_ANSWER = "/* bulksafe: answer to {} {} */"
 #: to the writer.
 _WAITING, _LEFT = "BS001", "BS002"
 
+#: The SQLSTATE of a role that may not do something.
+_NOT_ALLOWED = "42501"
+
 _IN_TRANSACTION = int(TransactionStatus.INTRANS)
 
 _HAS_PIPELINES = Pipeline.is_supported()
@@ -81,19 +84,21 @@ class Watch:
     Attributes:
         connection: Django's.
         alias: its name.
-        due: the tables and operations of which the database has said that changes wait.
+        due: the tables and operations of which the database has said that changes wait, and the
+            schema of the buffer that they wait in.
         scopes: the writes in progress, the innermost last; those that a running receiver makes are
             on a list of their own.
         is_answered: whether the database has said of the last marked statement that it has left its
             changes to the writer.
         observer: looks at what a receiver reads, while one runs that comes before the write.
+        home: the schema of the buffer that was taken from last.
         is_migrating: whether a migration is being applied.
     """
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self.alias: str = connection.alias
-        self.due: dict[tuple[int, str], None] = {}
+        self.due: dict[tuple[int, str], str] = {}
         self.scopes: list[Scope] = []
         self.observer: Observer | None = None
         self.is_migrating = False
@@ -102,6 +107,7 @@ class Watch:
         self._sources: dict[int, Source] = {}
         self._known = -1
         self._prefix = ""
+        self.home = ""
         self._place: tuple[Any, ...] = ()
 
     def begin(self) -> None:
@@ -423,7 +429,7 @@ class Watch:
         self.sync()
         if len(self.due) != 1 or not self._tells_leanly(scope):
             return None
-        ((oid, operation),) = self.due
+        ((oid, operation), self.home) = next(iter(self.due.items()))
         source = self._source(oid)
         if source is None or not source.kind(operation).is_lean:
             return None
@@ -432,11 +438,8 @@ class Watch:
     def _settle_leanly(self, kind: Kind, scope: Scope) -> bool:
         """The same as below for such rows, without an object for each change."""
         self.due.clear()
-        with (
-            self.connection.wrap_database_errors,
-            self.connection.connection.cursor() as cursor,
-        ):
-            rows = kind.lean_rows(cursor, self._after)
+        with self._asking() as cursor:
+            rows = kind.lean_rows(cursor, self._after, self.home)
         if not rows:
             return True
         self._after = rows[-1][0]
@@ -480,12 +483,9 @@ class Watch:
         due, self.due = self.due, {}
         if not self._is_begun:
             return
-        for oid, operation in due:
-            with (
-                self.connection.wrap_database_errors,
-                self.connection.connection.cursor() as cursor,
-            ):
-                cursor.execute(query("discard_buffered"), [oid, operation])
+        for (oid, operation), home in due.items():
+            with self._asking() as cursor:
+                cursor.execute(in_schema(home, query("discard_buffered")), [oid, operation])
 
     def gather(self, scope: Scope) -> None:
         """Take what waits; it goes to the write that it belongs to, or else to ``scope``."""
@@ -503,19 +503,38 @@ class Watch:
         while self.due:
             # All at once: to find the table of one asks a query, which would tell the others.
             due, self.due = self.due, {}
-            for oid, operation in due:
+            for (oid, operation), self.home in due.items():
                 source = self._source(oid)
                 if source is not None:
-                    with (
-                        self.connection.wrap_database_errors,
-                        self.connection.connection.cursor() as cursor,
-                    ):
-                        taken += source.take(cursor, operation, self._after)
+                    with self._asking() as cursor:
+                        taken += source.take(cursor, operation, self._after, self.home)
         if not taken:
             return []
         taken.sort(key=lambda one: one.event.seq)
         self._after = taken[-1].event.seq
         return combined(taken, self.alias, self.prefix)
+
+    @contextmanager
+    def _asking(self) -> Iterator[Any]:
+        """A cursor of the driver's for what waits in the buffer.
+
+        Raises:
+            ReceiversNotRun: the connection's role may not take it.
+        """
+        try:
+            with (
+                self.connection.wrap_database_errors,
+                self.connection.connection.cursor() as cursor,
+            ):
+                yield cursor
+        except DatabaseError as error:
+            if getattr(error.__cause__, "sqlstate", None) != _NOT_ALLOWED:
+                raise
+            raise ReceiversNotRun(
+                "Critical receivers have to run for this write, and the database role of the "
+                "connection may not take its changes from the buffer. Add the role to "
+                'BULKSAFE["WRITER_ROLES"] and run “manage.py migrate”, or write as another role.'
+            ) from error
 
     @property
     def _is_in_pipeline(self) -> bool:
@@ -534,8 +553,8 @@ class Watch:
     def prefix(self) -> str:
         """What the ids of this database's events begin with."""
         if not self._prefix:
-            with self.connection.connection.cursor() as cursor:
-                cursor.execute("SELECT bulksafe_prefix()")
+            with self._asking() as cursor:
+                cursor.execute(in_schema(self.home, "SELECT {home}.bulksafe_prefix()"), [])
                 self._prefix = cursor.fetchone()[0]
         return self._prefix
 
@@ -884,7 +903,7 @@ def attach(sender: object, connection: Any, **kwargs: Any) -> None:
         if diagnostic.sqlstate == _WAITING and diagnostic.constraint_name:
             # In a field that psql does not show.
             oid, _, operation = diagnostic.constraint_name.partition(" ")
-            holders[0].due[int(oid), operation] = None
+            holders[0].due[int(oid), operation] = diagnostic.schema_name
         elif diagnostic.sqlstate == _LEFT:
             holders[0].is_answered = True
 

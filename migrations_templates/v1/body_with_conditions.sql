@@ -17,9 +17,8 @@
                     home, target, target, condition
                 );
                 PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-                SELECT p.oid INTO held
-                FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-                WHERE p.proname = 'bulksafe_condition' AND n.nspname = home;
+                -- With its arguments: another role may have created functions of this name with other ones.
+                held := to_regprocedure(format('%I.bulksafe_condition(%s, %s)', home, target, target));
                 -- (new).x would be the column "new" where the table has one: it becomes "new".x, except in what is
                 -- quoted.
                 SELECT bound || string_agg(

@@ -7,5 +7,6 @@
                 RAISE INFO USING
                     ERRCODE = 'BS001',
                     MESSAGE = format('critical receivers have to run for %%s before this transaction can be committed', TG_RELID::regclass),
+                    SCHEMA = %10$L,
                     CONSTRAINT = concat_ws(' ', :told_source::oid, :'operation');
             END IF;

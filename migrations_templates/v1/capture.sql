@@ -9,11 +9,15 @@ DECLARE
     source CONSTANT regclass := COALESCE(pg_partition_root(TG_RELID), TG_RELID);
     part CONSTANT regclass := TG_RELID;
     depth CONSTANT smallint := pg_trigger_depth();
-    context CONSTANT jsonb := NULLIF(current_setting('bulksafe.context', true), '')::jsonb;
+    context jsonb := NULLIF(current_setting('bulksafe.context', true), '')::jsonb;
     captured boolean := false;
 BEGIN
     IF NOT :unmuted THEN
         RETURN NULL;
+    END IF;
+    -- Receivers are not called for what they wrote themselves: only the application may say what that is.
+    IF jsonb_exists(context, 'bulksafe.written_by') AND NOT :is_application THEN
+        context := context - 'bulksafe.written_by';
     END IF;
     IF TG_LEVEL = 'ROW' THEN
 :by_row

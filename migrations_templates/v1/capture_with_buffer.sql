@@ -10,13 +10,13 @@ DECLARE
     source CONSTANT regclass := COALESCE(pg_partition_root(TG_RELID), TG_RELID);
     part CONSTANT regclass := TG_RELID;
     depth CONSTANT smallint := pg_trigger_depth();
-    context CONSTANT jsonb := NULLIF(current_setting('bulksafe.context', true), '')::jsonb;
+    context jsonb := NULLIF(current_setting('bulksafe.context', true), '')::jsonb;
     captured boolean := false;
     buffered boolean := false;
     told text;
     callers text;
     -- Django has the rows in hand and calls the receivers itself; it says so behind the statement's text, for this
-    -- session and this table. Not in a row-level trigger, which would look at the text for every row, and not for what
+    -- session and this table. Only the application's roles are believed. Not in a row-level trigger, which would look at the text for every row, and not for what
     -- triggers write. There is no text while a transaction of the extended protocol is committed.
     mark CONSTANT text := format(' %%s %%s */', pg_backend_pid(), TG_TABLE_NAME);
     ending CONSTANT text := CASE WHEN TG_LEVEL = 'STATEMENT' AND pg_trigger_depth() = 1
@@ -28,10 +28,14 @@ BEGIN
     IF NOT :unmuted THEN
         RETURN NULL;
     END IF;
+    -- Receivers are not called for what they wrote themselves: only the application may say what that is.
+    IF jsonb_exists(context, 'bulksafe.written_by') AND NOT :is_application THEN
+        context := context - 'bulksafe.written_by';
+    END IF;
     IF in_hand THEN
         -- A function that the statement calls, in an expression or a default, may write to the table as well.
         GET DIAGNOSTICS callers = PG_CONTEXT;
-        in_hand := strpos(callers, chr(10)) = 0;
+        in_hand := strpos(callers, chr(10)) = 0 AND :is_application;
     END IF;
     IF TG_LEVEL = 'ROW' THEN
 :by_row
@@ -44,12 +48,10 @@ BEGIN
         PERFORM pg_notify('bulksafe', '');
     END IF;
     -- The ticket is looked at when the transaction commits, also where the writer wants constraints checked at once:
-    -- the receivers come after the statement. The setting goes with the ticket, at the end and at a rollback.
-    IF buffered AND current_setting('bulksafe.ticket', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
-        PERFORM set_config('bulksafe.ticket', pg_current_xact_id()::text, true);
+    -- the receivers come after the statement. The table itself is asked: a setting could be forged.
+    IF buffered AND NOT EXISTS (SELECT FROM %10$I.bulksafe_ticket AS t WHERE t.xid = pg_current_xact_id()) THEN
         SET CONSTRAINTS %10$I.bulksafe_ticket_open DEFERRED;
-        -- It may be there although the setting is not: after RESET ALL.
-        INSERT INTO %10$I.bulksafe_ticket DEFAULT VALUES ON CONFLICT DO NOTHING;
+        INSERT INTO %10$I.bulksafe_ticket DEFAULT VALUES;
     END IF;
     RETURN NULL;
 END

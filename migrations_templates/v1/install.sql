@@ -13,7 +13,8 @@
 DECLARE
     caller_path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
     target CONSTANT pg_catalog.regclass := :'table';
-    outbox_table CONSTANT pg_catalog.regclass := pg_catalog.to_regclass('bulksafe_outbox');
+    -- Without the temporary schema, which any session has in front.
+    schemas CONSTANT pg_catalog.name[] := pg_catalog.current_schemas(false);
     home pg_catalog.name;
     path pg_catalog.text;
     parameters pg_catalog.text;
@@ -30,7 +31,9 @@ BEGIN
 
     SELECT n.nspname INTO outbox
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE c.oid = outbox_table;
+    WHERE c.relname = 'bulksafe_outbox' AND n.nspname = ANY (schemas) AND n.oid <> pg_my_temp_schema()
+    ORDER BY array_position(schemas, n.nspname)
+    LIMIT 1;
 
     SELECT n.nspname, c.relkind = 'p' INTO STRICT home, partitioned
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -98,9 +101,25 @@ BEGIN
                           'in the settings, run makemigrations again and see who may create objects there.');
     END;
 
+    -- A trigger needs no right on its function, and with one, others could make triggers with it: on a view of
+    -- theirs, it would do what the view says. ALTER DEFAULT PRIVILEGES may have given it to any role.
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    FOR intruder IN
+        SELECT p.oid::regprocedure AS function, g.grantee
+        FROM pg_proc AS p
+        JOIN pg_namespace AS n ON n.oid = p.pronamespace
+        CROSS JOIN LATERAL (
+            SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee
+            FROM aclexplode(p.proacl) AS a
+            WHERE a.grantee <> p.proowner
+        ) AS g
+        WHERE n.nspname = home AND p.proname::text = ANY (:functions) AND p.prorettype = 'trigger'::regtype
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s CASCADE', intruder.function, intruder.grantee);
+    END LOOP;
+
     -- A function that takes a column's very type is preferred to one of pg_catalog that takes a wider one
     -- (CVE-2018-1058), and the schemas of types may be open to others.
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 :intruders
 
     PERFORM set_config('search_path', caller_path, true);

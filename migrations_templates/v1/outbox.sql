@@ -4,8 +4,20 @@
 -- one is empty. Slots are emptied with TRUNCATE, so that nothing is left to vacuum.
 
 DO $bulksafe$
+DECLARE
+    caller_path CONSTANT text := pg_catalog.current_setting('search_path');
+    home name := (
+:home
+    );
+    is_there CONSTANT boolean := home IS NOT NULL;
+    stranger record;
 BEGIN
-    IF pg_catalog.to_regclass('bulksafe_outbox') IS NOT NULL THEN
+    home := COALESCE(home, current_schema());
+    -- Names without a schema are those of this one, not of the temporary one.
+    PERFORM pg_catalog.set_config('search_path', format('%I, pg_temp', home), true);
+:strangers
+    IF is_there THEN
+        PERFORM pg_catalog.set_config('search_path', caller_path, true);
         RETURN;
     END IF;
 
@@ -146,5 +158,7 @@ BEGIN
     -- Tells apart the event ids of two databases.
     CREATE TABLE bulksafe_outbox_identity (id uuid PRIMARY KEY DEFAULT gen_random_uuid());
     INSERT INTO bulksafe_outbox_identity DEFAULT VALUES;
+
+    PERFORM pg_catalog.set_config('search_path', caller_path, true);
 END
 $bulksafe$;

@@ -5,9 +5,23 @@
 
 DO $bulksafe$
 DECLARE
-    home CONSTANT name := current_schema();
+    caller_path CONSTANT text := pg_catalog.current_setting('search_path');
+    -- Beside the outbox.
+    home CONSTANT name := (
+:home
+    );
+    is_there CONSTANT boolean := EXISTS (
+        SELECT FROM pg_catalog.pg_class AS c
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = home AND c.relname = 'bulksafe_buffer'
+    );
+    stranger record;
 BEGIN
-    IF pg_catalog.to_regclass('bulksafe_buffer') IS NOT NULL THEN
+    -- Names without a schema are those of this one, not of the temporary one.
+    PERFORM pg_catalog.set_config('search_path', format('%I, pg_temp', home), true);
+:strangers
+    IF is_there THEN
+        PERFORM pg_catalog.set_config('search_path', caller_path, true);
         RETURN;
     END IF;
 
@@ -40,7 +54,8 @@ BEGIN
         PRIMARY KEY (source, operation, receiver)
     );
 
-    -- Whoever dispatches takes what its own transaction wrote; it needs no right on the tables.
+    -- Whoever dispatches takes what its own transaction wrote; it needs no right on the tables. These are whole rows: only
+    -- the application's roles may call it.
     EXECUTE format($ddl$
         CREATE FUNCTION %1$I.bulksafe_take(wanted oid, kind "char", after bigint) RETURNS SETOF %1$I.bulksafe_buffer
         LANGUAGE plpgsql SECURITY DEFINER
@@ -74,7 +89,6 @@ BEGIN
             names text;
         BEGIN
             DELETE FROM %1$I.bulksafe_ticket AS t WHERE t.xid = NEW.xid;
-            PERFORM set_config('bulksafe.ticket', '', true);
             IF NOT EXISTS (SELECT FROM %1$I.bulksafe_buffer AS b WHERE b.xid = NEW.xid) THEN
                 RETURN NULL;
             END IF;
@@ -127,8 +141,6 @@ BEGIN
         END
         $body$
     $ddl$, home);
-    EXECUTE format('REVOKE ALL ON FUNCTION %1$I.bulksafe_ticket_open() FROM PUBLIC', home);
-
     EXECUTE format($ddl$
         CREATE CONSTRAINT TRIGGER bulksafe_ticket_open
         AFTER INSERT ON %1$I.bulksafe_ticket
@@ -136,5 +148,7 @@ BEGIN
         FOR EACH ROW
         EXECUTE FUNCTION %1$I.bulksafe_ticket_open()
     $ddl$, home);
+
+    PERFORM pg_catalog.set_config('search_path', caller_path, true);
 END
 $bulksafe$;

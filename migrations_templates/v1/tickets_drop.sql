@@ -1,5 +1,18 @@
 -- Takes the buffer, the tickets and the names away.
 
-DROP TABLE IF EXISTS bulksafe_ticket CASCADE;
-DROP FUNCTION IF EXISTS bulksafe_take(oid, "char", bigint), bulksafe_prefix(), bulksafe_ticket_open();
-DROP TABLE IF EXISTS bulksafe_buffer, bulksafe_receiver;
+DO $bulksafe$
+DECLARE
+    home CONSTANT name := (
+:home
+    );
+BEGIN
+    IF home IS NOT NULL THEN
+        EXECUTE format(
+            'DROP TABLE IF EXISTS %1$I.bulksafe_ticket CASCADE;'
+            'DROP FUNCTION IF EXISTS %1$I.bulksafe_take(oid, "char", bigint), %1$I.bulksafe_prefix(), %1$I.bulksafe_ticket_open();'
+            'DROP TABLE IF EXISTS %1$I.bulksafe_buffer, %1$I.bulksafe_receiver',
+            home
+        );
+    END IF;
+END
+$bulksafe$;

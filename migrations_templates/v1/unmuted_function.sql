@@ -3,3 +3,4 @@
 CREATE FUNCTION %2$I.:"function"() RETURNS boolean
 LANGUAGE sql
 RETURN :unmuted;
+GRANT EXECUTE ON FUNCTION %2$I.:"function" TO PUBLIC;

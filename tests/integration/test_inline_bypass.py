@@ -328,11 +328,12 @@ def test_receivers_that_the_database_does_not_know_by_name(psql, calls):
 
 @pytest.fixture
 def clerk(committed) -> Iterator[str]:  # noqa: F811
-    """A role that may write articles, and nothing else."""
+    """A role that may write articles, and that the settings name as one of the application's."""
     execute("CREATE ROLE bypass_clerk")
     execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {ARTICLES} TO bypass_clerk")
     execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO bypass_clerk")
     execute("REVOKE ALL ON SEQUENCE bulksafe_outbox_seq, bulksafe_outbox_slot FROM bypass_clerk")
+    execute("GRANT EXECUTE ON FUNCTION bulksafe_take, bulksafe_prefix TO bypass_clerk")
     yield "bypass_clerk"
     connections.close_all()
     execute("DROP OWNED BY bypass_clerk")
@@ -387,21 +388,28 @@ def test_a_hostile_search_path(psql, refused_in_psql):
         execute("DROP SCHEMA trap CASCADE")
 
 
-def test_a_search_path_that_leads_django_astray(calls):
-    """Another ``bulksafe_take`` takes nothing: the database refuses the commit."""
+@pytest.mark.parametrize("way", ["bulk", "raw"])
+def test_a_search_path_that_would_lead_django_astray(way, calls):
+    """Another ``bulksafe_take`` in front is not called: the trigger names the schema of ours."""
     execute(
-        'CREATE SCHEMA trap; CREATE FUNCTION trap.bulksafe_take(oid, "char", bigint) '
+        "CREATE SCHEMA trap; "
+        'CREATE FUNCTION trap.bulksafe_take(oid, "char", bigint) '
         "RETURNS SETOF public.bulksafe_buffer LANGUAGE sql "
-        "AS $$ SELECT * FROM public.bulksafe_buffer WHERE false $$"
+        "AS $$ SELECT * FROM public.bulksafe_buffer WHERE false $$; "
+        "CREATE FUNCTION trap.bulksafe_prefix() RETURNS text LANGUAGE sql RETURN 'trap'"
     )
     try:
         execute("SET search_path = trap, public")
-        with pytest.raises(ReceiversNotRun):
-            Article.objects.bulk_create([Article(title="lost")])
-        assert stored() == []
+        if way == "bulk":
+            Article.objects.bulk_create([Article(title="kept")])
+        else:
+            execute(insert("kept"))
     finally:
         execute("SET search_path = public")
         execute("DROP SCHEMA trap CASCADE")
+    assert titles() == ["kept"]
+    (call,) = calls
+    assert not (call["event_id"] or "").startswith("trap")
 
 
 def test_triggers_that_are_off_are_the_way_past(psql, calls):
@@ -1868,3 +1876,41 @@ def test_another_writer_at_the_same_time(calls):
 
     assert refusals == [TICKET]
     assert seen(calls) == titles() == ["told"]
+
+
+# Which function takes the changes: the database says where it is.
+
+
+@pytest.mark.parametrize("arguments", ["integer, text, integer", "bigint, text, bigint"])
+def test_a_function_of_another_role_is_not_called(calls, arguments):
+    """In the same schema, it would fit bare numbers better."""
+    execute(
+        f"CREATE FUNCTION public.bulksafe_take({arguments}) RETURNS SETOF bulksafe_buffer "
+        "LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'hijacked'; END $$"
+    )
+    try:
+        Article.objects.bulk_create([Article(title="one")])
+        execute(f"UPDATE {ARTICLES} SET title = 'two'")
+    finally:
+        execute(f"DROP FUNCTION public.bulksafe_take({arguments})")
+    assert len(calls) == 2
+
+
+def test_a_role_that_may_not_take_is_refused(calls):
+    """And is shown nothing of the rows."""
+    execute("CREATE ROLE bulksafe_clerk")
+    try:
+        execute(f"GRANT INSERT, SELECT, UPDATE ON {ARTICLES} TO bulksafe_clerk")
+        execute(f"GRANT USAGE ON SEQUENCE {ARTICLES}_id_seq TO bulksafe_clerk")
+        for write in (
+            lambda: Article.objects.create(title="one"),
+            lambda: Article.objects.bulk_create([Article(title="one")]),
+            lambda: execute(insert("one")),
+        ):
+            refusal = pytest.raises(ReceiversNotRun, match=r'BULKSAFE."WRITER_ROLES".')
+            with refusal, transaction.atomic():
+                execute("SET LOCAL ROLE bulksafe_clerk")
+                write()
+    finally:
+        execute("DROP OWNED BY bulksafe_clerk; DROP ROLE bulksafe_clerk")
+    assert titles() == []

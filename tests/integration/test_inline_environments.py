@@ -1110,6 +1110,7 @@ class TestKindsOfConnections:
         execute("CREATE ROLE kinds_clerk LOGIN")
         execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {TABLE} TO kinds_clerk")
         execute(f"GRANT USAGE ON SEQUENCE {TABLE}_id_seq TO kinds_clerk")
+        execute("GRANT EXECUTE ON FUNCTION bulksafe_take, bulksafe_prefix TO kinds_clerk")
         try:
             with alias("clerk", OPTIONS={"assume_role": "kinds_clerk"}) as using:
                 exercise(using, calls)

@@ -2,6 +2,7 @@
 
 import pytest
 from django.db import ProgrammingError, connection, transaction
+from django.db.models import Q
 from django.db.models.signals import post_save
 
 from tests.apps.columns.models import Guarded
@@ -37,7 +38,7 @@ def test_an_outbox_of_somebody_else_s_on_the_search_path(mallory):
     reception.declare(post_save, Guarded)
     execute("SET LOCAL search_path = trap, public")
     with (
-        pytest.raises(ProgrammingError, match=r"the outbox .+ belongs to bulksafe_mallory"),
+        pytest.raises(ProgrammingError, match=r"bulksafe_outbox belongs to bulksafe_mallory"),
         transaction.atomic(),
     ):
         reception.capture(Guarded)
@@ -72,4 +73,44 @@ def test_a_database_without_an_outbox():
     execute("DROP TABLE bulksafe_outbox CASCADE")
 
     with pytest.raises(ProgrammingError, match="own tables are missing in this database"):
+        reception.capture(Guarded)
+
+
+def test_a_function_named_like_the_one_that_binds_conditions():
+    """Another role made it first, with other arguments: its body was taken for the condition."""
+    execute("CREATE ROLE bulksafe_eve; GRANT CREATE, USAGE ON SCHEMA public TO bulksafe_eve")
+    execute("SET LOCAL ROLE bulksafe_eve")
+    execute("CREATE FUNCTION bulksafe_condition(text) RETURNS boolean LANGUAGE sql RETURN true")
+    execute("RESET ROLE")
+
+    calls = reception.listen(post_save, Guarded, when=Q(new__amount=5))
+    Guarded.objects.create(amount=1)
+    assert calls.delivered() == []
+    Guarded.objects.create(amount=5)
+    assert len(calls.delivered()) == 1
+
+
+def test_a_temporary_outbox_is_not_written_to():
+    """The session that migrates has one in front, as every session may."""
+    execute("CREATE TEMP TABLE bulksafe_outbox (LIKE bulksafe_outbox)")
+    execute("CREATE TEMP SEQUENCE bulksafe_outbox_slot")
+    reception.declare(post_save, Guarded)
+    reception.capture(Guarded)
+    execute("DROP TABLE pg_temp.bulksafe_outbox; DROP SEQUENCE pg_temp.bulksafe_outbox_slot")
+
+    Guarded.objects.create(amount=1)
+
+    assert execute("SELECT count(*) FROM bulksafe_outbox") == [(1,)]
+
+
+@pytest.mark.parametrize("name", ["bulksafe_buffer", "bulksafe_ticket", "bulksafe_outbox_0"])
+def test_a_table_of_somebody_else_s_beside_the_outbox(name):
+    """No capture writes there: its triggers would run with the rights of the capture's owner."""
+    execute("CREATE ROLE bulksafe_eve; GRANT CREATE, USAGE ON SCHEMA public TO bulksafe_eve")
+    execute(f"ALTER TABLE {name} OWNER TO bulksafe_eve")
+    reception.declare(post_save, Guarded)
+    with (
+        pytest.raises(ProgrammingError, match=f"{name} belongs to bulksafe_eve"),
+        transaction.atomic(),
+    ):
         reception.capture(Guarded)

@@ -550,3 +550,92 @@ def test_a_setting_that_is_no_list_mutes_nothing():
         too_much()
     execute("SELECT set_config('bulksafe.muted', '', true)")
     assert refused(too_much)
+
+
+# What an error says to a role that may not read the row.
+
+
+@pytest.fixture
+def writer(clerk):
+    """May change amounts, and read the columns that the test grants."""
+    execute(f"REVOKE SELECT (label, state, amount) ON {TABLE} FROM clerk")
+    Guarded.objects.create(amount=1)
+    return Guarded.objects.get().pk
+
+
+def detail(sql):
+    try:
+        with transaction.atomic():
+            execute(sql)
+    except DatabaseError as error:
+        return error.__cause__.diag.message_detail
+    return None
+
+
+TOO_MUCH = f"UPDATE {TABLE} SET amount = 50"
+AT_COMMIT = f"UPDATE {TABLE} SET amount = -1; SET CONSTRAINTS ALL IMMEDIATE"
+UNSEEN = "UPDATE of a row."
+
+
+@pytest.mark.parametrize("write", [TOO_MUCH, AT_COMMIT])
+def test_a_refusal_names_the_key_to_those_who_may_read_it(write, writer):
+    with role("clerk"):
+        assert detail(write).endswith(UNSEEN)
+    execute(f"GRANT SELECT (amount) ON {TABLE} TO clerk")
+    with role("clerk"):
+        assert detail(write).endswith(UNSEEN)
+    execute(f"GRANT SELECT (id) ON {TABLE} TO clerk")
+    with role("clerk"):
+        assert detail(write).endswith(f"UPDATE of the row with id={writer}.")
+    assert detail(write).endswith(f"UPDATE of the row with id={writer}.")
+
+
+def test_a_refusal_under_row_level_security_names_no_row(writer):
+    execute(f"GRANT SELECT ON {TABLE} TO clerk")
+    execute(f"ALTER TABLE {TABLE} ENABLE ROW LEVEL SECURITY")
+    execute(f"CREATE POLICY all_rows ON {TABLE} USING (true)")
+    with role("clerk"):
+        assert detail(TOO_MUCH).endswith(UNSEEN)
+    execute("ALTER ROLE clerk BYPASSRLS")
+    with role("clerk"):
+        assert detail(TOO_MUCH).endswith(f"UPDATE of the row with id={writer}.")
+
+
+def test_no_function_combines_its_owner_s_rights_with_the_writer_s_path():
+    """Captures, rules and computes of all test apps, and bulksafe's own functions."""
+    found = execute(
+        "SELECT p.oid::regprocedure::text, COALESCE(array_to_string(p.proconfig, ' '), '') "
+        "FROM pg_proc AS p WHERE p.prosecdef AND p.pronamespace <> 'pg_catalog'::regnamespace"
+    )
+    assert len(found) > 20
+    assert [name for name, config in found if "search_path=pg_catalog, " not in config] == []
+
+
+FUNCTION_OF_OURS = """
+    CREATE SCHEMA tools;
+    CREATE FUNCTION tools.slugify(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS
+    $$ BEGIN RETURN replace(lower($1), ' ', '-'); END $$;
+    GRANT USAGE ON SCHEMA tools TO PUBLIC;
+"""
+
+
+@pytest.mark.parametrize("is_schema_open", [True, False])
+def test_a_function_that_a_compute_calls_is_not_led_astray(is_schema_open, settings):
+    """Neither by the writer's path, nor with the rights of the table's owner."""
+    settings.BULKSAFE = {"SEARCH_PATH": ["tools"]}
+    execute(FUNCTION_OF_OURS)
+    if not is_schema_open:
+        execute("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
+    slug = Func("label", function="slugify", output_field=Guarded._meta.get_field("lower"))
+    install(Guarded, bulksafe.Compute("lower", slug))
+    execute("CREATE ROLE mallory; CREATE SCHEMA hers AUTHORIZATION mallory")
+    execute(f"GRANT INSERT ON {TABLE} TO mallory")
+    execute(f"GRANT USAGE ON SEQUENCE {TABLE}_id_seq TO mallory")
+    execute("GRANT USAGE ON SCHEMA public TO mallory")
+    with role("mallory"):
+        for name, arguments in (("replace", "text, text, text"), ("lower", "text")):
+            execute(EVIL.format(schema="hers", name=name, arguments=arguments, result="text"))
+        execute("SELECT pg_catalog.set_config('search_path', 'hers, pg_catalog, public', true)")
+        execute(INSERT.format(f"public.{TABLE}", 5).replace("'Li'", "'A B'"))
+    execute("SELECT pg_catalog.set_config('search_path', 'public', true)")
+    assert execute(f"SELECT lower FROM {TABLE}") == [("a-b",)]

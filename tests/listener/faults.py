@@ -479,4 +479,5 @@ def prepare(site):
             connection.execute(f"CREATE ROLE {ROLE} LOGIN")
     site.run(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {ROLE}")
     site.run(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {ROLE}")
+    site.run(f"GRANT EXECUTE ON FUNCTION bulksafe_take, bulksafe_prefix TO {ROLE}")
     site.bulksafe |= SETTINGS

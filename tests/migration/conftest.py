@@ -28,11 +28,3 @@ def databases(postgres):
 def project(tmp_path, forge, databases):
     """An empty project on an empty database."""
     return Project(tmp_path / "site", forge, databases, f"migrating_{os.getpid()}_{next(_numbers)}")
-
-
-def pytest_addoption(parser):
-    parser.addoption(
-        "--update-golden",
-        action="store_true",
-        help="write tests/migration/golden/*.sql anew",
-    )

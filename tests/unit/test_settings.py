@@ -34,6 +34,11 @@ from tests.unit.declaring import ids
         ({"SEARCH_PATH": ["ä" * 32]}, "no schema", "up to 63 bytes"),
         ({"SEARCH_PATH": ["a\0b"]}, "no schema", "List names"),
         ({"SEARCH_PATH": ["$user"]}, "lists '$user'", "no “$user”"),
+        ({"WRITER_ROLES": "app"}, "is 'app', not a list of role names", '["app"]'),
+        ({"LISTENER_ROLES": [5]}, "lists 5, which is no role's name", "List names"),
+        ({"LISTENER_ROLES": ["public"]}, "lists 'public'", "PUBLIC is none"),
+        ({"WRITER_ROLES": [""]}, "lists ''", "up to 63 bytes"),
+        ({"WRITER_ROLE": ["app"]}, "unknown key 'WRITER_ROLE'", "Did you mean 'WRITER_ROLES'?"),
         ({"SEARCH_PATH": ["public", "pg_temp"]}, "lists 'pg_temp'", "no temporary schema"),
     ],
 )
@@ -48,7 +53,15 @@ def test_e009(configured, fact, fix):
         assert conf.get() == conf.Settings()
 
 
-@pytest.mark.parametrize("configured", [{}, {"SEARCH_PATH": []}, {"SEARCH_PATH": ("a b", "Ä")}])
+@pytest.mark.parametrize(
+    "configured",
+    [
+        {},
+        {"SEARCH_PATH": []},
+        {"SEARCH_PATH": ("a b", "Ä")},
+        {"WRITER_ROLES": ["app"], "LISTENER_ROLES": ("a b",)},
+    ],
+)
 def test_settings_that_are_fine(configured):
     with override_settings(BULKSAFE=configured):
         assert checks.check_settings(None) == []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bulksafe import inspection
 from bulksafe.declarations import Capture
 from bulksafe.declarations.receivers import DEFAULT_LANE, lanes, receivers
-from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_of
+from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, ownership, store_of
 from bulksafe.outbox import rebasing
 from bulksafe.outbox.holding import CURSOR, LONG, OUTBOX, holders
 from bulksafe.outbox.parking import EVERY_RECEIVER
@@ -25,6 +25,9 @@ Look for what keeps after-commit receivers from being called although nothing ha
 that are not installed, queues that were never started or are no longer declared, parked events
 whose receiver is gone, an outbox that was restored from a dump of another cluster, calls that run
 for long, and sessions whose locks keep the outbox from being emptied, or a queue from moving.
+
+It also lists which roles may use bulksafe's tables, and finds privileges that the settings do not
+name, missing ones, and objects that are not as bulksafe's migrations create them.
 
 --rebase repairs a restored outbox, which the listener also does by itself when it connects:
 transaction numbers do not survive a dump. Nothing that waits is lost, and nothing comes twice.
@@ -60,6 +63,8 @@ def _run(command: Any, *, database: str, rebase: bool, held: float, **options: A
         command.stdout.write(
             "The events were renumbered." if done else "The numbers are those of this cluster."
         )
+    for line in ownership.summary(database):
+        command.stdout.write(line)
     found = list(findings(store, held))
     for fact, fix in found:
         command.stdout.write(command.style.ERROR(fact))
@@ -75,6 +80,7 @@ def findings(store: Store, held: float = LONG) -> Iterator[tuple[str, str]]:
     Args:
         held: seconds after which a lock is a finding.
     """
+    yield from ownership.findings(store.using)
     yield from _captures(store)
     yield from _queues(store)
     yield from _parked(store)

@@ -52,7 +52,8 @@ END$bulksafe$;
 DO $bulksafe$DECLARE
     caller_path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
     target CONSTANT pg_catalog.regclass := '"Sales Orders"';
-    outbox_table CONSTANT pg_catalog.regclass := pg_catalog.to_regclass('bulksafe_outbox');
+    -- Without the temporary schema, which any session has in front.
+    schemas CONSTANT pg_catalog.name[] := pg_catalog.current_schemas(false);
     home pg_catalog.name;
     path pg_catalog.text;
     parameters pg_catalog.text;
@@ -69,7 +70,9 @@ BEGIN
 
     SELECT n.nspname INTO outbox
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE c.oid = outbox_table;
+    WHERE c.relname = 'bulksafe_outbox' AND n.nspname = ANY (schemas) AND n.oid <> pg_my_temp_schema()
+    ORDER BY array_position(schemas, n.nspname)
+    LIMIT 1;
 
     SELECT n.nspname, c.relkind = 'p' INTO STRICT home, partitioned
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -141,7 +144,12 @@ IF outbox IS NULL THEN
             JOIN pg_class AS c ON c.oid = target
             JOIN pg_roles AS r ON r.oid = o.relowner
             JOIN pg_roles AS me ON me.rolname = current_user
-            WHERE o.oid = outbox_table
+            JOIN pg_namespace AS n ON n.oid = o.relnamespace
+            WHERE n.nspname = outbox
+              AND o.relname IN (
+                  'bulksafe_outbox', 'bulksafe_outbox_0', 'bulksafe_outbox_1', 'bulksafe_outbox_2',
+                  'bulksafe_outbox_seq', 'bulksafe_outbox_slot', 'bulksafe_buffer', 'bulksafe_ticket'
+              )
               AND NOT (
                   r.rolsuper OR o.relowner = c.relowner OR r.oid = me.oid
                   OR (NOT me.rolsuper AND pg_has_role(me.oid, r.oid, 'MEMBER'))
@@ -149,7 +157,7 @@ IF outbox IS NULL THEN
         LOOP
             RAISE EXCEPTION USING
                 ERRCODE = 'insufficient_privilege',
-                MESSAGE = format('the outbox %s belongs to %s', intruder.object, intruder.owner),
+                MESSAGE = format('bulksafe''s table %s belongs to %s', intruder.object, intruder.owner),
                 HINT = 'If it is not yours, a table of this name comes first on the search_path: drop it.';
         END LOOP;
         PERFORM set_config('search_path', path, true);
@@ -167,9 +175,8 @@ DECLARE
                     home, target, target, condition
                 );
                 PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-                SELECT p.oid INTO held
-                FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-                WHERE p.proname = 'bulksafe_condition' AND n.nspname = home;
+                -- With its arguments: another role may have created functions of this name with other ones.
+                held := to_regprocedure(format('%I.bulksafe_condition(%s, %s)', home, target, target));
                 -- (new).x would be the column "new" where the table has one: it becomes "new".x, except in what is
                 -- quoted.
                 SELECT bound || string_agg(
@@ -219,7 +226,7 @@ DECLARE
     source CONSTANT regclass := COALESCE(pg_partition_root(TG_RELID), TG_RELID);
     part CONSTANT regclass := TG_RELID;
     depth CONSTANT smallint := pg_trigger_depth();
-    context CONSTANT jsonb := NULLIF(current_setting('bulksafe.context', true), '')::jsonb;
+    context jsonb := NULLIF(current_setting('bulksafe.context', true), '')::jsonb;
     captured boolean := false;
 BEGIN
     IF NOT (
@@ -230,6 +237,15 @@ BEGIN
         )
     ) THEN
         RETURN NULL;
+    END IF;
+    -- Receivers are not called for what they wrote themselves: only the application may say what that is.
+    IF jsonb_exists(context, 'bulksafe.written_by') AND NOT COALESCE(
+        has_function_privilege(
+            (CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), to_regprocedure(format('%%I.bulksafe_take(oid,"char",bigint)', %10$L)), 'EXECUTE'
+        ),
+        false
+    ) THEN
+        context := context - 'bulksafe.written_by';
     END IF;
     IF TG_LEVEL = 'ROW' THEN
 INSERT INTO %10$I.bulksafe_outbox
@@ -292,9 +308,8 @@ DECLARE
                     home, target, target, condition
                 );
                 PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-                SELECT p.oid INTO held
-                FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-                WHERE p.proname = 'bulksafe_condition' AND n.nspname = home;
+                -- With its arguments: another role may have created functions of this name with other ones.
+                held := to_regprocedure(format('%I.bulksafe_condition(%s, %s)', home, target, target));
                 -- (new).x would be the column "new" where the table has one: it becomes "new".x, except in what is
                 -- quoted.
                 SELECT bound || string_agg(
@@ -344,7 +359,7 @@ DECLARE
     source CONSTANT regclass := COALESCE(pg_partition_root(TG_RELID), TG_RELID);
     part CONSTANT regclass := TG_RELID;
     depth CONSTANT smallint := pg_trigger_depth();
-    context CONSTANT jsonb := NULLIF(current_setting('bulksafe.context', true), '')::jsonb;
+    context jsonb := NULLIF(current_setting('bulksafe.context', true), '')::jsonb;
     captured boolean := false;
 BEGIN
     IF NOT (
@@ -355,6 +370,15 @@ BEGIN
         )
     ) THEN
         RETURN NULL;
+    END IF;
+    -- Receivers are not called for what they wrote themselves: only the application may say what that is.
+    IF jsonb_exists(context, 'bulksafe.written_by') AND NOT COALESCE(
+        has_function_privilege(
+            (CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), to_regprocedure(format('%%I.bulksafe_take(oid,"char",bigint)', %10$L)), 'EXECUTE'
+        ),
+        false
+    ) THEN
+        context := context - 'bulksafe.written_by';
     END IF;
     IF TG_LEVEL = 'ROW' THEN
 INSERT INTO %10$I.bulksafe_outbox
@@ -411,7 +435,7 @@ DECLARE
     source CONSTANT regclass := COALESCE(pg_partition_root(TG_RELID), TG_RELID);
     part CONSTANT regclass := TG_RELID;
     depth CONSTANT smallint := pg_trigger_depth();
-    context CONSTANT jsonb := NULLIF(current_setting('bulksafe.context', true), '')::jsonb;
+    context jsonb := NULLIF(current_setting('bulksafe.context', true), '')::jsonb;
     captured boolean := false;
 BEGIN
     IF NOT (
@@ -422,6 +446,15 @@ BEGIN
         )
     ) THEN
         RETURN NULL;
+    END IF;
+    -- Receivers are not called for what they wrote themselves: only the application may say what that is.
+    IF jsonb_exists(context, 'bulksafe.written_by') AND NOT COALESCE(
+        has_function_privilege(
+            (CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), to_regprocedure(format('%%I.bulksafe_take(oid,"char",bigint)', %10$L)), 'EXECUTE'
+        ),
+        false
+    ) THEN
+        context := context - 'bulksafe.written_by';
     END IF;
     IF TG_LEVEL = 'ROW' THEN
 INSERT INTO %10$I.bulksafe_outbox
@@ -493,7 +526,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     AFTER INSERT ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:397573b4fd1fc85236ea9881e6b6e1e0c3ff77b0';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:4b42e142eca15a0d0cc7d0ea372c7d5f8af1a756';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -502,7 +535,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     REFERENCING NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:397573b4fd1fc85236ea9881e6b6e1e0c3ff77b0';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:4b42e142eca15a0d0cc7d0ea372c7d5f8af1a756';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -512,7 +545,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     AFTER UPDATE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:397573b4fd1fc85236ea9881e6b6e1e0c3ff77b0';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:4b42e142eca15a0d0cc7d0ea372c7d5f8af1a756';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -521,7 +554,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     REFERENCING OLD TABLE AS bulksafe_old NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:397573b4fd1fc85236ea9881e6b6e1e0c3ff77b0';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:4b42e142eca15a0d0cc7d0ea372c7d5f8af1a756';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -531,7 +564,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     AFTER DELETE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:397573b4fd1fc85236ea9881e6b6e1e0c3ff77b0';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:4b42e142eca15a0d0cc7d0ea372c7d5f8af1a756';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -540,7 +573,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     REFERENCING OLD TABLE AS bulksafe_old
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:397573b4fd1fc85236ea9881e6b6e1e0c3ff77b0';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:4b42e142eca15a0d0cc7d0ea372c7d5f8af1a756';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -556,7 +589,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_truncate"
         )
     ))
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_truncate"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:397573b4fd1fc85236ea9881e6b6e1e0c3ff77b0';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:4b42e142eca15a0d0cc7d0ea372c7d5f8af1a756';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
@@ -566,9 +599,25 @@ $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body
                           'in the settings, run makemigrations again and see who may create objects there.');
     END;
 
+    -- A trigger needs no right on its function, and with one, others could make triggers with it: on a view of
+    -- theirs, it would do what the view says. ALTER DEFAULT PRIVILEGES may have given it to any role.
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    FOR intruder IN
+        SELECT p.oid::regprocedure AS function, g.grantee
+        FROM pg_proc AS p
+        JOIN pg_namespace AS n ON n.oid = p.pronamespace
+        CROSS JOIN LATERAL (
+            SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee
+            FROM aclexplode(p.proacl) AS a
+            WHERE a.grantee <> p.proowner
+        ) AS g
+        WHERE n.nspname = home AND p.proname::text = ANY (ARRAY['pgtrigger_bulksafe_capture_54800', 'bulksafe_bulksafe_capture_54800_update', 'bulksafe_bulksafe_capture_54800_delete', 'bulksafe_bulksafe_capture_54800_truncate']::pg_catalog.text[]) AND p.prorettype = 'trigger'::regtype
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s CASCADE', intruder.function, intruder.grantee);
+    END LOOP;
+
     -- A function that takes a column's very type is preferred to one of pg_catalog that takes a wider one
     -- (CVE-2018-1058), and the schemas of types may be open to others.
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 FOR intruder IN
         SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
         FROM pg_depend AS d

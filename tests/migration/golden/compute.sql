@@ -52,7 +52,8 @@ END$bulksafe$;
 DO $bulksafe$DECLARE
     caller_path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
     target CONSTANT pg_catalog.regclass := '"Sales Orders"';
-    outbox_table CONSTANT pg_catalog.regclass := pg_catalog.to_regclass('bulksafe_outbox');
+    -- Without the temporary schema, which any session has in front.
+    schemas CONSTANT pg_catalog.name[] := pg_catalog.current_schemas(false);
     home pg_catalog.name;
     path pg_catalog.text;
     parameters pg_catalog.text;
@@ -69,7 +70,9 @@ BEGIN
 
     SELECT n.nspname INTO outbox
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE c.oid = outbox_table;
+    WHERE c.relname = 'bulksafe_outbox' AND n.nspname = ANY (schemas) AND n.oid <> pg_my_temp_schema()
+    ORDER BY array_position(schemas, n.nspname)
+    LIMIT 1;
 
     SELECT n.nspname, c.relkind = 'p' INTO STRICT home, partitioned
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -134,6 +137,20 @@ LANGUAGE sql
 RETURN (("amount" - "discount"));
 GRANT EXECUTE ON FUNCTION %2$I."bulksafe_compute_net_ecf95_value" TO PUBLIC;
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
+PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        IF EXISTS (
+            SELECT FROM pg_proc AS p
+            JOIN pg_depend AS d ON (d.classid, d.objid) = ('pg_proc'::regclass, p.oid)
+            LEFT JOIN pg_operator AS o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+            JOIN pg_proc AS called
+              ON called.oid = CASE d.refclassid WHEN 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
+            JOIN pg_language AS l ON l.oid = called.prolang
+            WHERE p.pronamespace = quote_ident(home)::regnamespace AND p.proname = 'bulksafe_compute_net_ecf95_value'
+              AND l.lanname NOT IN ('internal', 'c')
+        ) THEN
+            EXECUTE format('ALTER FUNCTION %I.%I SET search_path = %s', home, 'bulksafe_compute_net_ecf95_value', 'pg_catalog, pg_temp');
+        END IF;
+        PERFORM set_config('search_path', path, true);
 
 EXECUTE pg_catalog.format($ddl$
 CREATE FUNCTION %2$I."bulksafe_compute_net_ecf95_unmuted"() RETURNS boolean
@@ -145,6 +162,7 @@ RETURN (
             OR 'pgtrigger_zz00_compute_net_ecf95' = ANY (string_to_array(btrim(COALESCE(current_setting('pgtrigger.ignore', true), ''), '{}'), ','))
         )
     );
+GRANT EXECUTE ON FUNCTION %2$I."bulksafe_compute_net_ecf95_unmuted" TO PUBLIC;
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 body := pg_catalog.format($body$
@@ -157,10 +175,13 @@ END
 $body$, target, home, path, parameters, arguments, result_type, stored_type);
 EXECUTE pg_catalog.format($ddl$
 CREATE FUNCTION %2$I."pgtrigger_zz00_compute_net_ecf95"() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER
+LANGUAGE plpgsql
 AS %8$L;
 REVOKE ALL ON FUNCTION %2$I."pgtrigger_zz00_compute_net_ecf95" FROM PUBLIC;
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
+IF NOT pg_catalog.has_schema_privilege('public', home, 'USAGE') THEN
+            EXECUTE pg_catalog.format('ALTER FUNCTION %I.%I() SECURITY DEFINER SET search_path = %s', home, 'pgtrigger_zz00_compute_net_ecf95', 'pg_catalog, pg_temp');
+        END IF;
 
 body := pg_catalog.format($body$
 DECLARE
@@ -184,7 +205,20 @@ BEGIN
     RAISE EXCEPTION USING
         ERRCODE = 'check_violation',
         MESSAGE = '“net” is computed, and a BEFORE trigger that fires later changed it or a column that it is computed from.',
-        DETAIL = concat('Invariant ', 'shop.Order:compute_net', ' refuses the ', TG_OP, ' of the row with ', 'id=', subject ->> 'id', '.'),
+        DETAIL = concat(
+            'Invariant ', 'shop.Order:compute_net', ' refuses the ', TG_OP, ' of ',
+            CASE WHEN (
+                SELECT bool_and(has_column_privilege((CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), c.oid, k.number, 'SELECT'))
+                    AND (NOT c.relrowsecurity OR r.rolsuper OR r.rolbypassrls
+                         OR (pg_has_role(r.oid, c.relowner, 'USAGE') AND NOT c.relforcerowsecurity))
+                FROM pg_class AS c
+                JOIN pg_roles AS r ON r.rolname = (CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END)
+                JOIN pg_index AS i ON i.indrelid = c.oid AND i.indisprimary
+                CROSS JOIN unnest(i.indkey::int2[]) AS k (number)
+                WHERE c.oid = COALESCE(pg_partition_root(TG_RELID), TG_RELID)
+                GROUP BY c.oid, c.relrowsecurity, c.relowner, c.relforcerowsecurity, r.oid, r.rolsuper, r.rolbypassrls
+            ) THEN concat('the row with ', 'id=', subject ->> 'id') ELSE 'a row' END, '.'
+        ),
         SCHEMA = TG_TABLE_SCHEMA,
         TABLE = TG_TABLE_NAME,
         CONSTRAINT = 'compute_net';
@@ -205,7 +239,7 @@ CREATE TRIGGER "pgtrigger_zz00_compute_net_ecf95"
     FOR EACH ROW
     WHEN (new."net"%9$s IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
     EXECUTE FUNCTION %2$I."pgtrigger_zz00_compute_net_ecf95"();
-COMMENT ON TRIGGER "pgtrigger_zz00_compute_net_ecf95" ON %1$s IS 'bulksafe:bde471aa1297782fbf95634a8895f0488cfbe7ce';
+COMMENT ON TRIGGER "pgtrigger_zz00_compute_net_ecf95" ON %1$s IS 'bulksafe:c8c1f3b6aabf246a2d72ba13808737de4de2d0d3';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 EXECUTE pg_catalog.format($ddl$
@@ -214,7 +248,7 @@ CREATE TRIGGER "bulksafe_compute_net_ecf95_guard"
     FOR EACH ROW
     WHEN (new."net"%9$s IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
     EXECUTE FUNCTION %2$I."bulksafe_compute_net_ecf95_guard"();
-COMMENT ON TRIGGER "bulksafe_compute_net_ecf95_guard" ON %1$s IS 'bulksafe:bde471aa1297782fbf95634a8895f0488cfbe7ce';
+COMMENT ON TRIGGER "bulksafe_compute_net_ecf95_guard" ON %1$s IS 'bulksafe:c8c1f3b6aabf246a2d72ba13808737de4de2d0d3';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
@@ -224,9 +258,25 @@ $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body
                           'in the settings, run makemigrations again and see who may create objects there.');
     END;
 
+    -- A trigger needs no right on its function, and with one, others could make triggers with it: on a view of
+    -- theirs, it would do what the view says. ALTER DEFAULT PRIVILEGES may have given it to any role.
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    FOR intruder IN
+        SELECT p.oid::regprocedure AS function, g.grantee
+        FROM pg_proc AS p
+        JOIN pg_namespace AS n ON n.oid = p.pronamespace
+        CROSS JOIN LATERAL (
+            SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee
+            FROM aclexplode(p.proacl) AS a
+            WHERE a.grantee <> p.proowner
+        ) AS g
+        WHERE n.nspname = home AND p.proname::text = ANY (ARRAY['bulksafe_compute_net_ecf95_value', 'bulksafe_compute_net_ecf95_unmuted', 'pgtrigger_zz00_compute_net_ecf95', 'bulksafe_compute_net_ecf95_guard']::pg_catalog.text[]) AND p.prorettype = 'trigger'::regtype
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s CASCADE', intruder.function, intruder.grantee);
+    END LOOP;
+
     -- A function that takes a column's very type is preferred to one of pg_catalog that takes a wider one
     -- (CVE-2018-1058), and the schemas of types may be open to others.
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 FOR intruder IN
         SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
         FROM pg_depend AS d

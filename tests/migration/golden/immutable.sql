@@ -52,7 +52,8 @@ END$bulksafe$;
 DO $bulksafe$DECLARE
     caller_path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');
     target CONSTANT pg_catalog.regclass := '"Sales Orders"';
-    outbox_table CONSTANT pg_catalog.regclass := pg_catalog.to_regclass('bulksafe_outbox');
+    -- Without the temporary schema, which any session has in front.
+    schemas CONSTANT pg_catalog.name[] := pg_catalog.current_schemas(false);
     home pg_catalog.name;
     path pg_catalog.text;
     parameters pg_catalog.text;
@@ -69,7 +70,9 @@ BEGIN
 
     SELECT n.nspname INTO outbox
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE c.oid = outbox_table;
+    WHERE c.relname = 'bulksafe_outbox' AND n.nspname = ANY (schemas) AND n.oid <> pg_my_temp_schema()
+    ORDER BY array_position(schemas, n.nspname)
+    LIMIT 1;
 
     SELECT n.nspname, c.relkind = 'p' INTO STRICT home, partitioned
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -150,7 +153,20 @@ BEGIN
     RAISE EXCEPTION USING
         ERRCODE = 'check_violation',
         MESSAGE = '“number”, “status” cannot be changed.',
-        DETAIL = concat('Invariant ', 'shop.Order:immutable_number_status', ' refuses the ', TG_OP, ' of the row with ', 'id=', subject ->> 'id', '.'),
+        DETAIL = concat(
+            'Invariant ', 'shop.Order:immutable_number_status', ' refuses the ', TG_OP, ' of ',
+            CASE WHEN (
+                SELECT bool_and(has_column_privilege((CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), c.oid, k.number, 'SELECT'))
+                    AND (NOT c.relrowsecurity OR r.rolsuper OR r.rolbypassrls
+                         OR (pg_has_role(r.oid, c.relowner, 'USAGE') AND NOT c.relforcerowsecurity))
+                FROM pg_class AS c
+                JOIN pg_roles AS r ON r.rolname = (CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END)
+                JOIN pg_index AS i ON i.indrelid = c.oid AND i.indisprimary
+                CROSS JOIN unnest(i.indkey::int2[]) AS k (number)
+                WHERE c.oid = COALESCE(pg_partition_root(TG_RELID), TG_RELID)
+                GROUP BY c.oid, c.relrowsecurity, c.relowner, c.relforcerowsecurity, r.oid, r.rolsuper, r.rolbypassrls
+            ) THEN concat('the row with ', 'id=', subject ->> 'id') ELSE 'a row' END, '.'
+        ),
         SCHEMA = TG_TABLE_SCHEMA,
         TABLE = TG_TABLE_NAME,
         CONSTRAINT = 'immutable_number_status';
@@ -171,7 +187,7 @@ CREATE TRIGGER "pgtrigger_immutable_number_status_07f65"
     FOR EACH ROW
     WHEN ("old"."number" IS DISTINCT FROM "new"."number" OR "old"."status" IS DISTINCT FROM "new"."status")
     EXECUTE FUNCTION %2$I."pgtrigger_immutable_number_status_07f65"();
-COMMENT ON TRIGGER "pgtrigger_immutable_number_status_07f65" ON %1$s IS 'bulksafe:f54a04015d1ccdc9eb5201fa389e93a39c219759';
+COMMENT ON TRIGGER "pgtrigger_immutable_number_status_07f65" ON %1$s IS 'bulksafe:b089467a48311c6efe8321b19da4fa4d1148747c';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 IF partitioned THEN
@@ -181,7 +197,7 @@ CREATE TRIGGER "zz_bulksafe_immutable_number_status_07f65_move"
     FOR EACH ROW
     WHEN ("old"."number" IS DISTINCT FROM "new"."number" OR "old"."status" IS DISTINCT FROM "new"."status")
     EXECUTE FUNCTION %2$I."pgtrigger_immutable_number_status_07f65"();
-COMMENT ON TRIGGER "zz_bulksafe_immutable_number_status_07f65_move" ON %1$s IS 'bulksafe:f54a04015d1ccdc9eb5201fa389e93a39c219759';
+COMMENT ON TRIGGER "zz_bulksafe_immutable_number_status_07f65_move" ON %1$s IS 'bulksafe:b089467a48311c6efe8321b19da4fa4d1148747c';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
         END IF;
     EXCEPTION WHEN undefined_function OR undefined_object THEN
@@ -192,9 +208,25 @@ $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body
                           'in the settings, run makemigrations again and see who may create objects there.');
     END;
 
+    -- A trigger needs no right on its function, and with one, others could make triggers with it: on a view of
+    -- theirs, it would do what the view says. ALTER DEFAULT PRIVILEGES may have given it to any role.
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    FOR intruder IN
+        SELECT p.oid::regprocedure AS function, g.grantee
+        FROM pg_proc AS p
+        JOIN pg_namespace AS n ON n.oid = p.pronamespace
+        CROSS JOIN LATERAL (
+            SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee
+            FROM aclexplode(p.proacl) AS a
+            WHERE a.grantee <> p.proowner
+        ) AS g
+        WHERE n.nspname = home AND p.proname::text = ANY (ARRAY['pgtrigger_immutable_number_status_07f65']::pg_catalog.text[]) AND p.prorettype = 'trigger'::regtype
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s CASCADE', intruder.function, intruder.grantee);
+    END LOOP;
+
     -- A function that takes a column's very type is preferred to one of pg_catalog that takes a wider one
     -- (CVE-2018-1058), and the schemas of types may be open to others.
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 FOR intruder IN
         SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner
         FROM pg_depend AS d

@@ -1,0 +1,172 @@
+"""Who may do what with bulksafe's own objects: the roles of the settings, and no others."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.core.management import CommandError
+from django.db import connections, transaction
+
+from bulksafe import conf
+from bulksafe.outbox import own
+from bulksafe.rendering import quoting
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+#: What a role needs that writes through Django: receivers run in its transaction.
+WRITER: Mapping[str, Sequence[str]] = {
+    "bulksafe_take": ["EXECUTE"],
+    "bulksafe_prefix": ["EXECUTE"],
+}
+
+_CHANGES = ["DELETE", "INSERT", "SELECT", "UPDATE"]
+
+#: What one needs that runs ``bulksafe listen``. Its receivers write, too.
+LISTENER: Mapping[str, Sequence[str]] = {
+    **WRITER,
+    **{name: ["SELECT", "TRUNCATE"] for name in own.TABLES[:4]},
+    **dict.fromkeys(own.TABLES[4:8], _CHANGES),
+    "bulksafe_outbox_identity": ["SELECT", "UPDATE"],
+    "bulksafe_outbox_seq": ["SELECT"],
+    "bulksafe_outbox_slot": ["SELECT", "UPDATE"],
+    "bulksafe_call_seq": ["USAGE"],
+}
+
+#: Every role.
+PUBLIC = "PUBLIC"
+
+
+@dataclass(frozen=True, order=True)
+class Privilege:
+    """What a role may do, or is to be allowed to do.
+
+    Attributes:
+        kind: ``TABLE``, ``SEQUENCE`` or ``FUNCTION``.
+        target: the object, as SQL names it.
+        role: the role.
+        name: the privilege.
+    """
+
+    kind: str
+    target: str
+    role: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Access:
+    """The privileges on bulksafe's objects in one database.
+
+    Attributes:
+        owner: the owner of the outbox.
+        can_grant: whether the session's role may change them.
+        wanted: what the settings grant.
+        found: what roles other than the owners have.
+    """
+
+    owner: str
+    can_grant: bool
+    wanted: frozenset[Privilege]
+    found: frozenset[Privilege]
+
+    @property
+    def too_many(self) -> list[Privilege]:
+        return sorted(self.found - self.wanted)
+
+    @property
+    def missing(self) -> list[Privilege]:
+        return sorted(self.wanted - self.found)
+
+
+def refuse_unknown_roles(using: str) -> None:
+    """Refuse settings that name a role which the server does not have.
+
+    Raises:
+        CommandError: they do.
+    """
+    settings = conf.get()
+    for key in ("WRITER_ROLES", "LISTENER_ROLES"):
+        unknown = own.rows(using, "unknown_roles", {"roles": list(getattr(settings, key))})
+        if unknown:
+            named = ", ".join(repr(name) for (name,) in unknown)
+            raise CommandError(
+                f"BULKSAFE[{key!r}] lists {named}, and the server of the database {using!r} has no "
+                "such role. Create it (CREATE ROLE …), or correct the name."
+            )
+
+
+def access(using: str, triggers: Collection[str] = ()) -> Access:
+    """What the roles may do, and what the settings say.
+
+    Args:
+        triggers: the names of functions behind triggers; no role needs a privilege on them.
+    """
+    parameters = {"home": own.home(using), "names": list(own.ALL), "triggers": list(triggers)}
+    settings = conf.get()
+    wanted, owner, can_grant = set(), "", True
+    for kind, name, target, owned_by, may_grant in own.rows(using, "objects", parameters):
+        can_grant = can_grant and may_grant
+        owner = owned_by if name == own.TABLES[0] else owner
+        for roles, needed in (
+            (settings.WRITER_ROLES, WRITER),
+            (settings.LISTENER_ROLES, LISTENER),
+        ):
+            wanted |= {
+                Privilege(kind, target, role, privilege)
+                for role in roles
+                for privilege in needed.get(name, ())
+                # An owner has every privilege.
+                if quoting.identifier(role) != owned_by and role != owned_by
+            }
+    found = {
+        Privilege(kind, target, role, privilege)
+        for kind, _, target, _, role, privilege in own.rows(using, "privileges", parameters)
+    }
+    return Access(owner, can_grant, frozenset(wanted), frozenset(found))
+
+
+def settle(using: str) -> list[str]:
+    """Grant what the settings say, and revoke all else.
+
+    Returns:
+        the statements that were executed.
+
+    Raises:
+        CommandError: something is to be changed, and the session's role may not.
+    """
+    found = access(using)
+    statements = [*_revoking(found), *_granting(found)]
+    if statements and not found.can_grant:
+        raise CommandError(
+            f"The privileges on bulksafe's tables in the database {using!r} are to be changed, and "
+            f"only their owner, {found.owner}, may do that. Run migrate as that role, or let it "
+            f"execute: {'; '.join(statements)}"
+        )
+    with transaction.atomic(using=using), connections[using].cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+    return statements
+
+
+def _revoking(found: Access) -> Iterator[str]:
+    """All that a role has on an object goes, if any of it is too much."""
+    for kind, target, role in sorted({(p.kind, p.target, p.role) for p in found.too_many}):
+        yield f"REVOKE ALL ON {kind} {target} FROM {_role(role)} CASCADE"
+
+
+def _granting(found: Access) -> Iterator[str]:
+    revoked = {(p.target, p.role) for p in found.too_many}
+    needed: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for privilege in sorted(found.wanted):
+        is_there = privilege in found.found and (privilege.target, privilege.role) not in revoked
+        if not is_there:
+            needed[privilege.kind, privilege.target, privilege.role].append(privilege.name)
+    for (kind, target, role), names in needed.items():
+        yield f"GRANT {', '.join(names)} ON {kind} {target} TO {_role(role)}"
+
+
+def _role(name: str) -> str:
+    return PUBLIC if name == PUBLIC else quoting.identifier(name)

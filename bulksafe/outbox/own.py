@@ -1,0 +1,70 @@
+"""bulksafe's own objects in the database: their names, and where they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connections
+
+from bulksafe.outbox.queries import query
+
+TABLES = (
+    "bulksafe_outbox",
+    "bulksafe_outbox_0",
+    "bulksafe_outbox_1",
+    "bulksafe_outbox_2",
+    "bulksafe_cursor",
+    "bulksafe_started",
+    "bulksafe_parked",
+    "bulksafe_worker",
+    "bulksafe_outbox_identity",
+)
+SEQUENCES = (
+    "bulksafe_outbox_seq",
+    "bulksafe_outbox_slot",
+    "bulksafe_call_seq",
+    "bulksafe_parked_id_seq",
+)
+INDEXES = (
+    "bulksafe_outbox_0_bucket_seq",
+    "bulksafe_outbox_1_bucket_seq",
+    "bulksafe_outbox_2_bucket_seq",
+    "bulksafe_cursor_pkey",
+    "bulksafe_started_pkey",
+    "bulksafe_parked_pkey",
+    "bulksafe_parked_row",
+    "bulksafe_parked_due",
+    "bulksafe_parked_call",
+    "bulksafe_worker_pkey",
+    "bulksafe_outbox_identity_pkey",
+)
+#: What the first migration creates.
+OUTBOX = (*TABLES, *SEQUENCES, *INDEXES)
+
+BUFFERS = ("bulksafe_buffer", "bulksafe_ticket", "bulksafe_receiver")
+FUNCTIONS = ("bulksafe_take", "bulksafe_prefix", "bulksafe_ticket_open")
+#: What the second one does.
+TICKETS = (
+    *BUFFERS,
+    *FUNCTIONS,
+    "bulksafe_buffer_xid_seq",
+    "bulksafe_ticket_pkey",
+    "bulksafe_receiver_pkey",
+)
+
+ALL = (*OUTBOX, *TICKETS)
+
+
+def home(using: str, table: str = TABLES[0]) -> str | None:
+    """The schema that ``table`` is in, or None; a temporary table of its name does not count."""
+    found = rows(using, "home", {"table": table})
+    return str(found[0][0]) if found else None
+
+
+def rows(using: str, name: str, parameters: Any) -> list[tuple[Any, ...]]:
+    """The rows of one of the queries about our own objects."""
+    connection: Any = connections[using]
+    with connection.cursor() as cursor:
+        cursor.execute(query(name), parameters)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found
