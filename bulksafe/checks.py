@@ -12,7 +12,7 @@ from bulksafe import conf, planning
 from bulksafe.declarations import Declared, Invariant, declared, receivers
 from bulksafe.declarations.registry import emits, misplaced, refused_apps, refused_targets
 from bulksafe.planning import receivers as reception
-from bulksafe.planning.senders import unknown_app
+from bulksafe.planning.senders import lost_migration, unknown_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -204,7 +204,8 @@ def _misplaced(found: object) -> tuple[str, str]:
 
 def _check_targets() -> Iterator[checks.CheckMessage]:
     for target, app_label in refused_apps:
-        problem = unknown_app(app_label)
+        app = next((a for label, a in apps.app_configs.items() if label == app_label), None)
+        problem = lost_migration(target, app) if app else unknown_app(app_label)
         where = f"bulksafe.register({planning.shown(target)}, …)"
         yield message(problem.id, problem.fact, problem.fix, _Named(where))
     for target, reason in refused_targets:

@@ -142,9 +142,8 @@ def home_app(receiver: Receiver) -> AppConfig | None:
 
     None if it is declared outside of the installed apps.
     """
-    if receiver.app_label in apps.app_configs:
-        return apps.app_configs[receiver.app_label]
-    return _declaring(receiver)
+    named = [app for label, app in apps.app_configs.items() if label == receiver.app_label]
+    return named[0] if named else _declaring(receiver)
 
 
 def _declaring(receiver: Receiver) -> AppConfig | None:

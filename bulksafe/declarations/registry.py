@@ -13,6 +13,7 @@ from django.db import models
 from pgtrigger import registry
 
 from bulksafe.declarations.base import Invariant
+from bulksafe.declarations.capture import is_installed_package
 from bulksafe.declarations.emit import Emit
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def _sorted_out(model: type[models.Model]) -> list[Any]:
 #: Calls of ``register`` that could not be carried out, as (target, reason); for the system checks.
 refused_targets: list[tuple[Any, str]] = []
 
-#: The same for calls that name an app which is not installed, as (target, label).
-refused_apps: list[tuple[Any, str]] = []
+#: The same for calls that name an app which cannot get the migration, as (target, label).
+refused_apps: list[tuple[Any, Any]] = []
 
 
 def register(model: type[models.Model] | str, *invariants: Invariant, app_label: str = "") -> None:
@@ -106,32 +107,29 @@ def register(model: type[models.Model] | str, *invariants: Invariant, app_label:
     if isinstance(target, str):
         refused_targets.append((model, target))
         return
-    if app_label and not _is_installed(app_label):
-        refused_apps.append((model, str(app_label)))
+    calling = apps.get_containing_app_config(module)
+    named = [app for label, app in apps.app_configs.items() if label == app_label]
+    app = named[0] if named else calling
+    if app_label and (not named or (is_installed_package(named[0]) and app is not calling)):
+        refused_apps.append((model, app_label))
         return
-    app = apps.get_containing_app_config(module)
-    if not app_label and app is None:
+    if app is None:
         refused_targets.append((model, f"the calling module {module} belongs to no installed app"))
         return
     if not invariants:
         refused_targets.append((model, "no invariants were given"))
-    home = app_label or app.label  # type: ignore[union-attr]
     given: tuple[Any, ...] = invariants
     for invariant in given:
         if not isinstance(invariant, Invariant):
             refused_targets.append((model, f"{_kind(invariant)} is no invariant"))
             continue
         own = copy.copy(invariant)
-        own.home = home
+        own.home = app.label
         own.register(target)
 
 
 def _kind(given: object) -> str:
     return f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
-
-
-def _is_installed(app_label: object) -> bool:
-    return isinstance(app_label, str) and app_label in apps.app_configs
 
 
 def _find(model: type[models.Model] | str) -> type[models.Model] | str:

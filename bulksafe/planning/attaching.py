@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 #: Stands for an attached trigger, and for all that changes its table, where Django has the name of
 #: a field.
 ATTACHED = "attached trigger"
+#: The same for the migrations that an app has already; no operation matches it.
+_EARLIER = "earlier migrations"
 
 _CREATE, _ALTER = OperationDependency.Type.CREATE, OperationDependency.Type.ALTER
 
@@ -173,7 +175,10 @@ class Attaching:
         label = ".".join(key)
         extra = {"replaces": sorted(others)} if others else {}
         operation: Any = operations.AddTrigger(model=label, trigger=trigger, **extra)
-        operation._auto_deps = [*self._table(key), *own_tables(trigger)]
+        # Taken back, it leaves what the other apps have attached before: their migrations are in the
+        # state then.
+        earlier = [OperationDependency(other, key[1], _EARLIER, _ALTER) for other in others]
+        operation._auto_deps = [*self._table(key), *own_tables(trigger), *earlier]
         return Planned(home, operation)
 
     def _removal(

@@ -15,6 +15,8 @@ from bulksafe.planning.problems import Problem, did_you_mean, shown
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from django.apps import AppConfig
+
     from bulksafe.declarations import Receiver
 
 
@@ -27,7 +29,7 @@ def problems(receiver: Receiver) -> Iterator[Problem]:
             "captured.",
             "Name the models: sender=Order, sender=[Order, Invoice], or an abstract base.",
         )
-    if receiver.app_label and receiver.app_label not in apps.app_configs:
+    if receiver.app_label and receiver.app_label not in list(apps.app_configs):
         yield unknown_app(receiver.app_label)
     for sender in receiver.senders:
         yield from _problems_of(receiver, sender)
@@ -55,12 +57,7 @@ def _problems_of(receiver: Receiver, sender: Any) -> Iterator[Problem]:
             )
         package = None if receiver.is_emit else lost_to(model, receiver)
         if package is not None:
-            yield Problem(
-                "E122",
-                f"The trigger of {model._meta.label} would go to the installed package "
-                f"{package.name}, whose migrations the next version replaces.",
-                "Declare the receiver in an app of yours, or name one with app_label=….",
-            )
+            yield lost_migration(model, package)
 
 
 def _unresolved(sender: Any) -> tuple[str, str]:
@@ -84,6 +81,21 @@ def _unresolved(sender: Any) -> tuple[str, str]:
         f"{meta.label} is unmanaged: migrations do not make its table, and it may be a view.",
         "Pass the model that owns the table, or set managed = True.",
     )
+
+
+def lost_migration(model: Any, package: AppConfig) -> Problem:
+    """The app that would get the migration is an installed package."""
+    return Problem(
+        "E122",
+        f"The trigger of {shown_model(model)} would go to the installed package {package.name}, "
+        "whose migrations the next version replaces.",
+        "Declare it in an app of yours, or name one with app_label=….",
+    )
+
+
+def shown_model(model: Any) -> str:
+    """The label of a model, given itself or its label."""
+    return model if isinstance(model, str) else str(model._meta.label)
 
 
 def unknown_app(app_label: object) -> Problem:

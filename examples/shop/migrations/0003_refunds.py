@@ -1,7 +1,7 @@
 import bulksafe.compiler
+import bulksafe.operations
 import django.db.models.deletion
 import django.utils.timezone
-import pgtrigger.migrations
 from django.db import migrations, models
 
 
@@ -40,8 +40,8 @@ class Migration(migrations.Migration):
                 'constraints': [models.UniqueConstraint(condition=models.Q(('number', ''), _negated=True), fields=('number',), name='shop_refund_number_once')],
             },
         ),
-        pgtrigger.migrations.AddTrigger(
-            model_name='refund',
+        bulksafe.operations.AddTrigger(
+            model='shop.refund',
             trigger=bulksafe.compiler.Trigger(functions=[{'body': 'capture_with_buffer', 'function': 'pgtrigger_bulksafe_capture_2aede', 'settings': '', 'streams': [{'all_rows': True, 'by_row': '(VALUES (0)) AS v', 'by_statement': 'bulksafe_new AS "new"', 'conditions': {}, 'joins': [], 'key': '"new"."id"::text', 'new': 'to_jsonb("new".*)', 'old': 'NULL::jsonb', 'operation': 'I', 'part': 'NULLIF(bulksafe.part, bulksafe.source)', 'refusing': True, 'template': 'buffer_rows'}], 'template': 'capture_function'}, {'body': 'capture_with_buffer', 'function': 'bulksafe_bulksafe_capture_2aede_update', 'settings': '', 'streams': [{'all_rows': True, 'by_row': '(VALUES (0)) AS v', 'by_statement': '(SELECT row_number() OVER () AS "bulksafe#", * FROM bulksafe_old) AS "old" FULL JOIN (SELECT row_number() OVER () AS "bulksafe#", * FROM bulksafe_new) AS "new" USING ("bulksafe#")', 'conditions': {}, 'joins': [], 'key': '"old"."id"::text', 'new': 'to_jsonb("new".*)', 'old': 'to_jsonb("old".*)', 'operation': 'U', 'part': 'NULLIF(bulksafe.part, bulksafe.source)', 'refusing': True, 'template': 'buffer_rows'}], 'template': 'capture_function'}, {'body': 'capture_with_buffer', 'function': 'bulksafe_bulksafe_capture_2aede_delete', 'settings': '', 'streams': [{'all_rows': True, 'by_row': '(VALUES (0)) AS v', 'by_statement': 'bulksafe_old AS "old"', 'conditions': {}, 'joins': [], 'key': '"old"."id"::text', 'new': 'NULL::jsonb', 'old': 'to_jsonb("old".*)', 'operation': 'D', 'part': 'NULLIF(bulksafe.part, bulksafe.source)', 'refusing': True, 'template': 'buffer_rows'}], 'template': 'capture_function'}, {'body': 'capture_truncate', 'function': 'bulksafe_bulksafe_capture_2aede_truncate', 'message': 'TRUNCATE leaves no rows behind that receivers for deletion could be called for. Delete the rows, or mute the capture for this transaction.', 'security': '', 'template': 'function'}], invariant='shop.Refund:bulksafe_capture', name='bulksafe_capture', pgid='pgtrigger_bulksafe_capture_2aede', triggers=[{'events': 'INSERT', 'function': 'pgtrigger_bulksafe_capture_2aede', 'partitioned_template': 'capture_trigger_partitioned', 'template': 'capture_trigger', 'transition': 'NEW TABLE AS bulksafe_new', 'trigger': 'pgtrigger_bulksafe_capture_2aede'}, {'events': 'UPDATE', 'function': 'bulksafe_bulksafe_capture_2aede_update', 'partitioned_template': 'capture_trigger_partitioned', 'template': 'capture_trigger', 'transition': 'OLD TABLE AS bulksafe_old NEW TABLE AS bulksafe_new', 'trigger': 'bulksafe_bulksafe_capture_2aede_update'}, {'events': 'DELETE', 'function': 'bulksafe_bulksafe_capture_2aede_delete', 'partitioned_template': 'capture_trigger_partitioned', 'template': 'capture_trigger', 'transition': 'OLD TABLE AS bulksafe_old', 'trigger': 'bulksafe_bulksafe_capture_2aede_delete'}, {'function': 'bulksafe_bulksafe_capture_2aede_truncate', 'template': 'truncate_trigger', 'trigger': 'bulksafe_bulksafe_capture_2aede_truncate'}], version='v1'),
         ),
     ]
