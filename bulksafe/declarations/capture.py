@@ -131,7 +131,7 @@ def lost_to(model: type[models.Model], receiver: Receiver) -> AppConfig | None:
 
     A package that declares receivers brings their migrations along; it cannot for those of others.
     """
-    home = apps.app_configs.get(home_of(model))
+    home = apps.app_configs.get(home_of(model)) if receiver in receivers.captured() else None
     if home is None or not is_installed_package(home):
         return None
     return None if _declaring(receiver) is home else home
