@@ -175,8 +175,7 @@ class Attaching:
         label = ".".join(key)
         extra = {"replaces": sorted(others)} if others else {}
         operation: Any = operations.AddTrigger(model=label, trigger=trigger, **extra)
-        # Taken back, it leaves what the other apps have attached before: their migrations are in the
-        # state then.
+        # Taken back, it leaves what the other apps have attached: their migrations come before it.
         earlier = [OperationDependency(other, key[1], _EARLIER, _ALTER) for other in others]
         operation._auto_deps = [*self._table(key), *own_tables(trigger), *earlier]
         return Planned(home, operation)
