@@ -181,7 +181,7 @@ class Pair(models.Model):
 class Quoted(models.Model):
     n = models.IntegerField(default=0)
     class Meta:
-        db_table = 'My "Table'
+        db_table = 'My Table'
 """
 ON_SHAPES = (
     RECEIVERS
@@ -206,7 +206,7 @@ def test_composite_keys_abstract_bases_and_quoted_tables(project, has_migrations
     project.assert_all_installed()
     there = project.installed()
     assert tables(project) == [
-        'My "Table',
+        'My Table',
         "news_first",
         "news_first_tags",
         "news_pair",
