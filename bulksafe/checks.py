@@ -10,8 +10,9 @@ from django.core import checks
 
 from bulksafe import conf, planning
 from bulksafe.declarations import Declared, Invariant, declared, receivers
-from bulksafe.declarations.registry import emits, misplaced, refused_targets
+from bulksafe.declarations.registry import emits, misplaced, refused_apps, refused_targets
 from bulksafe.planning import receivers as reception
+from bulksafe.planning.senders import lost_migration, unknown_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -135,10 +136,16 @@ def _in(app_configs: Sequence[AppConfig] | None, model: Any) -> bool:
     return app_configs is None or model._meta.app_config in app_configs
 
 
+def _is_asked_about(app_configs: Sequence[AppConfig] | None, item: Declared) -> bool:
+    """Whether the app of the model is asked about, or the one that declares the invariant."""
+    home = apps.app_configs.get(item.invariant.home_on(item.model))
+    return _in(app_configs, item.model) or home in (app_configs or ())
+
+
 def _check_planned(app_configs: Sequence[AppConfig] | None) -> Iterator[checks.CheckMessage]:
     hinted: dict[planning.Problem, list[Declared]] = {}
     for item in declared():
-        if _in(app_configs, item.model):
+        if _is_asked_about(app_configs, item):
             for problem in planning.problems_of(item.invariant, item.model):
                 if problem.id.startswith("I"):
                     hinted.setdefault(problem, []).append(item)
@@ -196,6 +203,11 @@ def _misplaced(found: object) -> tuple[str, str]:
 
 
 def _check_targets() -> Iterator[checks.CheckMessage]:
+    for target, app_label in refused_apps:
+        app = next((a for label, a in apps.app_configs.items() if label == app_label), None)
+        problem = lost_migration(target, app) if app else unknown_app(app_label)
+        where = f"bulksafe.register({planning.shown(target)}, …)"
+        yield message(problem.id, problem.fact, problem.fix, _Named(where))
     for target, reason in refused_targets:
         yield message(
             "E008",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections, router, transaction
 
+from bulksafe.attached import on_model
 from bulksafe.compiler import MARK, Trigger
 from bulksafe.declarations import Declared, declared
 from bulksafe.rendering import quoting
@@ -23,6 +24,14 @@ _TRIGGERS = """
     SELECT t.tgname, obj_description(t.oid, 'pg_trigger'), t.tgenabled, pg_get_triggerdef(t.oid)
     FROM pg_catalog.pg_trigger AS t
     WHERE t.tgrelid = to_regclass(%s) AND NOT t.tgisinternal AND t.tgparentid = 0
+    ORDER BY t.tgname
+"""
+
+_FUNCTIONS = """
+    SELECT t.tgname, t.tgfoid::regprocedure::text
+    FROM pg_catalog.pg_trigger AS t
+    WHERE t.tgrelid = to_regclass(%s) AND NOT t.tgisinternal AND t.tgparentid = 0
+      AND obj_description(t.oid, 'pg_trigger') LIKE %s
     ORDER BY t.tgname
 """
 
@@ -192,10 +201,20 @@ def _known_by_name(model: Any, tables: set[str]) -> dict[str, Trigger]:
         name: trigger.compile(other)
         for other in model._meta.apps.get_models(include_auto_created=True)
         if other._meta.db_table in tables
-        for trigger in getattr(other._meta, "triggers", None) or ()
+        for trigger in (*(getattr(other._meta, "triggers", None) or ()), *on_model(other))
         if isinstance(trigger, Trigger)
         for name in trigger.trigger_names
     }
+
+
+def removing_unknown(editor: BaseDatabaseSchemaEditor, model: Any) -> Iterator[str]:
+    """SQL that removes from a table those of our triggers that the migrations do not know of."""
+    with editor.connection.cursor() as cursor:
+        cursor.execute(_FUNCTIONS, [quoting.relation(model._meta.db_table), f"{MARK}%"])
+        for name, function in cursor.fetchall():
+            table = quoting.relation(model._meta.db_table)
+            yield f"DROP TRIGGER {quoting.identifier(name)} ON {table}"
+            yield f"DROP FUNCTION {function}"
 
 
 _COMMENT = "COMMENT ON TRIGGER {name} ON {table} IS {comment}"

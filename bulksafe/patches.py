@@ -28,11 +28,11 @@ from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
 from pgtrigger import features
 
-from bulksafe import compat, contexts, inspection, validation
+from bulksafe import attached, compat, contexts, inspection, validation
 from bulksafe.compiler import Trigger
 from bulksafe.declarations import declared
 from bulksafe.declarations.compute import computed_fields
-from bulksafe.declarations.registry import carriers, register_meta_triggers
+from bulksafe.declarations.registry import register_meta_triggers
 from bulksafe.exceptions import violation_from
 from bulksafe.outbox import schema
 from bulksafe.planning import autodetection
@@ -42,8 +42,6 @@ from bulksafe.writer import connecting, paths, watch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
-
-    from django.db.migrations.state import ModelState
 
 _APPLIED = "_bulksafe_applied"
 
@@ -62,9 +60,9 @@ def apply() -> None:
     _patch(Migration, "unapply", _migrate)
     _patch(operations.DatabaseOperations, "execute_sql_flush", _execute_sql_flush)
     _patch(DatabaseSchemaEditor, "_alter_field", _alter_field)
+    _patch(DatabaseSchemaEditor, "create_model", _create_model)
     _patch(DatabaseSchemaEditor, "delete_model", _delete_model)
-    _patch(ProjectState, "rename_model", _rename_model)
-    _patch(StateApps, "render_multiple", _render_multiple)
+    _extend_state()
     _extend_autodetector()
     _extend_returning()
 
@@ -444,34 +442,96 @@ def _alter_field(
     return result
 
 
+def _create_model(original: Any, self: Any, model: Any) -> Any:
+    """A table that a migration brings back has the triggers that other apps had attached to it."""
+    result = original(self, model)
+    for trigger in attached.on_model(model):
+        self.execute(trigger.compile(model).install_sql, params=None)
+    return result
+
+
 def _delete_model(original: Any, self: Any, model: Any) -> Any:
     """A dropped table takes its triggers along, but not their functions."""
-    for trigger in getattr(model._meta, "triggers", None) or ():
+    for trigger in (*(getattr(model._meta, "triggers", None) or ()), *attached.on_model(model)):
         if isinstance(trigger, Trigger):
             self.execute(trigger.compile(model).uninstall_sql, params=None)
+    # Such as those of an app that was removed from INSTALLED_APPS.
+    for statement in () if self.collect_sql else inspection.removing_unknown(self, model):
+        self.execute(statement, params=None)
     return original(self, model)
 
 
-def _rename_model(original: Any, self: Any, app_label: str, old_name: str, new_name: str) -> None:
-    """Django repoints foreign keys to a model that is renamed, but not proxies of it."""
-    original(self, app_label, old_name, new_name)
-    autodetection.repoint_proxies(
-        self, (app_label, old_name.lower()), (app_label, new_name.lower())
-    )
+# What is attached follows the models of a migration state.
 
 
-def _render_multiple(original: Any, self: Any, model_states: Any) -> Any:
-    """Leave out the proxies that ``register`` made in apps without migrations.
+def _extend_state() -> None:
+    """The models of a state find what is attached to them: schema editors are given no state.
 
-    Django puts the models of such apps into every state, also where the base of a proxy is not made
-    yet, and never with automatic through models.
+    ``ProjectState.apps`` is a cached property that no public API can add to.
     """
-    unneeded = carriers & {_label(state) for state in self.real_models}
-    return original(self, [state for state in model_states if _label(state) not in unneeded])
+    cached = ProjectState.__dict__["apps"]
+    if getattr(cached.func, _APPLIED, False):
+        return
+
+    def apps(state: ProjectState) -> StateApps:
+        rendered: StateApps = cached.func(state)
+        attached.link(state, rendered)
+        return rendered
+
+    setattr(apps, _APPLIED, True)
+    replacement = cached_property(apps)
+    replacement.__set_name__(ProjectState, "apps")
+    ProjectState.apps = replacement  # type: ignore[method-assign, assignment]
+    _patch(ProjectState, "clone", _clone_state)
+    _patch(ProjectState, "rename_model", _rename_model)
+    _patch(ProjectState, "remove_model", _remove_model)
+    _patch(ProjectState, "rename_field", _rename_field)
+    _patch(ProjectState, "remove_field", _remove_field)
 
 
-def _label(state: ModelState) -> str:
-    return f"{state.app_label}.{state.name_lower}"
+def _clone_state(original: Any, self: ProjectState) -> Any:
+    copied = original(self)
+    attached.carry(self, copied)
+    return copied
+
+
+def _rename_model(original: Any, self: Any, app_label: str, old_name: str, new_name: str) -> None:
+    """Automatic through tables are named after their model."""
+    model = self.models[app_label, old_name.lower()]
+    pairs = [((app_label, old_name.lower()), (app_label, new_name.lower()))]
+    pairs += [
+        (attached.through_key(model, name), attached.through_key(model, name, new_name))
+        for name in attached.automatic_links(model)
+    ]
+    # Django removes the model of the old name in the end, with what is attached to it.
+    attachments = attached.of(self)
+    attachments.rename(pairs)
+    original(self, app_label, old_name, new_name)
+    attachments.rename(pairs)
+
+
+def _remove_model(original: Any, self: Any, app_label: str, model_name: str) -> None:
+    model = self.models[app_label, model_name]
+    links = [attached.through_key(model, name) for name in attached.automatic_links(model)]
+    original(self, app_label, model_name)
+    attached.of(self).drop([(app_label, model_name), *links])
+
+
+def _rename_field(  # noqa: PLR0917  (Django's own signature)
+    original: Any, self: Any, app_label: str, model_name: str, old_name: str, new_name: str
+) -> None:
+    model = self.models[app_label, model_name]
+    if old_name in attached.automatic_links(model):
+        old, new = (attached.through_key(model, name) for name in (old_name, new_name))
+        attached.of(self).rename([(old, new)])
+    original(self, app_label, model_name, old_name, new_name)
+
+
+def _remove_field(original: Any, self: Any, app_label: str, model_name: str, name: str) -> None:
+    model = self.models[app_label, model_name]
+    if name in attached.automatic_links(model):
+        attached.of(self).drop([attached.through_key(model, name)])
+    original(self, app_label, model_name, name)
 
 
 def _extend_autodetector() -> None:

@@ -1,7 +1,7 @@
 """Invariants on tables that are made without migrations, as tests with ``--nomigrations`` do.
 
-Making a table installs what its own model declares (pgtrigger's schema editor does that). A proxy
-makes no table, so the invariants that it carries would be left out.
+Making a table installs what is declared for it (pgtrigger's schema editor does that). Where a table
+has migrations and the app that attaches an invariant to it has none, nothing would install it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ def create_outbox(sender: object, using: str, **kwargs: Any) -> None:
         return
     unmigrated = MigrationLoader(None).unmigrated_apps
     captured = {
-        item.model._meta.app_label for item in declared() if isinstance(item.invariant, Capture)
+        label
+        for item in declared()
+        if isinstance(item.invariant, Capture)
+        for label in (item.model._meta.app_label, item.invariant.home_on(item.model))
     }
     if "bulksafe" in unmigrated or captured & unmigrated:
         schema.create(using)
@@ -101,11 +104,11 @@ def note_receivers(sender: object, using: str, **kwargs: Any) -> None:
 
 
 def install_missing(sender: object, using: str, **kwargs: Any) -> None:
-    """Receiver of ``post_migrate``: install what proxies of apps without migrations declare.
+    """Receiver of ``post_migrate``: install what apps without migrations have attached.
 
     What is installed already is left alone, as ``migrate`` leaves the tables of such apps alone.
     """
-    for item in _carried_by_unmigrated_proxies(using):
+    for item in _attached_without_migrations(using):
         compiled = item.invariant.compile(item.model)
         present = {trigger.name for trigger in inspection.installed(using, compiled.table)}
         if _exists(compiled.table, using) and present.isdisjoint(compiled.trigger_names):
@@ -113,14 +116,14 @@ def install_missing(sender: object, using: str, **kwargs: Any) -> None:
                 cursor.execute(compiled.install_sql)
 
 
-def _carried_by_unmigrated_proxies(using: str) -> list[Declared]:
-    carried = [
-        item for item in declared() if item.model._meta.proxy and inspection.is_in(item, using)
+def _attached_without_migrations(using: str) -> list[Declared]:
+    attached = [
+        item for item in declared() if item.invariant.is_attached and inspection.is_in(item, using)
     ]
-    if not carried:
+    if not attached:
         return []
     unmigrated = MigrationLoader(None).unmigrated_apps
-    return [item for item in carried if item.model._meta.app_label in unmigrated]
+    return [item for item in attached if item.invariant.home_on(item.model) in unmigrated]
 
 
 def _exists(table: str, using: str) -> bool:

@@ -80,6 +80,16 @@ class Trigger(PgTrigger):
         bound.table = model._meta.db_table
         return bound
 
+    def in_any_table(self) -> Trigger:
+        """The same to uninstall where its table is no longer known.
+
+        Uninstalling finds the triggers by their functions, and only the schema by the table: the
+        outbox is in that of the tables.
+        """
+        bound = copy.copy(self)
+        bound.table = "bulksafe_outbox"
+        return bound
+
     def get_pgid(self, model: type[models.Model]) -> str:
         return self.pgid
 

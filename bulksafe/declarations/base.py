@@ -36,8 +36,8 @@ class Invariant(PgTrigger):
     #: Declarations, and other triggers, whose name was taken, as (model, trigger).
     rejected: ClassVar[list[tuple[type[models.Model], PgTrigger]]] = []
 
-    #: The model that ``bulksafe.register`` was called for, where a proxy carries the triggers.
-    declared_for: str | None = None
+    #: The app whose migrations get it, for what stands in no ``Meta.triggers``.
+    home: str = ""
 
     def __init__(self, *, name: str | None, message: _StrOrPromise | None = None) -> None:
         self.given_name: object = name
@@ -58,13 +58,31 @@ class Invariant(PgTrigger):
         """
         return Invariant.planner(self, model)
 
+    @property
+    def is_attached(self) -> bool:
+        """Whether it was put on the model from outside of its ``Meta.triggers``."""
+        return bool(self.home)
+
+    def home_on(self, model: type[models.Model]) -> str:
+        """The label of the app whose migrations put it on ``model``, if it is attached."""
+        return self.home
+
     def register(self, *models: type[models.Model]) -> Any:
         for model in models:
             try:
                 registry.set(self.get_uri(model), model=model, trigger=self)  # type: ignore[arg-type]
             except KeyError:
                 self.rejected.append((model, self))
+            if self.is_attached:
+                _keep_out_of_state(model, self)
 
     def default_message(self, label: str) -> str:
         """The message for a violation when the user gave none."""
         return f"Invariant “{label.rpartition(':')[2]}” is violated."
+
+
+def _keep_out_of_state(model: type[models.Model], invariant: Invariant) -> None:
+    """``makemigrations`` would write it into the migrations of the model's app."""
+    attributes: Any = model._meta.original_attrs
+    listed = attributes.get("triggers", [])
+    attributes["triggers"] = [trigger for trigger in listed if trigger is not invariant]

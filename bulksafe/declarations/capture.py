@@ -14,7 +14,6 @@ from bulksafe.declarations import receivers
 from bulksafe.declarations.base import Invariant
 from bulksafe.declarations.lineage import lineage
 from bulksafe.declarations.receivers import AFTER_COMMIT, DELETE, IN_TRANSACTION, UPDATE, Receiver
-from bulksafe.declarations.registry import proxy_of
 
 if TYPE_CHECKING:
     from django.apps import AppConfig
@@ -32,6 +31,13 @@ class Capture(Invariant):
 
     def __init__(self, *, name: str = NAME) -> None:
         super().__init__(name=name)
+
+    @property
+    def is_attached(self) -> bool:
+        return True
+
+    def home_on(self, model: type[models.Model]) -> str:
+        return home_of(model)
 
     def default_message(self, label: str) -> str:
         return (
@@ -78,7 +84,7 @@ def attach(receiver: Receiver) -> None:
     for model in receiver.models():
         for table in lineage(model):
             if not _has_capture(table):
-                _attach_to(table, receiver)
+                Capture().register(table)
 
 
 def attach_all() -> None:
@@ -90,40 +96,55 @@ def attach_all() -> None:
 def _has_capture(model: type[models.Model]) -> bool:
     registered: Any = registry.registered()
     return any(
-        isinstance(trigger, Capture) and carrier._meta.db_table == model._meta.db_table
-        for carrier, trigger in registered
+        isinstance(trigger, Capture) and other._meta.db_table == model._meta.db_table
+        for other, trigger in registered
     )
 
 
-def _attach_to(model: type[models.Model], receiver: Receiver) -> None:
-    app = migrated_in(model, receiver)
-    carrier = model
-    if app is not None and (model._meta.auto_created or app is not _owner(model)):
-        carrier = proxy_of(model, app)
-    capture = Capture()
-    capture.declared_for = model._meta.label
-    capture.register(carrier)
+def home_of(model: type[models.Model]) -> str:
+    """The label of the app whose migrations get the capture of a model.
 
-
-def migrated_in(model: type[models.Model], receiver: Receiver) -> AppConfig | None:
-    """The app whose migrations get the capture of a model; None if the model's is not installed.
-
-    The model's, if its migrations are the project's to write, or else the receiver's.
+    Of the apps that declare receivers for the model: one of the project before an installed
+    package, one that ``app_label=`` names before others, the model's own before others, and the
+    first by name. So the order of the declarations does not matter.
     """
-    declaring, owner = _declaring(receiver), _owner(model)
-    if owner is None or declaring is None or declaring is owner or is_installed_package(declaring):
-        return owner
-    is_own = not model._meta.auto_created and not is_installed_package(owner)
-    return owner if is_own else declaring
+    owner = _owner(model)
+    declaring = [
+        (is_installed_package(app), not receiver.app_label, app is not owner, app.label)
+        for receiver in receivers.captured()
+        if _is_for(receiver, model)
+        for app in [home_app(receiver)]
+        if app is not None
+    ]
+    if declaring:
+        return min(declaring)[-1]
+    return owner.label if owner else model._meta.app_label
 
 
-def is_lost(model: type[models.Model], receiver: Receiver) -> bool:
-    """Whether the migration would go to an installed package, which the next installation replaces.
+def _is_for(receiver: Receiver, model: type[models.Model]) -> bool:
+    """Whether the receiver needs the capture on the table of ``model``."""
+    label = model._meta.label_lower
+    return any(t._meta.label_lower == label for m in receiver.models() for t in lineage(m))
 
-    A package that declares receivers of its own models brings the migration along.
+
+def lost_to(model: type[models.Model], receiver: Receiver) -> AppConfig | None:
+    """The installed package that would get the migration, which its next version replaces.
+
+    A package that declares receivers brings their migrations along; it cannot for those of others.
     """
-    app = migrated_in(model, receiver)
-    return app is not None and is_installed_package(app) and app is not _declaring(receiver)
+    home = apps.app_configs.get(home_of(model)) if receiver in receivers.captured() else None
+    if home is None or not is_installed_package(home):
+        return None
+    return None if _declaring(receiver) is home else home
+
+
+def home_app(receiver: Receiver) -> AppConfig | None:
+    """The app that the receiver's ``app_label=`` names, or else the one that declares it.
+
+    None if it is declared outside of the installed apps.
+    """
+    named = [app for label, app in apps.app_configs.items() if label == receiver.app_label]
+    return named[0] if named else _declaring(receiver)
 
 
 def _declaring(receiver: Receiver) -> AppConfig | None:

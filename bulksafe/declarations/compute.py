@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from pgtrigger import registry
+
 from bulksafe.declarations.base import Invariant
 from bulksafe.declarations.dependencies import Dependencies, field_name
 from bulksafe.rendering import names
@@ -64,13 +66,20 @@ def computed_fields(model: type[models.Model]) -> tuple[models.Field[Any, Any], 
 def computes_of(model: type[models.Model]) -> dict[str, Compute]:
     """The computes on the table of ``model``, by field: its own and those of its proxies."""
     concrete = model._meta.concrete_model
-    return {
-        field_name(model, trigger.field): trigger
+    found = [
+        trigger
         for other in model._meta.apps.get_models(include_auto_created=True)
         if other._meta.concrete_model is concrete
         for trigger in getattr(other._meta, "triggers", None) or ()
-        if isinstance(trigger, Compute)
-    }
+    ]
+    # The models of a migration state have no attached triggers in their Meta.
+    registered: Any = registry.registered()
+    found += [
+        trigger
+        for other, trigger in registered
+        if getattr(trigger, "is_attached", False) and other._meta.label == concrete._meta.label  # type: ignore[union-attr]
+    ]
+    return {field_name(model, t.field): t for t in found if isinstance(t, Compute)}
 
 
 def dependencies(model: type[models.Model]) -> Dependencies:

@@ -92,6 +92,7 @@ class Receiver:
         uid: what was given: the name, but for a receiver of several signals.
         module: where the function is.
         declared_in: the module that has called ``critical()``.
+        app_label: the app whose migrations are to get the triggers; empty for the declaring one.
         argument: for ``Emit``, the keyword argument that carries the instance.
         operations: the changes that it is called for.
         unknown: options that were given and are none.
@@ -118,6 +119,7 @@ class Receiver:
     uid: str = ""
     module: str = ""
     declared_in: str = ""
+    app_label: str = ""
     argument: str = "instance"
     operations: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
@@ -259,6 +261,7 @@ def critical(
     coalesce: bool = False,
     otherwise: str = REFUSE,
     row_by_row: bool = False,
+    app_label: str | None = None,
     **unknown: Any,
 ) -> Callable[[_Receiver], _Receiver]:
     """Declare a signal receiver that no write path skips. Stands where ``@receiver`` stood.
@@ -304,6 +307,8 @@ def critical(
             ``"after_commit"`` has the listener run the receiver afterwards.
         row_by_row: store each row before the receiver is called for the next: for a ``post_*``
             receiver that looks at other rows of its own table.
+        app_label: the app whose migrations get the triggers; by default the one whose module
+            declares the receiver.
     """
 
     declared_in = sys._getframe(1).f_globals.get("__name__", "")
@@ -339,6 +344,7 @@ def critical(
                     uid=str(dispatch_uid or ""),
                     module=getattr(function, "__module__", "") or "",
                     declared_in=declared_in,
+                    app_label=app_label or "",
                     operations=OPERATIONS.get(signal_name(one), ()),
                     unknown=tuple(unknown),
                 )

@@ -13,12 +13,11 @@ from django.db import models
 from pgtrigger import registry
 
 from bulksafe.declarations.base import Invariant
+from bulksafe.declarations.capture import is_installed_package
 from bulksafe.declarations.emit import Emit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from django.apps import AppConfig
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Declared:
 
 
 def label_of(model: type[models.Model], invariant: Invariant) -> str:
-    """``"shop.Order:discount_within_amount"``, with the model that the user declared it for."""
-    return f"{invariant.declared_for or model._meta.label}:{invariant.name}"
+    """``"shop.Order:discount_within_amount"``."""
+    return f"{model._meta.label}:{invariant.name}"
 
 
 def declared() -> Iterator[Declared]:
@@ -88,60 +87,49 @@ def _sorted_out(model: type[models.Model]) -> list[Any]:
 #: Calls of ``register`` that could not be carried out, as (target, reason); for the system checks.
 refused_targets: list[tuple[Any, str]] = []
 
-#: The labels of the proxies that ``register`` made, in lower case.
-carriers: set[str] = set()
+#: The same for calls that name an app which cannot get the migration, as (target, label).
+refused_apps: list[tuple[Any, Any]] = []
 
 
 def register(model: type[models.Model] | str, *invariants: Invariant, app_label: str = "") -> None:
     """Declare invariants on a model that is not yours, from your app's ``invariants.py``.
 
-    The migration lands in your app: it creates a proxy of the model there, which has no table and
-    no permissions, and adds the triggers through it. Automatic many-to-many through tables work
-    too: ``bulksafe.register(Article.tags.through, …)``.
+    The migration lands in your app; that of the model notices nothing. Automatic many-to-many
+    through tables work too: ``bulksafe.register(Article.tags.through, …)``.
 
     Args:
         model: the model class or its label, ``"auth.User"``.
         *invariants: what must hold for its rows.
         app_label: the app that gets the migration; by default the one whose module calls.
     """
-    target, app = _find(model), _app(app_label)
+    module = sys._getframe(1).f_globals.get("__name__", "")
+    target = _find(model)
     if isinstance(target, str):
         refused_targets.append((model, target))
         return
-    if isinstance(app, str):
-        refused_targets.append((model, app))
+    calling = apps.get_containing_app_config(module)
+    named = [app for label, app in apps.app_configs.items() if label == app_label]
+    app = named[0] if named else calling
+    if app_label and (not named or (is_installed_package(named[0]) and app is not calling)):
+        refused_apps.append((model, app_label))
+        return
+    if app is None:
+        refused_targets.append((model, f"the calling module {module} belongs to no installed app"))
         return
     if not invariants:
         refused_targets.append((model, "no invariants were given"))
-    # makemigrations does not look at automatic through tables: they need a proxy at home, too.
-    is_own = target._meta.app_label == app.label and not target._meta.auto_created
-    carrier = target if is_own else proxy_of(target, app)
     given: tuple[Any, ...] = invariants
     for invariant in given:
         if not isinstance(invariant, Invariant):
             refused_targets.append((model, f"{_kind(invariant)} is no invariant"))
             continue
         own = copy.copy(invariant)
-        own.declared_for = target._meta.label
-        own.register(carrier)
+        own.home = app.label
+        own.register(target)
 
 
 def _kind(given: object) -> str:
     return f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
-
-
-def _app(app_label: str) -> AppConfig | str:
-    """The app that gets the migration, or the reason why there is none."""
-    if app_label:
-        try:
-            return apps.get_app_config(app_label)
-        except LookupError as error:
-            return str(error).rstrip(".")
-    # This function, register() and its caller.
-    module = sys._getframe(2).f_globals.get("__name__", "")
-    return apps.get_containing_app_config(module) or (
-        f"the calling module {module} belongs to no installed app"
-    )
 
 
 def _find(model: type[models.Model] | str) -> type[models.Model] | str:
@@ -168,19 +156,3 @@ def _by_label(label: str) -> type[models.Model] | str:
         return apps.get_model(label)
     except LookupError as error:
         return str(error).rstrip(".")
-
-
-def proxy_of(target: type[models.Model], app: AppConfig) -> type[models.Model]:
-    """The proxy of ``target`` in ``app``, made at the first call."""
-    owner = "".join(part.capitalize() for part in target._meta.app_label.split("_"))
-    name = f"{owner}{target._meta.object_name}Invariants"
-    if name.lower() in app.models:
-        return app.get_model(name)
-    meta = type(
-        "Meta",
-        (),
-        {"proxy": True, "app_label": app.label, "default_permissions": (), "triggers": []},
-    )
-    proxy: type[models.Model] = type(name, (target,), {"__module__": app.name, "Meta": meta})
-    carriers.add(proxy._meta.label_lower)
-    return proxy

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.db.migrations.autodetector import OperationDependency
-from django.db.migrations.operations import DeleteModel, RemoveField, RenameModel
+from django.db.migrations.operations import DeleteModel, RenameModel
 from pgtrigger.migrations import AddTrigger, RemoveTrigger
 
-from bulksafe import compiler
+from bulksafe import operations
+from bulksafe.planning.attaching import ATTACHED, Attaching, changes_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from django.db.migrations.operations.base import Operation
-    from django.db.migrations.state import ModelState, ProjectState
 
 
 #: Stands for a model's triggers where Django has the name of a field.
@@ -23,6 +23,33 @@ _TRIGGERS = "Meta.triggers"
 
 class InvariantsMixin:
     """Mixed in before pgtrigger's autodetector."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._converted: frozenset[str] = frozenset()
+
+    def _detect_changes(self, convert_apps: Any = None, graph: Any = None) -> Any:
+        self._converted = frozenset(convert_apps or ())
+        if graph is not None:
+            # An app without models has no other sign of its earlier migrations.
+            self.existing_apps |= {app for app, _ in graph.nodes}  # type: ignore[attr-defined]
+        return super()._detect_changes(convert_apps, graph)  # type: ignore[misc]
+
+    def _sort_migrations(self) -> None:
+        """Between the operations of an app come ours: removals first, and additions last.
+
+        Django splits migrations where an operation waits for another app: in the middle of an app's
+        operations, ours could wait for what waits for those behind them.
+        """
+        planned = Attaching(self, self._converted).planned()
+        generated = self.generated_operations  # type: ignore[attr-defined]
+        for first in planned.first:
+            first.wait(generated)
+        super()._sort_migrations()  # type: ignore[misc]
+        for item in reversed(planned.first):
+            generated.setdefault(item.home, []).insert(0, item.operation)
+        for item in planned.last:
+            generated.setdefault(item.home, []).append(item.operation)
 
     def add_operation(
         self,
@@ -36,15 +63,23 @@ class InvariantsMixin:
 
     def check_dependency(self, operation: Operation, dependency: OperationDependency) -> bool:
         match operation, dependency.type:
+            case ((operations.AddTrigger() | operations.RemoveTrigger()), _):
+                kind, _, name = str(dependency.field_name).partition(":")
+                return (kind, name, dependency.model_name) == (
+                    ATTACHED,
+                    operation.name,
+                    operation.model,
+                )
             case RenameModel(), OperationDependency.Type.CREATE if dependency.field_name is None:
-                # What needs a new model is content with a renamed one: a proxy of it in another app
-                # would otherwise not wait for the renaming.
+                # What needs a new model is content with a renamed one.
                 return operation.new_name_lower == dependency.model_name_lower
             case RemoveTrigger(), OperationDependency.Type.ALTER:
                 return (operation.model_name.lower(), _TRIGGERS) == (
                     dependency.model_name_lower,
                     dependency.field_name,
                 )
+            case _, OperationDependency.Type.ALTER if dependency.field_name == ATTACHED:
+                return changes_shape(operation, dependency.model_name_lower)
         return bool(super().check_dependency(operation, dependency))  # type: ignore[misc]
 
     def _further_dependencies(
@@ -52,19 +87,10 @@ class InvariantsMixin:
     ) -> Iterable[OperationDependency]:
         match operation:
             case AddTrigger():
-                return [
-                    *self._added_fields(app_label, operation.model_name.lower()),
-                    *_own_tables(operation.trigger),
-                ]
+                return self._added_fields(app_label, operation.model_name.lower())
             case DeleteModel():
-                triggers = OperationDependency(
-                    app_label, operation.name, _TRIGGERS, OperationDependency.Type.ALTER
-                )
-                return [triggers, *self._removed_proxies(f"{app_label}.{operation.name_lower}")]
-            case RemoveField():
-                return self._removed_proxies(self._through(app_label, operation))
-            case RenameModel():
-                return self._existing_proxies(f"{app_label}.{operation.old_name_lower}")
+                alter = OperationDependency.Type.ALTER
+                return [OperationDependency(app_label, operation.name, _TRIGGERS, alter)]
         return ()
 
     def _added_fields(self, app_label: str, model_name: str) -> Iterator[OperationDependency]:
@@ -76,52 +102,3 @@ class InvariantsMixin:
         for app, model, field in sorted(self.new_field_keys - self.old_field_keys):  # type: ignore[attr-defined]
             if (app, model) == (app_label, model_name):
                 yield OperationDependency(app, model, field, OperationDependency.Type.CREATE)
-
-    def _removed_proxies(self, base: str) -> Iterator[OperationDependency]:
-        """A table goes after the proxies through which other apps put triggers on it."""
-        for app, model in self._proxies(base):
-            if (app, model) not in self.new_proxy_keys:  # type: ignore[attr-defined]
-                yield OperationDependency(app, model, None, OperationDependency.Type.REMOVE)
-
-    def _existing_proxies(self, base: str) -> Iterator[OperationDependency]:
-        """A proxy is made while its base has the old name, as a foreign key is in Django."""
-        for app, model in self._proxies(base):
-            if app != base.partition(".")[0]:
-                yield OperationDependency(app, model, None, OperationDependency.Type.CREATE)
-
-    def _proxies(self, base: str) -> list[tuple[str, str]]:
-        states = self.from_state.models  # type: ignore[attr-defined]
-        return [key for key in sorted(self.old_proxy_keys) if base in bases_of(states[key])]  # type: ignore[attr-defined]
-
-    def _through(self, app_label: str, operation: RemoveField) -> str:
-        """The label of the automatic through model that goes with the field, if there is one."""
-        model = self.from_state.apps.get_model(app_label, operation.model_name)  # type: ignore[attr-defined]
-        field = model._meta.get_field(operation.name)
-        return field.remote_field.through._meta.label_lower if field.many_to_many else ""
-
-
-def _own_tables(trigger: object) -> list[OperationDependency]:
-    """A capture writes to bulksafe's own tables, which its migrations make."""
-    if isinstance(trigger, compiler.Trigger) and trigger.captures:
-        return [OperationDependency("bulksafe", "outbox", None, OperationDependency.Type.CREATE)]
-    return []
-
-
-def bases_of(state: ModelState) -> list[str]:
-    """The labels of the bases that are models, in lower case."""
-    return [base.lower() for base in state.bases if isinstance(base, str)]
-
-
-def repoint_proxies(state: ProjectState, old: tuple[str, str], new: tuple[str, str]) -> None:
-    """Let the proxies of a model that was renamed have it as their base again."""
-    proxies = {
-        key: model_state
-        for key, model_state in state.models.items()
-        if model_state.options.get("proxy") and ".".join(old) in bases_of(model_state)
-    }
-    for proxy in proxies.values():
-        proxy.bases = tuple(
-            ".".join(new) if isinstance(base, str) and base.lower() == ".".join(old) else base
-            for base in proxy.bases
-        )
-    state.reload_models(list(proxies), delay=True)

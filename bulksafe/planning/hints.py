@@ -38,7 +38,7 @@ def hints(invariant: Invariant, model: type[models.Model]) -> Iterator[Problem]:
 
 def _is_elsewhere(invariant: Invariant) -> bool:
     """Whether the model belongs to somebody else, so that nothing can be added to it."""
-    return invariant.declared_for is not None
+    return invariant.is_attached
 
 
 @hints.register(Capture)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from django.db import connections, models, router
 
-from bulksafe.declarations.capture import is_lost, migrated_in
+from bulksafe.declarations.capture import is_installed_package, lost_to
 from bulksafe.declarations.receivers import resolve
 from bulksafe.declarations.through import links
 from bulksafe.planning.problems import Problem, did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from django.apps import AppConfig
 
     from bulksafe.declarations import Receiver
 
@@ -27,6 +29,8 @@ def problems(receiver: Receiver) -> Iterator[Problem]:
             "captured.",
             "Name the models: sender=Order, sender=[Order, Invoice], or an abstract base.",
         )
+    if receiver.app_label and receiver.app_label not in list(apps.app_configs):
+        yield unknown_app(receiver.app_label)
     for sender in receiver.senders:
         yield from _problems_of(receiver, sender)
 
@@ -51,14 +55,9 @@ def _problems_of(receiver: Receiver, sender: Any) -> Iterator[Problem]:
                 "Pass the through model: sender=Article.tags.through. Of a field that is no "
                 "ManyToManyField, as django-taggit's, take post_save and post_delete.",
             )
-        if not receiver.is_emit and is_lost(model, receiver):
-            app: Any = migrated_in(model, receiver)
-            yield Problem(
-                "E122",
-                f"The trigger of {model._meta.label} would go to the installed package "
-                f"{app.name}, whose migrations the next version replaces.",
-                "Declare the receiver in an app of yours, whose migrations get it then.",
-            )
+        package = None if receiver.is_emit else lost_to(model, receiver)
+        if package is not None:
+            yield lost_migration(model, package)
 
 
 def _unresolved(sender: Any) -> tuple[str, str]:
@@ -82,3 +81,25 @@ def _unresolved(sender: Any) -> tuple[str, str]:
         f"{meta.label} is unmanaged: migrations do not make its table, and it may be a view.",
         "Pass the model that owns the table, or set managed = True.",
     )
+
+
+def lost_migration(model: Any, package: AppConfig) -> Problem:
+    """The app that would get the migration is an installed package."""
+    return Problem(
+        "E122",
+        f"The trigger of {shown_model(model)} would go to the installed package {package.name}, "
+        "whose migrations the next version replaces.",
+        "Declare it in an app of yours, or name one with app_label=….",
+    )
+
+
+def shown_model(model: Any) -> str:
+    """The label of a model, given itself or its label."""
+    return model if isinstance(model, str) else str(model._meta.label)
+
+
+def unknown_app(app_label: object) -> Problem:
+    """``app_label=`` names no installed app."""
+    known = [label for label, app in apps.app_configs.items() if not is_installed_package(app)]
+    fix = did_you_mean(str(app_label), known, f"Pass one of {', '.join(sorted(known)) or 'them'}.")
+    return Problem("E124", f"app_label={shown(app_label)} is the label of no installed app.", fix)

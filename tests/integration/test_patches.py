@@ -18,7 +18,8 @@ from django.db.migrations.state import ModelState, ProjectState
 from django.db.models import F, Q
 
 import bulksafe
-from bulksafe import contexts, patches
+from bulksafe import attached, contexts, patches
+from bulksafe.compiler import Trigger
 from tests.apps.columns.models import TYPED, Target
 from tests.apps.invoices.models import Invoice, InvoiceProxy, Receipt, Voucher
 from tests.unit.declaring import declare, isolated, registered
@@ -331,24 +332,54 @@ class TestSchemaEditor:
 
 
 class TestMigrationState:
-    def test_the_proxies_of_a_model_that_is_renamed_follow_it(self):
-        proxy = ModelState("shop", "Strict", [], {"proxy": True}, bases=("shop.order",))
-        state = ProjectState()
-        state.add_model(ModelState("shop", "Order", [("id", models.AutoField(primary_key=True))]))
-        state.add_model(proxy)
-        state.rename_model("shop", "Order", "Purchase")
-        assert state.models["shop", "strict"].bases == ("shop.purchase",)
-        assert state.apps.get_model("shop", "Strict")._meta.concrete_model.__name__ == "Purchase"
+    """What is attached to a model follows it, and every copy of a state has its own."""
 
-    def test_proxies_that_carry_invariants_are_left_out_of_apps_without_migrations(
-        self, monkeypatch
-    ):
-        label = InvoiceProxy._meta.label_lower
-        assert "invoiceproxy" in ProjectState(real_apps={"invoices"}).apps.all_models["invoices"]
-        monkeypatch.setattr(patches, "carriers", {label})
-        found = ProjectState(real_apps={"invoices"}).apps.all_models["invoices"]
-        assert "invoice" in found
-        assert "invoiceproxy" not in found
+    @pytest.fixture
+    def state(self):
+        key = [("id", models.AutoField(primary_key=True))]
+        link = ("tags", models.ManyToManyField("shop.tag"))
+        state = ProjectState()
+        state.add_model(ModelState("shop", "Tag", key))
+        state.add_model(ModelState("shop", "Order", [*key, link]))
+        for name in ("order", "order_tags"):
+            attached.of(state).put(("shop", name), attached.Attached("press", self.trigger))
+        return state
+
+    trigger = Trigger(
+        name="a", invariant="shop.Order:a", pgid="a", version="v1", functions=[], triggers=[]
+    )
+
+    def held(self, state):
+        return sorted(name for _, name in attached.of(state).by_model)
+
+    def test_a_copy_has_its_own(self, state):
+        assert attached.on_model(state.apps.get_model("shop", "Order")) == [self.trigger]
+        copied = state.clone()
+        copied.remove_model("shop", "order")
+        assert self.held(copied) == []
+        assert self.held(state) == ["order", "order_tags"]
+        assert attached.on_model(state.apps.get_model("shop", "Order_tags")) == [self.trigger]
+
+    def test_a_model_that_is_renamed(self, state):
+        state.rename_model("shop", "Order", "Purchase")
+        assert self.held(state) == ["purchase", "purchase_tags"]
+        assert attached.locate(state, "shop.Order_tags") == ("shop", "purchase_tags")
+        assert attached.on_model(state.apps.get_model("shop", "Purchase_tags")) == [self.trigger]
+
+    def test_a_field_that_is_renamed(self, state):
+        state.rename_field("shop", "order", "tags", "labels")
+        assert self.held(state) == ["order", "order_labels"]
+        assert attached.locate(state, "shop.order_tags") == ("shop", "order_labels")
+
+    def test_a_field_that_is_removed(self, state):
+        state.remove_field("shop", "order", "tags")
+        assert self.held(state) == ["order"]
+        assert attached.locate(state, "shop.order_tags") is None
+
+    def test_a_name_that_is_taken_again(self, state):
+        state.rename_model("shop", "Order", "Purchase")
+        state.add_model(ModelState("shop", "Order", [("id", models.AutoField(primary_key=True))]))
+        assert attached.locate(state, "shop.order") == ("shop", "order")
 
 
 def test_what_is_wrong_in_meta_does_not_end_the_setup(monkeypatch):

@@ -29,7 +29,12 @@ def declare(*triggers, class_name="Order", bases=(models.Model,), meta=None, **f
 @contextmanager
 def registered(*declared):
     """What the models' Meta.triggers hold is registered for the block, and nothing else."""
-    kept = [Invariant.rejected, declarations.refused_targets, declarations.misplaced]
+    kept = [
+        Invariant.rejected,
+        declarations.refused_targets,
+        declarations.refused_apps,
+        declarations.misplaced,
+    ]
     before = [list(item) for item in kept]
     triggers = dict(registry._registry.data)
     apps = declarations.apps

@@ -53,7 +53,6 @@ from django.utils.translation import gettext_lazy
 
 import bulksafe
 from bulksafe import Check, Compute, Immutable, InvalidDeclaration, Transition, checks, planning
-from bulksafe.declarations import registry as declarations
 from tests.unit.declaring import declare, findings, ids, isolated, registered
 
 User = get_user_model()
@@ -340,16 +339,29 @@ def register_badly(target, *invariants, **kwargs):
             "shop",
             "a Protect is no",
         ),
-        (User, [check()], "shpo", "No installed app with label 'shpo'"),
     ],
 )
-def test_e008(target, invariants, app_label, reason, monkeypatch):
-    monkeypatch.setattr(declarations, "proxy_of", lambda model, app: model)
-
+def test_e008(target, invariants, app_label, reason):
     found = register_badly(target, *invariants, app_label=app_label)
 
     assert ids(found) == ["E008"]
     says(found[0], reason, "Pass an installed model")
+
+
+@pytest.mark.parametrize(
+    ("app_label", "code", "fix"),
+    [
+        ("practise", "E124", "Did you mean 'practice'?"),
+        (["practice"], "E124", "Did you mean 'practice'?"),
+        (7, "E124", "Pass one of"),
+        ("auth", "E122", "in an app of yours"),
+    ],
+)
+def test_apps_that_cannot_get_the_migration(app_label, code, fix):
+    found = register_badly(User, check(Q(username="x")), app_label=app_label)
+
+    assert ids(found) == [code]
+    says(found[0], "installed", fix)
 
 
 def test_e008_for_abstract_and_swapped_models():
@@ -1162,7 +1174,7 @@ def test_w003():
 
 def test_w003_not_for_a_model_of_somebody_else():
     compute = Compute("day", TruncDate("at"))
-    compute.declared_for = "other.Order"
+    compute.home = "other"
 
     assert findings(order_with(compute)) == []
 

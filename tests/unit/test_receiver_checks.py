@@ -499,6 +499,22 @@ def test_e122(signal, sender, app):
     reported("E122", f"would go to the installed package {app}", "in an app of yours")
 
 
+def test_e122_for_a_package_that_app_label_names():
+    declared(sender="practice.PlainArticle", app_label="auth")
+    reported("E122", "would go to the installed package django.contrib.auth", "in an app of yours")
+
+
+@pytest.mark.parametrize(
+    ("app_label", "fix"), [("practise", "Did you mean 'practice'?"), ([], None), (7, "Pass one of")]
+)
+def test_e124(app_label, fix):
+    declared(sender="practice.PlainArticle", app_label=app_label)
+    if fix is None:
+        assert not found()
+    else:
+        reported("E124", "is the label of no installed app", fix)
+
+
 def test_no_e122_for_a_table_of_the_project():
     outside(sender="practice.PlainArticle")
     assert not found()
@@ -515,8 +531,7 @@ def test_no_e122_where_the_model_s_app_is_not_installed(settings):
 def test_no_e122_for_a_function_of_a_package_that_is_declared_here():
     critical(post_save, sender=User)(update_last_login)
     assert not found()
-    (receiver,) = receivers.receivers
-    assert capture.migrated_in(User, receiver) is apps.get_app_config("practice")
+    assert capture.home_of(User) == "practice"
 
 
 def documented_examples():

@@ -1,7 +1,7 @@
 import bulksafe.compiler
+import bulksafe.operations
 import django.db.models.deletion
 import django.utils.timezone
-import pgtrigger.migrations
 from django.db import migrations, models
 
 
@@ -40,8 +40,8 @@ class Migration(migrations.Migration):
                 'constraints': [models.UniqueConstraint(condition=models.Q(('number', ''), _negated=True), fields=('number',), name='shop_refund_number_once')],
             },
         ),
-        pgtrigger.migrations.AddTrigger(
-            model_name='refund',
+        bulksafe.operations.AddTrigger(
+            model='shop.refund',
             trigger=bulksafe.compiler.CaptureTrigger(invariant='shop.Refund:bulksafe_capture', operations={'DELETE': [{'refusing': True}], 'INSERT': [{'refusing': True}], 'UPDATE': [{'refusing': True}]}, pgid='pgtrigger_bulksafe_capture_2aede', truncate='TRUNCATE leaves no rows behind that receivers for deletion could be called for. Delete the rows, or mute the capture for this transaction.', version='v1'),
         ),
     ]
