@@ -206,7 +206,7 @@ def test_composite_keys_abstract_bases_and_quoted_tables(project, has_migrations
     project.assert_all_installed()
     there = project.installed()
     assert tables(project) == [
-        'My Table',
+        "My Table",
         "news_first",
         "news_first_tags",
         "news_pair",
