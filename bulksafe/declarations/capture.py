@@ -94,11 +94,11 @@ def attach_all() -> None:
 
 
 def _has_capture(model: type[models.Model]) -> bool:
-    registered: Any = registry.registered()
-    return any(
-        isinstance(trigger, Capture) and other._meta.db_table == model._meta.db_table
-        for other, trigger in registered
-    )
+    try:
+        registry.registered(Capture().get_uri(model))
+    except KeyError:
+        return False
+    return True
 
 
 def home_of(model: type[models.Model]) -> str:
@@ -109,22 +109,17 @@ def home_of(model: type[models.Model]) -> str:
     first by name. So the order of the declarations does not matter.
     """
     owner = _owner(model)
+    labels = [stream._meta.label_lower for _, stream in _candidates(model)]
     declaring = [
         (is_installed_package(app), not receiver.app_label, app is not owner, app.label)
         for receiver in receivers.captured()
-        if _is_for(receiver, model)
+        if any(map(receiver.is_called_for, labels))
         for app in [home_app(receiver)]
         if app is not None
     ]
     if declaring:
         return min(declaring)[-1]
     return owner.label if owner else model._meta.app_label
-
-
-def _is_for(receiver: Receiver, model: type[models.Model]) -> bool:
-    """Whether the receiver needs the capture on the table of ``model``."""
-    label = model._meta.label_lower
-    return any(t._meta.label_lower == label for m in receiver.models() for t in lineage(m))
 
 
 def lost_to(model: type[models.Model], receiver: Receiver) -> AppConfig | None:
