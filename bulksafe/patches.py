@@ -35,7 +35,7 @@ from bulksafe.declarations.compute import computed_fields
 from bulksafe.declarations.registry import register_meta_triggers
 from bulksafe.exceptions import violation_from
 from bulksafe.outbox import schema
-from bulksafe.planning import autodetection
+from bulksafe.planning import autodetection, dropping
 from bulksafe.statements import text_of
 from bulksafe.writer import connecting, paths, watch
 
@@ -64,6 +64,8 @@ def apply() -> None:
     _patch(DatabaseSchemaEditor, "delete_model", _delete_model)
     _extend_state()
     _extend_autodetector()
+    _patch(makemigrations.Command, "add_arguments", _add_arguments)
+    _patch(makemigrations.Command, "handle", _make_migrations)
     _extend_returning()
 
 
@@ -544,6 +546,26 @@ def _extend_autodetector() -> None:
         # pgtrigger looks at the modules, Django at the commands.
         module.MigrationAutodetector = extended  # type: ignore[attr-defined]
         module.Command.autodetector = extended
+
+
+def _add_arguments(original: Any, self: Any, parser: Any) -> None:
+    original(self, parser)
+    parser.add_argument(
+        dropping.OPTION,
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="Drop the capture of this model, whose critical receivers were removed "
+        "(bulksafe). May be repeated.",
+    )
+
+
+def _make_migrations(
+    original: Any, self: Any, *app_labels: Any, drop_capture: Sequence[str] = (), **options: Any
+) -> Any:
+    """The autodetector has to ask about captures, and does not know the command that runs it."""
+    with dropping.requested(self, drop_capture):
+        return original(self, *app_labels, **options)
 
 
 # Meta.triggers.
