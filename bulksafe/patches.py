@@ -24,16 +24,14 @@ from django.db.models.deletion import Collector
 from django.db.models.fields import related_descriptors
 from django.db.models.options import Options
 from django.db.models.signals import ModelSignal
-from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
 from pgtrigger import features
 
-from bulksafe import attached, compat, contexts, inspection, validation
+from bulksafe import attached, compat, contexts, inspection, validation, violations
 from bulksafe.compiler import Trigger
 from bulksafe.declarations import declared
 from bulksafe.declarations.compute import computed_fields
 from bulksafe.declarations.registry import register_meta_triggers
-from bulksafe.exceptions import violation_from
 from bulksafe.outbox import schema
 from bulksafe.planning import autodetection, dropping
 from bulksafe.statements import text_of
@@ -41,14 +39,13 @@ from bulksafe.writer import connecting, paths, watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
 
 _APPLIED = "_bulksafe_applied"
 
 
 def apply() -> None:
     """Apply all patches; a second call changes nothing."""
-    for receiver in (raise_violations, contexts.carry, watch.attach):
+    for receiver in (violations.raise_violations, contexts.carry, watch.attach):
         connection_created.connect(receiver, dispatch_uid=f"bulksafe.{receiver.__name__}")
         for connection in connections.all(initialized_only=True):
             receiver(sender=type(connection), connection=connection)
@@ -101,34 +98,6 @@ def _patch(owner: type, name: str, replacement: Callable[..., Any]) -> None:
 
     setattr(patched, _APPLIED, True)
     setattr(owner, name, patched)
-
-
-# A violation is an InvariantViolation.
-
-
-class _ViolationWrapper(DatabaseErrorWrapper):
-    """Django's translation of driver errors, with one exception class more.
-
-    It sits where Django turns psycopg's errors into its own, so that the class is the same at a
-    statement, while rows are fetched and at the commit.
-    """
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        violation = error and violation_from(error)
-        if violation:
-            raise violation.with_traceback(traceback) from error
-        super().__exit__(kind, error, traceback)
-
-
-def raise_violations(sender: object, connection: Any, **kwargs: Any) -> None:
-    """Receiver of ``connection_created``: give the connection the wrapper above."""
-    if connection.vendor == "postgresql":
-        connection.wrap_database_errors = _ViolationWrapper(connection)
 
 
 # full_clean() knows the invariants.
