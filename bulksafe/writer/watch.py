@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from django.db import DatabaseError, connections, transaction
 from django.db.models.signals import m2m_changed, post_init
@@ -846,7 +846,9 @@ def _sends_links(scope: Scope, change: InlineChange) -> bool:
 # Connections.
 
 
-_handlers: WeakKeyDictionary[Any, list[Watch]] = WeakKeyDictionary()
+#: By connection of the driver's. A strong reference to the watch would keep the connection alive,
+#: and so open, after the thread that it belonged to has ended.
+_handlers: WeakKeyDictionary[Any, list[ref[Watch]]] = WeakKeyDictionary()
 
 
 def watch_of(connection: Any) -> Watch:
@@ -895,17 +897,20 @@ def attach(sender: object, connection: Any, **kwargs: Any) -> None:
     if driver is None:
         return
     if driver in _handlers:
-        _handlers[driver][:] = [watch]
+        _handlers[driver][:] = [ref(watch)]
         return
-    holders = _handlers[driver] = [watch]
+    holders = _handlers[driver] = [ref(watch)]
 
     def heed(diagnostic: Any) -> None:
+        holder = holders[0]()
+        if holder is None:
+            return
         if diagnostic.sqlstate == _WAITING and diagnostic.constraint_name:
             # In a field that psql does not show.
             oid, _, operation = diagnostic.constraint_name.partition(" ")
-            holders[0].due[int(oid), operation] = diagnostic.schema_name
+            holder.due[int(oid), operation] = diagnostic.schema_name
         elif diagnostic.sqlstate == _LEFT:
-            holders[0].is_answered = True
+            holder.is_answered = True
 
     driver.add_notice_handler(heed)
 
