@@ -28,7 +28,10 @@ class Compute(Invariant):
     """
 
     def __init__(self, field: str = "", expression: Any = None, *, name: str | None = None) -> None:
-        super().__init__(name=f"compute_{field}" if name is None else name)
+        # If they are swapped, the label names the field all the same.
+        named = expression if isinstance(expression, str) else field
+        self.default_name = f"compute_{named}"
+        super().__init__(name=self.default_name if name is None else name)
         self.field = field
         self.expression = expression
 
