@@ -25,6 +25,7 @@ from bulksafe.statements import text_of
 from bulksafe.writer import connecting, telling
 from bulksafe.writer.changes import row_of, row_of_instance
 from bulksafe.writer.early import early_arguments, wants_extra
+from bulksafe.writer.readable import readable
 from bulksafe.writer.rehearsal import Rehearsal, receive_late
 from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Linking, Returned, Saving, Scope
 from bulksafe.writer.taking import Kind, Source, Taken, combined, in_schema, is_any_shared
@@ -438,7 +439,7 @@ class Watch:
     def _settle_leanly(self, kind: Kind, scope: Scope) -> bool:
         """The same as below for such rows, without an object for each change."""
         self.due.clear()
-        with self._asking() as cursor:
+        with readable(kind.source.model), self._asking() as cursor:
             rows = kind.lean_rows(cursor, self._after, self.home)
         if not rows:
             return True
@@ -506,7 +507,7 @@ class Watch:
             for (oid, operation), self.home in due.items():
                 source = self._source(oid)
                 if source is not None:
-                    with self._asking() as cursor:
+                    with readable(source.model), self._asking() as cursor:
                         taken += source.take(cursor, operation, self._after, self.home)
         if not taken:
             return []
