@@ -139,6 +139,17 @@ def test_several_conditions_are_installed_as_the_migration_says(shop):
     shop.assert_all_installed()
 
 
+def test_pgtrigger_installs_captures_into_a_schema(shop):
+    receive(shop, saved(options="when=Q(new__status='50%')"), deleted())
+    made = evolve(shop)
+    for trigger in made.triggers:
+        shop.run(f"DROP TRIGGER {trigger.name} ON {trigger.table}")
+
+    shop.manage("pgtrigger", "install", "--schema", "public")
+
+    assert shop.installed() == made
+
+
 def test_the_setting_for_truncate_makes_one(shop):
     receive(shop, deleted())
     evolve(shop)
