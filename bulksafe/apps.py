@@ -9,7 +9,7 @@ from django.apps import AppConfig, apps
 from django.db.models.signals import post_migrate, pre_migrate
 from django.utils.module_loading import autodiscover_modules
 
-from bulksafe import declarations, patches, syncdb
+from bulksafe import conf, declarations, patches, syncdb
 from bulksafe.declarations import capture, receivers
 from bulksafe.exceptions import InvariantViolation
 from bulksafe.writer import connecting
@@ -22,7 +22,8 @@ class BulksafeConfig(AppConfig):
     verbose_name = "bulksafe"
 
     def ready(self) -> None:
-        autodiscover_modules("invariants", "signals", "receivers")
+        # No receivers.py: importing one would also connect plain receivers that its app leaves off.
+        autodiscover_modules("invariants", *conf.get().DISCOVER)
         capture.attach_all()
         connecting.connect_all()
         receivers.listeners.append(connecting.connect)

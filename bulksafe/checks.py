@@ -15,7 +15,7 @@ from bulksafe.planning import receivers as reception
 from bulksafe.planning.senders import lost_migration, unknown_app
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from django.apps import AppConfig
 
@@ -24,7 +24,8 @@ _LEVELS = {"E": checks.Error, "W": checks.Warning, "I": checks.Info}
 
 def message(code: str, fact: str, fix: str, obj: Any = None) -> checks.CheckMessage:
     """``fact`` and ``fix`` under the id that ``docs/errors.md`` explains."""
-    return _LEVELS[code[0]](fact, hint=fix, obj=obj, id=f"bulksafe.{code}")
+    hint = f"{fix} See docs/errors.md#bulksafe{code.lower()}."
+    return _LEVELS[code[0]](fact, hint=hint, obj=obj, id=f"bulksafe.{code}")
 
 
 class _Where:
@@ -143,17 +144,23 @@ def _is_asked_about(app_configs: Sequence[AppConfig] | None, item: Declared) -> 
 
 
 def _check_planned(app_configs: Sequence[AppConfig] | None) -> Iterator[checks.CheckMessage]:
-    hinted: dict[planning.Problem, list[Declared]] = {}
     for item in declared():
         if _is_asked_about(app_configs, item):
             for problem in planning.problems_of(item.invariant, item.model):
-                if problem.id.startswith("I"):
-                    hinted.setdefault(problem, []).append(item)
-                else:
+                # Every command would show hints: “bulksafe ls” does.
+                if not problem.id.startswith("I"):
                     yield message(problem.id, problem.fact, problem.fix, _Where(item))
-    # Every command shows them: one message for all invariants that a hint is about.
-    for problem, items in hinted.items():
-        yield message(problem.id, problem.fact, problem.fix, _Where(*items))
+
+
+def hints(among: Iterable[Declared]) -> list[checks.CheckMessage]:
+    """Where Django itself is enough, a message for each kind; without silenced ones."""
+    hinted: dict[planning.Problem, list[Declared]] = {}
+    for item in among:
+        for problem in planning.problems_of(item.invariant, item.model):
+            if problem.id.startswith("I"):
+                hinted.setdefault(problem, []).append(item)
+    found = [message(p.id, p.fact, p.fix, _Where(*items)) for p, items in hinted.items()]
+    return [one for one in found if not one.is_silenced()]
 
 
 def _check_rejected(app_configs: Sequence[AppConfig] | None) -> Iterator[checks.CheckMessage]:

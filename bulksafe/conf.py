@@ -15,6 +15,9 @@ class Settings:
     """The values of ``BULKSAFE``.
 
     Attributes:
+        DISCOVER: modules of each app that are imported beside ``invariants``, like ``"receivers"``.
+            Empty by default, since importing a module also connects its plain receivers, which an
+            app may have left off on purpose.
         SEARCH_PATH: schemas that invariants may use functions, operators, collations or types of,
             after ``pg_catalog`` and the schemas of the table's own column types. Empty by default:
             whoever can create objects in a schema that is listed here can change what an
@@ -38,6 +41,7 @@ class Settings:
             receivers may write, too.
     """
 
+    DISCOVER: tuple[str, ...] = ()
     SEARCH_PATH: tuple[str, ...] = ()
     TRUNCATE: str = "refuse"
     POLL_INTERVAL: float = 1.0
@@ -56,16 +60,18 @@ def problems(configured: object) -> list[tuple[str, str]]:
     """Return what is wrong with a ``BULKSAFE`` value, as (fact, fix) pairs."""
     if not isinstance(configured, Mapping):
         return [(f"BULKSAFE is {configured!r}, not a dict.", "Write BULKSAFE = {…}.")]
-    known = [field.name for field in fields(Settings)]
-    found = []
-    for key, value in configured.items():
-        if key not in known:
-            close = get_close_matches(str(key), known, n=1)
-            fix = f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(known)}."
-            found.append((f"BULKSAFE has an unknown key {key!r}.", fix))
-        else:
-            found += _value_problems(key, value)
-    return found
+    return [problem for key, value in configured.items() for problem in _problems_of(key, value)]
+
+
+_KEYS = tuple(field.name for field in fields(Settings))
+
+
+def _problems_of(key: object, value: object) -> list[tuple[str, str]]:
+    if key in _KEYS:
+        return _value_problems(str(key), value)
+    close = get_close_matches(str(key), _KEYS, n=1)
+    fix = f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(_KEYS)}."
+    return [(f"BULKSAFE has an unknown key {key!r}.", fix)]
 
 
 def _value_problems(key: str, value: object) -> list[tuple[str, str]]:
@@ -74,6 +80,8 @@ def _value_problems(key: str, value: object) -> list[tuple[str, str]]:
         return _search_path_problems(key, value)
     if key in ("WRITER_ROLES", "LISTENER_ROLES"):
         return _role_problems(key, value)
+    if key == "DISCOVER":
+        return _discover_problems(key, value)
     if key == "TRUNCATE":
         wrong = value not in ("refuse", "allow")
         fix = 'Write "refuse" or "allow".'
@@ -107,6 +115,17 @@ def _role_problems(key: str, value: object) -> list[tuple[str, str]]:
     ]
 
 
+def _discover_problems(key: str, value: object) -> list[tuple[str, str]]:
+    fix = f'Write BULKSAFE = {{{key!r}: ["receivers"]}}.'
+    if not isinstance(value, list | tuple):
+        return [(f"BULKSAFE[{key!r}] is {value!r}, not a list of module names.", fix)]
+    return [
+        (f"BULKSAFE[{key!r}] lists {name!r}, which is no module of an app.", fix)
+        for name in value
+        if not (isinstance(name, str) and all(part.isidentifier() for part in name.split(".")))
+    ]
+
+
 #: What PostgreSQL takes for something else than a schema's name.
 _NOT_SCHEMAS = ("$user", "pg_temp")
 _IDENTIFIER_BYTES = 63
@@ -130,11 +149,13 @@ def _wrong_schema(key: str, name: object) -> tuple[str, str]:
 
 
 def get() -> Settings:
-    """The settings in force. Ill-typed ones are left out: the system checks report them."""
+    """The settings in force. One that is wrong has its default: the system checks report it."""
     configured: Any = getattr(settings, "BULKSAFE", {})
-    if problems(configured):
+    if not isinstance(configured, Mapping):
         return Settings()
     values: dict[str, Any] = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in configured.items()
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in configured.items()
+        if not _problems_of(key, value)
     }
     return Settings(**values)

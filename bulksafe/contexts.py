@@ -11,7 +11,7 @@ from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError, transaction
@@ -42,7 +42,7 @@ class _Here(threading.local):
 
     def __init__(self) -> None:
         self.running: tuple[str, ...] = ()
-        self.carriers: set[Carrier] = set()
+        self.carriers: WeakSet[Carrier] = WeakSet()
 
 
 _here = _Here()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, router, transaction
 
 from bulksafe.attached import on_model
+from bulksafe.caching import models_of
 from bulksafe.compiler import MARK, Trigger
 from bulksafe.declarations import Declared, declared
 from bulksafe.rendering import quoting
@@ -199,7 +200,7 @@ def _known_by_name(model: Any, tables: set[str]) -> dict[str, Trigger]:
     """The compiled triggers on ``tables`` in the migration state that ``model`` belongs to."""
     return {
         name: trigger.compile(other)
-        for other in model._meta.apps.get_models(include_auto_created=True)
+        for other in models_of(model._meta.apps, include_auto_created=True)
         if other._meta.db_table in tables
         for trigger in (*(getattr(other._meta, "triggers", None) or ()), *on_model(other))
         if isinstance(trigger, Trigger)

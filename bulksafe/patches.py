@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pgtrigger.apps
+from django.core import management
 from django.core.management.commands import makemigrations, migrate
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.postgresql import operations
@@ -17,6 +18,7 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 from django.db.backends.signals import connection_created
 from django.db.backends.utils import CursorWrapper
+from django.db.migrations import autodetector
 from django.db.migrations.migration import Migration
 from django.db.migrations.state import ProjectState, StateApps
 from django.db.models import Model, QuerySet
@@ -24,31 +26,28 @@ from django.db.models.deletion import Collector
 from django.db.models.fields import related_descriptors
 from django.db.models.options import Options
 from django.db.models.signals import ModelSignal
-from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
-from pgtrigger import features
+from pgtrigger import features, runtime
 
-from bulksafe import attached, compat, contexts, inspection, validation
+from bulksafe import attached, compat, contexts, inspection, validation, violations
 from bulksafe.compiler import Trigger
 from bulksafe.declarations import declared
 from bulksafe.declarations.compute import computed_fields
 from bulksafe.declarations.registry import register_meta_triggers
-from bulksafe.exceptions import violation_from
 from bulksafe.outbox import schema
-from bulksafe.planning import autodetection
+from bulksafe.planning import autodetection, dropping
 from bulksafe.statements import text_of
 from bulksafe.writer import connecting, paths, watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
 
 _APPLIED = "_bulksafe_applied"
 
 
 def apply() -> None:
     """Apply all patches; a second call changes nothing."""
-    for receiver in (raise_violations, contexts.carry, watch.attach):
+    for receiver in (violations.raise_violations, contexts.carry, watch.attach):
         connection_created.connect(receiver, dispatch_uid=f"bulksafe.{receiver.__name__}")
         for connection in connections.all(initialized_only=True):
             receiver(sender=type(connection), connection=connection)
@@ -64,6 +63,11 @@ def apply() -> None:
     _patch(DatabaseSchemaEditor, "delete_model", _delete_model)
     _extend_state()
     _extend_autodetector()
+    _patch(management, "load_command_class", _load_command_class)
+    for name in ("_inject_schema", "_inject_pgtrigger_ignore"):
+        _patch(runtime, name, _inject)
+    _patch(makemigrations.Command, "add_arguments", _add_arguments)
+    _patch(makemigrations.Command, "handle", _make_migrations)
     _extend_returning()
 
 
@@ -87,7 +91,7 @@ def apply_early() -> None:
     _extend_related_managers()
 
 
-def _patch(owner: type, name: str, replacement: Callable[..., Any]) -> None:
+def _patch(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
     """Put ``replacement(original, self, …)`` in the place of ``owner.name``."""
     original = getattr(owner, name)
     if getattr(original, _APPLIED, False):
@@ -99,34 +103,6 @@ def _patch(owner: type, name: str, replacement: Callable[..., Any]) -> None:
 
     setattr(patched, _APPLIED, True)
     setattr(owner, name, patched)
-
-
-# A violation is an InvariantViolation.
-
-
-class _ViolationWrapper(DatabaseErrorWrapper):
-    """Django's translation of driver errors, with one exception class more.
-
-    It sits where Django turns psycopg's errors into its own, so that the class is the same at a
-    statement, while rows are fetched and at the commit.
-    """
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        violation = error and violation_from(error)
-        if violation:
-            raise violation.with_traceback(traceback) from error
-        super().__exit__(kind, error, traceback)
-
-
-def raise_violations(sender: object, connection: Any, **kwargs: Any) -> None:
-    """Receiver of ``connection_created``: give the connection the wrapper above."""
-    if connection.vendor == "postgresql":
-        connection.wrap_database_errors = _ViolationWrapper(connection)
 
 
 # full_clean() knows the invariants.
@@ -544,6 +520,58 @@ def _extend_autodetector() -> None:
         # pgtrigger looks at the modules, Django at the commands.
         module.MigrationAutodetector = extended  # type: ignore[attr-defined]
         module.Command.autodetector = extended
+
+
+def _load_command_class(original: Any, app_name: str, name: str) -> Any:
+    """Commands of other packages have Django's autodetector, as ``migrate`` of django-tenants has.
+
+    Django's check ``commands.E001`` demands the same for ``migrate`` and ``makemigrations``.
+    """
+    command = original(app_name, name)
+    kind = type(command)
+    if name in {"makemigrations", "migrate"} and (
+        getattr(kind, "autodetector", None) is autodetector.MigrationAutodetector
+    ):
+        kind.autodetector = makemigrations.Command.autodetector
+    return command
+
+
+def _add_arguments(original: Any, self: Any, parser: Any) -> None:
+    original(self, parser)
+    parser.add_argument(
+        dropping.OPTION,
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="Drop the capture of this model, whose critical receivers were removed "
+        "(bulksafe). May be repeated.",
+    )
+
+
+def _make_migrations(
+    original: Any, self: Any, *app_labels: Any, drop_capture: Sequence[str] = (), **options: Any
+) -> Any:
+    """The autodetector has to ask about captures, and does not know the command that runs it."""
+    with dropping.requested(self, drop_capture):
+        return original(self, *app_labels, **options)
+
+
+# Settings that pgtrigger sends with a statement.
+
+
+def _inject(original: Any, execute: Any, sql: Any, params: Any, *others: Any) -> Any:
+    """pgtrigger puts a parameter before a statement; one without parameters may have a “%”.
+
+    The triggers of captures do, so that ``pgtrigger install --schema`` would fail.
+    """
+
+    def run(text: Any, given: Any, *rest: Any) -> Any:
+        if params is None and given is not None:
+            setting, _, statement = text.partition("; ")
+            text = f"{setting}; {statement.replace('%', '%%')}"
+        return execute(text, given, *rest)
+
+    return original(run, sql, params, *others)
 
 
 # Meta.triggers.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from pgtrigger import registry
 
+from bulksafe.caching import models_of
 from bulksafe.declarations import receivers
 from bulksafe.declarations.base import Invariant
 from bulksafe.declarations.lineage import lineage
@@ -68,7 +69,7 @@ def _candidates(
     children = sorted(
         (
             child
-            for child in concrete._meta.apps.get_models()
+            for child in models_of(concrete._meta.apps)
             if not child._meta.proxy and concrete in child._meta.all_parents
         ),
         key=lambda child: child._meta.label,

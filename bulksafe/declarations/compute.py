@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pgtrigger import registry
 
+from bulksafe.caching import models_of, per_model
 from bulksafe.declarations.base import Invariant
 from bulksafe.declarations.dependencies import Dependencies, field_name
 from bulksafe.rendering import names
@@ -28,7 +28,10 @@ class Compute(Invariant):
     """
 
     def __init__(self, field: str = "", expression: Any = None, *, name: str | None = None) -> None:
-        super().__init__(name=f"compute_{field}" if name is None else name)
+        # If they are swapped, the label names the field all the same.
+        named = expression if isinstance(expression, str) else field
+        self.default_name = f"compute_{named}"
+        super().__init__(name=self.default_name if name is None else name)
         self.field = field
         self.expression = expression
 
@@ -39,8 +42,9 @@ class Compute(Invariant):
         return names.identifier(f"pgtrigger_zz{rank:02}_", self.name, self.get_uri(model))
 
     def register(self, *models: type[models.Model]) -> Any:
+        global _registrations  # noqa: PLW0603
         super().register(*models)
-        computed_fields.cache_clear()
+        _registrations += 1
         for model in models:
             for other in (model, model._meta.concrete_model):
                 other._meta.__dict__.pop("db_returning_fields", None)  # type: ignore[union-attr]
@@ -52,7 +56,10 @@ class Compute(Invariant):
         )
 
 
-@cache
+_registrations = 0
+
+
+@per_model(lambda: _registrations)
 def computed_fields(model: type[models.Model]) -> tuple[models.Field[Any, Any], ...]:
     """The computed columns of the model's own table, as fields of ``model``."""
     computed = computes_of(model)
@@ -68,7 +75,7 @@ def computes_of(model: type[models.Model]) -> dict[str, Compute]:
     concrete = model._meta.concrete_model
     found = [
         trigger
-        for other in model._meta.apps.get_models(include_auto_created=True)
+        for other in models_of(model._meta.apps, include_auto_created=True)
         if other._meta.concrete_model is concrete
         for trigger in getattr(other._meta, "triggers", None) or ()
     ]

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
 
 
+def _is_list(given: object) -> bool:
+    return isinstance(given, list | tuple)
+
+
 class Immutable(Invariant):
     """No update changes the value of any of ``fields``; writing the same value is fine.
 
@@ -25,8 +29,10 @@ class Immutable(Invariant):
     def __init__(
         self, *fields: str, name: str | None = None, message: _StrOrPromise | None = None
     ) -> None:
-        default = "immutable_" + "_".join(str(field) for field in fields)
-        super().__init__(name=default if name is None else name, message=message)
+        # Names in a list are refused, under a label that can be read.
+        named = [one for given in fields for one in (given if _is_list(given) else [given])]
+        self.default_name = "_".join(["immutable", *map(str, named)])
+        super().__init__(name=self.default_name if name is None else name, message=message)
         self.fields = fields
 
     def default_message(self, label: str) -> str:

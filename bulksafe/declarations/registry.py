@@ -34,7 +34,8 @@ class Declared:
 
 def label_of(model: type[models.Model], invariant: Invariant) -> str:
     """``"shop.Order:discount_within_amount"``."""
-    return f"{model._meta.label}:{invariant.name}"
+    name = invariant.name or f"{type(invariant).__name__} without a name"
+    return f"{model._meta.label}:{name}"
 
 
 def declared() -> Iterator[Declared]:

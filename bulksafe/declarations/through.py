@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.db.models import ManyToManyField
 
+from bulksafe.caching import models_of
+
 if TYPE_CHECKING:
     from django.db.models import ForeignKey, Model
 
@@ -21,7 +23,7 @@ def links(through: type[Model]) -> tuple[Link, Link] | None:
     concrete: Any = through._meta.concrete_model
     found = [
         field
-        for model in sorted(through._meta.apps.get_models(), key=lambda m: m._meta.label)
+        for model in sorted(models_of(through._meta.apps), key=lambda m: m._meta.label)
         for field in model._meta.local_many_to_many
         # Some packages put fields of their own there, which send signals in ways of their own.
         if isinstance(field, ManyToManyField) and _concrete(field) is concrete

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Model
@@ -11,6 +10,8 @@ from django.db.models.fields.files import FileDescriptor
 from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import post_init
+
+from bulksafe.caching import forever, per_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +58,7 @@ def notices_assignment(model: type[Model]) -> bool:
     return keeps_values(model) or (bool(post_init.receivers) and post_init.has_listeners(model))
 
 
-@cache
+@per_model(forever)
 def keeps_values(model: type[Model]) -> bool:
     """The same, as far as the class of the model says."""
     return (
@@ -68,7 +69,7 @@ def keeps_values(model: type[Model]) -> bool:
     )
 
 
-@cache
+@per_model(forever)
 def _plain_names(model: type[Model]) -> frozenset[str]:
     """The attributes whose assignment has no other effect.
 
@@ -97,7 +98,7 @@ def _drop_stale_relations(instance: Model, values: Mapping[str, Any]) -> None:
             field.delete_cached_value(instance)
 
 
-@cache
+@per_model(forever)
 def _relations(model: type[Model]) -> list[tuple[Any, frozenset[str]]]:
     """The forward relations, each with the attributes that its related object is made from.
 

@@ -10,6 +10,7 @@ from django.db import DatabaseError, connections, router, transaction
 from django.db.migrations.operations.base import Operation
 from psycopg.errors import ObjectInUse
 
+from bulksafe.caching import models_of
 from bulksafe.outbox import own, shape
 from bulksafe.rendering import templates
 from bulksafe.rendering.quoting import literal, relation
@@ -131,7 +132,7 @@ def rename_in_images(model: type[models.Model], old: str, new: str) -> str:
 
     Those of the model's children in multi-table inheritance have it, too.
     """
-    rows = [model, *(m for m in model._meta.apps.get_models() if model in m._meta.all_parents)]
+    rows = [model, *(m for m in models_of(model._meta.apps) if model in m._meta.all_parents)]
     tables = [f"to_regclass({literal(relation(m._meta.db_table))})" for m in rows]
     values = {"old": old, "new": new, "tables": ", ".join(tables)}
     return templates.fill(VERSION, "rename_in_images", values)

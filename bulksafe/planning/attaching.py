@@ -25,6 +25,8 @@ from pgtrigger import features
 from bulksafe import attached, operations
 from bulksafe.declarations import declared
 from bulksafe.declarations.capture import is_installed_package
+from bulksafe.planning import dropping
+from bulksafe.planning.dropping import Orphan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -105,12 +107,15 @@ class Attaching:
         self.renamed: Mapping[Key, str] = detector.renamed_models
         self.generated: Mapping[str, Sequence[Operation]] = detector.generated_operations
         self.converted = converted
+        self.questioner = detector.questioner
         self.plan = Plan()
 
     def planned(self) -> Plan:
         if not features.migrations():  # type: ignore[no-untyped-call]
             return self.plan
         held, wanted = self._held(), self._wanted()
+        for orphan in dropping.kept(self._orphans(held), self.questioner):
+            del held[orphan.key, str(orphan.trigger.name)]
         for key, name in sorted(held.keys() | wanted.keys()):
             self._settle(key, held.get((key, name), []), wanted.get((key, name)))
         return self.plan
@@ -140,6 +145,16 @@ class Attaching:
             ):
                 found[key, item.invariant.name] = home, item.invariant.compile(item.model)
         return found
+
+    def _orphans(self, held: Mapping[tuple[Key, str], list[_Held]]) -> Iterator[Orphan]:
+        """The captures that have lost their last receiver, and not their table."""
+        named = {(attached.key_of(item.model), item.invariant.name) for item in declared()}
+        for place, items in held.items():
+            trigger = items[0].attached.trigger
+            if trigger.captures and place not in named and dropping.has_table(place[0]):
+                homes = frozenset(item.attached.home for item in items)
+                before = attached.model_in(self.before, items[0].key)
+                yield Orphan(place[0], homes, trigger, before)
 
     def _settle(self, key: Key, held: list[_Held], wanted: tuple[str, Trigger] | None) -> None:
         """Plan the operations for the triggers of one name on one model."""

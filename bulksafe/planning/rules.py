@@ -13,10 +13,11 @@ from django.db import connections, router
 from django.db.models import CheckConstraint, F, Q
 from django.utils.functional import Promise
 
+from bulksafe.caching import models_of
 from bulksafe.declarations import Capture, Check, Compute, Immutable, Invariant, Transition
 from bulksafe.declarations.compute import dependencies
 from bulksafe.declarations.dependencies import field_name, referenced_names
-from bulksafe.planning import fields, sessions
+from bulksafe.planning import fields, sessions, slips
 from bulksafe.planning.expressions import NEW, OLD, RowSQL
 from bulksafe.planning.problems import Problem, Refused, did_you_mean, shown
 from bulksafe.rendering import names
@@ -41,9 +42,10 @@ def name_problems(invariant: Invariant, model: type[models.Model]) -> Iterator[P
             f'Write {kind}(…, name="what_must_hold").',
         )
     elif not invariant.name:
-        yield Problem(
-            "E002", f"The {kind} has no name.", f'Write {kind}(…, name="what_must_hold").'
-        )
+        line = f'{kind}(…, name="what_must_hold")'
+        if isinstance(invariant, Check):
+            line = slips.without_a_name(invariant)
+        yield Problem("E002", f"The {kind} has no name.", f"Write {line}.")
     elif not derived and len(invariant.name) > names.MAX_NAME_LENGTH:
         shorter = invariant.name[: names.MAX_NAME_LENGTH].rstrip("_-")
         yield Problem(
@@ -69,11 +71,11 @@ def name_problems(invariant: Invariant, model: type[models.Model]) -> Iterator[P
 def _has_derived_name(invariant: Invariant) -> bool:
     """Whether the name was made from field names, which may be anything that Django allows."""
     if isinstance(invariant, Compute):
-        return invariant.name == f"compute_{invariant.field}"
+        return invariant.name == invariant.default_name
     if isinstance(invariant, Transition):
         return invariant.name == f"transition_{invariant.field}"
     if isinstance(invariant, Immutable):
-        return invariant.name == "immutable_" + "_".join(str(f) for f in invariant.fields)
+        return invariant.name == invariant.default_name
     return False
 
 
@@ -119,6 +121,8 @@ def _capture(capture: Capture, model: type[models.Model]) -> list[Problem]:
 
 @problems.register(Check)
 def _check(check: Check, model: type[models.Model]) -> list[Problem]:
+    if check.condition is None and check.annotations:
+        return list(slips.annotations_for_a_condition(check))
     return [
         *_condition_problems(check.condition),
         *_deferred_problems(check),
@@ -248,6 +252,8 @@ def refuse_missing_row(check: Check, events: list[Any], condition: RowSQL) -> No
 
 @problems.register(Compute)
 def _compute(compute: Compute, model: type[models.Model]) -> list[Problem]:
+    if (problem := slips.swapped(compute)) is not None:
+        return [problem]
     try:
         field = fields.column_field(model, compute.field)
     except Refused as refused:
@@ -303,7 +309,7 @@ def invariants_of(model: type[models.Model], kind: type[Declaration]) -> list[De
     concrete = model._meta.concrete_model
     return [
         trigger
-        for other in model._meta.apps.get_models(include_auto_created=True)
+        for other in models_of(model._meta.apps, include_auto_created=True)
         if other._meta.concrete_model is concrete
         for trigger in getattr(other._meta, "triggers", None) or ()
         if isinstance(trigger, kind)
@@ -335,6 +341,8 @@ def refuse_computed_value(compute: Compute, field: fields.Field, value: RowSQL) 
 
 @problems.register(Immutable)
 def _immutable(immutable: Immutable, model: type[models.Model]) -> list[Problem]:
+    if (problem := slips.listed(immutable)) is not None:
+        return [problem]
     found = []
     if not immutable.fields:
         found.append(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
 
+from bulksafe.caching import forever, per_model
 from bulksafe.dispatch.changes import Change
 from bulksafe.outbox.events import INSERTED
 
@@ -140,7 +141,7 @@ def row_of(model: type[Model], key: Hashable) -> tuple[str, Any]:
     return _label(model), key
 
 
-@cache
+@per_model(forever)
 def _label(model: type[Model]) -> str:
     concrete: Any = model._meta.concrete_model
     return str(concrete._meta.label_lower)

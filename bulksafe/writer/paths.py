@@ -16,6 +16,7 @@ from django.db.models.constants import OnConflict
 from django.db.models.deletion import Collector
 from django.db.models.signals import m2m_changed, post_delete, pre_delete, pre_save
 
+from bulksafe.caching import per_model
 from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
 from bulksafe.declarations.order import in_order, meant_by
@@ -39,16 +40,10 @@ def _concrete(model: type[Model]) -> type[Model]:
     return found  # type: ignore[no-any-return]
 
 
-_reached: dict[type[Model], tuple[int, bool]] = {}
-
-
+@per_model(receivers.changes)
 def is_concerned(model: type[Model]) -> bool:
     """Whether receivers in the transaction are called for what lies in the model's tables."""
-    changes = receivers.changes()
-    found = _reached.get(model)
-    if found is None or found[0] != changes:
-        found = _reached[model] = changes, bool(_concerned(_concrete(model)))
-    return found[1]
+    return bool(_concerned(_concrete(model)))
 
 
 def _watch(model: type[Model], using: str) -> Watch | None:
@@ -98,25 +93,19 @@ def save_table(inner: Callable[..., Any], instance: Model, using: str) -> Any:
         return inner()
 
 
-_spared: dict[type[Model], tuple[int, bool]] = {}
-
-
 def _is_spared(model: type[Model]) -> bool:
     """Whether the database need not buffer what Django stores of instances in hand.
 
     It need not if all receivers are called by Django, or with the objects, and can see nothing
     but these. Inside a receiver it has to: whether anything has changed decides who is called.
     """
-    if telling.depth():
-        return False
-    changes = receivers.changes()
-    found = _spared.get(model)
-    if found is None or found[0] != changes:
-        is_alone = len(lineage(model)) == 1
-        listed = receivers.of_model(model, receivers.inline())
-        found = changes, is_alone and all(map(_sees_instances_only, listed))
-        _spared[model] = found
-    return found[1]
+    return not telling.depth() and _all_see_instances_only(model)
+
+
+@per_model(receivers.changes)
+def _all_see_instances_only(model: type[Model]) -> bool:
+    listed = receivers.of_model(model, receivers.inline())
+    return len(lineage(model)) == 1 and all(map(_sees_instances_only, listed))
 
 
 def _sees_instances_only(receiver: Receiver) -> bool:

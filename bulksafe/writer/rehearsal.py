@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from functools import cache, cached_property
+from functools import cached_property
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
@@ -24,6 +24,7 @@ from django.db.models import AutoField, DateField, TimeField
 from django.db.models.constants import OnConflict
 from django.db.models.signals import m2m_changed
 
+from bulksafe.caching import forever, per_model
 from bulksafe.dispatch.assigning import assign
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
@@ -661,12 +662,12 @@ def _copied(value: Any) -> Any:
     return copy.deepcopy(value) if isinstance(value, _MUTABLE) else value
 
 
-@cache
+@per_model(forever)
 def _relations(model: type[Model]) -> list[Any]:
     return [one for one in model._meta.concrete_fields if one.is_relation]
 
 
-@cache
+@per_model(forever)
 def _has_new_key(model: type[Model]) -> bool:
     """Whether the database makes the keys of the rows of the model, or of a parent."""
     return any(_is_numbered(key) for key in model._meta.pk_fields)
@@ -678,7 +679,7 @@ def _is_numbered(key: Any) -> bool:
     return isinstance(key, AutoField) or key.has_db_default()
 
 
-@cache
+@per_model(forever)
 def _made_anew(model: type[Model]) -> frozenset[str]:
     """The attributes of a new row that may be others whenever it is made: times, and defaults."""
     return frozenset(
@@ -688,7 +689,7 @@ def _made_anew(model: type[Model]) -> frozenset[str]:
     )
 
 
-@cache
+@per_model(forever)
 def _references(model: type[Model]) -> list[tuple[str, str]]:
     """The fields that hold numbers of rows, with the label of the rows' model."""
     found = []

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import AutoField
 
+from bulksafe.caching import forever, per_model
 from bulksafe.writer.changes import key_in_table, key_of_instance, row_of, row_of_instance
 
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ def is_plain_name(model: type[Model]) -> bool:
     return re.fullmatch(r"\w+", model._meta.db_table) is not None
 
 
-@cache
+@per_model(forever)
 def _insertions(model: type[Model]) -> tuple[str, ...]:
     """How the INSERT of whole instances begins: with their keys, and without."""
     if not is_plain_name(model):
@@ -313,7 +313,7 @@ def _insertions(model: type[Model]) -> tuple[str, ...]:
     return tuple(f"INSERT INTO {_quoted(model._meta.db_table)} ({some})" for some in columns)
 
 
-@cache
+@per_model(forever)
 def _update(model: type[Model]) -> re.Pattern[str] | None:
     """The UPDATE of one row by its key, which is the last parameter."""
     keys = model._meta.pk_fields

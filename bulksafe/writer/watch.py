@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from django.db import DatabaseError, connections, transaction
 from django.db.models.signals import m2m_changed, post_init
@@ -25,6 +25,7 @@ from bulksafe.statements import text_of
 from bulksafe.writer import connecting, telling
 from bulksafe.writer.changes import row_of, row_of_instance
 from bulksafe.writer.early import early_arguments, wants_extra
+from bulksafe.writer.readable import readable
 from bulksafe.writer.rehearsal import Rehearsal, receive_late
 from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Linking, Returned, Saving, Scope
 from bulksafe.writer.taking import Kind, Source, Taken, combined, in_schema, is_any_shared
@@ -438,7 +439,7 @@ class Watch:
     def _settle_leanly(self, kind: Kind, scope: Scope) -> bool:
         """The same as below for such rows, without an object for each change."""
         self.due.clear()
-        with self._asking() as cursor:
+        with readable(kind.source.model), self._asking() as cursor:
             rows = kind.lean_rows(cursor, self._after, self.home)
         if not rows:
             return True
@@ -506,7 +507,7 @@ class Watch:
             for (oid, operation), self.home in due.items():
                 source = self._source(oid)
                 if source is not None:
-                    with self._asking() as cursor:
+                    with readable(source.model), self._asking() as cursor:
                         taken += source.take(cursor, operation, self._after, self.home)
         if not taken:
             return []
@@ -846,7 +847,9 @@ def _sends_links(scope: Scope, change: InlineChange) -> bool:
 # Connections.
 
 
-_handlers: WeakKeyDictionary[Any, list[Watch]] = WeakKeyDictionary()
+#: By connection of the driver's. A strong reference to the watch would keep the connection alive,
+#: and so open, after the thread that it belonged to has ended.
+_handlers: WeakKeyDictionary[Any, list[ref[Watch]]] = WeakKeyDictionary()
 
 
 def watch_of(connection: Any) -> Watch:
@@ -895,17 +898,20 @@ def attach(sender: object, connection: Any, **kwargs: Any) -> None:
     if driver is None:
         return
     if driver in _handlers:
-        _handlers[driver][:] = [watch]
+        _handlers[driver][:] = [ref(watch)]
         return
-    holders = _handlers[driver] = [watch]
+    holders = _handlers[driver] = [ref(watch)]
 
     def heed(diagnostic: Any) -> None:
+        holder = holders[0]()
+        if holder is None:
+            return
         if diagnostic.sqlstate == _WAITING and diagnostic.constraint_name:
             # In a field that psql does not show.
             oid, _, operation = diagnostic.constraint_name.partition(" ")
-            holders[0].due[int(oid), operation] = diagnostic.schema_name
+            holder.due[int(oid), operation] = diagnostic.schema_name
         elif diagnostic.sqlstate == _LEFT:
-            holders[0].is_answered = True
+            holder.is_answered = True
 
     driver.add_notice_handler(heed)
 

@@ -1,3 +1,5 @@
+from importlib import import_module
+
 from django.apps import AppConfig
 
 
@@ -5,3 +7,6 @@ class ShopConfig(AppConfig):
     name = "examples.shop"
     label = "shop"
     verbose_name = "Shop"
+
+    def ready(self):
+        import_module("examples.shop.receivers")

@@ -4,6 +4,7 @@ import asyncio
 import pickle
 import threading
 import uuid
+from contextlib import ExitStack
 
 import pgtrigger.apps
 import pytest
@@ -404,3 +405,32 @@ def test_applying_twice_changes_nothing():
     patches.apply()
     assert {name: getattr(patches.QuerySet, name) for name in before} == before
     assert makemigrations.Command.autodetector is detector
+
+
+class TestStatementsBesideASettingOfPgtrigger:
+    """A statement without parameters may have a “%” in it."""
+
+    @pytest.fixture(params=["schema", "ignore", "both"])
+    def within(self, request):
+        with ExitStack() as stack:
+            if request.param != "ignore":
+                stack.enter_context(pgtrigger.schema("public"))
+            if request.param != "schema":
+                stack.enter_context(pgtrigger.ignore("invoices.Invoice:total_below_1000"))
+            yield
+
+    @pytest.mark.parametrize(
+        ("statement", "params", "value"),
+        [
+            ("SELECT 'a%b'", None, "a%b"),
+            ("SELECT format('%I', 'a b')", None, '"a b"'),
+            ("SELECT '%%' || %s", ["x"], "%x"),
+            ("SELECT 'a;b%%' || %s", ["%"], "a;b%%"),
+            ("SELECT 'a; b%'", None, "a; b%"),
+            ("SELECT '%s'", None, "%s"),
+        ],
+    )
+    def test_the_statement_is_what_it_is_without(self, within, statement, params, value):
+        with connection.cursor() as cursor:
+            cursor.execute(statement, params)
+            assert cursor.fetchone() == (value,)

@@ -44,6 +44,21 @@ from django.utils.translation import gettext_lazy
 
 """
 
+APPS = """\
+from importlib import import_module
+from importlib.util import find_spec
+
+from django.apps import AppConfig
+
+class Config(AppConfig):
+    name = "{app}"
+
+    def ready(self):
+        for module in ("{app}.receivers", "{app}.signals"):
+            if find_spec(module):
+                import_module(module)
+"""
+
 _OBJECTS = """
     SELECT n.nspname, c.relname, t.tgname, t.tgenabled, pg_get_triggerdef(t.oid),
            obj_description(t.oid, 'pg_trigger')
@@ -203,6 +218,7 @@ class Project:
             self.apps.append(app)
             self.write(f"{app}/__init__.py", "")
             self.write(f"{app}/migrations/__init__.py", "")
+            self.write(f"{app}/apps.py", APPS.format(app=app))
         self.write(f"{app}/models.py", MODELS + textwrap.dedent(text))
 
     def invariants(self, text, app="shop"):

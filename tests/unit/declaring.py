@@ -67,9 +67,9 @@ class _Only:
 
 
 def findings(*declared):
-    """The messages of the system checks about the models."""
+    """The messages of the system checks about the models, and the hints of “bulksafe ls”."""
     with registered(*declared):
-        return checks.check_declarations(None)
+        return [*checks.check_declarations(None), *checks.hints(declarations.declared())]
 
 
 def ids(messages):

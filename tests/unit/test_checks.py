@@ -53,6 +53,7 @@ from django.utils.translation import gettext_lazy
 
 import bulksafe
 from bulksafe import Check, Compute, Immutable, InvalidDeclaration, Transition, checks, planning
+from bulksafe.declarations import declared
 from tests.unit.declaring import declare, findings, ids, isolated, registered
 
 User = get_user_model()
@@ -160,7 +161,21 @@ def says(message, fact, fix):
 
 
 @kinds(
-    left_out=(Check(Q(amount__gt=0)), "The Check has no name.", 'name="what_must_hold"'),
+    left_out=(
+        Check(Q(amount__gt=0)),
+        "The Check has no name.",
+        'Write Check(Q(amount__gt=0), name="amount_gt").',
+    ),
+    of_two=(
+        Check(Q(amount__gt=0, discount__lte=F("amount"))),
+        "The Check has no name.",
+        'Check(Q(amount__gt=0, discount__lte=F("amount")), name="amount_gt_discount_lte")',
+    ),
+    of_a_longer_one=(
+        Check(Q(amount__gt=0) | Q(discount=0)),
+        "The Check has no name.",
+        'Write Check(Q(…), name="what_must_hold").',
+    ),
     none=(check(Q(amount__gt=0), name=None), "has no name", "name="),
     empty=(check(Q(amount__gt=0), name=""), "has no name", "name="),
     empty_of_a_compute=(Compute("net", F("amount"), name=""), "Compute has no name", "Compute("),
@@ -603,7 +618,18 @@ NAME = "Write the field's name as a string."
     no_field=(Compute(), "'' is no field name", NAME),
     none_for_a_field=(Compute(None, F("amount")), "None is no field name", NAME),
     number_for_a_field=(Compute(5, F("amount")), "5 is no field name", NAME),
-    list_of_fields=(Immutable(["amount", "day"]), "['amount', 'day'] is no field name", NAME),
+    list_of_fields=(
+        Immutable(["amount", "day"]),
+        "Immutable was given a list, which is no field name.",
+        'Write Immutable("amount", "day").',
+    ),
+    set_of_fields=(Immutable({"day", "amount"}), "a set", 'Write Immutable("amount", "day").'),
+    swapped=(
+        Compute(F("amount") - F("discount"), "net"),
+        "The arguments of the Compute are swapped",
+        'Write Compute("net", F("amount") - F("discount")).',
+    ),
+    swapped_function=(Compute(Lower("status"), "note"), "swapped", 'Write Compute("note", …).'),
     f_for_a_field=(Immutable(F("amount")), "F(amount) is no field name", NAME),
     empty_field=(Immutable(""), "'' is no field name", NAME),
     none_in_a_transition=(Transition(None, {"draft": ["paid"]}), "None is no field name", NAME),
@@ -762,6 +788,16 @@ WRITE = "Write Check(Q(amount__gte=0), name=…)."
     empty=(check(Q()), "has no condition", WRITE),
     not_empty=(check(~Q()), "has no condition", WRITE),
     empty_and_empty=(check(Q() & Q()), "has no condition", WRITE),
+    annotation=(
+        check(amount__gt=0),
+        "has no condition: amount__gt=0 was given as an annotation, not in a Q().",
+        'Write Check(Q(amount__gt=0), name="rule").',
+    ),
+    annotations=(
+        check(amount__gt=F("discount"), status="paid"),
+        'amount__gt=F("discount"), status="paid" was given as an annotation',
+        'Write Check(Q(amount__gt=F("discount"), status="paid"), name="rule").',
+    ),
 )
 def test_e040(declaration, fact, fix):
     reported("E040", declaration, fact, fix)
@@ -1251,9 +1287,44 @@ def test_i001():
 
     assert found.id == "bulksafe.I001"
     says(found, "Django's own CheckConstraint can hold this rule.", "Keep the Check if")
-    # One message for all: every command shows it.
+    # One message for all that it is about.
     assert str(found.obj) == "unit.Order:rule, unit.Order:second"
     assert found.level == django_checks.INFO
+
+
+def test_hints_are_none_of_the_messages_that_every_command_shows(settings):
+    model = order_with(check(Q(amount__gt=0)), Compute("net", F("amount") - F("discount")))
+    with registered(model):
+        assert checks.check_declarations(None) == []
+        assert ids(checks.hints(declared())) == ["I001", "I002"]
+        settings.SILENCED_SYSTEM_CHECKS = ["bulksafe.I001"]
+        assert ids(checks.hints(declared())) == ["I002"]
+
+
+@pytest.mark.parametrize(
+    ("declaration", "label"),
+    [
+        (Check(Q(amount__gt=0)), "unit.Order:Check without a name"),
+        (Compute(F("amount") - F("discount"), "net"), "unit.Order:compute_net"),
+        (Immutable(["amount", "day"]), "unit.Order:immutable_amount_day"),
+        (Check(amount__gt=0, name="positive"), "unit.Order:positive"),
+    ],
+)
+def test_the_label_of_a_mistake_can_be_read(declaration, label):
+    found, *_ = findings(order_with(declaration))
+
+    assert str(found.obj) == label
+
+
+def test_every_message_links_to_its_section():
+    headings = re.findall(r"^## (.+)$", (PACKAGE.parent / "docs/errors.md").read_text(), re.M)
+    anchors = {heading.lower().replace(".", "") for heading in headings}
+
+    for code in emitted():
+        hint = checks.message(code, "Fact.", "Fix.").hint
+        link = re.fullmatch(r"Fix\. See docs/errors\.md#(\w+)\.", hint)
+        assert link is not None
+        assert link[1] in anchors
 
 
 @pytest.mark.parametrize(

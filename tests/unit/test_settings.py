@@ -23,9 +23,12 @@ from tests.unit.declaring import ids
     [
         (None, "BULKSAFE is None, not a dict.", "Write BULKSAFE = {…}."),
         (["SEARCH_PATH"], "is ['SEARCH_PATH'], not a dict", "Write BULKSAFE"),
+        ({"DISCOVER": "receivers"}, "is 'receivers', not a list", '["receivers"]'),
+        ({"DISCOVER": ["a b"]}, "lists 'a b', which is no module", '["receivers"]'),
+        ({"DISCOVER": [None]}, "lists None", '["receivers"]'),
         ({"SEARCHPATH": []}, "unknown key 'SEARCHPATH'", "Did you mean 'SEARCH_PATH'?"),
-        ({"search_path": []}, "unknown key 'search_path'", "Known keys: SEARCH_PATH, TRUNCATE"),
-        ({5: []}, "unknown key 5", "Known keys: SEARCH_PATH, TRUNCATE"),
+        ({"search_path": []}, "unknown key 'search_path'", "Known keys: DISCOVER, SEARCH_PATH"),
+        ({5: []}, "unknown key 5", "Known keys: DISCOVER, SEARCH_PATH"),
         ({"SEARCH_PATH": "public"}, "is 'public', not a list", '["public"]'),
         ({"SEARCH_PATH": None}, "is None, not a list", '["public"]'),
         ({"SEARCH_PATH": [5]}, "lists 5", "List names of schemas"),
@@ -49,8 +52,27 @@ def test_e009(configured, fact, fix):
         assert ids(found) == ["E009"]
         assert fact in found[0].msg
         assert fix in found[0].hint
-        # What is wrong is left out, until it is mended.
         assert conf.get() == conf.Settings()
+
+
+FINE = {"BATCH_SIZE": 7, "SEARCH_PATH": ["side"], "TRUNCATE": "allow", "TIMEOUT": 5.5}
+WRONG = {"BATCH_SIZE": "7", "SEARCH_PATH": [""], "TRUNCATE": True, "TIMEOUT": 0, "LEASE": None}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_setting_leaves_the_others_in_force(wrong):
+    with override_settings(BULKSAFE={**FINE, wrong: WRONG[wrong], "NO_SUCH_KEY": 1}):
+        found = checks.check_settings(None)
+        assert ids(found) == ["E009", "E009"]
+        assert repr(wrong) in " ".join(problem.msg for problem in found)
+
+        settings = conf.get()
+
+    for key, value in FINE.items():
+        given = tuple(value) if isinstance(value, list) else value
+        default = getattr(conf.Settings, key)
+        assert getattr(settings, key) == (default if key == wrong else given)
+    assert settings.LEASE == conf.Settings.LEASE
 
 
 @pytest.mark.parametrize(
@@ -76,7 +98,7 @@ def test_e001(modify_installed_apps):
 
     assert ids([found]) == ["E001"]
     assert "“pgtrigger” is not in INSTALLED_APPS" in found.msg
-    assert found.hint == "Add 'pgtrigger' to INSTALLED_APPS, before 'bulksafe'."
+    assert found.hint.startswith("Add 'pgtrigger' to INSTALLED_APPS, before 'bulksafe'.")
 
 
 def test_e012(modify_installed_apps):
@@ -86,7 +108,7 @@ def test_e012(modify_installed_apps):
 
     assert ids([found]) == ["E012"]
     assert "“bulksafe” is not in INSTALLED_APPS" in found.msg
-    assert found.hint == "Add 'bulksafe' to INSTALLED_APPS, after 'pgtrigger'."
+    assert found.hint.startswith("Add 'bulksafe' to INSTALLED_APPS, after 'pgtrigger'.")
 
 
 @pytest.fixture
@@ -297,3 +319,100 @@ def test_a_good_project_makes_its_migration_without_a_server(project, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Create trigger immutable_amount on model order" in done.stdout
     assert (tmp_path / "till" / "migrations" / "0001_initial.py").exists()
+
+
+# Which modules of an app are imported.
+
+SHOUTS = "print('imported', __name__)\n"
+MODULES = ("receivers", "signals", "handlers")
+
+
+@pytest.mark.parametrize(
+    ("settings", "imported"),
+    [
+        ("", []),
+        ("BULKSAFE = {'DISCOVER': []}", []),
+        ("BULKSAFE = {'DISCOVER': ['receivers']}", ["receivers"]),
+        ("BULKSAFE = {'DISCOVER': ('handlers', 'signals', 'missing')}", ["handlers", "signals"]),
+        # One that is wrong is reported, and does nothing.
+        ("BULKSAFE = {'DISCOVER': 'receivers'}", []),
+    ],
+)
+def test_no_module_but_invariants_is_imported_unless_it_is_listed(
+    project, tmp_path, settings, imported
+):
+    run = project(GOOD_MODELS, SHOUTS, settings=settings)
+    for module in MODULES:
+        (tmp_path / "till" / f"{module}.py").write_text(SHOUTS)
+
+    printed = run("check").stdout.splitlines()
+
+    listed = [f"imported till.{module}" for module in ("invariants", *imported)]
+    assert [line for line in printed if line.startswith("imported")] == listed
+
+
+def test_an_app_that_connects_nothing_stays_unconnected(project, tmp_path):
+    """Plain receivers that are left off, and critical ones, are the app's to import."""
+    run = project(GOOD_MODELS)
+    (tmp_path / "till" / "signals.py").write_text("""
+import bulksafe
+from django.db.models.signals import post_save
+from django.dispatch import receiver
+
+@receiver(post_save)
+def plain(**kwargs): ...
+
+@bulksafe.critical(post_save, sender="till.Order")
+def critical(**kwargs): ...
+""")
+    look = (
+        "from django.db.models.signals import post_save; from bulksafe.declarations import "
+        "receivers; print(len(post_save.receivers), len(receivers.receivers))"
+    )
+    (tmp_path / "look.py").write_text(f"import django; django.setup(); {look}")
+    (tmp_path / "import_it.py").write_text(
+        f"import django; django.setup(); import till.signals; {look}"
+    )
+
+    def output(script):
+        env = os.environ | {
+            "DJANGO_SETTINGS_MODULE": "project_settings",
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        }
+        done = subprocess.run(
+            [sys.executable, script],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        return done.stdout.split()
+
+    assert output("look.py") == ["0", "0"]
+    # Late, as from an app whose ready() comes after bulksafe's.
+    assert output("import_it.py") == ["2", "1"]
+    assert run("makemigrations", "--check").returncode == 1
+
+
+OWN_MIGRATE = """
+from django.core.management.base import BaseCommand
+from django.db.migrations.autodetector import MigrationAutodetector
+
+class Command(BaseCommand):
+    autodetector = MigrationAutodetector
+"""
+
+
+@pytest.mark.parametrize("command", ["migrate", "makemigrations"])
+def test_a_package_with_a_migrate_command_of_its_own(project, tmp_path, command):
+    """As django-tenants: Django's check commands.E001 wants one autodetector for both commands."""
+    run = project(GOOD_MODELS)
+    commands = tmp_path / "till/management/commands"
+    commands.mkdir(parents=True)
+    for package in (commands.parent, commands):
+        (package / "__init__.py").touch()
+    (commands / f"{command}.py").write_text(OWN_MIGRATE)
+
+    assert run("check").stderr.strip() == ""

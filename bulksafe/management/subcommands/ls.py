@@ -6,7 +6,8 @@ import json as jsonlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from bulksafe import inspection
+from bulksafe import checks, inspection
+from bulksafe.declarations import declared
 from bulksafe.management.subcommands import (
     CLEAN,
     FINDINGS,
@@ -18,7 +19,7 @@ from bulksafe.management.subcommands import (
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 _DESCRIPTION = """\
 List every invariant: its table, the operations that it guards, the order in which it fires, and its
@@ -28,6 +29,9 @@ state in the database.
   outdated   the database enforces another version of it: run makemigrations and migrate
   missing    the database does not enforce it: run makemigrations and migrate
   disabled   somebody switched its trigger off: ALTER TABLE … ENABLE TRIGGER …
+
+Hints name rules that Django's own constraints or generated fields could hold;
+SILENCED_SYSTEM_CHECKS hides them.
 
 exit status: 0 all installed, 1 the database differs from the code, 2 an error
 """
@@ -57,6 +61,7 @@ def _run(command: Any, labels: Sequence[str], database: str, json: bool, **optio
         command.stdout.write(jsonlib.dumps([asdict(status) for status in found], indent=2))
     else:
         _print_table(command, found, database)
+        _print_hints(command, {status.label for status in found})
     return CLEAN if all(s.state == inspection.INSTALLED for s in found) else FINDINGS
 
 
@@ -88,6 +93,11 @@ def _print_table(command: Any, found: Sequence[inspection.Status], database: str
         command.stdout.write(
             "Run makemigrations and migrate; for disabled ones, enable the trigger."
         )
+
+
+def _print_hints(command: Any, labels: Collection[str]) -> None:
+    for hint in checks.hints(item for item in declared() if item.label in labels):
+        command.stdout.write(f"\n{hint.id}: {hint.msg} ({hint.obj})\n  {hint.hint}")
 
 
 def _matches(status: inspection.Status, label: str) -> bool:

@@ -11,7 +11,7 @@ class TwinsConfig(AppConfig):
     name = "tests.apps.twins"
 
     def ready(self):
-        from tests.apps.twins import receivers  # noqa: F401
+        from tests.apps.twins import receivers, signals  # noqa: F401
 
         post_migrate.connect(make_by_hand, sender=self)
 

@@ -1,0 +1,33 @@
+"""Rows with a value that PostgreSQL can store and Python cannot hold."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from django.db import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django.db.models import Model
+
+
+@contextmanager
+def readable(model: type[Model]) -> Iterator[None]:
+    """Around reading changed rows of a model, which its receivers get as instances.
+
+    Raises:
+        DataError: a value cannot be read, as in a query of the model. Says what to do.
+    """
+    try:
+        yield
+    except DataError as error:
+        # An error of the server's has an SQLSTATE, one of the driver's loaders has none.
+        if getattr(error.__cause__, "sqlstate", None) is not None:
+            raise
+        raise DataError(
+            f"The critical receivers of {model._meta.label} cannot be called, since Python cannot "
+            f"hold a value of a changed row ({error}). Write another value, or let psycopg load "
+            "such values: see docs/transaction.md#values-that-python-cannot-hold."
+        ) from error.__cause__
