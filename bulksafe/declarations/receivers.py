@@ -369,12 +369,12 @@ def add(receiver: Receiver) -> None:
     checks say that two receivers have one name.
     """
     for index, other in enumerate(receivers):
-        is_second = (other.name, other.signal, other.senders) == (
-            receiver.name,
-            receiver.signal,
-            receiver.senders,
-        )
-        if is_second and _same_function(other, receiver):
+        if (
+            other.name == receiver.name
+            and other.signal == receiver.signal
+            and other.senders == receiver.senders
+            and _same_function(other, receiver)
+        ):
             receivers[index] = receiver
             break
     else:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Any
 
 from django.db.migrations.autodetector import OperationDependency
-from django.db.migrations.operations import DeleteModel, RenameModel
+from django.db.migrations.operations import CreateModel, DeleteModel, RenameModel
 from pgtrigger.migrations import AddTrigger, RemoveTrigger
 
 from bulksafe import operations
@@ -61,7 +62,23 @@ class InvariantsMixin:
         dependencies = [*(dependencies or ()), *self._further_dependencies(app_label, operation)]
         super().add_operation(app_label, operation, dependencies, beginning)  # type: ignore[misc]
 
+    def _optimize_migrations(self) -> None:
+        """Django's optimizer compares each operation with all others; ours, at both ends, stay."""
+        ends = {}
+        for migration in chain.from_iterable(self.migrations.values()):  # type: ignore[attr-defined]
+            first = list(takewhile(_is_ours, migration.operations))
+            rest = migration.operations[len(first) :]
+            last = list(takewhile(_is_ours, reversed(rest)))[::-1]
+            ends[migration] = first, last
+            migration.operations = rest[: len(rest) - len(last)]
+        super()._optimize_migrations()  # type: ignore[misc]
+        for migration, (first, last) in ends.items():
+            migration.operations = [*first, *migration.operations, *last]
+
     def check_dependency(self, operation: Operation, dependency: OperationDependency) -> bool:
+        if isinstance(operation, CreateModel) and dependency.field_name != ATTACHED:
+            # Most of what is asked: each operation is compared with all others.
+            return bool(super().check_dependency(operation, dependency))  # type: ignore[misc]
         match operation, dependency.type:
             case ((operations.AddTrigger() | operations.RemoveTrigger()), _):
                 kind, _, name = str(dependency.field_name).partition(":")
@@ -102,3 +119,7 @@ class InvariantsMixin:
         for app, model, field in sorted(self.new_field_keys - self.old_field_keys):  # type: ignore[attr-defined]
             if (app, model) == (app_label, model_name):
                 yield OperationDependency(app, model, field, OperationDependency.Type.CREATE)
+
+
+def _is_ours(operation: Operation) -> bool:
+    return isinstance(operation, operations.AddTrigger | operations.RemoveTrigger)
