@@ -25,8 +25,12 @@ ROW = "bulksafe#"
 #: that is never planned as nested loops. A session keeps the plan that it has made for the first
 #: update, which may have been of a single row. What would let the planner make an inner join of it
 #: (a strict condition) is inside a CASE in the templates. The rows are joined whole: a query has at
-#: most 1,664 columns, and two rows may have more.
-_NUMBERED = "(SELECT row_number() OVER () AS n, {row} AS r FROM {table} AS {row}) AS {alias}"
+#: most 1,664 columns, and two rows may have more. They are taken from a subquery: PostgreSQL counts
+#: the columns of a transition table's whole row wrong if the table has dropped columns.
+_NUMBERED = (
+    "(SELECT row_number() OVER () AS n, {row} AS r FROM (SELECT * FROM {table}) AS {row}) "
+    "AS {alias}"
+)
 
 
 def updated_rows(row: str, old: str, new: str) -> str:

@@ -399,7 +399,7 @@ INSERT INTO %10$I.bulksafe_outbox
                bulksafe.source, NULLIF(bulksafe.part, bulksafe.source), 'U', bulksafe.depth, k.key, k.old, k.new, k.matched, bulksafe.context
         FROM (
             SELECT "old"."id"::text AS key, to_jsonb("old".*) AS old, to_jsonb("new".*) AS new, array_remove(ARRAY['#1aeadf0986', CASE WHEN %11$s THEN '205e789efe' END], NULL) AS matched
-            FROM (SELECT row_number() OVER () AS n, "bulksafe#" AS r FROM bulksafe_old AS "bulksafe#") AS a FULL JOIN (SELECT row_number() OVER () AS n, "bulksafe#" AS r FROM bulksafe_new AS "bulksafe#") AS b USING (n) CROSS JOIN LATERAL (SELECT (a.r).*) AS "old" CROSS JOIN LATERAL (SELECT (b.r).*) AS "new"
+            FROM (SELECT row_number() OVER () AS n, "bulksafe#" AS r FROM (SELECT * FROM bulksafe_old) AS "bulksafe#") AS a FULL JOIN (SELECT row_number() OVER () AS n, "bulksafe#" AS r FROM (SELECT * FROM bulksafe_new) AS "bulksafe#") AS b USING (n) CROSS JOIN LATERAL (SELECT (a.r).*) AS "old" CROSS JOIN LATERAL (SELECT (b.r).*) AS "new"
             
             WHERE CASE WHEN %11$s THEN true END
         ) AS k;
