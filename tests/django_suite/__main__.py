@@ -114,20 +114,7 @@ def run(options, console):
     else:
         found = differences(before, after, INHERENT)
     console.print(reporting.as_table(rows(before, after, found), *(one.name for one in pair)))
-    return report(found, len(before), console)
-
-
-def report(found, count, console):
-    """Print the differences; return the exit status."""
-    for difference in found:
-        console.print(reporting.describe(difference), markup=False)
-    wrong = sum(not difference.reason for difference in found)
-    if wrong:
-        console.print(f"{wrong} of {count} tests do not have the same outcome.", style="red")
-        return 1
-    explained = f", but for {len(found)} with a reason" if found else ""
-    console.print(f"All {count} tests have the same outcome{explained}.", style="green")
-    return 0
+    return reporting.report(found, len(before), console)
 
 
 def _chosen(options, tests, postgres, console):

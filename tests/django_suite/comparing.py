@@ -61,11 +61,23 @@ def _by_beginning(test, reasons):
     return next((reasons[key] for key in reasons if test.startswith(key)), "")
 
 
-def rows(before, after, found):
-    """The numbers of each part of the suite, and of all of it."""
-    befores, afters = _by_label(before), _by_label(after)
+def rows(before, after, found, depth=1):
+    """The numbers of each part of the suite, and of all of it.
+
+    Args:
+        before: the outcomes by test.
+        after: those of the other run.
+        found: the differences between them.
+        depth: how many of the words in a test's dotted name are the name of its part.
+    """
+    befores, afters = _by_label(before, depth), _by_label(after, depth)
     each = [
-        _row(label, befores[label], afters[label], [d for d in found if label_of(d.test) == label])
+        _row(
+            label,
+            befores[label],
+            afters[label],
+            [d for d in found if label_of(d.test, depth) == label],
+        )
         for label in sorted({*befores, *afters})
     ]
     total = Counter()
@@ -74,10 +86,10 @@ def rows(before, after, found):
     return [*each, Row("all", **total)] if each else []
 
 
-def _by_label(outcomes):
+def _by_label(outcomes, depth):
     found = defaultdict(dict)
     for test, outcome in outcomes.items():
-        found[label_of(test)][test] = outcome
+        found[label_of(test, depth)][test] = outcome
     return found
 
 
@@ -99,7 +111,7 @@ def _count(outcomes, *words):
     return sum(one.word in words for one in outcomes.values())
 
 
-def label_of(test):
+def label_of(test, depth=1):
     """The part of the suite that a test is in."""
     around = _AROUND.fullmatch(test)
-    return (around["place"] if around else test).split(".")[0]
+    return ".".join((around["place"] if around else test).split(".")[:depth])

@@ -6,15 +6,16 @@ from rich.text import Text
 _LINES_OF_DETAIL = 12
 
 
-def as_table(rows, before, after):
+def as_table(rows, before, after, title="Django's tests"):
     """The numbers.
 
     Args:
         rows: one for each part of the suite, then one for all of them.
         before: the name of one run.
         after: that of the other.
+        title: whose tests they are.
     """
-    table = Table(title="Django's tests", title_justify="left")
+    table = Table(title=title, title_justify="left")
     passing = [f"pass {before}", f"pass {after}"]
     for heading in ("label", "tests", *passing, "skipped", "fail in both", "differ", "explained"):
         table.add_column(heading, justify="left" if heading == "label" else "right")
@@ -40,3 +41,16 @@ def describe(difference):
         return "\n".join([*lines, f"  explained: {difference.reason}"])
     detail = (before if after.is_good else after).detail.strip().splitlines()
     return "\n".join([*lines, *(f"    {line}" for line in detail[-_LINES_OF_DETAIL:])])
+
+
+def report(found, count, console):
+    """Print the differences; return the exit status."""
+    for difference in found:
+        console.print(describe(difference), markup=False)
+    wrong = sum(not difference.reason for difference in found)
+    if wrong:
+        console.print(f"{wrong} of {count} tests do not have the same outcome.", style="red")
+        return 1
+    explained = f", but for {len(found)} with a reason" if found else ""
+    console.print(f"All {count} tests have the same outcome{explained}.", style="green")
+    return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.django_suite.errors import SuiteError
 from tests.django_suite.recording import VARIABLE
 
-_REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[2]
 
 #: Of several outcomes that one test has, as its parts may have, the last here counts.
 _BY_WEIGHT = ["ok", "skipped", "expected failure", "unexpected success", "failure", "error"]
@@ -97,24 +97,43 @@ class Suite:
 
 
 def run_suite(suite, run, tell):
-    """Run the suite one way, and return the outcome of each test by its id.
+    """Run the suite one way, and return the outcome of each test by its id; as ``run_commands``."""
+    command = [sys.executable, "runtests.py", "--noinput", "--parallel", str(suite.processes)]
+    commands = [[*command, "--settings", run.settings, *labels] for labels in suite.groups]
+    environment = {"DATABASE_URL": suite.url, "PYTHONPATH": str(REPOSITORY)}
+    return run_commands(
+        run, commands, suite.directory, tell, place=suite.tests, environment=environment
+    )
+
+
+def run_commands(run, commands, directory, tell, *, place, environment):
+    """Run tests in processes of their own, and return the outcome of each test by its id.
 
     Args:
-        suite: what is run.
         run: which way.
+        commands: what is started, one after the other; each uses ``recording.Runner``.
+        directory: where the outcomes and the log are put.
         tell: called with the number of outcomes every now and then.
+        place: the directory in which they are started.
+        environment: variables besides those of this process.
 
     Raises:
         SuiteError: a process did not get to its end, or bulksafe was active where it is not meant
             to be, or the other way round.
     """
-    outcomes = suite.directory / f"{run.name.replace(' ', '-')}.jsonl"
+    outcomes = directory / f"{run.name.replace(' ', '-')}.jsonl"
     outcomes.write_text("")
     log = outcomes.with_suffix(".log")
     log.write_text("")
-    for group in suite.groups:
+    variables = {
+        **os.environ,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **environment,
+        VARIABLE: str(outcomes),
+    }
+    for command in commands:
         with log.open("a") as output:
-            process = _start(suite, run, group, outcomes, output)
+            process = _start(command, place, variables, output)
             _wait(process, lambda: tell(outcomes.read_bytes().count(b"\n")))
         if '"is_finished"' not in outcomes.read_text().rpartition("\n{")[2]:
             said = "\n".join(log.read_text().strip().splitlines()[-_LINES_OF_LOG:])
@@ -122,27 +141,16 @@ def run_suite(suite, run, tell):
     return _read(run, outcomes)
 
 
-def _start(suite, run, labels, outcomes, output):
-    command = [sys.executable, "runtests.py", "--noinput", "--parallel", str(suite.processes)]
+def _start(command, place, environment, output):
     return subprocess.Popen(
-        [*command, "--settings", run.settings, *labels],
-        cwd=suite.tests,
-        env=_environment(suite.url, outcomes),
+        command,
+        cwd=place,
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-
-
-def _environment(url, outcomes):
-    return {
-        **os.environ,
-        "DATABASE_URL": url,
-        VARIABLE: str(outcomes),
-        "PYTHONPATH": str(_REPOSITORY),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
 
 
 def _wait(process, look):
