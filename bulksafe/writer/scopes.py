@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import AutoField
@@ -87,6 +88,10 @@ class Scope:
         """Those of its changes that are its own to tell."""
         return changes
 
+    def add(self, change: InlineChange) -> None:
+        """Keep a change until its receivers are called."""
+        self.pending.append(change)
+
     def prepare(self, change: InlineChange) -> None:
         """Say of a change what the write knows of it."""
         if change.given_fields is None and not change.created and not change.deleted:
@@ -113,6 +118,8 @@ class InHand(Scope):
     ran: dict[int, set[Receiver]] = field(default_factory=dict)
     is_storing: bool = False
     is_spared: bool = False
+    #: Where the changes of children in multi-table inheritance are in ``pending``.
+    _places: dict[tuple[str, Any], int] = field(default_factory=dict)
 
     @contextmanager
     def storing(self) -> Iterator[None]:
@@ -133,6 +140,26 @@ class InHand(Scope):
 
     def holds(self, change: InlineChange) -> bool:
         return change.row in self.instances or change.new_row in self.instances
+
+    def add(self, change: InlineChange) -> None:
+        """Keep a change; updates of a row's parts in multi-table inheritance make one change.
+
+        The buffer is also emptied between Django's statements for the two tables, for instance
+        because a receiver of another child comes before the one on the parent's table.
+        """
+        if not change.model._meta.parents:
+            super().add(change)
+            return
+        place = self._places.get(change.row, len(self.pending))
+        earlier = self.pending[place] if place < len(self.pending) else None
+        if earlier is not None and _is_one_update(earlier, change):
+            change.begin_with(earlier)
+            change.done |= earlier.done
+            self.pending[place] = change
+        else:
+            place = len(self.pending)
+            super().add(change)
+        self._places[change.new_row] = place
 
     def covers(self, model: type[Model], text: str) -> bool:
         return (
@@ -202,9 +229,12 @@ class Saving(InHand):
         assert self.instance is not None  # noqa: S101
         model = type(self.instance)._meta.concrete_model
         found = [c for c in self.pending if c.model is model and self.holds(c)]
-        if len(found) > 1:
+        for earlier, later in pairwise(found):
             # A trigger has written to the row again: this is one change to whoever saves.
-            found[-1].begin_with(found[0])
+            later.begin_with(earlier)
+            later.done |= earlier.done
+        if len(found) > 1:
+            self.pending = [c for c in self.pending if all(c is not one for one in found[:-1])]
         return found[-1] if found else None
 
 
@@ -226,6 +256,10 @@ class Deleting(InHand):
     @property
     def knows_rows(self) -> bool:
         return bool(self.instances)
+
+    def add(self, change: InlineChange) -> None:
+        """Keep a change; deletions are never made of several."""
+        Scope.add(self, change)
 
     def has_called(self, receiver: Receiver, instance: Model) -> None:
         super().has_called(receiver, instance)
@@ -275,7 +309,8 @@ class Along(Scope):
         for change in held:
             change.forget_instances()
             self.outer.prepare(change)
-        self.outer.pending += held
+        for change in held:
+            self.outer.add(change)
         return [change for change in changes if not self.outer.holds(change)]
 
 
@@ -288,6 +323,12 @@ class Linking(Scope):
     @property
     def knows_rows(self) -> bool:
         return True
+
+
+def _is_one_update(earlier: InlineChange, later: InlineChange) -> bool:
+    """Whether two changes are updates of the same row."""
+    is_update = not (earlier.created or earlier.deleted or later.created or later.deleted)
+    return is_update and earlier.new_row == later.row
 
 
 # What Django's SQL looks like.

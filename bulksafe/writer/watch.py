@@ -493,7 +493,7 @@ class Watch:
         for change in self.take():
             owner = next((one for one in reversed(self.scopes) if one.holds(change)), scope)
             owner.prepare(change)
-            owner.pending.append(change)
+            owner.add(change)
 
     def take(self) -> list[InlineChange]:
         """The changes that wait in the buffer, those of one row put together."""

@@ -155,6 +155,61 @@ class TestParents:
         assert Low.objects.get(pk=low.pk).name == "b"
 
 
+CHILD_WRITES = {
+    "save()": lambda low: low.save(),
+    "save() of the parent's part": lambda low: low.save(update_fields=["name"]),
+    "save() of the child's part": lambda low: low.save(update_fields=["depth"]),
+    "bulk_update()": lambda low: Low.objects.bulk_update([low], ["name", "depth"]),
+    "update()": lambda low: Low.objects.filter(pk=low.pk).update(name="b", depth=2),
+}
+
+
+@pytest.mark.parametrize("write", CHILD_WRITES)
+@pytest.mark.parametrize("sibling", [None, pre_save], ids=["", "a sibling's pre_save"])
+@pytest.mark.parametrize("look", [lambda **kwargs: None, looks], ids=["", "looking"])
+def test_one_write_of_a_child_is_one_call_of_each_receiver(write, sibling, look):
+    """Whatever receivers of other models make of the statement on the parent's table."""
+    if sibling is not None:
+        beside = listening(Beside, "pre_save")
+    low = Low.objects.create(name="a", depth=1)
+    seen = []
+    for model, uid in ((Low, "one"), (Low, "two"), (Top, "three")):
+
+        def note(instance, uid=uid, **kwargs):
+            look(instance=instance, **kwargs)
+            seen.append((uid, instance.name))
+
+        inline.critical(post_save, model, note, dispatch_uid=uid)
+    low.name, low.depth = "b", 2
+    CHILD_WRITES[write](low)
+
+    of_low = [("one", "b"), ("two", "b")]
+    of_top = [] if write == "save() of the child's part" else [("three", "b")]
+    assert sorted(seen) == sorted(of_low + of_top)
+    assert sibling is None or not beside
+
+
+@pytest.mark.parametrize("sibling", [None, pre_save], ids=["", "a sibling's pre_save"])
+def test_changes_of_a_child_are_those_of_both_tables(sibling):
+    if sibling is not None:
+        listening(Beside, "pre_save")
+    low = Low.objects.create(name="a", depth=1)
+    seen = []
+
+    def note(instance, old, changed, **kwargs):
+        seen.append((old.name, old.depth, instance.name, instance.depth, sorted(changed)))
+
+    inline.critical(post_save, Low, note)
+    low.name, low.depth = "b", 2
+    low.save()
+    low.name, low.depth = "c", 3
+    Low.objects.bulk_update([low], ["name", "depth"])
+    assert seen == [
+        ("a", 1, "b", 2, ["depth", "name"]),
+        ("b", 2, "c", 3, ["depth", "name"]),
+    ]
+
+
 @pytest.mark.parametrize("write", ["delete()", "delete() of many", "bulk_update()", "save()"])
 def test_the_database_deletes_rows_along(write):
     """Of another model with receivers: those of the first are called once, with the instance."""
