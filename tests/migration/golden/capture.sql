@@ -526,7 +526,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     AFTER INSERT ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:4b42e142eca15a0d0cc7d0ea372c7d5f8af1a756';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:0f699bc5bd551f1135a184ee2169ea455682457e';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -535,7 +535,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     REFERENCING NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:4b42e142eca15a0d0cc7d0ea372c7d5f8af1a756';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:0f699bc5bd551f1135a184ee2169ea455682457e';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -545,7 +545,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     AFTER UPDATE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:4b42e142eca15a0d0cc7d0ea372c7d5f8af1a756';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:0f699bc5bd551f1135a184ee2169ea455682457e';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -554,7 +554,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     REFERENCING OLD TABLE AS bulksafe_old NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:4b42e142eca15a0d0cc7d0ea372c7d5f8af1a756';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:0f699bc5bd551f1135a184ee2169ea455682457e';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -564,7 +564,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     AFTER DELETE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:4b42e142eca15a0d0cc7d0ea372c7d5f8af1a756';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:0f699bc5bd551f1135a184ee2169ea455682457e';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -573,7 +573,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     REFERENCING OLD TABLE AS bulksafe_old
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:4b42e142eca15a0d0cc7d0ea372c7d5f8af1a756';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:0f699bc5bd551f1135a184ee2169ea455682457e';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -589,7 +589,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_truncate"
         )
     ))
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_truncate"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:4b42e142eca15a0d0cc7d0ea372c7d5f8af1a756';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:0f699bc5bd551f1135a184ee2169ea455682457e';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING
