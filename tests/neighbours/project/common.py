@@ -8,7 +8,7 @@ from examples import server
 #: Whether bulksafe is installed, and the receivers of the packages are critical ones.
 IS_CRITICAL = os.environ.get("NEIGHBOURS_RUN") == "critical"
 
-#: bulksafe comes last: it imports ``neighbour.receivers`` when the packages have connected theirs.
+#: They come last: the packages have connected their receivers when ``neighbour`` is ready.
 CRITICAL_APPS = ["neighbour", "pgtrigger", "bulksafe"] if IS_CRITICAL else []
 
 TEST_RUNNER = "runner.Runner"

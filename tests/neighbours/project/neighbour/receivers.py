@@ -1,7 +1,6 @@
 """Every model-signal receiver of the installed packages is disconnected and declared critical.
 
-bulksafe imports this module when the apps before it are ready. The packages' own tests then run
-with critical receivers in place of the ones that the packages connected.
+The packages' own tests then run with critical receivers in place of the ones that they connected.
 """
 
 import weakref
