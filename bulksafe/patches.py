@@ -484,6 +484,7 @@ def _rename_model(original: Any, self: Any, app_label: str, old_name: str, new_n
     attachments.rename(pairs)
     original(self, app_label, old_name, new_name)
     attachments.rename(pairs)
+    autodetection.repoint_proxies(self, *pairs[0])
 
 
 def _remove_model(original: Any, self: Any, app_label: str, model_name: str) -> None:

@@ -104,11 +104,13 @@ def note_receivers(sender: object, using: str, **kwargs: Any) -> None:
 
 
 def install_missing(sender: object, using: str, **kwargs: Any) -> None:
-    """Receiver of ``post_migrate``: install what apps without migrations have attached.
+    """Receiver of ``post_migrate``: install what no table brought along.
+
+    That is what apps without migrations have attached to other models, or have on proxies.
 
     What is installed already is left alone, as ``migrate`` leaves the tables of such apps alone.
     """
-    for item in _attached_without_migrations(using):
+    for item in _beside_tables_without_migrations(using):
         compiled = item.invariant.compile(item.model)
         present = {trigger.name for trigger in inspection.installed(using, compiled.table)}
         if _exists(compiled.table, using) and present.isdisjoint(compiled.trigger_names):
@@ -116,14 +118,23 @@ def install_missing(sender: object, using: str, **kwargs: Any) -> None:
                 cursor.execute(compiled.install_sql)
 
 
-def _attached_without_migrations(using: str) -> list[Declared]:
-    attached = [
-        item for item in declared() if item.invariant.is_attached and inspection.is_in(item, using)
+def _beside_tables_without_migrations(using: str) -> list[Declared]:
+    found = [
+        item
+        for item in declared()
+        if (item.invariant.is_attached or item.model._meta.proxy) and inspection.is_in(item, using)
     ]
-    if not attached:
+    if not found:
         return []
     unmigrated = MigrationLoader(None).unmigrated_apps
-    return [item for item in attached if item.invariant.home_on(item.model) in unmigrated]
+    return [item for item in found if _home_of(item) in unmigrated]
+
+
+def _home_of(item: Declared) -> str:
+    """The app whose migrations put it there."""
+    if item.invariant.is_attached:
+        return item.invariant.home_on(item.model)
+    return item.model._meta.app_label
 
 
 def _exists(table: str, using: str) -> bool:

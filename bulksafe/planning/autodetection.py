@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from django.db.migrations.operations.base import Operation
+    from django.db.migrations.state import ModelState, ProjectState
 
 
 #: Stands for a model's triggers where Django has the name of a field.
@@ -107,7 +108,10 @@ class InvariantsMixin:
                 return self._added_fields(app_label, operation.model_name.lower())
             case DeleteModel():
                 alter = OperationDependency.Type.ALTER
-                return [OperationDependency(app_label, operation.name, _TRIGGERS, alter)]
+                triggers = OperationDependency(app_label, operation.name, _TRIGGERS, alter)
+                return [triggers, *self._removed_proxies(f"{app_label}.{operation.name_lower}")]
+            case RenameModel():
+                return self._existing_proxies(f"{app_label}.{operation.old_name_lower}")
         return ()
 
     def _added_fields(self, app_label: str, model_name: str) -> Iterator[OperationDependency]:
@@ -119,6 +123,45 @@ class InvariantsMixin:
         for app, model, field in sorted(self.new_field_keys - self.old_field_keys):  # type: ignore[attr-defined]
             if (app, model) == (app_label, model_name):
                 yield OperationDependency(app, model, field, OperationDependency.Type.CREATE)
+
+    def _removed_proxies(self, base: str) -> Iterator[OperationDependency]:
+        """A table goes after the proxies through which other apps put triggers on it."""
+        for app, model in self._proxies(base):
+            if (app, model) not in self.new_proxy_keys:  # type: ignore[attr-defined]
+                yield OperationDependency(app, model, None, OperationDependency.Type.REMOVE)
+
+    def _existing_proxies(self, base: str) -> Iterator[OperationDependency]:
+        """A proxy is made while its base has the old name, as a foreign key is in Django."""
+        for app, model in self._proxies(base):
+            if app != base.partition(".")[0]:
+                yield OperationDependency(app, model, None, OperationDependency.Type.CREATE)
+
+    def _proxies(self, base: str) -> list[tuple[str, str]]:
+        states = self.from_state.models  # type: ignore[attr-defined]
+        return [key for key in sorted(self.old_proxy_keys) if base in bases_of(states[key])]  # type: ignore[attr-defined]
+
+
+def bases_of(state: ModelState) -> list[str]:
+    """The labels of the bases that are models, in lower case."""
+    return [base.lower() for base in state.bases if isinstance(base, str)]
+
+
+def repoint_proxies(state: ProjectState, old: tuple[str, str], new: tuple[str, str]) -> None:
+    """Let the proxies of a model that was renamed have it as their base again.
+
+    Django does so with foreign keys, and not with the proxies of users.
+    """
+    proxies = {
+        key: model_state
+        for key, model_state in state.models.items()
+        if model_state.options.get("proxy") and ".".join(old) in bases_of(model_state)
+    }
+    for proxy in proxies.values():
+        proxy.bases = tuple(
+            ".".join(new) if isinstance(base, str) and base.lower() == ".".join(old) else base
+            for base in proxy.bases
+        )
+    state.reload_models(list(proxies), delay=True)
 
 
 def _is_ours(operation: Operation) -> bool:
