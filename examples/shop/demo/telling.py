@@ -17,7 +17,8 @@ from django.db import connection, transaction
 from psycopg import sql
 
 import bulksafe
-from bulksafe.outbox.state import state
+from bulksafe.dispatch.sources import known
+from bulksafe.outbox.state import QueueState, state
 from bulksafe.outbox.store import Store
 from examples.shop import data, models
 from examples.shop.demo.paths import run_psql
@@ -201,12 +202,12 @@ def _told(
 
 def _is_delivered() -> bool:
     """Whether nothing waits, neither in the outbox nor to be tried again."""
-    queues = state(Store("default")).queues
+    queues = _queues()
     return all(queue.waiting == queue.parked == 0 for queue in queues)
 
 
 def _waiting() -> int:
-    return max(queue.waiting + queue.parked for queue in state(Store("default")).queues)
+    return max(queue.waiting + queue.parked for queue in _queues())
 
 
 def _history(
@@ -413,3 +414,7 @@ def _tallies(first: Numbers, late: Numbers, requests: Iterable[tuple[str, str]])
             seen=[order for order, key in set(requests)],
         ),
     ]
+
+
+def _queues() -> list[QueueState]:
+    return state(Store("default"), known("default")).queues
