@@ -45,12 +45,13 @@ def read_context(text: str | None) -> Mapping[str, Any]:
         found: Mapping[str, Any] = json.loads(text)
     except (ValueError, RecursionError) as error:
         return Unread(f"{type(error).__name__}: {error}")
-    if len(text) > 2 * MOST_NESTED and _is_nested_too_deep(found):
+    if len(text) > 2 * MOST_NESTED and is_nested_too_deep(found):
         return Unread(f"it is nested more than {MOST_NESTED} deep")
     return found
 
 
-def _is_nested_too_deep(value: Any) -> bool:
+def is_nested_too_deep(value: Any) -> bool:
+    """Whether Python may be able to read it as JSON, and not to write or to copy it."""
     level = [value]
     for _ in range(MOST_NESTED + 1):
         level = [inner for outer in level for inner in _inner(outer)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.outbox import parking
+from bulksafe.outbox.contexts import is_nested_too_deep
 from bulksafe.outbox.queries import query
 
 if TYPE_CHECKING:
@@ -88,9 +89,10 @@ def _parked(row: tuple[Any, ...]) -> ParkedEvent:
 def _read(text: str) -> object:
     """JSON as Python has it, or its text where Python does not take it."""
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except (ValueError, RecursionError):
         return text
+    return text if is_nested_too_deep(found) else found
 
 
 def count(store: Store, selection: Selection) -> int:
