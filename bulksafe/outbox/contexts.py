@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 #: What a context may hold, as JSON. A request's ids take some hundred characters.
 MOST_CHARACTERS = 64 * 1024
 #: How deep lists and objects may be nested. Python's limit depends on its version and on the depth
-#: of the call: what one process can read, another one might not be able to write.
+#: of the call: one process may read what another process cannot write.
 MOST_NESTED = 100
 
 

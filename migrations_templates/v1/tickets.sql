@@ -54,8 +54,8 @@ BEGIN
         PRIMARY KEY (source, operation, receiver)
     );
 
-    -- Whoever dispatches takes what its own transaction wrote; it needs no right on the tables. These are whole rows: only
-    -- the application's roles may call it.
+    -- A session that dispatches takes what its transaction wrote, without a right on the tables. These are whole rows,
+    -- so only the application's roles may call it.
     EXECUTE format($ddl$
         CREATE FUNCTION %1$I.bulksafe_take(wanted oid, kind "char", after bigint) RETURNS SETOF %1$I.bulksafe_buffer
         LANGUAGE plpgsql SECURITY DEFINER

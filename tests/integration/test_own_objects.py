@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db
 
 
 def test_the_migrations_create_what_the_list_says():
-    """``python -m tests.migration.own_objects`` writes the list anew."""
+    """``python -m tests.migration.own_objects`` writes the list again."""
     assert list(shape.differences("default", "public")) == []
     assert list(shape.strangers("default", "public")) == []
     assert list(shape.shadows("default", "public")) == []

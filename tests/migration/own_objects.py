@@ -1,4 +1,4 @@
-"""Write ``bulksafe/outbox/own_objects.txt`` anew: ``python -m tests.migration.own_objects``.
+"""Write ``bulksafe/outbox/own_objects.txt`` again: ``python -m tests.migration.own_objects``.
 
 For changes of the migrations' tables only; read the difference.
 """

@@ -1,6 +1,6 @@
 """The SQL of each kind of invariant, letter by letter: ``golden/*.sql``.
 
-``pytest tests/migration --update-golden`` writes the files anew; read the difference.
+``pytest tests/migration --update-golden`` writes the files again; read the difference.
 """
 
 from pathlib import Path

@@ -8,7 +8,7 @@ RECEIVERS = """
 import bulksafe
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
-def heard(**kwargs): pass
+def note(**kwargs): pass
 
 """
 
@@ -189,8 +189,8 @@ ON_SHAPES = (
     RECEIVERS
     + """
 from news.models import Base, First, Second, Pair, Quoted
-bulksafe.critical([post_save, post_delete], sender=[Base, Pair, Quoted])(heard)
-bulksafe.critical(m2m_changed, sender=[First.tags.through, Second.tags.through])(heard)
+bulksafe.critical([post_save, post_delete], sender=[Base, Pair, Quoted])(note)
+bulksafe.critical(m2m_changed, sender=[First.tags.through, Second.tags.through])(note)
 """
 )
 
@@ -237,8 +237,8 @@ def test_a_swapped_user(project):
         RECEIVERS
         + """
 from django.contrib.auth import get_user_model
-bulksafe.critical(post_save, sender=get_user_model(), run="after_commit")(heard)
-bulksafe.critical(m2m_changed, sender=get_user_model().groups.through)(heard)
+bulksafe.critical(post_save, sender=get_user_model(), run="after_commit")(note)
+bulksafe.critical(m2m_changed, sender=get_user_model().groups.through)(note)
 """,
     )
     project.make()
@@ -263,8 +263,8 @@ ON_ARTICLE = (
     RECEIVERS
     + """
 from news.models import {name}
-bulksafe.critical(post_save, sender={name})(heard)
-bulksafe.critical(m2m_changed, sender={name}.{field}.through)(heard)
+bulksafe.critical(post_save, sender={name})(note)
+bulksafe.critical(m2m_changed, sender={name}.{field}.through)(note)
 """
 )
 
@@ -444,7 +444,7 @@ def test_a_column_is_altered_under_a_condition_of_another_app(world):
 # Which app has the migration.
 
 ORDER = "class Order(models.Model): n = models.IntegerField(default=0)\n"
-ON_ORDER = RECEIVERS + 'bulksafe.critical({}, sender="shop.Order", run="after_commit"{})(heard)\n'
+ON_ORDER = RECEIVERS + 'bulksafe.critical({}, sender="shop.Order", run="after_commit"{})(note)\n'
 
 
 def declare(project, app, signal="post_save", more=""):
@@ -599,7 +599,7 @@ def test_two_databases_behind_a_router(project):
     project.models("", app="watch")
     project.write(
         "watch/receivers.py",
-        RECEIVERS + 'bulksafe.critical(post_save, sender=["shop.Order", "news.Article"])(heard)\n',
+        RECEIVERS + 'bulksafe.critical(post_save, sender=["shop.Order", "news.Article"])(note)\n',
     )
     project.make()
     for alias in ("default", "second"):

@@ -33,7 +33,7 @@ EVENTS = (
     "SELECT count(*) || ' events, context ' || COALESCE(max(context::text), 'NULL') "
     "FROM bulksafe_outbox"
 )
-#: What she calls in place of another function tells whose rights it has.
+#: What she calls in place of another function. It shows whose rights it runs with.
 SPY = (
     "CREATE FUNCTION public.{}({}) RETURNS {} LANGUAGE plpgsql AS "
     "$$ BEGIN RAISE EXCEPTION 'hijacked, as %', current_user; END $$"

@@ -1,6 +1,6 @@
 """A hostile role tries what it can: ``golden/hostile_roles.md`` holds what each attempt got.
 
-``pytest tests/operation/test_hostile_roles.py --update-golden`` writes it anew; read the
+``pytest tests/operation/test_hostile_roles.py --update-golden`` writes it again; read the
 difference.
 """
 
