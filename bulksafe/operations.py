@@ -81,7 +81,9 @@ class _TriggerOperation(Operation):
                 "the model to the dependencies of this migration."
             )
         table = model._meta.db_table
-        if not schema_editor.collect_sql and not _exists(table, schema_editor.connection.alias):
+        if not schema_editor.collect_sql and not table_exists(
+            table, schema_editor.connection.alias
+        ):
             raise CommandError(
                 f"The trigger “{self.name}” is for {self.model}, and the table “{table}” does not "
                 "exist. If its app has no migrations, create its tables first: run “migrate "
@@ -167,7 +169,8 @@ class RemoveTrigger(_TriggerOperation):
         return f"remove_{self.model.partition('.')[2]}_{self.name.lower()}"
 
 
-def _exists(table: str, using: str) -> bool:
+def table_exists(table: str, using: str) -> bool:
+    """Whether ``using`` has a table, given as ``db_table``."""
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [quoting.relation(table)])
         return bool(cursor.fetchone()[0])

@@ -15,9 +15,9 @@ from bulksafe import inspection
 from bulksafe.declarations import Capture, Declared, declared, receivers
 from bulksafe.declarations.receivers import DEFAULT_LANE, lanes
 from bulksafe.dispatch.sources import by_oid, models_of
+from bulksafe.operations import table_exists
 from bulksafe.outbox import access, schema
 from bulksafe.outbox.store import Store
-from bulksafe.rendering import quoting
 from bulksafe.writer.vocabulary import forget
 
 
@@ -113,7 +113,7 @@ def install_missing(sender: object, using: str, **kwargs: Any) -> None:
     for item in _beside_tables_without_migrations(using):
         compiled = item.invariant.compile(item.model)
         present = {trigger.name for trigger in inspection.installed(using, compiled.table)}
-        if _exists(compiled.table, using) and present.isdisjoint(compiled.trigger_names):
+        if table_exists(compiled.table, using) and present.isdisjoint(compiled.trigger_names):
             with transaction.atomic(using=using), connections[using].cursor() as cursor:
                 cursor.execute(compiled.install_sql)
 
@@ -135,9 +135,3 @@ def _home_of(item: Declared) -> str:
     if item.invariant.is_attached:
         return item.invariant.home_on(item.model)
     return item.model._meta.app_label
-
-
-def _exists(table: str, using: str) -> bool:
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [quoting.relation(table)])
-        return bool(cursor.fetchone()[0])

@@ -430,7 +430,7 @@ class Watch:
         self.sync()
         if len(self.due) != 1 or not self._tells_leanly(scope):
             return None
-        ((oid, operation), self.home) = next(iter(self.due.items()))
+        (((oid, operation), self.home),) = self.due.items()
         source = self._source(oid)
         if source is None or not source.kind(operation).is_lean:
             return None
@@ -504,7 +504,8 @@ class Watch:
         while self.due:
             # All at once: to find the table of one asks a query, which would tell the others.
             due, self.due = self.due, {}
-            for (oid, operation), self.home in due.items():
+            for (oid, operation), home in due.items():
+                self.home = home
                 source = self._source(oid)
                 if source is not None:
                     with readable(source.model), self._asking() as cursor:

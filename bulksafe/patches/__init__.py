@@ -1,6 +1,7 @@
 """Every place where Django or pgtrigger is changed: what, and why.
 
-tests/integration/test_patches.py fails where a new release of either moves what is patched.
+Those of migrations are in ``migrating``. tests/integration/test_patches.py fails where a new
+release of either moves what is patched.
 """
 
 from __future__ import annotations
@@ -10,39 +11,32 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pgtrigger.apps
-from django.core import management
-from django.core.management.commands import makemigrations, migrate
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.postgresql import operations
 from django.db.backends.postgresql.base import DatabaseWrapper
-from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 from django.db.backends.signals import connection_created
 from django.db.backends.utils import CursorWrapper
-from django.db.migrations import autodetector
 from django.db.migrations.migration import Migration
-from django.db.migrations.state import ProjectState, StateApps
 from django.db.models import Model, QuerySet
 from django.db.models.deletion import Collector
 from django.db.models.fields import related_descriptors
 from django.db.models.options import Options
 from django.db.models.signals import ModelSignal
 from django.utils.functional import cached_property
-from pgtrigger import features, runtime
+from pgtrigger import features
 
-from bulksafe import attached, compat, contexts, inspection, validation, violations
-from bulksafe.compiler import Trigger
+from bulksafe import compat, contexts, validation, violations
 from bulksafe.declarations import declared
 from bulksafe.declarations.compute import computed_fields
 from bulksafe.declarations.registry import register_meta_triggers
 from bulksafe.outbox import schema
-from bulksafe.planning import autodetection, dropping
+from bulksafe.patches import migrating
+from bulksafe.patches.patching import APPLIED, patch
 from bulksafe.statements import text_of
 from bulksafe.writer import connecting, paths, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-_APPLIED = "_bulksafe_applied"
+    from collections.abc import Iterator, Sequence
 
 
 def apply() -> None:
@@ -51,23 +45,14 @@ def apply() -> None:
         connection_created.connect(receiver, dispatch_uid=f"bulksafe.{receiver.__name__}")
         for connection in connections.all(initialized_only=True):
             receiver(sender=type(connection), connection=connection)
-    _patch(DatabaseWrapper, "_commit", _commit)
-    _patch(DatabaseWrapper, "_rollback", _rollback)
-    _patch(CursorWrapper, "callproc", _callproc)
+    patch(DatabaseWrapper, "_commit", _commit)
+    patch(DatabaseWrapper, "_rollback", _rollback)
+    patch(CursorWrapper, "callproc", _callproc)
     _extend_cursors()
-    _patch(Migration, "apply", _migrate)
-    _patch(Migration, "unapply", _migrate)
-    _patch(operations.DatabaseOperations, "execute_sql_flush", _execute_sql_flush)
-    _patch(DatabaseSchemaEditor, "_alter_field", _alter_field)
-    _patch(DatabaseSchemaEditor, "create_model", _create_model)
-    _patch(DatabaseSchemaEditor, "delete_model", _delete_model)
-    _extend_state()
-    _extend_autodetector()
-    _patch(management, "load_command_class", _load_command_class)
-    for name in ("_inject_schema", "_inject_pgtrigger_ignore"):
-        _patch(runtime, name, _inject)
-    _patch(makemigrations.Command, "add_arguments", _add_arguments)
-    _patch(makemigrations.Command, "handle", _make_migrations)
+    patch(Migration, "apply", _migrate)
+    patch(Migration, "unapply", _migrate)
+    patch(operations.DatabaseOperations, "execute_sql_flush", _execute_sql_flush)
+    migrating.apply()
     _extend_returning()
 
 
@@ -77,32 +62,18 @@ def apply_early() -> None:
     Some packages wrap methods of a model as soon as it is prepared: they have to find these.
     """
     pgtrigger.apps.register_triggers_from_meta = _register_triggers_from_meta
-    _patch(Model, "get_constraints", _get_constraints)
-    _patch(Model, "_do_update", _do_update)
-    _patch(QuerySet, "bulk_create", _bulk_create)
-    _patch(QuerySet, "bulk_update", _bulk_update)
-    _patch(Model, "save_base", _save_base)
-    _patch(Model, "_save_table", _save_table)
-    _patch(QuerySet, "update", _update)
-    _patch(Collector, "delete", _collector_delete)
-    _patch(Collector, "can_fast_delete", _can_fast_delete)
-    _patch(ModelSignal, "connect", _connect)
-    _patch(ModelSignal, "disconnect", _disconnect)
+    patch(Model, "get_constraints", _get_constraints)
+    patch(Model, "_do_update", _do_update)
+    patch(QuerySet, "bulk_create", _bulk_create)
+    patch(QuerySet, "bulk_update", _bulk_update)
+    patch(Model, "save_base", _save_base)
+    patch(Model, "_save_table", _save_table)
+    patch(QuerySet, "update", _update)
+    patch(Collector, "delete", _collector_delete)
+    patch(Collector, "can_fast_delete", _can_fast_delete)
+    patch(ModelSignal, "connect", _connect)
+    patch(ModelSignal, "disconnect", _disconnect)
     _extend_related_managers()
-
-
-def _patch(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
-    """Put ``replacement(original, self, …)`` in the place of ``owner.name``."""
-    original = getattr(owner, name)
-    if getattr(original, _APPLIED, False):
-        return
-
-    @functools.wraps(original)
-    def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return replacement(original, self, *args, **kwargs)
-
-    setattr(patched, _APPLIED, True)
-    setattr(owner, name, patched)
 
 
 # full_clean() knows the invariants.
@@ -122,14 +93,14 @@ def _extend_returning() -> None:
     ``Options.db_returning_fields`` is a cached property that no public API can add to.
     """
     cached = Options.__dict__["db_returning_fields"]
-    if getattr(cached.func, _APPLIED, False):
+    if getattr(cached.func, APPLIED, False):
         return
 
     def db_returning_fields(meta: Options[Any]) -> list[Any]:
         returning = cached.func(meta)
         return [*returning, *(f for f in computed_fields(meta.model) if f not in returning)]
 
-    setattr(db_returning_fields, _APPLIED, True)
+    setattr(db_returning_fields, APPLIED, True)
     replacement = cached_property(db_returning_fields)
     replacement.__set_name__(Options, "db_returning_fields")
     Options.db_returning_fields = replacement  # type: ignore[method-assign, assignment]
@@ -367,17 +338,17 @@ def _migrate(
 def _extend_related_managers() -> None:
     """The managers of many-to-many fields are classes that a function of Django's makes."""
     original: Any = related_descriptors.create_forward_many_to_many_manager
-    if getattr(original, _APPLIED, False):
+    if getattr(original, APPLIED, False):
         return
 
     @functools.wraps(original)
     def create(superclass: Any, rel: Any, reverse: Any) -> Any:
         made = original(superclass, rel, reverse)
         for name in compat.M2M_CHANGED_SENDERS:
-            _patch(made, name, _link)
+            patch(made, name, _link)
         return made
 
-    setattr(create, _APPLIED, True)
+    setattr(create, APPLIED, True)
     related_descriptors.create_forward_many_to_many_manager = create
 
 
@@ -398,181 +369,6 @@ def _execute_sql_flush(original: Any, self: Any, sql_list: Any) -> Any:
     mute = "SELECT set_config('bulksafe.muted', '{*}', true)"
     own = schema.EMPTY if schema.exists(self.connection.alias) else []
     return original(self, [mute, *sql_list, *own])
-
-
-# Migrations.
-
-
-def _alter_field(
-    original: Any, self: Any, model: Any, old: Any, new: Any, *args: Any, **kwargs: Any
-) -> Any:
-    """PostgreSQL alters no column that a trigger's WHEN clause uses: put the triggers aside.
-
-    Events that wait know a column by its name, and are told its new one.
-    """
-    with inspection.triggers_put_aside(self, model, old, new):
-        result = original(self, model, old, new, *args, **kwargs)
-    if old.column != new.column:
-        statement = schema.rename_in_images(model, str(old.column), str(new.column))
-        self.execute(statement, params=None)
-    return result
-
-
-def _create_model(original: Any, self: Any, model: Any) -> Any:
-    """A table that a migration brings back has the triggers that other apps had attached to it."""
-    result = original(self, model)
-    for trigger in attached.on_model(model):
-        self.execute(trigger.compile(model).install_sql, params=None)
-    return result
-
-
-def _delete_model(original: Any, self: Any, model: Any) -> Any:
-    """A dropped table takes its triggers along, but not their functions."""
-    for trigger in (*(getattr(model._meta, "triggers", None) or ()), *attached.on_model(model)):
-        if isinstance(trigger, Trigger):
-            self.execute(trigger.compile(model).uninstall_sql, params=None)
-    # Such as those of an app that was removed from INSTALLED_APPS.
-    for statement in () if self.collect_sql else inspection.removing_unknown(self, model):
-        self.execute(statement, params=None)
-    return original(self, model)
-
-
-# What is attached follows the models of a migration state.
-
-
-def _extend_state() -> None:
-    """The models of a state find what is attached to them: schema editors are given no state.
-
-    ``ProjectState.apps`` is a cached property that no public API can add to.
-    """
-    cached = ProjectState.__dict__["apps"]
-    if getattr(cached.func, _APPLIED, False):
-        return
-
-    def apps(state: ProjectState) -> StateApps:
-        rendered: StateApps = cached.func(state)
-        attached.link(state, rendered)
-        return rendered
-
-    setattr(apps, _APPLIED, True)
-    replacement = cached_property(apps)
-    replacement.__set_name__(ProjectState, "apps")
-    ProjectState.apps = replacement  # type: ignore[method-assign, assignment]
-    _patch(ProjectState, "clone", _clone_state)
-    _patch(ProjectState, "rename_model", _rename_model)
-    _patch(ProjectState, "remove_model", _remove_model)
-    _patch(ProjectState, "rename_field", _rename_field)
-    _patch(ProjectState, "remove_field", _remove_field)
-
-
-def _clone_state(original: Any, self: ProjectState) -> Any:
-    copied = original(self)
-    attached.carry(self, copied)
-    return copied
-
-
-def _rename_model(original: Any, self: Any, app_label: str, old_name: str, new_name: str) -> None:
-    """Automatic through tables are named after their model."""
-    model = self.models[app_label, old_name.lower()]
-    pairs = [((app_label, old_name.lower()), (app_label, new_name.lower()))]
-    pairs += [
-        (attached.through_key(model, name), attached.through_key(model, name, new_name))
-        for name in attached.automatic_links(model)
-    ]
-    # Django removes the model of the old name in the end, with what is attached to it.
-    attachments = attached.of(self)
-    attachments.rename(pairs)
-    original(self, app_label, old_name, new_name)
-    attachments.rename(pairs)
-    autodetection.repoint_proxies(self, *pairs[0])
-
-
-def _remove_model(original: Any, self: Any, app_label: str, model_name: str) -> None:
-    model = self.models[app_label, model_name]
-    links = [attached.through_key(model, name) for name in attached.automatic_links(model)]
-    original(self, app_label, model_name)
-    attached.of(self).drop([(app_label, model_name), *links])
-
-
-def _rename_field(  # noqa: PLR0917  (Django's own signature)
-    original: Any, self: Any, app_label: str, model_name: str, old_name: str, new_name: str
-) -> None:
-    model = self.models[app_label, model_name]
-    if old_name in attached.automatic_links(model):
-        old, new = (attached.through_key(model, name) for name in (old_name, new_name))
-        attached.of(self).rename([(old, new)])
-    original(self, app_label, model_name, old_name, new_name)
-
-
-def _remove_field(original: Any, self: Any, app_label: str, model_name: str, name: str) -> None:
-    model = self.models[app_label, model_name]
-    if name in attached.automatic_links(model):
-        attached.of(self).drop([attached.through_key(model, name)])
-    original(self, app_label, model_name, name)
-
-
-def _extend_autodetector() -> None:
-    """Put our mixin before the autodetector that pgtrigger has put before Django's."""
-    detector: Any = makemigrations.Command.autodetector
-    if issubclass(detector, autodetection.InvariantsMixin):
-        return
-    extended: Any = type("MigrationAutodetector", (autodetection.InvariantsMixin, detector), {})
-    for module in (makemigrations, migrate):
-        # pgtrigger looks at the modules, Django at the commands.
-        module.MigrationAutodetector = extended  # type: ignore[attr-defined]
-        module.Command.autodetector = extended
-
-
-def _load_command_class(original: Any, app_name: str, name: str) -> Any:
-    """Commands of other packages have Django's autodetector, as ``migrate`` of django-tenants has.
-
-    Django's check ``commands.E001`` demands the same for ``migrate`` and ``makemigrations``.
-    """
-    command = original(app_name, name)
-    kind = type(command)
-    if name in {"makemigrations", "migrate"} and (
-        getattr(kind, "autodetector", None) is autodetector.MigrationAutodetector
-    ):
-        kind.autodetector = makemigrations.Command.autodetector
-    return command
-
-
-def _add_arguments(original: Any, self: Any, parser: Any) -> None:
-    original(self, parser)
-    parser.add_argument(
-        dropping.OPTION,
-        action="append",
-        default=[],
-        metavar="MODEL",
-        help="Drop the capture of this model, whose critical receivers were removed "
-        "(bulksafe). May be repeated.",
-    )
-
-
-def _make_migrations(
-    original: Any, self: Any, *app_labels: Any, drop_capture: Sequence[str] = (), **options: Any
-) -> Any:
-    """The autodetector has to ask about captures, and does not know the command that runs it."""
-    with dropping.requested(self, drop_capture):
-        return original(self, *app_labels, **options)
-
-
-# Settings that pgtrigger sends with a statement.
-
-
-def _inject(original: Any, execute: Any, sql: Any, params: Any, *others: Any) -> Any:
-    """pgtrigger puts a parameter before a statement; one without parameters may have a “%”.
-
-    The triggers of captures do, so that ``pgtrigger install --schema`` would fail.
-    """
-
-    def run(text: Any, given: Any, *rest: Any) -> Any:
-        if params is None and given is not None:
-            setting, _, statement = text.partition("; ")
-            text = f"{setting}; {statement.replace('%', '%%')}"
-        return execute(text, given, *rest)
-
-    return original(run, sql, params, *others)
 
 
 # Meta.triggers.
