@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from bulksafe.outbox import parking
 from bulksafe.outbox.contexts import is_nested_too_deep
-from bulksafe.outbox.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,17 +104,11 @@ def count(store: Store, selection: Selection) -> int:
 def retry(store: Store, selection: Selection, rename: str | None = None) -> int:
     """Have them tried again from the beginning; how many there are."""
     parameters = {**selection.parameters, "rename": rename}
-    parts = {"selection": selection.sql, "set_free": query("set_free")}
-    found = len(store.rows("retry", parameters, **parts))
+    found = len(store.rows("retry", parameters, selection=selection.sql))
     parking.wake_free(store)
     return found
 
 
 def discard(store: Store, selection: Selection) -> int:
     """Delete them for good; how many there were."""
-    parts = {
-        "selection": selection.sql,
-        "wake_next": query("wake_next"),
-        "set_free": query("set_free"),
-    }
-    return len(store.rows("discard", selection.parameters, **parts))
+    return len(store.rows("discard", selection.parameters, selection=selection.sql))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from bulksafe.outbox.contexts import read_context
 from bulksafe.outbox.events import Event
 from bulksafe.outbox.failures import retry_delay
-from bulksafe.outbox.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +141,7 @@ def next_calls(store: Store, number: int) -> list[int]:
 
 def has_due(store: Store, queue: str) -> bool:
     """Whether a parked call of a queue may be due: if none is, there is none to take."""
-    return bool(store.rows("has_due", {"queue": queue}, is_due=query("is_due"))[0][0])
+    return bool(store.rows("has_due", {"queue": queue})[0][0])
 
 
 def take(store: Store, queue: str, known: Known, limit: int, lease: float) -> list[Taken]:
@@ -155,7 +154,7 @@ def take(store: Store, queue: str, known: Known, limit: int, lease: float) -> li
         lease: seconds after which those that are not begun are left to others.
     """
     parameters = {"queue": queue, "limit": limit, "lease": lease, **known.parameters}
-    rows = store.rows("take", parameters, free=query("free"))
+    rows = store.rows("take", parameters)
     found = []
     for _, group in groupby(rows, key=itemgetter(0)):
         members = list(group)
@@ -196,20 +195,19 @@ def hold(store: Store, taken: Taken) -> Sequence[str] | None:
     Returns:
         the connection's settings; None if another process has taken the call over.
     """
-    parts = {"unlimited": store.unlimited, "session": query("session")}
-    rows = store.rows("lock_taken", taken.named, **parts)
+    rows = store.rows("lock_taken", taken.named, unlimited=store.unlimited)
     return rows[0][1] if rows else None
 
 
 def done(store: Store, taken: Taken) -> bool:
     """Note that the call is made. False if another process has taken it over."""
-    return bool(store.rows("done", taken.named, wake_next=query("wake_next")))
+    return bool(store.rows("done", taken.named))
 
 
 def failed(store: Store, taken: Taken, failure: Failure) -> bool:
     """Note that the call has failed. False if another process has taken it over."""
     named = {**taken.named, **vars(failure)}
-    return bool(store.rows("failed", named, wake_next=query("wake_next")))
+    return bool(store.rows("failed", named))
 
 
 def split(store: Store, taken: Taken) -> None:

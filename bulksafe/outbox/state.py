@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 from django.utils import timezone
 
-from bulksafe.outbox.queries import query
-
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -119,8 +117,7 @@ def state(store: Store, known: Known) -> State:
     parked = {(queue, atomic): rest for queue, atomic, *rest in store.rows("parked_counts")}
     now = timezone.now()
     queues = []
-    parts = {"unread": query("unread"), "lanes_known": query("lanes_known")}
-    for queue, atomic, events, oldest, served in store.rows("lag", known.lane_parameters, **parts):
+    for queue, atomic, events, oldest, served in store.rows("lag", known.lane_parameters):
         kept, dead = parked.get((queue, atomic), (0, 0))
         seconds = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
         alive = sum(queue in listener.queues for listener in listeners)

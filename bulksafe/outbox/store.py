@@ -137,7 +137,7 @@ class Store:
         """SQL that takes the role's timeouts away from the open transaction."""
         connection: Any = connections[self.using]
         has_transaction_timeout = connection.pg_version >= 170000
-        text = query("unlimited_from_17_on" if has_transaction_timeout else "unlimited")
+        text = query("unlimited_from_17_on" if has_transaction_timeout else "unlimited_until_16")
         return text.replace("{idle}", f"{self._idle * 1000:.0f}")
 
     def prefix(self) -> str:
@@ -148,8 +148,7 @@ class Store:
 
     def start(self) -> Start:
         """What there is to know when cursors are locked."""
-        parts = {"unlimited": self.unlimited, "session": query("session")}
-        ((_, snapshot, xid, *rest),) = self.rows("start", **parts)
+        ((_, snapshot, xid, *rest),) = self.rows("start", unlimited=self.unlimited)
         return Start(Snapshot.parse(snapshot).without(xid), xid, *rest)
 
     def claim(
@@ -163,8 +162,7 @@ class Store:
             stale: also cursors without work that no worker has looked at for so many seconds.
         """
         parameters = {"atomic": atomic, "limit": limit, "stale": stale, **known.lane_parameters}
-        rows = self.rows("claim", parameters, work=query("work"), lanes_known=query("lanes_known"))
-        return [_cursor(row) for row in rows]
+        return [_cursor(row) for row in self.rows("claim", parameters)]
 
     def ready(self, queues: Collection[str], known: Known) -> set[str]:
         """The queues that have something to deal with.
@@ -172,13 +170,12 @@ class Store:
         Args:
             known: the receivers and tables of this code.
         """
-        parts = {name: query(name) for name in ("work", "is_due", "lanes_known")}
-        rows = self.rows("ready", {"queues": sorted(queues), **known.lane_parameters}, **parts)
+        rows = self.rows("ready", {"queues": sorted(queues), **known.lane_parameters})
         found = {queue for queue, has_work, _ in rows if has_work}
         asked = [queue for queue, has_work, has_due in rows if has_due and not has_work]
         if asked:
             parameters = {"queues": asked, **known.parameters}
-            found |= {q for (q,) in self.rows("ready_parked", parameters, free=query("free"))}
+            found |= {q for (q,) in self.rows("ready_parked", parameters)}
         return found
 
     def next_due(self, queues: Collection[str]) -> float | None:
@@ -192,13 +189,12 @@ class Store:
         Args:
             known: the receivers and tables of this code; others may have no listener.
         """
-        parts = {"unread": query("unread"), "lanes_known": query("lanes_known")}
         parameters = {"queues": sorted(queues), **known.parameters, **known.lane_parameters}
-        return float(self.rows("longest_due", parameters, **parts)[0][0])
+        return float(self.rows("longest_due", parameters)[0][0])
 
     def session(self) -> Sequence[str]:
         """The connection's settings, as ``Start`` has them."""
-        ((found,),) = self.rows("session_now", session=query("session"))
+        ((found,),) = self.rows("session_now")
         return list(found)
 
     def advance(self, cursors: Sequence[Cursor]) -> Sequence[str] | None:
@@ -225,7 +221,6 @@ class Store:
                 "skips": [f"{{{','.join(map(str, window.skip))}}}" for window in windows],
                 "batches": [cursor.batch for cursor in cursors],
             },
-            session=query("session"),
         )
         return list(rows[0][0]) if rows else None
 
@@ -332,7 +327,7 @@ class Store:
         return self._events("own_events", {"after": after})
 
     def _events(self, name: str, parameters: dict[str, Any]) -> list[Event]:
-        return [_event(row) for row in self.rows(name, parameters, event=query("event"))]
+        return [_event(row) for row in self.rows(name, parameters)]
 
 
 def _event(row: tuple[Any, ...]) -> Event:

@@ -14,7 +14,7 @@ ARRAY[current_setting('search_path'), current_user::text, current_setting('state
 -- name: session_now
 SELECT {session}
 
--- name: unlimited
+-- name: unlimited_until_16
 -- Part of others: no timeout of the role's or the server's ends the transaction of a worker, whose receivers have one
 -- of their own. A process that is stopped, or a machine that is, holds its locks for so long and no longer. For the
 -- transaction only, since a pooler may share the connection.

@@ -114,8 +114,7 @@ def test_a_cursor_is_claimed_as_it_was_locked(site):
 
     def claim():
         with site.connect() as connection, connection.transaction():
-            text = query("claim").replace("{work}", work)
-            text = text.replace("{lanes_known}", query("lanes_known"))
+            text = query("claim").replace(query("work"), work)
             claimed.extend(connection.execute(text, parameters).fetchall())
 
     with site.connect() as gate:

@@ -30,8 +30,21 @@ def test_a_query_is_read_without_its_comments(name):
 
 def test_there_is_no_query_that_nobody_runs():
     code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    sql = "\n".join(path.read_text() for path in (PACKAGE / "sql").glob("*.sql"))
 
-    assert [name for name in NAMES if f'"{name}"' not in code] == []
+    unused = [n for n in NAMES if f'"{n}"' not in code and f"{{{n}}}" not in sql]
+    assert unused == []
+
+
+def test_a_query_has_the_text_of_its_parts():
+    assert query("work") in query("claim")
+    assert query("work") in query("ready")
+    assert not [name for name in NAMES for part in NAMES if f"{{{part}}}" in query(name)]
+
+
+def test_what_is_no_query_is_left_to_the_caller():
+    assert "{unlimited}" in query("start")
+    assert "{selection}" in query("retry")
 
 
 def test_an_unknown_name_is_an_error():
