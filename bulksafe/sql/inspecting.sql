@@ -50,7 +50,8 @@ ORDER BY 1
 
 -- name: shape
 -- All that our tables, sequences and functions consist of, a line for each part, without their schema. What a hostile
--- role could have added to a table of hers is here: triggers, rules, policies, parents, defaults.
+-- role could have added to a table of hers is here: triggers, rules, policies, parents, defaults. From PostgreSQL 18 on,
+-- NOT NULL is a constraint, too, and left out here: the columns have it.
 WITH own AS (
     SELECT c.oid, c.relname::text AS name, c.relkind, c.relpersistence, c.relrowsecurity, c.relforcerowsecurity,
            c.relreplident
@@ -76,7 +77,6 @@ part AS (
     SELECT o.name, format('constraint %%s', pg_get_constraintdef(k.oid))
     FROM own AS o
     JOIN pg_constraint AS k ON k.conrelid = o.oid
-    -- From PostgreSQL 18 on, NOT NULL is one, too.
     WHERE k.contype NOT IN ('n', 't')
     UNION ALL
     SELECT o.name, format('index %%s', pg_get_indexdef(i.indexrelid))
