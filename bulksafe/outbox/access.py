@@ -11,6 +11,7 @@ from django.db import connections, transaction
 
 from bulksafe import conf
 from bulksafe.outbox import own
+from bulksafe.outbox.store import Store
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def refuse_unknown_roles(using: str) -> None:
     """
     settings = conf.get()
     for key in ("WRITER_ROLES", "LISTENER_ROLES"):
-        unknown = own.rows(using, "unknown_roles", {"roles": list(getattr(settings, key))})
+        unknown = Store(using).rows("unknown_roles", {"roles": list(getattr(settings, key))})
         if unknown:
             named = ", ".join(repr(name) for (name,) in unknown)
             raise CommandError(
@@ -107,7 +108,7 @@ def access(using: str, triggers: Collection[str] = ()) -> Access:
     parameters = {"home": own.home(using), "names": list(own.ALL), "triggers": list(triggers)}
     settings = conf.get()
     wanted, owner, can_grant = set(), "", True
-    for kind, name, target, owned_by, may_grant in own.rows(using, "objects", parameters):
+    for kind, name, target, owned_by, may_grant in Store(using).rows("objects", parameters):
         can_grant = can_grant and may_grant
         owner = owned_by if name == own.TABLES[0] else owner
         for roles, needed in (
@@ -123,7 +124,7 @@ def access(using: str, triggers: Collection[str] = ()) -> Access:
             }
     found = {
         Privilege(kind, target, role, privilege)
-        for kind, _, target, _, role, privilege in own.rows(using, "privileges", parameters)
+        for kind, _, target, _, role, privilege in Store(using).rows("privileges", parameters)
     }
     return Access(owner, can_grant, frozenset(wanted), frozenset(found))
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from django.db import connections
-
-from bulksafe.outbox.queries import query
+from bulksafe.outbox.store import Store
 
 TABLES = (
     "bulksafe_outbox",
@@ -57,14 +53,5 @@ ALL = (*OUTBOX, *TICKETS)
 
 def home(using: str, table: str = TABLES[0]) -> str | None:
     """The schema that ``table`` is in, or None; a temporary table of its name does not count."""
-    found = rows(using, "home", {"table": table})
+    found = Store(using).rows("home", {"table": table})
     return str(found[0][0]) if found else None
-
-
-def rows(using: str, name: str, parameters: Any) -> list[tuple[Any, ...]]:
-    """The rows of one of the queries about our own objects."""
-    connection: Any = connections[using]
-    with connection.cursor() as cursor:
-        cursor.execute(query(name), parameters)
-        found: list[tuple[Any, ...]] = cursor.fetchall()
-        return found

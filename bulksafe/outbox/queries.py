@@ -1,7 +1,7 @@
 """The run-time queries: ``bulksafe/sql/*.sql``, each under a name.
 
 A query begins with a line ``-- name: what_it_does`` and a comment that says why it is as it is.
-``{what_it_does}`` in the text of a query stands for the text of that one.
+``{query:what_it_does}`` in the text of a query stands for the text of that one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib import resources
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _COMMENT = re.compile(r"^--[^\n]*\n", re.MULTILINE)
-_PART = re.compile(r"\{(\w+)\}")
+_PART = re.compile(r"\{query:(\w+)\}")
 
 
 @cache
@@ -32,10 +32,6 @@ def _all() -> dict[str, str]:
 def query(name: str) -> str:
     """The text of one query, with psycopg's ``%(name)s`` for its parameters.
 
-    Parts that are no query are the caller's to fill in.
+    Other braces are the caller's to fill in.
     """
-
-    def filled(part: re.Match[str]) -> str:
-        return query(part[1]) if part[1] in _all() else part[0]
-
-    return _PART.sub(filled, _all()[name])
+    return _PART.sub(lambda part: query(part[1]), _all()[name])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from django.core.management import CommandError
 
 from bulksafe.outbox import own
+from bulksafe.outbox.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -35,7 +36,7 @@ def expected() -> frozenset[tuple[str, str]]:
 
 def found(using: str, home: str, names: Collection[str] = own.ALL) -> frozenset[tuple[str, str]]:
     """The same of a database."""
-    rows = own.rows(using, "shape", {"home": home, "names": list(names)})
+    rows = Store(using).rows("shape", {"home": home, "names": list(names)})
     return frozenset((name, part) for name, part in rows if part is not None)
 
 
@@ -56,14 +57,14 @@ def strangers(using: str, home: str, tables: Collection[int] = ()) -> Iterator[s
         tables: the oids of the tables whose changes are captured: their owners are trusted.
     """
     parameters = {"home": home, "names": list(own.ALL), "tables": list(tables)}
-    for described, owner, is_trusted in own.rows(using, "owners", parameters):
+    for described, owner, is_trusted in Store(using).rows("owners", parameters):
         if not is_trusted:
             yield f"{described} in the schema {home} belongs to {owner}."
 
 
 def shadows(using: str, home: str) -> Iterator[str]:
     """Objects that a session would find in place of ours."""
-    for described, owner in own.rows(using, "shadows", {"home": home, "names": list(own.ALL)}):
+    for described, owner in Store(using).rows("shadows", {"home": home, "names": list(own.ALL)}):
         yield (
             f"{described} comes before bulksafe's own in the schema {home} on the search_path, and "
             f"belongs to {owner}."

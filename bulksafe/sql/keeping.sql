@@ -67,11 +67,11 @@ e.bucket = c.bucket
 -- What waits, by queue: events that are visible and not dealt with, and the age of the oldest.
 SELECT queue, atomic, count(o.seq), min(o.at), max(c.served_at)
 FROM bulksafe_cursor AS c
-LEFT JOIN {lanes_known} AS l USING (queue, atomic)
+LEFT JOIN {query:lanes_known} AS l USING (queue, atomic)
 LEFT JOIN LATERAL (
     SELECT e.seq, e.at
     FROM bulksafe_outbox AS e
-    WHERE {unread}
+    WHERE {query:unread}
 ) AS o ON true
 GROUP BY queue, atomic
 ORDER BY queue, atomic
@@ -149,11 +149,11 @@ SELECT GREATEST(
     (
         SELECT date_part('epoch', clock_timestamp() - min(o.at))
         FROM bulksafe_cursor AS c
-        LEFT JOIN {lanes_known} AS l USING (queue, atomic)
+        LEFT JOIN {query:lanes_known} AS l USING (queue, atomic)
         CROSS JOIN LATERAL (
             SELECT e.at
             FROM bulksafe_outbox AS e
-            WHERE {unread}
+            WHERE {query:unread}
             ORDER BY e.seq
             LIMIT 1
         ) AS o

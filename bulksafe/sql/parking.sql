@@ -90,7 +90,7 @@ COALESCE((
        ), false)
 
 -- name: has_due
-SELECT {is_due} FROM (SELECT %(queue)s::text) AS q (queue)
+SELECT {query:is_due} FROM (SELECT %(queue)s::text) AS q (queue)
 
 -- name: take
 -- The next calls of a queue. They are this worker's for a moment, in which each of them is begun or left to others.
@@ -99,7 +99,7 @@ WITH head AS MATERIALIZED (
     SELECT p.id, p.queue, p.call, p.due
     FROM bulksafe_parked AS p
     CROSS JOIN (SELECT set_config('synchronous_commit', 'off', true)) AS quickly
-    WHERE p.queue = %(queue)s AND {free}
+    WHERE p.queue = %(queue)s AND {query:free}
     ORDER BY p.due, p.id
     LIMIT %(limit)s
     FOR UPDATE OF p SKIP LOCKED
@@ -141,7 +141,7 @@ WHERE (p.id, p.epoch) = (w.id, w.epoch)
 
 -- name: lock_taken
 -- Locks a call in a transaction. Nothing, if a different process has taken it over.
-SELECT {unlimited}, {session}
+SELECT {unlimited}, {query:session}
 FROM bulksafe_parked
 WHERE id = %(id)s AND epoch = %(epoch)s
 FOR UPDATE
@@ -167,7 +167,7 @@ WITH gone AS (
     WHERE p.id = ANY (%(ids)s) AND p.epoch = %(epoch)s
     RETURNING p.*
 ), woken AS (
-    {wake_next}
+    {query:wake_next}
 )
 SELECT id FROM gone
 
@@ -216,7 +216,7 @@ WITH failed AS (
 ), gone AS (
     SELECT * FROM failed WHERE NOT blocks
 ), woken AS (
-    {wake_next}
+    {query:wake_next}
 )
 SELECT id FROM failed
 
@@ -269,7 +269,7 @@ WITH chosen AS (
     FROM bulksafe_parked
     WHERE {selection}
 ), others AS (
-    {set_free}
+    {query:set_free}
 )
 UPDATE bulksafe_parked AS p
 SET state = 'waiting',
@@ -302,9 +302,9 @@ WITH gone AS (
 ), chosen AS (
     SELECT id, queue, call FROM gone
 ), others AS (
-    {set_free}
+    {query:set_free}
 ), woken AS (
-    {wake_next}
+    {query:wake_next}
 )
 SELECT id FROM gone
 

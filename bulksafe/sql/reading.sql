@@ -12,7 +12,7 @@ ARRAY[current_setting('search_path'), current_user::text, current_setting('state
              current_setting('session_replication_role')]
 
 -- name: session_now
-SELECT {session}
+SELECT {query:session}
 
 -- name: unlimited_until_16
 -- Part of others: no timeout of the role's or the server's ends the transaction of a worker, whose receivers have one
@@ -34,7 +34,7 @@ SELECT {unlimited},
        pg_current_xact_id()::text::bigint,
        (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe_outbox_seq),
        EXISTS (SELECT FROM bulksafe_parked WHERE blocks),
-       {session}
+       {query:session}
 
 -- name: work
 -- Part of others: the cursors that have work. A cursor has if its window is open, or if a transaction that it has
@@ -89,17 +89,17 @@ SELECT q.queue,
        EXISTS (
            SELECT
            FROM bulksafe_cursor AS c
-           JOIN {lanes_known} AS l USING (queue, atomic)
-           WHERE c.queue = q.queue AND {work}
+           JOIN {query:lanes_known} AS l USING (queue, atomic)
+           WHERE c.queue = q.queue AND {query:work}
        ),
-       {is_due}
+       {query:is_due}
 FROM unnest(%(queues)s::text[]) AS q (queue)
 
 -- name: ready_parked
 -- The queues that have a parked call to make.
 SELECT q.queue
 FROM unnest(%(queues)s::text[]) AS q (queue)
-WHERE EXISTS (SELECT FROM bulksafe_parked AS p WHERE p.queue = q.queue AND {free})
+WHERE EXISTS (SELECT FROM bulksafe_parked AS p WHERE p.queue = q.queue AND {query:free})
 
 -- name: next_due
 -- Seconds until the next attempt of a failed call.
@@ -116,9 +116,9 @@ WITH due AS MATERIALIZED (
     SELECT c.queue, c.atomic, c.bucket, c.lower, c.floor, c.running, c.upper, c.upper_floor,
            c.position, c.skip, c.batch
     FROM bulksafe_cursor AS c
-    JOIN {lanes_known} AS l USING (queue, atomic)
+    JOIN {query:lanes_known} AS l USING (queue, atomic)
     WHERE c.atomic = %(atomic)s
-      AND ({work} OR c.served_at < clock_timestamp() - %(stale)s::float8 * interval '1 second')
+      AND ({query:work} OR c.served_at < clock_timestamp() - %(stale)s::float8 * interval '1 second')
     ORDER BY c.served_at
     LIMIT %(limit)s
     FOR UPDATE OF c SKIP LOCKED
@@ -146,7 +146,7 @@ e.slot, e.seq, e.xid::text::bigint, e.bucket, date_part('epoch', e.at), e.source
 
 -- name: fetch
 -- The next events of some cursors' windows, by number.
-SELECT {event}
+SELECT {query:event}
 FROM unnest(%(buckets)s::smallint[], %(starts)s::bigint[], %(lowers)s::text[], %(uppers)s::text[])
      AS w (bucket, start, lower, upper)
 CROSS JOIN LATERAL (
@@ -163,7 +163,7 @@ ORDER BY e.bucket, e.seq
 
 -- name: fetch_beyond
 -- The later events of the same rows and transactions, where several belong to one change.
-SELECT {event}
+SELECT {query:event}
 FROM unnest(%(buckets)s::smallint[], %(positions)s::bigint[], %(xids)s::text[], %(sources)s::bigint[],
             %(keys)s::text[]) AS k (bucket, position, xid, source, key)
 JOIN bulksafe_outbox AS e
@@ -174,7 +174,7 @@ ORDER BY e.bucket, e.seq
 -- name: fetch_between
 -- The events of some rows of several tables that another transaction of the same window wrote between those of a
 -- transaction that is dealt with now.
-SELECT {event}
+SELECT {query:event}
 FROM unnest(%(sources)s::bigint[], %(keys)s::text[], %(lasts)s::bigint[]) AS k (source, key, last)
 JOIN bulksafe_outbox AS e
   ON e.source = k.source::oid::regclass AND e.key = k.key AND e.seq < k.last
@@ -188,7 +188,7 @@ ORDER BY e.seq
 -- name: fetch_rest
 -- What the cursors have still to deal with of some rows of several tables: the first event of each part and
 -- operation, and what its transaction did of the same, since a trigger's change may have the lower number.
-SELECT {event}
+SELECT {query:event}
 FROM (
     SELECT o.*,
            first_value(o.xid) OVER (
@@ -229,7 +229,7 @@ WHERE e.slot = ANY (%(slots)s::smallint[])
 
 -- name: own_events
 -- What the present transaction has written itself, for tests that never commit.
-SELECT {event}
+SELECT {query:event}
 FROM bulksafe_outbox AS e
 WHERE e.xid = pg_current_xact_id_if_assigned() AND e.seq > %(after)s
 ORDER BY e.seq
@@ -250,7 +250,7 @@ FROM unnest(%(buckets)s::smallint[], %(queues)s::text[], %(lowers)s::text[], %(f
             %(skips)s::text[], %(batches)s::bigint[])
      AS w (bucket, queue, lower, floor, running, upper, upper_floor, position, skip, batch)
 WHERE (c.queue, c.atomic, c.bucket) = (w.queue, %(atomic)s, w.bucket)
-RETURNING {session}
+RETURNING {query:session}
 
 -- name: create_cursors
 -- A new queue begins now. What runs now may have numbered its events at any time.

@@ -9,6 +9,7 @@ from bulksafe import conf, inspection
 from bulksafe.declarations import declared
 from bulksafe.dispatch.sources import by_oid
 from bulksafe.outbox import access, own, shape
+from bulksafe.outbox.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,7 +50,7 @@ def findings(using: str) -> Iterator[tuple[str, str]]:
     functions = [function["function"] for trigger in installed for function in trigger.functions]
     yield from _privileges(access.access(using, functions))
     names = [name for trigger in installed for name in trigger.trigger_names]
-    for trigger, table, function in own.rows(using, "path_dependent", {"triggers": names}):
+    for trigger, table, function in Store(using).rows("path_dependent", {"triggers": names}):
         yield (
             f"The trigger {trigger} on {table} calls {function}, which looks up its names on the "
             "search_path of the role that writes: that role can make it do something else.",
