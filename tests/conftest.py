@@ -7,6 +7,7 @@ those alone starts none.
 
 import os
 import platform
+import signal
 import subprocess
 from pathlib import Path
 
@@ -42,6 +43,11 @@ def start(config):
     for alias in ("default", "other"):
         # In place: Django's connections hold on to these very dictionaries.
         settings.DATABASES[alias].update(found)
+
+
+def pytest_configure(config):
+    # A shell makes its background jobs ignore SIGINT, and what tests start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):

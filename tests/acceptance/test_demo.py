@@ -28,6 +28,8 @@ from examples.shop.demo.refunding import Verdict as Came
 from examples.shop.demo.tally import tally
 from examples.shop.demo.telling import Crash, Telling, Told
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 20
 EVENTS = 400

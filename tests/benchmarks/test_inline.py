@@ -7,6 +7,8 @@ import pytest
 from benchmarks.inline.plan import SECTIONS
 from tests.benchmarks.running import python
 
+pytestmark = pytest.mark.once
+
 #: What a section holds against what, in the order of the tables.
 SUBJECTS = {
     "a": "save() of each row, plain receiver ÷ critical receiver",

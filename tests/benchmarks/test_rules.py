@@ -7,6 +7,8 @@ import pytest
 from benchmarks import comparing, variants
 from tests.benchmarks.running import python
 
+pytestmark = pytest.mark.once
+
 ALL = ["discount", "initial", "net", "number", "shipped", "status"]
 
 

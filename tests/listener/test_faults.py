@@ -11,6 +11,8 @@ from tests.listener.proxy import Proxy
 from tests.listener.site import Site
 from tests.migration.project import Databases
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, forge):

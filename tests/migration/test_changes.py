@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 ORDER = """
 class {name}(models.Model):
     number = models.{number}

@@ -9,6 +9,8 @@ import pytest
 
 from tests.migration.project import CHECKOUT, environment
 
+pytestmark = pytest.mark.once
+
 MODELS = """
 class Order(models.Model):
     status = models.CharField(max_length=20, default="draft")

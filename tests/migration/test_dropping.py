@@ -16,6 +16,8 @@ from tests.migration.test_receivers import (
     triggers,
 )
 
+pytestmark = pytest.mark.once
+
 KEEP = "1\n"
 CAPTURE = [("shop_order", "INSERT"), ("shop_order", "UPDATE")]
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 AUTH = ["django.contrib.contenttypes", "django.contrib.auth"]
 
 RECEIVERS = """

@@ -5,6 +5,8 @@ from pathlib import Path
 import django.contrib.auth
 import pytest
 
+pytestmark = pytest.mark.once
+
 AUTH = ["django.contrib.contenttypes", "django.contrib.auth"]
 
 ARTICLE = """

@@ -12,6 +12,8 @@ import pytest
 from tests.migration.project import CHECKOUT
 from tests.migration.test_changes import order
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("build")
 pytest.importorskip("hatchling")
 

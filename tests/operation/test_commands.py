@@ -12,6 +12,8 @@ from tests.migration.project import environment
 from tests.operation.conftest import order, texts
 from tests.operation.processes import listening, wait_until
 
+pytestmark = pytest.mark.once
+
 SUBCOMMANDS = ("ls", "listen", "status", "retry", "discard", "prune", "replay", "doctor")
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from tests.operation.conftest import change, declare, mend, order, texts
 
+pytestmark = pytest.mark.once
+
 BOTH = pytest.mark.parametrize("atomic", [True, False])
 
 

@@ -1,6 +1,10 @@
 """Outboxes in places other than the default database's first schema, and rows of megabytes."""
 
+import pytest
+
 from tests.operation.conftest import order, texts
+
+pytestmark = pytest.mark.once
 
 
 def test_a_named_schema_on_the_search_path(shop, project):

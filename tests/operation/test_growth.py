@@ -8,6 +8,8 @@ import pytest
 from tests.operation.conftest import change, declare, mend, order, texts
 from tests.operation.processes import listening, wait_until
 
+pytestmark = pytest.mark.once
+
 READING = "SELECT count(*) FROM bulksafe_outbox_0"
 
 

@@ -9,6 +9,8 @@ from tests.operation.processes import listening, wait_until
 from tests.operation.test_dead_letters import parked
 from tests.operation.test_isolation import BOTH, attempts, site  # noqa: F401
 
+pytestmark = pytest.mark.once
+
 THREAD = "__import__('threading').Thread(target=time.sleep, args=(3600,)).start()"
 CHILD = "__import__('multiprocessing').Process(target=time.sleep, args=(30,)).start()"
 

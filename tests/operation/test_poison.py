@@ -6,6 +6,8 @@ from tests.operation.conftest import MODELS, order, texts
 from tests.operation.processes import listening, wait_until
 from tests.operation.test_dead_letters import parked, status
 
+pytestmark = pytest.mark.once
+
 CONDITIONAL = """
 import bulksafe
 from django.db.models import Q

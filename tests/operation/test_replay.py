@@ -12,6 +12,8 @@ from tests.migration.project import environment
 from tests.operation.conftest import RECEIVERS, change, declare, mend, texts
 from tests.operation.processes import PATIENCE, wait_until
 
+pytestmark = pytest.mark.once
+
 MANY = "INSERT INTO shop_order (number, amount) SELECT n::text, 0 FROM generate_series(1, %s) AS n"
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from tests.operation.conftest import RECEIVERS, declare, mend, order, texts
 
+pytestmark = pytest.mark.once
+
 OURS = """
     SELECT count(*) FROM pg_class WHERE relname LIKE 'bulksafe\\_%' AND relkind IN ('r', 'p', 'S')
 """
