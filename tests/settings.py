@@ -33,6 +33,8 @@ INSTALLED_APPS = [
     "tests.apps.edges",
     "tests.apps.invoices",
     "tests.apps.mirrors",
+    "tests.apps.pairs.critical",
+    "tests.apps.pairs.plain",
     "tests.apps.practice",
     "tests.apps.twins",
 ]

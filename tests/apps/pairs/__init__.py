@@ -1,0 +1,1 @@
+"""The same tables in two apps: ``plain`` has plain receivers, ``critical`` has critical ones."""

@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class CriticalConfig(AppConfig):
+    name = "tests.apps.pairs.critical"
+    label = "critical"
