@@ -215,3 +215,32 @@ def test_the_mark_of_a_role_of_the_application_is_believed(shop, roles):
         mark = f"/* bulksafe: in hand {connection.info.backend_pid} shop_order */"
         connection.execute(f"INSERT INTO shop_order (number, amount) VALUES ('a', 1) {mark}")
     assert shop.run("SELECT number FROM shop_order") == [("a",)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("CREATE TABLE front.bulksafe_cursor (queue text)", "comes before bulksafe's own"),
+        (
+            "CREATE FUNCTION front.bulksafe_prefix() RETURNS text LANGUAGE sql RETURN 'x'",
+            "comes before bulksafe's own",
+        ),
+        (
+            "CREATE TABLE front.bulksafe_outbox (LIKE bulksafe_outbox INCLUDING ALL); "
+            "ALTER TABLE front.bulksafe_outbox OWNER TO {role}",
+            "belongs to",
+        ),
+    ],
+)
+def test_a_listener_does_not_start_on_objects_in_front_of_ours(shop, roles, sql, named):
+    (mallory,) = roles("mallory")
+    shop.migrate()
+    shop.run(f"CREATE SCHEMA front; {sql.format(role=mallory)}")
+    options = shop.aliases["default"]["OPTIONS"]
+    shop.aliases["default"]["OPTIONS"] = {**options, "options": "-c search_path=front,public"}
+
+    refused = shop.manage("bulksafe", "listen", "--once", code=2)
+    assert named in refused.stderr
+    assert "drop" in refused.stderr
+    shop.run("DROP SCHEMA front CASCADE")
+    shop.manage("bulksafe", "listen", "--once")

@@ -21,9 +21,11 @@ from bulksafe.management.subcommands import (
     Subcommand,
     check_database,
     failed,
+    ownership,
     store_of,
 )
 from bulksafe.management.subcommands.doctor import findings
+from bulksafe.outbox.shape import FIX
 from bulksafe.planning.problems import did_you_mean
 
 if TYPE_CHECKING:
@@ -180,6 +182,9 @@ def _prepare(database: str, queues: Sequence[str]) -> None:
         connect(database, watchdog)
         with watchdog.watch():
             store = store_of(database)
+            if imitations := list(ownership.foreign(database)):
+                # Another role could feed the receivers with rows of its own making.
+                raise failed(f"{' '.join(imitations)} {FIX}")
             _begin_queues(store, queues)
             for fact, fix in findings(store):
                 logging.getLogger("bulksafe").warning("%s %s", fact, fix)

@@ -40,12 +40,7 @@ def findings(using: str) -> Iterator[tuple[str, str]]:
     if home is None:
         return
     installed = list(_installed(using))
-    tables = by_oid([item.model for item in declared()], using)
-    for fact in (
-        *shape.strangers(using, home, list(tables)),
-        *shape.differences(using, home),
-        *shape.shadows(using, home),
-    ):
+    for fact in (*foreign(using), *shape.differences(using, home)):
         yield fact, shape.FIX
     functions = [function["function"] for trigger in installed for function in trigger.functions]
     yield from _privileges(access.access(using, functions))
@@ -56,6 +51,15 @@ def findings(using: str) -> Iterator[tuple[str, str]]:
             "search_path of the role that writes: that role can make it do something else.",
             f"ALTER FUNCTION {function} SET search_path = …, with the schemas that it needs.",
         )
+
+
+def foreign(using: str) -> Iterator[str]:
+    """Objects with the names of ours that belong to an untrusted role or come before ours."""
+    home = own.home(using)
+    if home is not None:
+        tables = by_oid([item.model for item in declared()], using)
+        yield from shape.strangers(using, home, list(tables))
+        yield from shape.shadows(using, home)
 
 
 def _installed(using: str) -> Iterator[Trigger]:
