@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "x"
 
 
+@cache
 def identifier(prefix: str, name: str, uri: str, suffix: str = "") -> str:
     """An identifier of at most 63 bytes that needs no quotes and is unique for ``uri``.
 
