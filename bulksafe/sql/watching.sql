@@ -32,3 +32,67 @@ JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) r.relation
 
 -- name: discard_buffered
 SELECT count(*) FROM {home}.bulksafe_take(%s::pg_catalog.oid, %s::pg_catalog."char", 0::pg_catalog.int8)
+
+-- name: definitions
+-- What the names of a database stand for: the schemas, relations and functions of the project, without those of
+-- extensions and bulksafe's own, and what each leads to. Every name is qualified, as above.
+WITH own AS (
+    SELECT n.oid, n.nspname
+    FROM pg_catalog.pg_namespace AS n
+    WHERE n.nspname OPERATOR(pg_catalog.!~) '^pg_' AND n.nspname OPERATOR(pg_catalog.<>) 'information_schema'
+), functions AS (
+    SELECT p.oid, p.proname,
+           pg_catalog.concat(
+               'LANGUAGE ', l.lanname, ' ', COALESCE(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)
+           ) AS definition
+    FROM pg_catalog.pg_proc AS p
+    JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) p.prolang
+    JOIN own ON own.oid OPERATOR(pg_catalog.=) p.pronamespace
+    WHERE p.prokind OPERATOR(pg_catalog.=) ANY ('{f,p}'::pg_catalog."char"[])
+      AND p.prosrc OPERATOR(pg_catalog.!~) 'bulksafe_'
+      AND p.proname OPERATOR(pg_catalog.!~) '^bulksafe_'
+      AND NOT EXISTS (
+          SELECT
+          FROM pg_catalog.pg_depend AS d
+          WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+            AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.deptype OPERATOR(pg_catalog.=) 'e'
+      )
+), relations AS (
+    SELECT c.oid, c.relname, c.relkind
+    FROM pg_catalog.pg_class AS c
+    JOIN own ON own.oid OPERATOR(pg_catalog.=) c.relnamespace
+    WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,v,m,f,S}'::pg_catalog."char"[])
+      AND c.relname OPERATOR(pg_catalog.!~) '^bulksafe_'
+)
+SELECT 'schema'::pg_catalog.text, nspname::pg_catalog.text, ''::pg_catalog.text FROM own
+UNION ALL
+SELECT CASE WHEN relkind OPERATOR(pg_catalog.=) 'S' THEN 'sequence' ELSE 'table' END, relname::pg_catalog.text, ''
+FROM relations
+WHERE relkind OPERATOR(pg_catalog.<>) ALL ('{v,m}'::pg_catalog."char"[])
+UNION ALL
+SELECT 'view', relname::pg_catalog.text, pg_catalog.pg_get_viewdef(oid)
+FROM relations
+WHERE relkind OPERATOR(pg_catalog.=) ANY ('{v,m}'::pg_catalog."char"[])
+UNION ALL
+SELECT 'function', proname::pg_catalog.text, definition FROM functions
+UNION ALL
+SELECT 'trigger', r.relname::pg_catalog.text, f.proname::pg_catalog.text
+FROM pg_catalog.pg_trigger AS t
+JOIN relations AS r ON r.oid OPERATOR(pg_catalog.=) t.tgrelid
+JOIN functions AS f ON f.oid OPERATOR(pg_catalog.=) t.tgfoid
+WHERE NOT t.tgisinternal AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'
+UNION ALL
+SELECT 'action', parent.relname::pg_catalog.text, child.relname::pg_catalog.text
+FROM pg_catalog.pg_constraint AS k
+JOIN relations AS parent ON parent.oid OPERATOR(pg_catalog.=) k.confrelid
+JOIN relations AS child ON child.oid OPERATOR(pg_catalog.=) k.conrelid
+WHERE k.contype OPERATOR(pg_catalog.=) 'f'
+  AND (
+      k.confdeltype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[])
+      OR k.confupdtype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[])
+  )
+UNION ALL
+SELECT 'partition', parent.relname::pg_catalog.text, child.relname::pg_catalog.text
+FROM pg_catalog.pg_inherits AS i
+JOIN relations AS parent ON parent.oid OPERATOR(pg_catalog.=) i.inhparent
+JOIN relations AS child ON child.oid OPERATOR(pg_catalog.=) i.inhrelid

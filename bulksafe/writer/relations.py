@@ -1,0 +1,197 @@
+"""What a statement reads and writes: the tables that it names, and all that these lead to.
+
+A view leads to its tables, a function to what its body names, a written table to its triggers, its
+partitions and the actions of foreign keys. The catalogs of the database say so; they are asked once
+for each database, and after DDL.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from bulksafe.outbox.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+#: A relation or function by its unqualified name in lower case, and whether it is written.
+_Use: TypeAlias = tuple[str, bool]
+
+#: A row of the query "definitions": what is known of a name, and a text or another name.
+Definition: TypeAlias = tuple[str, str, str]
+
+_WRITES = re.compile(r"\b(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY)\b", re.IGNORECASE)
+#: A body that puts SQL together at run time.
+_DYNAMIC = re.compile(r"\bEXECUTE\b", re.IGNORECASE)
+#: The languages whose bodies name what they touch.
+_READABLE = re.compile(r"\bLANGUAGE\s+(?:sql|plpgsql)\b", re.IGNORECASE)
+
+#: A statement that writes to one table, up to the table's name.
+_TARGET = re.compile(
+    r"\s*(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM|MERGE\s+INTO)\s+(?:ONLY\s+)?", re.IGNORECASE
+)
+_READS = re.compile(r"\s*\(*\s*(?:SELECT|TABLE|VALUES|FETCH|DECLARE|EXPLAIN)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Touched:
+    """What a statement reads and writes.
+
+    Attributes:
+        reads: names of relations and functions, in lower case.
+        writes: the same.
+        is_opaque: it runs a function that may touch any table.
+    """
+
+    reads: frozenset[str] = frozenset()
+    writes: frozenset[str] = frozenset()
+    is_opaque: bool = False
+
+    def __or__(self, other: Touched) -> Touched:
+        return Touched(
+            self.reads | other.reads,
+            self.writes | other.writes,
+            self.is_opaque or other.is_opaque,
+        )
+
+    def conflicts_with(self, other: Touched) -> bool:
+        """Whether it matters which of the two comes first."""
+        return (
+            self.is_opaque
+            or other.is_opaque
+            or not self.writes.isdisjoint(other.reads | other.writes)
+            or not self.reads.isdisjoint(other.writes)
+        )
+
+
+@dataclass
+class Relations:
+    """The relations and functions of one database.
+
+    Args:
+        definitions: rows of the query ``definitions``.
+    """
+
+    definitions: Iterable[Definition]
+    _leads: dict[_Use, set[_Use]] = field(default_factory=lambda: defaultdict(set))
+    _opaque: set[str] = field(default_factory=set)
+    _names: re.Pattern[str] | None = None
+    _touched: dict[str, Touched] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        listed = [(kind, name.lower(), text) for kind, name, text in self.definitions]
+        own = {name for kind, name, _ in listed if kind != "schema"}
+        schemas = {name for kind, name, _ in listed if kind == "schema"}
+        self._names = _pattern(own, schemas) if own else None
+        for kind, name, text in listed:
+            for one, other in self._steps(kind, name, text):
+                self._leads[one].add(other)
+
+    def _steps(self, kind: str, name: str, text: str) -> Iterator[tuple[_Use, _Use]]:
+        """What using a name in one way leads to."""
+        match kind:
+            case "view":
+                for found in self._named(text):
+                    yield (name, False), (found, False)
+                    yield (name, True), (found, True)
+            case "function":
+                if _READABLE.search(text) is None or _DYNAMIC.search(text):
+                    self._opaque.add(name)
+                writes = _WRITES.search(text) is not None
+                for found in self._named(text) - {name}:
+                    yield (name, False), (found, writes)
+            case "sequence":
+                # Whoever asks for the next number changes what others get.
+                yield (name, False), (name, True)
+            case "trigger":
+                yield (name, True), (text.lower(), False)
+            case "action":
+                yield (name, True), (text.lower(), True)
+            case "partition":
+                for is_written in (False, True):
+                    yield (name, is_written), (text.lower(), is_written)
+                    yield (text.lower(), is_written), (name, is_written)
+
+    def touched(self, text: str) -> Touched:
+        """What a statement touches, with all that this leads to."""
+        found = self._touched.get(text)
+        if found is None:
+            found = self._closed(self._uses(text))
+            # The text of a statement comes again, without its parameters.
+            if len(text) < _LONG and len(self._touched) < _MANY:
+                self._touched[text] = found
+        return found
+
+    def closed(self, name: str) -> Touched:
+        """What writing to a table touches."""
+        return self._closed({(name.lower(), True)})
+
+    def _uses(self, text: str) -> set[_Use]:
+        """The names of a statement; which of them are written, where the text says so."""
+        target = _TARGET.match(text)
+        if target is None:
+            is_read = _READS.match(text) is not None
+            return {(name, not is_read) for name in self._named(text)}
+        written = self._first(text[target.end() :])
+        return {(name, name == written) for name in self._named(text)}
+
+    def _closed(self, uses: set[_Use]) -> Touched:
+        seen: set[_Use] = set()
+        waiting = list(uses)
+        while waiting:
+            use = waiting.pop()
+            if use not in seen:
+                seen.add(use)
+                waiting += self._leads.get(use, ())
+                # What writes a row has looked at it.
+                waiting += self._leads.get((use[0], False), ()) if use[1] else ()
+        return Touched(
+            reads=frozenset(name for name, is_written in seen if not is_written),
+            writes=frozenset(name for name, is_written in seen if is_written),
+            is_opaque=any(name in self._opaque for name, _ in seen),
+        )
+
+    def _named(self, text: str) -> set[str]:
+        return {name.lower() for name in self._names.findall(text)} if self._names else set()
+
+    def _first(self, text: str) -> str:
+        found = self._names.match(text) if self._names else None
+        return found[1].lower() if found else ""
+
+
+_LONG, _MANY = 4000, 2000
+
+
+def _pattern(names: set[str], schemas: set[str]) -> re.Pattern[str]:
+    """Finds the names that stand by themselves or behind a schema, and no columns."""
+    ordered, qualifiers = (
+        "|".join(map(re.escape, sorted(some, key=lambda n: (-len(n), n))))
+        for some in (names, schemas or {"public"})
+    )
+    return re.compile(
+        rf'(?<![\w$."])(?:"?(?:{qualifiers})"?\s*\.\s*)?"?({ordered})"?(?![\w$])',
+        re.IGNORECASE,
+    )
+
+
+_of_databases: dict[str, Relations] = {}
+
+
+def relations_of(connection: BaseDatabaseWrapper) -> Relations:
+    """Those of a database: asked once, and when ``forget`` says so."""
+    found = _of_databases.get(connection.alias)
+    if found is None:
+        with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+            cursor.execute(query("definitions"))
+            found = _of_databases[connection.alias] = Relations(cursor.fetchall())
+    return found
+
+
+def forget(alias: str) -> None:
+    """Look at the catalogs of a database again."""
+    _of_databases.pop(alias, None)
