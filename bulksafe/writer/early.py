@@ -89,7 +89,8 @@ def _stored(instances: Sequence[Model], using: str) -> dict[Any, Model]:
         return {}
     model: Any = type(instances[0])._meta.concrete_model
     manager = model._base_manager.using(using)
-    return {row.pk: row for batch in batches(keys) for row in manager.filter(pk__in=batch)}
+    listed = batches(keys, len(model._meta.pk_fields))
+    return {row.pk: row for batch in listed for row in manager.filter(pk__in=batch)}
 
 
 def _is_whole(key: Any) -> bool:

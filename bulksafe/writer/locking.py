@@ -119,7 +119,7 @@ def _listed(
     connection = connections[using]
     fields = _keys(table)
     columns = ", ".join([*(f"k{number}" for number in range(len(fields))), "place"])
-    for batch in batches(keys):
+    for batch in batches(keys, len(fields)):
         texts, params = [], []
         for place, key in enumerate(batch):
             pairs = list(zip(fields, key, strict=True))

@@ -21,7 +21,7 @@ from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
 from bulksafe.declarations.order import in_order, meant_by
 from bulksafe.outbox.events import DELETED, UPDATED
-from bulksafe.writer import connecting, telling
+from bulksafe.writer import connecting, parents, telling
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.early import early_arguments, wants_extra
 from bulksafe.writer.observing import Observer
@@ -311,6 +311,7 @@ class _DeletionRowByRow:
         self.collector = collector
         self.deleted: Counter[str] = Counter()
         self._is_live = telling.Live(("pre_delete",))
+        self._cached: parents.Cached = {}
         self._next = 0
 
     def run(self) -> Counter[str]:
@@ -331,6 +332,7 @@ class _DeletionRowByRow:
         # In the order in which Django goes on.
         self.instances = sorted(found, key=attrgetter("pk"))
         self._keys = [instance.pk for instance in self.instances]
+        self._cached = parents.cached(self.instances)
         self._known = {
             (model, one.pk): one for model, listed in self.collector.data.items() for one in listed
         }
@@ -356,7 +358,14 @@ class _DeletionRowByRow:
             self._next = len(self.instances)
             self._delete_up_to(self._next)
             self._leave_the_rest()
+        else:
+            self._forget_parents(self.instances)
         return self.deleted
+
+    def _forget_parents(self, instances: Sequence[Model]) -> None:
+        fast = (queryset.model for queryset in self.collector.fast_deletes)
+        gone = {_concrete(model) for model in (*self.collector.data, *fast)}
+        parents.forget(instances, self._cached, gone)
 
     def _receivers(self, model: type[Model]) -> list[Receiver]:
         listed = receivers.of_model(model, receivers.inline())
@@ -371,6 +380,7 @@ class _DeletionRowByRow:
 
     def _delete_up_to(self, end: int) -> None:
         root: Any = self.scope.root
+        self._forget_parents(self.instances[self.done : end])
         ahead = {(root, key) for key in self._keys[end:]}
         while self.done < end:
             if (root, self._keys[self.done]) not in self._gone:
@@ -470,6 +480,8 @@ class _Write:
         self.done = 0
         self.results: list[Any] = []
         self._is_live = telling.Live(("pre_save", "post_save"))
+        #: The related objects that the caller has given; None where no receiver comes first.
+        self._cached: parents.Cached | None = None
         #: Whether receivers were connected or disconnected on the way.
         self._has_gone = False
 
@@ -484,6 +496,7 @@ class _Write:
             early, self.late = self._receivers(model)
             late = self.late
             self._update_fields = update_fields
+            self._cached = parents.cached(self.instances) if early else None
             singles, self._rest = _before_and_from_batches(early)
             if singles or any(receiver.row_by_row for receiver in late):
                 self._one_by_one(singles, late, update_fields)
@@ -591,6 +604,8 @@ class _Write:
         self.scope.take(instance for instance in chunk if instance.pk is not None)
         with self.scope.storing():
             self.results.append(self._store(chunk))
+        if self._cached is not None and len(chunk) > 1:
+            parents.forget(chunk, self._cached)
         self.scope.take(chunk)
         if self.scope.is_spared:
             self.watch.sync()

@@ -25,11 +25,12 @@ from django.db.models.constants import OnConflict
 from django.db.models.signals import m2m_changed
 
 from bulksafe.caching import forever, per_model
+from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.assigning import assign
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.events import UPDATED
-from bulksafe.writer import telling
+from bulksafe.writer import parents, telling
 from bulksafe.writer.changes import key_of_instance, row_of
 from bulksafe.writer.early import is_another
 from bulksafe.writer.locking import lock
@@ -160,6 +161,7 @@ class Rehearsal:
         self.known: dict[Hashable, Rehearsed] = {}
         #: Whether rows are stored one by one, since a receiver has looked at them.
         self.is_row_by_row = False
+        self._is_storable = False
         #: Where the write can be taken back to, as long as it stands.
         self._savepoint: str | None = None
         #: Whether rows have been changed by others between their rehearsal and their locks.
@@ -508,6 +510,9 @@ class Rehearsal:
         change.given_fields = one.change.given_fields
         table = change.table
         if change.deleted or change.new_image is None:
+            if self._is_storable:
+                # No row of other models is deleted along with it.
+                parents.forget([one.instance], {}, gone=lineage(change.model))
             return
         assigned = one.assigned() | one.inherited
         if change.created or change is not one.change:
@@ -519,10 +524,7 @@ class Rehearsal:
         if change.created:
             one.instance._state.adding = False
             one.instance._state.db = self.watch.alias
-        # A parent that was fetched before the write may be stale after it.
-        for related in _relations(table.model) if one.instance._state.fields_cache else ():
-            if related.attname not in assigned:
-                one.instance._state.fields_cache.pop(related.name, None)
+        parents.forget([one.instance], {})
 
     def _drifted(self, one: Rehearsed) -> tuple[Model, set[str], Any]:
         """A row that the write has missed since receivers ran: it gets what was rehearsed."""
@@ -660,11 +662,6 @@ def _rehearsed(change: InlineChange, *, is_stored: bool = False) -> Rehearsed:
 
 def _copied(value: Any) -> Any:
     return copy.deepcopy(value) if isinstance(value, _MUTABLE) else value
-
-
-@per_model(forever)
-def _relations(model: type[Model]) -> list[Any]:
-    return [one for one in model._meta.concrete_fields if one.is_relation]
 
 
 @per_model(forever)

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-#: How many rows one UPDATE changes: the server takes 65,535 parameters of a prepared statement.
+#: How many rows one UPDATE changes.
 _ROWS = 2000
 
 #: How many keys one query names.
 _KEYS = 5000
+
+#: How many parameters the server takes of one statement.
+_PARAMETERS = 65_535
 
 #: A cast to a type with a length cuts what an assignment refuses.
 _LENGTH = re.compile(
@@ -33,9 +36,15 @@ _LENGTH = re.compile(
 )
 
 
-def batches(items: Iterable[_Item], size: int = _KEYS) -> Iterator[list[_Item]]:
-    """Some at a time, for statements that name each of them."""
+def batches(items: Iterable[_Item], columns: int, size: int = _KEYS) -> Iterator[list[_Item]]:
+    """Some at a time, for statements that name each of them.
+
+    Args:
+        columns: how many parameters one of them is.
+        size: how many at most.
+    """
     rest = iter(items)
+    size = min(size, _PARAMETERS // columns)
     while batch := list(islice(rest, size)):
         yield batch
 
@@ -69,7 +78,7 @@ def store(rows: Sequence[tuple[Model, Collection[str], Any]], using: str) -> Non
             by_table[table, frozenset(own)].append((instance, _key(table, instance, key)))
     for (table, names), listed in by_table.items():
         fields = [one for one in table._meta.local_concrete_fields if one.attname in names]
-        for batch in batches(listed, _ROWS):
+        for batch in batches(listed, len(table._meta.pk_fields) + len(fields), _ROWS):
             _update(table, fields, batch, using)
 
 
