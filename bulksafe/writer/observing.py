@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bulksafe.rendering import quoting
 from bulksafe.statements import WRITES
@@ -26,6 +26,12 @@ logger = logging.getLogger("bulksafe")
 #: What may follow where a query names one row by its key.
 _END = r"(?:\s+ORDER BY [^()]*?)?(?:\s+LIMIT \d+)?(?:\s+FOR (?:NO KEY )?UPDATE[^()]*)?\s*\Z"
 
+
+#: What opens, ends or takes back a part of a transaction, with the name of that part.
+_SAVEPOINT = re.compile(
+    r"\s*(?P<verb>SAVEPOINT|RELEASE|ROLLBACK\s+TO)(?:\s+SAVEPOINT)?\s+(?P<name>\"(?:[^\"]|\"\")+\"|\w+)",
+    re.IGNORECASE,
+)
 
 #: What does not ask the database anything.
 _HARMLESS = frozenset({"info", "closed", "broken", "pgconn"})
@@ -77,24 +83,45 @@ def guarding(connection: Any, withdraw: Callable[[], None]) -> Iterator[Callable
         end()
 
 
+class Progress(Protocol):
+    """A write whose rows can be stored while a receiver runs for a later one."""
+
+    def flush(self) -> bool:
+        """Store the rows before the one whose receivers are running.
+
+        Returns:
+            whether there were any.
+        """
+
+    def mark(self) -> Any:
+        """How far it is."""
+
+    def return_to(self, mark: Any) -> None:
+        """Store again what was stored since: the database has rolled it back."""
+
+
 class Observer:
     """Looks at the statements of the receivers of one write.
 
+    Rows that are stored inside a savepoint of the receiver's go when it is rolled back: the
+    receiver may catch the error, and the write would lose them.
+
     Args:
         model: the concrete model whose rows are written.
-        flush: stores the rows before the one that is looked at.
+        progress: the write.
         withdraw: called before the first statement, whatever it is.
     """
 
     def __init__(
         self,
         model: type[Model],
-        flush: Callable[[], bool],
+        progress: Progress,
         withdraw: Callable[[str], None] | None = None,
     ) -> None:
         self.model = model
-        self.flush = flush
+        self.progress = progress
         self.withdraw = withdraw
+        self._savepoints: list[tuple[str, Any]] = []
         self.instance: Model | None = None
         self._names = names_of(model)
         self._own = self._own_row(model)
@@ -104,17 +131,34 @@ class Observer:
         """Asked before each statement of a receiver."""
         if self.withdraw is not None:
             self.withdraw(text)
+        if savepoint := _SAVEPOINT.match(text):
+            self._follow(savepoint["verb"].upper(), savepoint["name"])
+            return
         if WRITES.match(text) and not text.lstrip().upper().startswith("WITH"):
             return
         if self._names.search(text) is None or self._is_own_row(text, params):
             return
-        if self.flush() and not self._was_logged:
+        if self.progress.flush() and not self._was_logged:
             self._was_logged = True
             logger.info(
                 "a receiver of %s looks at other rows of its table: the rows of this write are "
                 "stored one by one",
                 self.model._meta.label,
             )
+
+    def _follow(self, verb: str, name: str) -> None:
+        """A savepoint begins, or ends with all that began after it."""
+        if verb == "SAVEPOINT":
+            self._savepoints.append((name, self.progress.mark()))
+            return
+        names = [known for known, _ in self._savepoints]
+        if name not in names:
+            return
+        place = len(names) - 1 - names[::-1].index(name)
+        is_rollback = verb.startswith("ROLLBACK")
+        if is_rollback:
+            self.progress.return_to(self._savepoints[place][1])
+        del self._savepoints[place + is_rollback :]
 
     @staticmethod
     def _own_row(model: type[Model]) -> re.Pattern[str] | None:

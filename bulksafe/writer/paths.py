@@ -338,7 +338,7 @@ class _DeletionRowByRow:
         }
         self._gone: set[tuple[type[Model], Any]] = set()
         self.done = 0
-        observer = Observer(root, self._flush)
+        observer = Observer(root, self)
         for number, instance in enumerate(self.instances):
             self._next, observer.instance = number, instance
             if self._is_live.refresh():
@@ -371,12 +371,22 @@ class _DeletionRowByRow:
         listed = receivers.of_model(model, receivers.inline())
         return in_order([r for r in listed if self._is_live(r, model)])
 
-    def _flush(self) -> bool:
+    def flush(self) -> bool:
         before = self.done
         if before < self._next:
             with telling.outside(self._depth), self.watch.as_scope(self.scope):
                 self._delete_up_to(self._next)
         return self.done > before
+
+    def mark(self) -> Any:
+        return self.done, set(self._gone), Counter(self.deleted)
+
+    def return_to(self, mark: Any) -> None:
+        done, gone, deleted = mark
+        for key in self._gone - gone:
+            # Django takes the key from an instance that it has deleted.
+            self._known[key].pk = key[1]
+        self.done, self._gone, self.deleted = done, set(gone), Counter(deleted)
 
     def _delete_up_to(self, end: int) -> None:
         root: Any = self.scope.root
@@ -476,6 +486,11 @@ class _Write:
         self.scope = scope
         self.instances = instances
         self._store = store
+        #: What the caller has given: the key of each object, and whether it is a new one.
+        self._given = [
+            (instance, (instance.pk, instance._state.adding, instance._state.db))
+            for instance in instances
+        ]
         #: How many of the objects have been stored.
         self.done = 0
         self.results: list[Any] = []
@@ -521,7 +536,7 @@ class _Write:
             for receiver in early
         }
         is_row_by_row = any(receiver.row_by_row for receiver in (*early, *late))
-        observer = Observer(model, self._flush)
+        observer = Observer(model, self)
         for number, instance in enumerate(self.instances):
             observer.instance = instance
             self._next = number
@@ -539,13 +554,24 @@ class _Write:
         model: Any = self.scope.model
         return [receiver for receiver in listed if self._is_live(receiver, model)]
 
-    def _flush(self) -> bool:
+    def flush(self) -> bool:
         """Store the objects before the one whose receivers are running."""
         if self.done >= self._next:
             return False
         with telling.outside(self._depth), self.watch.as_scope(self.scope):
             self.store_up_to(self._next)
         return True
+
+    def mark(self) -> Any:
+        return self.done, len(self.results)
+
+    def return_to(self, mark: Any) -> None:
+        before = self.done
+        self.done = mark[0]
+        del self.results[mark[1] :]
+        for instance, given in self._given[self.done : before]:
+            # What it got when it was stored.
+            instance.pk, instance._state.adding, instance._state.db = given
 
     def _before(
         self,

@@ -393,12 +393,12 @@ class Rehearsal:
     def _observer(self, one: Rehearsed) -> Observer:
         model = one.change.model
         if model not in self._observers:
-            self._observers[model] = Observer(model, self._flush, self._withdraw)
+            self._observers[model] = Observer(model, self, self._withdraw)
         observer = self._observers[model]
         observer.instance = one.instance
         return observer
 
-    def _flush(self) -> bool:
+    def flush(self) -> bool:
         """Store the rows before the one whose receivers are running."""
         if not self._is_storable or self._stored >= self._at:
             return False
@@ -406,6 +406,18 @@ class Rehearsal:
         with telling.outside(self._calls_before):
             self._store_up_to(self._order, self._at)
         return True
+
+    def mark(self) -> Any:
+        """How many rows were stored in turn, and all that are stored."""
+        return self._stored, {id(one) for one in self._order if one.is_stored}
+
+    def return_to(self, mark: Any) -> None:
+        self._stored, stored = mark
+        for one in self._order:
+            if one.is_stored and id(one) not in stored:
+                one.is_stored = False
+                if one.change.created:
+                    _as_before_the_insert(one.instance)
 
     def _can_be_stored(self, order: Sequence[Rehearsed]) -> bool:
         """Whether the rows can be stored one by one, in place of making the write again."""
@@ -645,12 +657,7 @@ def is_update(change: InlineChange) -> bool:
 def _rehearsed(change: InlineChange, *, is_stored: bool = False) -> Rehearsed:
     instance = change.instance
     if change.created and not is_stored:
-        if _has_new_key(change.model):
-            # As before a save(): the row has no key yet.
-            for key in change.model._meta.pk_fields:
-                setattr(instance, key.attname, None)
-        instance._state.adding = True
-        instance._state.db = None
+        _as_before_the_insert(instance)
     values = instance.__dict__
     before = {
         name: value if type(value := values[name]) in _STEADY else _copied(value)
@@ -658,6 +665,15 @@ def _rehearsed(change: InlineChange, *, is_stored: bool = False) -> Rehearsed:
         if name in values
     }
     return Rehearsed(change, instance, before)
+
+
+def _as_before_the_insert(instance: Model) -> None:
+    """A row that the database numbers has no key before it is stored, as before a ``save()``."""
+    if _has_new_key(type(instance)):
+        for key in instance._meta.pk_fields:
+            setattr(instance, key.attname, None)
+    instance._state.adding = True
+    instance._state.db = None
 
 
 def _copied(value: Any) -> Any:

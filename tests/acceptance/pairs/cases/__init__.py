@@ -7,6 +7,7 @@ from tests.acceptance.pairs.cases import (
     other_tables,
     own_row,
     rules,
+    savepoints,
     siblings,
 )
 
@@ -17,5 +18,6 @@ __all__ = [
     "other_tables",
     "own_row",
     "rules",
+    "savepoints",
     "siblings",
 ]
