@@ -17,7 +17,7 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.db.backends.utils import CursorWrapper
 from django.db.migrations.migration import Migration
-from django.db.models import Model, QuerySet
+from django.db.models import Model, QuerySet, base
 from django.db.models.deletion import Collector
 from django.db.models.fields import related_descriptors
 from django.db.models.options import Options
@@ -71,6 +71,7 @@ def apply_early() -> None:
     patch(QuerySet, "update", _update)
     patch(Collector, "delete", _collector_delete)
     patch(Collector, "can_fast_delete", _can_fast_delete)
+    patch(base, "method_set_order", _set_order)
     patch(ModelSignal, "connect", _connect)
     patch(ModelSignal, "disconnect", _disconnect)
     _extend_related_managers()
@@ -215,6 +216,14 @@ def _update(original: Any, self: Any, **kwargs: Any) -> Any:
     if not paths.is_concerned(self.model):
         return original(self, **kwargs)
     return paths.update(functools.partial(original, self), self, **kwargs)
+
+
+def _set_order(original: Any, self: Model, ordered: Any, keys: Any, using: Any = None) -> None:
+    """``set_…_order()`` updates instances that have nothing but a key: receivers get the rows."""
+    if paths.is_concerned(ordered):
+        paths.set_order(self, ordered, keys, using)
+    else:
+        original(self, ordered, keys, using)
 
 
 def _collector_delete(original: Any, self: Any) -> Any:

@@ -7,7 +7,7 @@ critical receivers in the transaction go straight through.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
 from bulksafe.declarations.order import in_order, meant_by
 from bulksafe.outbox.events import DELETED, UPDATED
-from bulksafe.writer import connecting, parents, telling
+from bulksafe.writer import connecting, parents, telling, unstored
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.early import early_arguments, wants_extra
 from bulksafe.writer.observing import Observer
@@ -201,6 +201,24 @@ def bulk_update(
     scope = InHand(model=_concrete(queryset.model), given_fields=names)
     write = _Write(watch, scope, listed, lambda chunk: inner(chunk, fields, *args, **named))
     return sum(count or 0 for count in write.run(names))
+
+
+def set_order(
+    instance: Model, ordered: type[Model], keys: Iterable[Any], using: str | None
+) -> None:
+    """``order_with_respect_to``: give the rows of these keys the order of the keys."""
+    meta: Any = ordered._meta
+    manager: Any = ordered._default_manager
+    rows = manager.db_manager(using).filter(
+        **meta.order_with_respect_to.get_forward_related_filter(instance)
+    )
+    listed = [meta.pk.to_python(getattr(key, "pk", key)) for key in keys]
+    stored = rows.in_bulk(listed)
+    for order, key in enumerate(listed):
+        if key in stored:
+            stored[key]._order = order
+    # In the order of the keys, and each row once.
+    rows.bulk_update([stored[key] for key in dict.fromkeys(listed) if key in stored], ["_order"])
 
 
 def update(inner: Callable[..., int], queryset: Any, **values: Any) -> int:
@@ -591,7 +609,27 @@ class _Write:
             "instance": instance,
         }
         self._depth = telling.depth()
+        before = dict(instance.__dict__) if update_fields is not None else {}
         self.watch.call_with(receiver, named, row, observer=observer)
+        if before:
+            self._warn_of_unstored(receiver, instance, before, update_fields or frozenset())
+
+    def _warn_of_unstored(
+        self,
+        receiver: Receiver,
+        instance: Model,
+        before: Mapping[str, Any],
+        update_fields: frozenset[str],
+    ) -> None:
+        left_out = {
+            field.attname
+            for field in instance._meta.concrete_fields
+            if field.name not in update_fields and field.attname in before
+        }
+        now = instance.__dict__
+        different = {name for name in left_out if now.get(name) is not before[name]}
+        if assigned := {name for name in different if now.get(name) != before[name]}:
+            unstored.warn(type(instance), [receiver], assigned)
 
     def _from_batches(self, chunk: Sequence[Model]) -> None:
         """Call what is called for many rows at once, and what comes after that."""

@@ -30,7 +30,7 @@ from bulksafe.dispatch.assigning import assign
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.events import UPDATED
-from bulksafe.writer import parents, telling
+from bulksafe.writer import parents, telling, unstored
 from bulksafe.writer.changes import key_of_instance, row_of
 from bulksafe.writer.early import is_another
 from bulksafe.writer.locking import lock
@@ -452,7 +452,7 @@ class Rehearsal:
                 _delete(change, self.watch.alias)
             else:
                 changed = {f.attname for f in change.table.fields if f.name in change.changed}
-                names = changed | one.assigned()
+                names = changed | self._stored_of(one, one.assigned())
                 if not names:
                     # An update to the values that were there is a change without a statement.
                     self._carry(one, change)
@@ -497,6 +497,7 @@ class Rehearsal:
             if one is not None and self._is_known(name, change):
                 one.inherit()
                 assigned = set() if change.deleted else one.assigned() | one.inherited
+                assigned = self._stored_of(one, assigned)
                 self._carry(one, change)
                 # What was assigned at an earlier change of the row has gone on from there.
                 kept.pop(change.row, None)
@@ -537,6 +538,16 @@ class Rehearsal:
             one.instance._state.adding = False
             one.instance._state.db = self.watch.alias
         parents.forget([one.instance], {})
+
+    def _stored_of(self, one: Rehearsed, assigned: set[str]) -> set[str]:
+        """What is stored of what receivers have assigned: an upsert names the fields."""
+        is_upsert = self.scope.on_conflict.get("on_conflict") is OnConflict.UPDATE
+        if not is_upsert or not is_update(one.change):
+            return assigned
+        given = {field.attname for field in self.scope.on_conflict["update_fields"]}
+        if left_out := assigned - given:
+            unstored.warn(one.change.model, one.ran, left_out)
+        return assigned & given
 
     def _drifted(self, one: Rehearsed) -> tuple[Model, set[str], Any]:
         """A row that the write has missed since receivers ran: it gets what was rehearsed."""

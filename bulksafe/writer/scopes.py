@@ -141,6 +141,12 @@ class InHand(Scope):
     def holds(self, change: InlineChange) -> bool:
         return change.row in self.instances or change.new_row in self.instances
 
+    def left_over(self, changes: list[InlineChange]) -> list[InlineChange]:
+        """Its changes in the order of the instances, which is that of saves one by one."""
+        places = {row: place for place, row in enumerate(self.instances)}
+        last = len(places)
+        return sorted(changes, key=lambda change: places.get(change.new_row, last))
+
     def add(self, change: InlineChange) -> None:
         """Keep a change; updates of a row's parts in multi-table inheritance make one change.
 
@@ -256,6 +262,10 @@ class Deleting(InHand):
     @property
     def knows_rows(self) -> bool:
         return bool(self.instances)
+
+    def left_over(self, changes: list[InlineChange]) -> list[InlineChange]:
+        """Its changes as they came: Django deletes model by model."""
+        return changes
 
     def add(self, change: InlineChange) -> None:
         """Keep a change; deletions are never made of several."""

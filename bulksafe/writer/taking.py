@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from bulksafe.contexts import current, running
 from bulksafe.declarations import receivers
@@ -20,7 +20,7 @@ from bulksafe.writer.early import wants_extra
 from bulksafe.writer.scopes import is_plain_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from django.db.models import Model
 
@@ -296,6 +296,30 @@ def combined(taken: Sequence[Taken], using: str, prefix: str) -> list[InlineChan
         events = outbox_events.in_order(events, lambda members: _chained(members, by_seq))
     names = running()
     return [_change(event, by_seq, using, prefix, names) for event in events]
+
+
+def in_key_order(changes: list[InlineChange]) -> list[InlineChange]:
+    """The updated or deleted rows of one statement in the order of their keys.
+
+    PostgreSQL goes through a table in any order, and a loop over the queryset in that of the keys.
+    Changes stay as they came where rows of several tables, or one row several times, are changed.
+    """
+    kinds = {(change.event.source, change.event.operation) for change in changes}
+    if len(kinds) != 1 or changes[0].created or len({one.row for one in changes}) < len(changes):
+        return changes
+    return sorted_by_key(changes, lambda change: change.key(old=True))
+
+
+_Row = TypeVar("_Row")
+
+
+def sorted_by_key(rows: Iterable[_Row], key: Callable[[_Row], Any]) -> list[_Row]:
+    """Sort by keys, unless they have no order in Python."""
+    listed = list(rows)
+    try:
+        return sorted(listed, key=key)
+    except TypeError:
+        return listed
 
 
 def _chained(members: list[Event], by_seq: Mapping[int, Taken]) -> list[Event]:

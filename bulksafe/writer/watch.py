@@ -28,7 +28,16 @@ from bulksafe.writer.early import early_arguments, wants_extra
 from bulksafe.writer.readable import readable
 from bulksafe.writer.rehearsal import Rehearsal, receive_late
 from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Linking, Returned, Saving, Scope
-from bulksafe.writer.taking import Kind, Source, Taken, combined, in_schema, is_any_shared
+from bulksafe.writer.taking import (
+    Kind,
+    Source,
+    Taken,
+    combined,
+    in_key_order,
+    in_schema,
+    is_any_shared,
+    sorted_by_key,
+)
 from bulksafe.writer.vocabulary import (
     ENDS_PART,
     commits,
@@ -445,7 +454,8 @@ class Watch:
             return True
         self._after = rows[-1][0]
         if is_any_shared(rows):
-            changes = combined([kind.taken(row) for row in rows], self.alias, self.prefix)
+            taken = [kind.taken(row) for row in rows]
+            changes = in_key_order(combined(taken, self.alias, self.prefix))
             for change in changes:
                 scope.prepare(change)
             self.tell(changes)
@@ -464,6 +474,8 @@ class Watch:
         common: dict[str, Any] = {"sender": model, "using": self.alias}
         if not is_gone:
             common |= {"created": is_new, "raw": False, "update_fields": fields}
+        if not is_new:
+            images = sorted_by_key(images, table.key)
         for values in images if listed else ():
             instance = table.instance(values)
             row = row_of(model, table.key(values))
@@ -514,7 +526,7 @@ class Watch:
             return []
         taken.sort(key=lambda one: one.event.seq)
         self._after = taken[-1].event.seq
-        return combined(taken, self.alias, self.prefix)
+        return in_key_order(combined(taken, self.alias, self.prefix))
 
     @contextmanager
     def _asking(self) -> Iterator[Any]:
