@@ -231,7 +231,10 @@ def update(inner: Callable[..., int], queryset: Any, **values: Any) -> int:
     if watch.scopes and watch.scopes[-1].covers(model, "UPDATE"):
         # Part of a bulk_update().
         return inner(**values)
-    scope = Scope(given_fields=_field_names(queryset.model, values))
+    scope = Scope(
+        given_fields=_field_names(queryset.model, values),
+        child=model if model._meta.parents else None,
+    )
     count: int = watch.perform(
         lambda: inner(**values), scope, _concerned(model), returning=(model, UPDATED)
     )

@@ -334,7 +334,8 @@ class Rehearsal:
         return True
 
     def _early_deliveries(self, changes: Sequence[InlineChange]) -> Sequence[Delivery]:
-        return telling.deliveries(changes, self.watch.listed, telling.EARLY)
+        own = [change for change in changes if not self.scope.is_part(change)]
+        return telling.deliveries(own, self.watch.listed, telling.EARLY)
 
     def _receive(self, changes: _Named, different: set[Hashable], due: Sequence[Delivery]) -> None:
         """Call the receivers that come before the write.

@@ -14,7 +14,7 @@ from bulksafe.caching import forever, per_model
 from bulksafe.writer.changes import key_in_table, key_of_instance, row_of, row_of_instance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from django.db.models import Model
 
@@ -58,6 +58,7 @@ class Scope:
         moved: the keys that rows got in the end, by what they were in a rehearsal.
         returned: the rows that its statement returns, if it is one that does.
         on_conflict: what its new rows do that are there already, as ``QuerySet._insert`` takes it.
+        child: the model of multi-table inheritance whose rows it updates.
     """
 
     given_fields: frozenset[str] | None = None
@@ -66,6 +67,7 @@ class Scope:
     moved: dict[tuple[str, Any], Any] = field(default_factory=dict)
     returned: Returned | None = None
     on_conflict: dict[str, Any] = field(default_factory=dict)
+    child: type[Model] | None = None
 
     @property
     def knows_rows(self) -> bool:
@@ -86,7 +88,19 @@ class Scope:
 
     def left_over(self, changes: list[InlineChange]) -> list[InlineChange]:
         """Those of its changes that are its own to tell."""
-        return changes
+        return [change for change in changes if not self.is_part(change)]
+
+    def is_part(self, change: InlineChange) -> bool:
+        """Whether a change is that of a parent's part of a row, of which only the child is told.
+
+        Django sends the signals of the class that is saved, and not those of its parents.
+        """
+        return (
+            self.child is not None
+            and change.model in self.child._meta.all_parents
+            and not change.deleted
+            and change.event.depth == 1
+        )
 
     def add(self, change: InlineChange) -> None:
         """Keep a change until its receivers are called."""
@@ -118,6 +132,8 @@ class InHand(Scope):
     ran: dict[int, set[Receiver]] = field(default_factory=dict)
     is_storing: bool = False
     is_spared: bool = False
+    #: By parent's table, how many instances there were and the keys of their parts.
+    _part_keys: dict[type[Model], tuple[int, frozenset[Any]]] = field(default_factory=dict)
     #: Where the changes of children in multi-table inheritance are in ``pending``.
     _places: dict[tuple[str, Any], int] = field(default_factory=dict)
 
@@ -145,7 +161,22 @@ class InHand(Scope):
         """Its changes in the order of the instances, which is that of saves one by one."""
         places = {row: place for place, row in enumerate(self.instances)}
         last = len(places)
-        return sorted(changes, key=lambda change: places.get(change.new_row, last))
+        return sorted(
+            super().left_over(changes), key=lambda change: places.get(change.new_row, last)
+        )
+
+    def is_part(self, change: InlineChange) -> bool:
+        if self.model is None or change.model not in self.model._meta.all_parents or change.deleted:
+            return False
+        return change.key() in self._keys_in(change.model)
+
+    def _keys_in(self, table: type[Model]) -> Collection[Any]:
+        """The keys of the instances' parts in a parent's table."""
+        count, keys = self._part_keys.get(table, (0, frozenset()))
+        if count != len(self.instances):
+            keys = frozenset(key_in_table(one, table) for one in self.instances.values())
+            self._part_keys[table] = len(self.instances), keys
+        return keys
 
     def add(self, change: InlineChange) -> None:
         """Keep a change; updates of a row's parts in multi-table inheritance make one change.
@@ -202,6 +233,9 @@ class Saving(InHand):
 
     instance: Model | None = None
     called: set[Receiver] = field(default_factory=set)
+
+    def _keys_in(self, table: type[Model]) -> Collection[Any]:
+        return () if self.instance is None else (key_in_table(self.instance, table),)
 
     def holds(self, change: InlineChange) -> bool:
         instance = self.instance
@@ -307,6 +341,9 @@ class Along(Scope):
 
     outer: InHand = field(default_factory=InHand)
 
+    def is_part(self, change: InlineChange) -> bool:
+        return self.outer.is_part(change)
+
     def prepare(self, change: InlineChange) -> None:
         super().prepare(change)
         if self.outer.holds(change):
@@ -321,7 +358,7 @@ class Along(Scope):
             self.outer.prepare(change)
         for change in held:
             self.outer.add(change)
-        return [change for change in changes if not self.outer.holds(change)]
+        return super().left_over([change for change in changes if not self.outer.holds(change)])
 
 
 @dataclass(eq=False)

@@ -82,7 +82,7 @@ def compare(case: Case, path: Path, size: int) -> None:
     rows = [case.row(plain, n) for n in range(size)]
     with sides.plain_receivers(case, plain), sides.critical_receivers(case, critical):
         case.setup(plain)
-        for row in with_codes(rows)[: path.stored(size)]:
+        for row in with_codes(case, plain, rows)[: path.stored(size)]:
             getattr(plain, case.model)(**row).save()
         sides.copy_to_critical()
         plain.calls.clear()

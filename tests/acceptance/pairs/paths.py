@@ -107,7 +107,10 @@ def _with_keys(write):
     return keyed
 
 
-def with_codes(rows: list[Row]) -> list[Row]:
+def with_codes(case: Case, m: Side, rows: list[Row]) -> list[Row]:
+    """With what tells rows apart, where the model has a field for it."""
+    if all(field.name != "code" for field in _model(case, m)._meta.fields):
+        return rows
     return [{**row, "code": 1_000 + n} for n, row in enumerate(rows)]
 
 
@@ -115,7 +118,9 @@ def _conflicting(write):
     """Rows with codes and the values of ``Case.new``; the first half is stored already."""
 
     def conflict(case, m, rows):
-        return write(case, m, [row | case.new(n) for n, row in enumerate(with_codes(rows))])
+        return write(
+            case, m, [row | case.new(n) for n, row in enumerate(with_codes(case, m, rows))]
+        )
 
     return conflict
 

@@ -97,7 +97,8 @@ def assigned_to_the_parent(m):
     only=("save() again", "bulk_update()", "update()", "UPDATE", "UPDATE, executemany()"),
 )
 def rows_of_the_parent(m):
-    return _receivers(m, m.Place, m.Restaurant)
+    # The receivers of the child run, too, which Django does not call: see docs/transaction.md.
+    return _receivers(m, m.Place)
 
 
 @case(
