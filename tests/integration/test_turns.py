@@ -27,8 +27,8 @@ def test_cursors_that_were_served_longest_ago_are_claimed_first(store):  # noqa:
     """Otherwise a busy bucket would keep the others waiting."""
     store.create_cursors([LANE])
     execute(
-        "UPDATE bulksafe_cursor SET served_at = now() - interval '1 hour' * (mod(bucket * 7, 16) + 1) "
-        "WHERE queue = 'turns'"
+        "UPDATE bulksafe_cursor SET served_at = now() - interval '1 hour' "
+        "* (mod(bucket * 7, 16) + 1) WHERE queue = 'turns'"
     )
 
     longest = {bucket for bucket in range(16) if bucket * 7 % 16 >= 13}
