@@ -75,7 +75,7 @@ def clean(request, committed) -> Iterator[None]:
         connections.close_all()
         left = [waiting(alias) for alias in aliases]
         for alias in aliases:
-            _uninstall(alias)
+            uninstall(alias)
             _empty(alias)
             syncdb.note_receivers(None, alias)
     assert left == [(0, 0)] * len(aliases)
@@ -142,7 +142,7 @@ def _empty(alias: str) -> None:
         cursor.execute("; ".join(script))
 
 
-def _uninstall(alias: str) -> None:
+def uninstall(alias: str) -> None:
     with connections[alias].cursor() as cursor:
         cursor.execute(
             "SELECT tgname, tgrelid::regclass::text FROM pg_trigger "

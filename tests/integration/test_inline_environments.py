@@ -676,7 +676,7 @@ class TestTwoDatabases:
 
     def test_a_database_whose_table_has_no_capture(self):
         """Django's own signals come all the same; who writes past them is not seen."""
-        inline._uninstall("other")
+        inline.uninstall("other")
         Article.objects.using("other").create(title="saved")
         Article.objects.using("other").bulk_create([Article(title="bulk")])
 

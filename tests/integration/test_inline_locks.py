@@ -175,6 +175,33 @@ def test_a_lock_timeout_is_raised_at_once(place, before_each_lock):
             Article.objects.update(changes=1)
 
 
+# Rows that are still what they were.
+
+
+def test_a_row_that_a_trigger_changes_again_is_not_taken_for_one_that_others_changed(monkeypatch):
+    """Its first change begins with what is stored, its second one does not."""
+    Article.objects.create(title="a")
+    inline.critical(pre_save, Article, look)
+    unchanged, original = [], rehearsal.lock
+    monkeypatch.setattr(
+        rehearsal, "lock", lambda *args: unchanged.append(original(*args)) or unchanged[-1]
+    )
+    execute(
+        "CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        f"UPDATE {ARTICLES} SET changes = changes + 1 WHERE id = NEW.id; RETURN NULL; END $$; "
+        f"CREATE TRIGGER again AFTER UPDATE OF total ON {ARTICLES} "
+        "FOR EACH ROW EXECUTE FUNCTION again()"
+    )
+    try:
+        assert Article.objects.update(total=1) == 1
+    finally:
+        execute("DROP FUNCTION again() CASCADE")
+
+    assert unchanged
+    assert all(unchanged)
+    assert Article.objects.values_list("total", "changes").get() == (1, 1)
+
+
 # The order of the locks.
 
 

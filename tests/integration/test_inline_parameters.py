@@ -1,12 +1,16 @@
-"""Writes with more values than the server takes as parameters of one statement: 65,535."""
+"""What receivers assign is stored as an assignment would store it, however much it is.
+
+The server takes 65,535 parameters of one statement.
+"""
 
 from __future__ import annotations
 
 import pytest
-from django.db import OperationalError, connections, models
+from django.db import DataError, OperationalError, connections, models
 from django.db.models.signals import pre_save
 
 from tests.apps.edges.models import Pair
+from tests.apps.practice.models import CriticalArticle as Article
 from tests.integration import inline_committed as inline
 from tests.integration.inline_committed import (  # noqa: F401
     _django_db_helper,
@@ -76,3 +80,17 @@ def test_what_receivers_assign_to_rows_of_many_columns(using, wide):
 
     found = execute(f"SELECT count(*), sum(c0), sum(c99) FROM {table}")
     assert found == [(count, count, count)]
+
+
+def test_text_that_is_too_long_for_its_column_is_refused(clean):  # noqa: F811
+    """A cast to the column's type would cut it, where an assignment is an error."""
+    Article.objects.create(title="a")
+
+    def assign(instance, **kwargs):
+        instance.title = "x" * 81
+
+    inline.critical(pre_save, Article, assign)
+    with pytest.raises(DataError, match="too long"):
+        Article.objects.update(total=1)
+
+    assert Article.objects.values_list("title", "total").get() == ("a", 0)
