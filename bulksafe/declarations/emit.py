@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pgtrigger
 
-from bulksafe.declarations import receivers
-from bulksafe.declarations.receivers import DELETE, INSERT, UPDATE, Receiver, Sender
+from bulksafe.declarations import options, receivers
+from bulksafe.declarations.receiver import Receiver
+from bulksafe.declarations.signals import DELETE, INSERT, UPDATE, Sender
 
 if TYPE_CHECKING:
     from django.db import models
@@ -39,11 +40,11 @@ class Emit:
         name: str = "",
         argument: str = "instance",
         operation: pgtrigger.Operation | None = None,
-        queue: str = receivers.DEFAULT_QUEUE,
-        max_attempts: int = receivers.DEFAULT_MAX_ATTEMPTS,
+        queue: str = options.DEFAULT_QUEUE,
+        max_attempts: int = options.DEFAULT_MAX_ATTEMPTS,
         on_dead: str = "block",
         timeout: float | None = None,
-        backoff: receivers.Backoff = None,
+        backoff: options.Backoff = None,
     ) -> None:
         self.signal = signal
         self.when = when
@@ -64,7 +65,7 @@ class Emit:
                 name=f"{model._meta.label}:{self.name}",
                 signal=self.signal,
                 senders=(model,),
-                run=receivers.AFTER_COMMIT,
+                run=options.AFTER_COMMIT,
                 when=self.when,
                 queue=self.queue,
                 max_attempts=self.max_attempts,

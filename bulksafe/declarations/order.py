@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bulksafe.declarations.receivers import Receiver
+    from bulksafe.declarations.receiver import Receiver
 
 
 def meant_by(reference: Any, among: Sequence[Receiver]) -> list[Receiver]:

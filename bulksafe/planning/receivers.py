@@ -15,17 +15,16 @@ from django.dispatch import Signal
 from django.utils.inspect import func_accepts_kwargs
 
 from bulksafe.declarations import Emit, Receiver
-from bulksafe.declarations.order import cycle, meant_by
-from bulksafe.declarations.receivers import (
+from bulksafe.declarations.options import (
     AFTER_COMMIT,
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_QUEUE,
     IN_DATABASE,
     IN_TRANSACTION,
     REFUSE,
-    SIGNALS,
-    Sender,
 )
+from bulksafe.declarations.order import cycle, meant_by
+from bulksafe.declarations.signals import SIGNALS, Sender
 from bulksafe.planning import senders
 from bulksafe.planning.capture import condition_of
 from bulksafe.planning.problems import Problem, Refused, did_you_mean, shown

@@ -8,7 +8,7 @@ from django.apps import apps
 from django.db import connections, models, router
 
 from bulksafe.declarations.capture import is_installed_package, lost_to
-from bulksafe.declarations.receivers import resolve
+from bulksafe.declarations.senders import resolve
 from bulksafe.declarations.through import links
 from bulksafe.planning.problems import Problem, did_you_mean, shown
 

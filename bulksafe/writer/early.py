@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db import connections
 from django.db.models.signals import pre_delete
 
-from bulksafe.declarations.receivers import DELETE, INSERT, UPDATE
+from bulksafe.declarations.signals import DELETE, INSERT, UPDATE
 from bulksafe.planning.capture import condition_of
 from bulksafe.rendering import quoting
 from bulksafe.writer.changes import key_of_instance

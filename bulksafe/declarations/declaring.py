@@ -1,0 +1,132 @@
+"""``critical``: declares a receiver that no write path skips."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from bulksafe.declarations.naming import default_name
+from bulksafe.declarations.options import (
+    DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_QUEUE,
+    IN_TRANSACTION,
+    REFUSE,
+    Backoff,
+)
+from bulksafe.declarations.receiver import Receiver
+from bulksafe.declarations.receivers import add
+from bulksafe.declarations.signals import OPERATIONS, signal_name
+
+_Receiver = TypeVar("_Receiver", bound="Callable[..., Any]")
+
+
+def critical(
+    signal: Any,
+    *,
+    sender: Any = None,
+    run: str = IN_TRANSACTION,
+    when: Any = None,
+    after: Iterable[Any] = (),
+    batch: bool = False,
+    dispatch_uid: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    atomic: bool = True,
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+    on_dead: str = "block",
+    timeout: float | None = None,
+    backoff: Backoff = None,
+    coalesce: bool = False,
+    otherwise: str = REFUSE,
+    row_by_row: bool = False,
+    app_label: str | None = None,
+    **unknown: Any,
+) -> Callable[[_Receiver], _Receiver]:
+    """Declare a signal receiver that no write path skips. Stands where ``@receiver`` stood.
+
+    The receiver is called with the arguments that Django's signal has, and with ``old`` (the row
+    before, or None), ``changed`` (a frozenset of field names), ``event_id`` and ``context``.
+
+    What is wrong with the declaration is reported by ``manage.py check``, not raised here.
+
+    Args:
+        signal: ``pre_save``, ``post_save``, ``pre_delete``, ``post_delete`` or ``m2m_changed`` of
+            ``django.db.models.signals``, or a list of them.
+        sender: the model, its label ``"shop.Order"``, an abstract base (which stands for every
+            concrete child), a proxy (which stands for its table), ``Article.tags.through``, or a
+            list of these.
+        run: ``"in_transaction"``: in the writer's transaction, for every write of this project's
+            Django; what the receiver raises comes out of the call that wrote.
+            ``"after_commit"``: by the listener daemon, once the writer's transaction is
+            committed, whoever wrote.
+        when: a ``Q`` over ``old__…`` and ``new__…``; evaluated in the trigger, so that rows which
+            do not match cost nothing. A test on a row that is not there (the old one of an insert,
+            the new one of a delete) is false, and its negation true.
+        after: receivers that are to run before this one, as functions or names.
+        batch: call it once per batch, with ``instances`` and ``events`` in place of ``instance``.
+        dispatch_uid: the receiver's lasting name; for one of several signals the signal's name is
+            added to it. The default is made of the module, the qualified name, the sender and the
+            signal.
+        queue: receivers of one queue wait for each other, those of different queues do not.
+        atomic: False for effects outside the database, like HTTP: the receiver then runs outside a
+            transaction and may be called twice with the same ``event_id`` after a crash.
+        max_attempts: after so many failures an event becomes a dead letter.
+        on_dead: ``"block"`` keeps later events of the row waiting behind a dead letter,
+            ``"skip"`` goes on with them.
+        timeout: seconds after which a call is ended: its statement is cancelled, its process
+            replaced if need be, and the attempt counted. ``BULKSAFE["TIMEOUT"]`` by default.
+        backoff: seconds before the second attempt, doubled for each further one; or a list of the
+            seconds before each, the last of which holds for the rest; or a function that gets the
+            number of failed attempts and returns seconds. The settings' ``RETRY_DELAY`` by default.
+            ``raise bulksafe.RetryAfter(seconds)`` overrules it for one event.
+        coalesce: changes of a row that wait together become one call with the last state.
+        otherwise: what becomes of a write that another program makes, with
+            ``run="in_transaction"``: ``"refuse"`` lets the database refuse its commit,
+            ``"after_commit"`` has the listener run the receiver afterwards.
+        row_by_row: store each row before the receiver is called for the next: for a ``post_*``
+            receiver that looks at other rows of its own table.
+        app_label: the app whose migrations get the triggers; by default the one whose module
+            declares the receiver.
+    """
+
+    declared_in = sys._getframe(1).f_globals.get("__name__", "")
+
+    def decorate(function: _Receiver) -> _Receiver:
+        signals = signal if isinstance(signal, list | tuple) else (signal,)
+        senders = sender if isinstance(sender, list | tuple | set) else (sender,)
+        given = tuple(item for item in senders if item is not None)
+        for one in signals:
+            name = dispatch_uid or default_name(function, given, one)
+            if dispatch_uid and len(signals) > 1:
+                name = f"{dispatch_uid}.{signal_name(one)}"
+            add(
+                Receiver(
+                    function=function,
+                    name=str(name),
+                    signal=one,
+                    senders=given,
+                    run=run,
+                    when=when,
+                    after=tuple(after) if isinstance(after, Iterable) else (after,),
+                    batch=batch,
+                    queue=queue,
+                    atomic=atomic,
+                    max_attempts=max_attempts,
+                    on_dead=on_dead,
+                    timeout=timeout,
+                    backoff=backoff,
+                    coalesce=coalesce,
+                    otherwise=otherwise,
+                    row_by_row=row_by_row,
+                    has_uid=dispatch_uid is not None,
+                    uid=str(dispatch_uid or ""),
+                    module=getattr(function, "__module__", "") or "",
+                    declared_in=declared_in,
+                    app_label=app_label or "",
+                    operations=OPERATIONS.get(signal_name(one), ()),
+                    unknown=tuple(unknown),
+                )
+            )
+        return function
+
+    return decorate

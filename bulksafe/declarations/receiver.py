@@ -1,0 +1,132 @@
+"""``Receiver``: one function, and the changes that it is called for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from django.apps import apps
+from django.db import models
+
+from bulksafe.declarations.options import (
+    AFTER_COMMIT,
+    DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_QUEUE,
+    IN_TRANSACTION,
+    REFUSE,
+    Backoff,
+)
+from bulksafe.declarations.senders import is_abstract, resolve
+from bulksafe.declarations.signals import Sender, signal_name
+
+
+@dataclass(frozen=True, eq=False)
+class Receiver:
+    """One function, called for the changes of the rows of one or more models.
+
+    A declaration never raises: what is wrong with it is reported by ``manage.py check``.
+
+    Attributes:
+        function: what is called. Held strongly.
+        name: its lasting name, under which parked events find it again.
+        signal: the signal that it was declared for.
+        senders: what was given as ``sender``: classes and labels.
+        run: ``"after_commit"``, ``"in_transaction"`` or ``"in_database"``.
+        when: a condition over the row's old and new state, evaluated in the trigger.
+        after: receivers, or their names, that run before this one.
+        batch: call it once for many events.
+        queue: whose cursors it shares.
+        atomic: run it in the transaction that also notes that it ran.
+        max_attempts: how often it is tried for an event before that becomes a dead letter.
+        on_dead: ``"block"`` or ``"skip"``: what a dead letter means for later events of the row.
+        timeout: seconds after which a call is ended; None for the setting's.
+        backoff: how long a failed call waits; None for the settings' delays.
+        coalesce: changes of a row that wait together become one call.
+        otherwise: ``"refuse"`` or ``"after_commit"``: for ``run="in_transaction"``, what becomes of
+            a write that another program makes.
+        row_by_row: each row is stored before the receiver is called for the next.
+        has_uid: whether the name was given, not made.
+        uid: what was given: the name, but for a receiver of several signals.
+        module: where the function is.
+        declared_in: the module that has called ``critical()``.
+        app_label: the app whose migrations are to get the triggers; empty for the declaring one.
+        argument: for ``Emit``, the keyword argument that carries the instance.
+        operations: the changes that it is called for.
+        unknown: options that were given and are none.
+    """
+
+    function: Callable[..., Any]
+    name: str
+    signal: Any
+    senders: tuple[Any, ...]
+    run: str = IN_TRANSACTION
+    when: Any = None
+    after: tuple[Any, ...] = ()
+    batch: bool = False
+    queue: str = DEFAULT_QUEUE
+    atomic: bool = True
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    on_dead: str = "block"
+    timeout: float | None = None
+    backoff: Backoff = None
+    coalesce: bool = False
+    otherwise: str = REFUSE
+    row_by_row: bool = False
+    has_uid: bool = False
+    uid: str = ""
+    module: str = ""
+    declared_in: str = ""
+    app_label: str = ""
+    argument: str = "instance"
+    operations: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    _labels: set[str] = field(default_factory=set, init=False, repr=False)
+
+    @cached_property
+    def signal_name(self) -> str:
+        return signal_name(self.signal)
+
+    @cached_property
+    def encoded_name(self) -> bytes:
+        """Its name for shared memory, which many calls write to."""
+        return self.name.encode()
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether it runs in the writer's transaction."""
+        return self.run == IN_TRANSACTION
+
+    @property
+    def is_listened(self) -> bool:
+        """Whether the listener may have to run it."""
+        return self.run == AFTER_COMMIT or (self.is_inline and self.otherwise == AFTER_COMMIT)
+
+    @property
+    def is_emit(self) -> bool:
+        return isinstance(self.function, Sender)
+
+    def __repr__(self) -> str:
+        return f"<critical receiver {self.name}>"
+
+    def models(self) -> list[type[models.Model]]:
+        """The concrete models whose rows it is called for; unknown senders are left out."""
+        found: dict[type[models.Model], None] = {}
+        for sender in self.senders:
+            for model in resolve(sender):
+                found[model] = None
+        return list(found)
+
+    def is_called_for(self, label: str) -> bool:
+        """Whether the model of this label, in lower case, is one of ``models()``.
+
+        Labels are kept, and no classes: this is asked for each pair of a receiver and a model. Of
+        an abstract model, classes may be declared at any time.
+        """
+        if self._labels:
+            return label in self._labels
+        labels = {model._meta.label_lower for model in self.models()}
+        if apps.models_ready and not any(map(is_abstract, self.senders)):
+            self._labels.update(labels)
+        return label in labels
