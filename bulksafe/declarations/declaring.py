@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from bulksafe.declarations.naming import default_name
+from bulksafe.declarations.naming import default_name, full_name, uid_text
 from bulksafe.declarations.options import (
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_QUEUE,
@@ -29,7 +29,8 @@ def critical(
     when: Any = None,
     after: Iterable[Any] = (),
     batch: bool = False,
-    dispatch_uid: str | None = None,
+    weak: bool = True,
+    dispatch_uid: Hashable = None,
     queue: str = DEFAULT_QUEUE,
     atomic: bool = True,
     max_attempts: int = DEFAULT_MAX_ATTEMPTS,
@@ -64,9 +65,12 @@ def critical(
             the new one of a delete) is false, and its negation true.
         after: receivers that are to run before this one, as functions or names.
         batch: call it once per batch, with ``instances`` and ``events`` in place of ``instance``.
-        dispatch_uid: the receiver's lasting name; for one of several signals the signal's name is
-            added to it. The default is made of the module, the qualified name, the sender and the
-            signal.
+        weak: taken as ``@receiver`` takes it, and of no effect: a critical receiver is always held
+            strongly.
+        dispatch_uid: the receiver's lasting name, as text or anything hashable. For one of several
+            signals the signal's name is added to it; receivers for different signals or senders
+            may share one, and have both added. The default is made of the module, the qualified
+            name, the sender and the signal.
         queue: receivers of one queue wait for each other, those of different queues do not.
         atomic: False for effects outside the database, like HTTP: the receiver then runs outside a
             transaction and may be called twice with the same ``event_id`` after a crash.
@@ -96,13 +100,11 @@ def critical(
         senders = sender if isinstance(sender, list | tuple | set) else (sender,)
         given = tuple(item for item in senders if item is not None)
         for one in signals:
-            name = dispatch_uid or default_name(function, given, one)
-            if dispatch_uid and len(signals) > 1:
-                name = f"{dispatch_uid}.{signal_name(one)}"
+            names = _names(function, given, one, dispatch_uid, is_one_of=len(signals) > 1)
             add(
                 Receiver(
                     function=function,
-                    name=str(name),
+                    name=names[0],
                     signal=one,
                     senders=given,
                     run=run,
@@ -118,8 +120,9 @@ def critical(
                     coalesce=coalesce,
                     otherwise=otherwise,
                     row_by_row=row_by_row,
-                    has_uid=dispatch_uid is not None,
-                    uid=str(dispatch_uid or ""),
+                    uid=dispatch_uid,
+                    given_name=names[0],
+                    full_name=names[1],
                     module=getattr(function, "__module__", "") or "",
                     declared_in=declared_in,
                     app_label=app_label or "",
@@ -130,3 +133,19 @@ def critical(
         return function
 
     return decorate
+
+
+def _names(
+    function: Any, senders: Sequence[Any], signal: Any, uid: Hashable, *, is_one_of: bool
+) -> tuple[str, str]:
+    """The receiver's name, and the one that it has where others share its ``dispatch_uid``.
+
+    Args:
+        is_one_of: whether the declaration names several signals.
+    """
+    if not uid:
+        name = default_name(function, senders, signal)
+        return name, name
+    text = uid_text(uid)
+    name = f"{text}.{signal_name(signal)}" if is_one_of else text
+    return name, full_name(text, senders, signal)

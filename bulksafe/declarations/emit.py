@@ -59,10 +59,13 @@ class Emit:
 
     def register(self, model: type[models.Model]) -> None:
         """Make it a receiver of ``model``, named ``"shop.Order:name"``."""
+        name = f"{model._meta.label}:{self.name}"
         receivers.add(
             Receiver(
                 function=Sender(self.signal),
-                name=f"{model._meta.label}:{self.name}",
+                name=name,
+                given_name=name,
+                full_name=name,
                 signal=self.signal,
                 senders=(model,),
                 run=options.AFTER_COMMIT,
@@ -72,7 +75,7 @@ class Emit:
                 on_dead=self.on_dead,
                 timeout=self.timeout,
                 backoff=self.backoff,
-                has_uid=True,
+                uid=self.name,
                 module=model.__module__,
                 argument=self.argument,
                 operations=self._operations(),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MethodType
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 from django.db import models
 
@@ -18,7 +20,7 @@ from bulksafe.declarations.options import (
     REFUSE,
     Backoff,
 )
-from bulksafe.declarations.senders import is_abstract, resolve
+from bulksafe.declarations.senders import is_abstract, label_of_sender, resolve
 from bulksafe.declarations.signals import Sender, signal_name
 
 
@@ -47,8 +49,10 @@ class Receiver:
         otherwise: ``"refuse"`` or ``"after_commit"``: for ``run="in_transaction"``, what becomes of
             a write that another program makes.
         row_by_row: each row is stored before the receiver is called for the next.
-        has_uid: whether the name was given, not made.
-        uid: what was given: the name, but for a receiver of several signals.
+        uid: the ``dispatch_uid``; None where there is none.
+        given_name: the name that the declaration alone makes, which ``name`` is unless another
+            receiver has it.
+        full_name: the one that ``name`` is otherwise, with the senders and the signal.
         module: where the function is.
         declared_in: the module that has called ``critical()``.
         app_label: the app whose migrations are to get the triggers; empty for the declaring one.
@@ -74,8 +78,9 @@ class Receiver:
     coalesce: bool = False
     otherwise: str = REFUSE
     row_by_row: bool = False
-    has_uid: bool = False
-    uid: str = ""
+    uid: Hashable = None
+    given_name: str = ""
+    full_name: str = ""
     module: str = ""
     declared_in: str = ""
     app_label: str = ""
@@ -87,6 +92,17 @@ class Receiver:
     @cached_property
     def signal_name(self) -> str:
         return signal_name(self.signal)
+
+    @cached_property
+    def is_async(self) -> bool:
+        """Whether the function is, or the ``__call__`` of what is called like one."""
+        called = getattr(self.function, "__call__", None)  # noqa: B004
+        return iscoroutinefunction(self.function) or iscoroutinefunction(called)
+
+    @property
+    def has_uid(self) -> bool:
+        """Whether it was given a ``dispatch_uid``: to Django, an empty one is none."""
+        return bool(self.uid)
 
     @cached_property
     def encoded_name(self) -> bytes:
@@ -118,6 +134,14 @@ class Receiver:
                 found[model] = None
         return list(found)
 
+    def senders_of(self, label: str) -> set[str]:
+        """The labels of the senders that stand for the model of a label, in lower case."""
+        return {
+            label_of_sender(sender).lower()
+            for sender in self.senders
+            if label in {model._meta.label_lower for model in resolve(sender)}
+        }
+
     def is_called_for(self, label: str) -> bool:
         """Whether the model of this label, in lower case, is one of ``models()``.
 
@@ -130,3 +154,11 @@ class Receiver:
         if apps.models_ready and not any(map(is_abstract, self.senders)):
             self._labels.update(labels)
         return label in labels
+
+
+def is_same_callable(one: object, other: object) -> bool:
+    """Whether both are one function, or one method of one object.
+
+    A bound method is a new object each time. Other callables may be equal and yet two.
+    """
+    return one is other or (isinstance(one, MethodType) and one == other)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from operator import attrgetter
 
 from django.apps import apps
 from django.db import models
 
 from bulksafe.declarations.options import AFTER_COMMIT, IN_TRANSACTION, Lane
-from bulksafe.declarations.receiver import Receiver
+from bulksafe.declarations.receiver import Receiver, is_same_callable
 from bulksafe.declarations.signals import Sender
 
 #: Every declared receiver, in the order of declaration.
@@ -22,24 +24,47 @@ listeners: list[Callable[[Receiver], None]] = []
 def add(receiver: Receiver) -> None:
     """Register; a second registration of the same function under the same name replaces it.
 
-    For another signal or another sender it is no second one: it would silence the first. The system
-    checks say that two receivers have one name.
+    For another signal or another sender it is no second one: it would silence the first.
     """
     for index, other in enumerate(receivers):
-        if (
-            other.name == receiver.name
-            and other.signal == receiver.signal
-            and other.senders == receiver.senders
-            and _same_function(other, receiver)
-        ):
+        if _is_again(other, receiver):
             receivers[index] = receiver
             break
     else:
         receivers.append(receiver)
+    told = _named_apart(receiver.given_name) or [receiver]
     _changed()
     if apps.models_ready:
         for tell in listeners:
-            tell(receiver)
+            for one in told:
+                tell(one)
+
+
+def _is_again(other: Receiver, receiver: Receiver) -> bool:
+    return (
+        other.given_name == receiver.given_name
+        and other.signal == receiver.signal
+        and other.senders == receiver.senders
+        and has_same_options(other, receiver)
+        and _same_function(other, receiver)
+    )
+
+
+def _named_apart(given_name: str) -> list[Receiver]:
+    """Give the receivers that share a ``dispatch_uid`` the names that tell them apart.
+
+    All of them, since the first one to be imported may be another one tomorrow: an event that was
+    parked for it must not go to the other.
+
+    Returns:
+        these receivers; none if there is one only.
+    """
+    found = [(n, one) for n, one in enumerate(receivers) if one.given_name == given_name]
+    if len({one.full_name for _, one in found}) < 2:
+        return []
+    for index, one in found:
+        receivers[index] = replace(one, name=one.full_name)
+    return [receivers[index] for index, _ in found]
 
 
 _changes = 0
@@ -57,10 +82,10 @@ def changes() -> int:
 
 def _same_function(one: Receiver, other: Receiver) -> bool:
     """Whether it is one function, perhaps from a module that was imported twice."""
-    if one.function is other.function:
+    if is_same_callable(one.function, other.function):
         return True
     if isinstance(one.function, Sender) or isinstance(other.function, Sender):
-        return one.function == other.function and one.when == other.when
+        return one.function == other.function
     names = [(r.module, getattr(r.function, "__qualname__", None)) for r in (one, other)]
     return names[0] == names[1] and "<lambda>" not in str(names[0][1])
 
@@ -106,8 +131,46 @@ def of_model(model: type[models.Model], among: Sequence[Receiver] | None = None)
     return [
         receiver
         for receiver in (captured() if among is None else among)
-        if receiver.is_called_for(label)
+        if receiver.is_called_for(label) and not is_repeated(receiver, label)
     ]
+
+
+def is_repeated(receiver: Receiver, label: str) -> bool:
+    """Whether an earlier declaration calls the same function for the writes of a model.
+
+    A write has one sender in Django, which here may be named in several ways: as a model, a proxy,
+    an abstract base. To name the same one twice with two uids asks for two calls, there and here.
+    """
+    return earlier_of(receiver, label) is not None
+
+
+def earlier_of(receiver: Receiver, label: str) -> Receiver | None:
+    """That earlier declaration."""
+    for other in receivers:
+        if other is receiver:
+            return None
+        if (
+            is_same_callable(other.function, receiver.function)
+            and (other.signal, other.run) == (receiver.signal, receiver.run)
+            and other.is_called_for(label)
+            and (
+                other.uid == receiver.uid
+                or other.senders_of(label).isdisjoint(receiver.senders_of(label))
+            )
+        ):
+            return other
+    return None
+
+
+#: Options without which a second declaration is the first one again.
+_COMPARED = attrgetter(
+    *"run when batch queue atomic max_attempts on_dead timeout coalesce otherwise".split(),
+    "row_by_row",
+)
+
+
+def has_same_options(one: Receiver, other: Receiver) -> bool:
+    return bool(_COMPARED(one) == _COMPARED(other))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_de
 from bulksafe.compat import M2M_CHANGED_ARGUMENTS
 from bulksafe.contexts import reacting
 from bulksafe.declarations.through import link_fields
+from bulksafe.dispatch.calling import call
 
 if TYPE_CHECKING:
     from django.db.models import ForeignKey
@@ -45,7 +46,7 @@ class Call:
         last = self.changes[-1]
         names = (*last.written_by, self.receiver.name)
         with reacting(last.context, names):
-            self.receiver.function(**arguments(self.receiver, self.changes))
+            call(self.receiver.function, arguments(self.receiver, self.changes))
 
     def single_calls(self) -> list[Call]:
         """The same call, split into one for each change."""

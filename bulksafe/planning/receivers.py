@@ -15,6 +15,7 @@ from django.dispatch import Signal
 from django.utils.inspect import func_accepts_kwargs
 
 from bulksafe.declarations import Emit, Receiver
+from bulksafe.declarations.naming import is_hashable, is_lasting
 from bulksafe.declarations.options import (
     AFTER_COMMIT,
     DEFAULT_MAX_ATTEMPTS,
@@ -24,6 +25,7 @@ from bulksafe.declarations.options import (
     REFUSE,
 )
 from bulksafe.declarations.order import cycle, meant_by
+from bulksafe.declarations.receivers import earlier_of, has_same_options
 from bulksafe.declarations.signals import SIGNALS, Sender
 from bulksafe.planning import senders
 from bulksafe.planning.capture import condition_of
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 _RUNS = (AFTER_COMMIT, IN_TRANSACTION, IN_DATABASE)
 _OPTIONS = (
     "after atomic backoff batch coalesce dispatch_uid max_attempts on_dead otherwise queue "
-    "row_by_row run sender timeout when"
+    "row_by_row run sender timeout weak when"
 ).split()
 #: Options that only the listener heeds, with their defaults.
 _OF_LISTENER = {
@@ -271,13 +273,6 @@ def _function_problems(receiver: Receiver) -> Iterator[Problem]:
     function: Any = receiver.function
     if not callable(function):
         yield Problem("E106", f"{shown(function)} cannot be called.", "Decorate a function.")
-    elif inspect.iscoroutinefunction(function):
-        yield Problem(
-            "E117",
-            "The receiver is asynchronous, and "
-            f"{'the writer waits for it' if receiver.is_inline else 'the listener is not'}.",
-            "Wrap what it does in asgiref.sync.async_to_sync.",
-        )
     elif not func_accepts_kwargs(function):
         yield Problem(
             "E106",
@@ -289,8 +284,17 @@ def _function_problems(receiver: Receiver) -> Iterator[Problem]:
 def _name_problems(receiver: Receiver) -> Iterator[Problem]:
     if not receiver.name.strip():
         yield Problem("E112", "dispatch_uid is empty.", "Leave it out, or give a lasting name.")
+    elif not is_hashable(receiver.uid):
+        yield _wrong("dispatch_uid", receiver.uid, 'dispatch_uid="shop.notify"', "hashable")
     elif not receiver.is_listened:
         return
+    elif receiver.has_uid and not is_lasting(receiver.uid):
+        yield Problem(
+            "E110",
+            f"The receiver has no lasting name: each process makes a different text of the "
+            f"dispatch_uid {shown(receiver.uid)}.",
+            'Give it text, or a tuple of texts and numbers: dispatch_uid="notify_warehouse".',
+        )
     elif not receiver.has_uid and ("<lambda>" in receiver.name or "<locals>" in receiver.name):
         yield Problem(
             "E110",
@@ -406,8 +410,19 @@ def _order_problems(receiver: Receiver, among: Sequence[Receiver]) -> Iterator[P
         yield Problem(
             "E107",
             f"Two receivers have the name “{receiver.name}”.",
-            'Give one of them another one: dispatch_uid="…".',
+            'Give one of them a different one: dispatch_uid="…".',
         )
+    for model in receiver.models():
+        earlier = earlier_of(receiver, model._meta.label_lower)
+        if earlier is None or earlier.name == receiver.name:
+            continue
+        if not has_same_options(earlier, receiver):
+            yield Problem(
+                "E107",
+                f"{earlier.name} calls the same function for {model._meta.label}, with other "
+                "options: a write has one call.",
+                "Declare the function once for the table, or give both the same options.",
+            )
 
 
 def _reference_problems(

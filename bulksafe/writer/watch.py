@@ -14,7 +14,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 
 from bulksafe.contexts import correct, current, leaving
 from bulksafe.declarations import receivers
-from bulksafe.dispatch import muting
+from bulksafe.dispatch import calling, muting
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
 from bulksafe.dispatch.sources import by_oid
@@ -647,7 +647,7 @@ class Watch:
         try:
             with telling.being_called(receiver, row, current() if context is None else context):
                 is_open, status = self._is_in_transaction, self._status
-                receiver.function(**named)
+                calling.call(receiver.function, named)
                 now = self._status
                 if connection.needs_rollback or now != status or now != _IN_TRANSACTION:
                     self._check_call(receiver, is_open, status)

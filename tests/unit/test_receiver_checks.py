@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pgtrigger
 import pytest
-from asgiref.sync import async_to_sync  # noqa: F401  (for the examples in the docs)
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser, Group, User, update_last_login
@@ -218,6 +217,49 @@ def test_e107():
     assert "the name “one”" in found()[0].msg
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"sender": Group}, {"sender": User}),
+        ({"signal": post_delete}, {"signal": post_save}),
+        (
+            {"signal": [post_save, post_delete]},
+            {"signal": [post_save, post_delete], "sender": Group},
+        ),
+    ],
+)
+@pytest.mark.parametrize("uid", ["one", ("shop", 1)])
+def test_no_e107_where_receivers_of_different_writes_share_a_uid(first, second, uid):
+    declared(module_level, dispatch_uid=uid, **first)
+    declared(and_another, dispatch_uid=uid, **second)
+    assert found() == []
+
+
+def test_e107_two_functions_with_the_uid_and_the_sender_of_each_other():
+    declared(module_level, dispatch_uid="one")
+    declared(module_level, post_delete, dispatch_uid="one")
+    declared(and_another, dispatch_uid="one")
+
+    messages = found()
+    assert [message.id for message in messages] == ["bulksafe.E107"] * 2
+    assert "the name “one@auth.User.post_save”" in messages[0].msg
+
+
+def test_e107_one_function_declared_twice_with_different_options():
+    declared(when=Q(new__is_active=True))
+    declared(when=Q(new__is_active=False))
+    assert [message.id for message in found()] == ["bulksafe.E107"] * 2
+
+
+def test_e107_of_a_model_and_its_proxy_with_different_options():
+    proxy = declare(class_name="Staff", bases=(User,), meta={"proxy": True})
+    declared(queue="mail")
+    declared(sender=proxy)
+    (message,) = found()
+    assert message.id == "bulksafe.E107"
+    assert "Declare the function once for the table" in message.hint
+
+
 def test_the_same_receiver_declared_again_replaces_itself():
     declared(dispatch_uid="one")
     declared(dispatch_uid="one")
@@ -279,11 +321,33 @@ def test_no_e110_with_a_name():
     assert found() == []
 
 
+@pytest.mark.parametrize("uid", [frozenset({"a", "b"}), object(), ("shop", object())])
+def test_e110_a_uid_whose_text_is_different_in_each_process(uid):
+    declared(dispatch_uid=uid)
+    reported("E110", "each process makes a different text", "a tuple of texts and numbers")
+
+
+def test_no_e110_for_such_a_uid_in_the_transaction():
+    declared(dispatch_uid=frozenset({"a"}), run="in_transaction")
+    assert found() == []
+
+
+@pytest.mark.parametrize("uid", [("shop", ["a"]), {"a": 1}])
+def test_e112_of_a_uid_that_has_no_hash(uid):
+    declared(dispatch_uid=uid)
+    reported("E112", "not hashable", 'dispatch_uid="shop.notify"')
+
+
+def test_e112_of_a_blank_uid():
+    declared(dispatch_uid=" ")
+    reported("E112", "dispatch_uid is empty", "Leave it out")
+
+
 @pytest.mark.parametrize(
     ("option", "fix"),
     [
         ("qeue", "Did you mean 'queue'?"),
-        ("weak", "Options are:"),
+        ("wek", "Did you mean 'weak'?"),
         ("atmic", "Did you mean 'atomic"),
     ],
 )
@@ -387,9 +451,10 @@ async def later(sender, **kwargs):
     """A coroutine function."""
 
 
-def test_e117():
-    declared(later)
-    reported("E117", "asynchronous", "async_to_sync")
+@pytest.mark.parametrize("run", ["after_commit", "in_transaction"])
+def test_an_asynchronous_receiver_is_no_mistake(run):
+    declared(later, run=run)
+    assert found() == []
 
 
 @pytest.mark.parametrize("lane", [{"queue": "mail"}, {"atomic": False}])
