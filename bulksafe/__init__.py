@@ -16,6 +16,7 @@ from bulksafe.declarations import (
     Transition,
     critical,
     dead_letter,
+    models_of,
     register,
 )
 from bulksafe.exceptions import (
@@ -49,6 +50,7 @@ __all__ = [
     "context",
     "critical",
     "dead_letter",
+    "models_of",
     "muted",
     "register",
 ]

@@ -9,6 +9,7 @@ from bulksafe.declarations.emit import Emit
 from bulksafe.declarations.immutable import Immutable
 from bulksafe.declarations.receiver import Receiver
 from bulksafe.declarations.registry import Declared, declared, label_of, register
+from bulksafe.declarations.senders import models_of
 from bulksafe.declarations.signals import dead_letter
 from bulksafe.declarations.transition import Transition
 
@@ -26,5 +27,6 @@ __all__ = [
     "dead_letter",
     "declared",
     "label_of",
+    "models_of",
     "register",
 ]

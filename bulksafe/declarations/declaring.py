@@ -54,8 +54,8 @@ def critical(
         signal: ``pre_save``, ``post_save``, ``pre_delete``, ``post_delete`` or ``m2m_changed`` of
             ``django.db.models.signals``, or a list of them.
         sender: the model, its label ``"shop.Order"``, an abstract base (which stands for every
-            concrete child), a proxy (which stands for its table), ``Article.tags.through``, or a
-            list of these.
+            concrete child), a proxy (which stands for its table), ``Article.tags.through``, all
+            models of an app (``bulksafe.models_of("shop")``), or a list of these.
         run: ``"in_transaction"``: in the writer's transaction, for every write of this project's
             Django; what the receiver raises comes out of the call that wrote.
             ``"after_commit"``: by the listener daemon, once the writer's transaction is

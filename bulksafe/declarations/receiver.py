@@ -10,7 +10,8 @@ from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 from django.apps import apps
-from django.db import models
+from django.db.models import Model
+from django.db.models.signals import m2m_changed
 
 from bulksafe.declarations.options import (
     AFTER_COMMIT,
@@ -20,7 +21,7 @@ from bulksafe.declarations.options import (
     REFUSE,
     Backoff,
 )
-from bulksafe.declarations.senders import is_abstract, label_of_sender, resolve
+from bulksafe.declarations.senders import label_of_sender, resolve
 from bulksafe.declarations.signals import Sender, signal_name
 
 
@@ -87,7 +88,7 @@ class Receiver:
     argument: str = "instance"
     operations: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
-    _labels: set[str] = field(default_factory=set, init=False, repr=False)
+    _kept: list[Any] = field(default_factory=lambda: [None, None], init=False, repr=False)
 
     @cached_property
     def signal_name(self) -> str:
@@ -126,34 +127,37 @@ class Receiver:
     def __repr__(self) -> str:
         return f"<critical receiver {self.name}>"
 
-    def models(self) -> list[type[models.Model]]:
+    def models(self) -> list[type[Model]]:
         """The concrete models whose rows it is called for; unknown senders are left out."""
-        found: dict[type[models.Model], None] = {}
+        found: dict[type[Model], None] = {}
         for sender in self.senders:
-            for model in resolve(sender):
+            for model in self.models_for(sender):
                 found[model] = None
         return list(found)
+
+    def models_for(self, sender: Any) -> list[type[Model]]:
+        """The concrete models that one of its senders stands for."""
+        return resolve(sender, are_links=self.signal is m2m_changed)
 
     def senders_of(self, label: str) -> set[str]:
         """The labels of the senders that stand for the model of a label, in lower case."""
         return {
             label_of_sender(sender).lower()
             for sender in self.senders
-            if label in {model._meta.label_lower for model in resolve(sender)}
+            if label in {model._meta.label_lower for model in self.models_for(sender)}
         }
 
     def is_called_for(self, label: str) -> bool:
-        """Whether the model of this label, in lower case, is one of ``models()``.
+        """Whether the model of this label, in lower case, is one of ``models()``."""
+        return label in self._labels()
 
-        Labels are kept, and no classes: this is asked for each pair of a receiver and a model. Of
-        an abstract model, classes may be declared at any time.
-        """
-        if self._labels:
-            return label in self._labels
-        labels = {model._meta.label_lower for model in self.models()}
-        if apps.models_ready and not any(map(is_abstract, self.senders)):
-            self._labels.update(labels)
-        return label in labels
+    def _labels(self) -> frozenset[str]:
+        """The labels of ``models()``, kept until a model is declared: each write asks for them."""
+        known = apps.get_models(include_auto_created=True) if apps.models_ready else None
+        if known is None or self._kept[0] is not known:
+            self._kept[:] = known, frozenset(model._meta.label_lower for model in self.models())
+        found: frozenset[str] = self._kept[1]
+        return found
 
 
 def is_same_callable(one: object, other: object) -> bool:

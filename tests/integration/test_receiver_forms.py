@@ -7,8 +7,9 @@ import time
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.contrib.auth.models import Group, User
 from django.db import connection, transaction
-from django.db.models.signals import post_delete, post_save, pre_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
 from django.dispatch import receiver
 
 import bulksafe
@@ -17,7 +18,7 @@ from bulksafe.declarations import receivers
 from bulksafe.dispatch.calling import call
 from bulksafe.writer import connecting
 from tests.apps.columns.models import Nullable, Wide
-from tests.apps.invoices.models import Invoice, InvoiceProxy
+from tests.apps.invoices.models import Invoice, InvoiceProxy, Voucher
 from tests.integration import inline
 
 pytestmark = pytest.mark.django_db
@@ -119,6 +120,20 @@ def test_a_shared_uid_stands_for_all_of_its_receivers_in_after_and_muted():
     assert seen[4:] == ["late"]
 
 
+def test_a_receiver_that_gets_a_longer_name_keeps_its_place():
+    seen = []
+
+    def audit(**kwargs):
+        seen.append("audit")
+
+    declare(post_save, Nullable, audit, dispatch_uid="audit")
+    declare(post_save, Nullable, lambda **kwargs: seen.append("other"), dispatch_uid="other")
+    declare(post_delete, Nullable, audit, dispatch_uid="audit")
+    Nullable.objects.create(n=1)
+    Nullable.objects.bulk_create([Nullable(n=2)])
+    assert seen == ["audit", "other"] * 2
+
+
 @pytest.mark.parametrize("uid", ["audit", ("audit", 1), frozenset({"audit", 1})])
 def test_disconnect_finds_a_receiver_by_its_uid(uid):
     seen = []
@@ -217,6 +232,30 @@ def test_two_uids_for_one_sender_are_two_calls_as_in_django(run):
     count = stored()
     testing.deliver()
     assert len(seen) == 2 * count
+
+
+# All models of some apps.
+
+
+@pytest.mark.parametrize("run", ["in_transaction", "after_commit"])
+def test_models_of_an_app(run):
+    seen = []
+
+    def note(sender, **kwargs):
+        seen.append(sender)
+
+    declare(post_save, bulksafe.models_of("invoices"), note, run)
+    declare(post_save, Invoice, note, run)
+    declare(m2m_changed, bulksafe.models_of("auth"), note, run)
+    Invoice.objects.bulk_create([Invoice(amount=1)])
+    Voucher.objects.create(code="a")
+    user = User.objects.create(username="ann")
+    User.groups.through.objects.bulk_create(
+        [User.groups.through(user=user, group=Group.objects.create(name="staff"))]
+    )
+    testing.deliver()
+    assert [*dict.fromkeys(seen)] == [Invoice, Voucher, User.groups.through]
+    assert seen.count(Invoice) == seen.count(Voucher) == 1
 
 
 # async def.

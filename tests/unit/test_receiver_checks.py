@@ -30,7 +30,7 @@ from django.test import override_settings
 
 import bulksafe
 from bulksafe import Emit, checks, critical
-from bulksafe.declarations import capture, receivers
+from bulksafe.declarations import capture, receiver, receivers, senders
 from bulksafe.declarations import registry as declarations
 from tests.unit.declaring import declare, findings, isolated
 
@@ -151,6 +151,7 @@ def test_e103(signal, fix):
 def test_e104(sender):
     declared(sender=sender)
     reported("E104", "has no sender", "sender=Order, sender=[Order, Invoice]")
+    reported("E104", "has no sender", "sender=bulksafe.models_of('practice')")
 
 
 class Unused(models.Model):
@@ -179,6 +180,60 @@ def unmanaged():
 def test_e105(sender, fact, fix):
     declared(sender=sender() if sender is unmanaged else sender)
     reported("E105", fact, fix)
+
+
+@pytest.mark.parametrize(
+    ("label", "signal", "fact", "fix"),
+    [
+        ("practise", post_save, "no installed app has this label", "Did you mean 'practice'?"),
+        ("django.contrib.auth", post_save, "no installed app", "Did you mean 'auth'?"),
+        ("zzz", post_save, "no installed app", "Pass one of"),
+        ("postgres", post_save, "has no model with a table", "Leave its label out"),
+        ("invoices", m2m_changed, "has no many-to-many table", "Leave its label out"),
+    ],
+)
+def test_e105_of_models_of(label, signal, fact, fix):
+    declared(signal=signal, sender=bulksafe.models_of("auth", label))
+    reported("E105", fact, fix)
+
+
+def test_models_of_apps():
+    declared(sender=bulksafe.models_of("auth", "invoices"))
+    declared(signal=m2m_changed, sender=bulksafe.models_of("auth"))
+
+    assert found() == []
+    every, links = ({model._meta.label for model in one.models()} for one in receivers.receivers)
+    assert every == {"auth.User", "auth.Group", "auth.Permission"} | {
+        f"invoices.{name}" for name in ("Invoice", "Receipt", "Voucher")
+    }
+    assert links == {"auth.User_groups", "auth.User_user_permissions", "auth.Group_permissions"}
+    assert [one.name.partition("@")[2] for one in receivers.receivers] == [
+        "auth.*+invoices.*.post_save",
+        "auth.*.m2m_changed",
+    ]
+
+
+def test_models_of_finds_models_that_are_declared_later_and_have_a_table(monkeypatch):
+    declared(sender=bulksafe.models_of("unit"))
+    (one,) = receivers.receivers
+    with isolated() as registry:
+        for module in (senders, receiver):
+            monkeypatch.setattr(module, "apps", registry)
+        assert one.models() == []
+        assert not one.is_called_for("unit.thing")
+        thing = declare(class_name="Thing")
+        declare(class_name="View", meta={"managed": False})
+        declare(class_name="Special", bases=(thing,), meta={"proxy": True})
+        declare(class_name="Base", meta={"abstract": True})
+        child = declare(class_name="Child", bases=(thing,))
+        assert one.models() == [thing, child]
+        assert one.is_called_for("unit.thing")
+
+
+@pytest.mark.parametrize("labels", [(), (User,), (["auth"],), ("auth", None)])
+def test_models_of_takes_labels(labels):
+    with pytest.raises(TypeError, match="pass the labels of apps as text"):
+        bulksafe.models_of(*labels)
 
 
 def test_e105_one_of_several():
