@@ -45,8 +45,9 @@ def critical(
 ) -> Callable[[_Receiver], _Receiver]:
     """Declare a signal receiver that no write path skips. Stands where ``@receiver`` stood.
 
-    The receiver is called with the arguments that Django's signal has, and with ``old`` (the row
-    before, or None), ``changed`` (a frozenset of field names), ``event_id`` and ``context``.
+    The receiver is called with the arguments that Django's signal has, and with each of ``old``
+    (the row before, or None), ``changed`` (a frozenset of field names), ``event_id`` and
+    ``context`` that is among its parameters. Its ``**kwargs`` alone holds Django's arguments only.
 
     What is wrong with the declaration is reported by ``manage.py check``, not raised here.
 

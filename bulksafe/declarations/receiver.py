@@ -21,6 +21,7 @@ from bulksafe.declarations.options import (
     REFUSE,
     Backoff,
 )
+from bulksafe.declarations.parameters import EXTRAS, named_extras
 from bulksafe.declarations.senders import label_of_sender, resolve
 from bulksafe.declarations.signals import Sender, signal_name
 
@@ -99,6 +100,22 @@ class Receiver:
         """Whether the function is, or the ``__call__`` of what is called like one."""
         called = getattr(self.function, "__call__", None)  # noqa: B004
         return iscoroutinefunction(self.function) or iscoroutinefunction(called)
+
+    @cached_property
+    def extras(self) -> frozenset[str]:
+        """Which of bulksafe's own arguments it gets; an ``Emit`` sends all of them."""
+        if self.is_emit:
+            return frozenset(EXTRAS)
+        return named_extras(self.function).intersection(self.known_extras)
+
+    @property
+    def known_extras(self) -> frozenset[str]:
+        """Which of bulksafe's own arguments there are for a call of it."""
+        if self.signal is m2m_changed:
+            # A call is about many rows, which are links.
+            return frozenset({"event_id", "context"})
+        # Each of the events of a batch has them.
+        return frozenset() if self.batch else frozenset(EXTRAS)
 
     @property
     def has_uid(self) -> bool:

@@ -9,8 +9,9 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Group, User
 from django.db import connection, transaction
-from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 from django.dispatch import receiver
+from django.test.utils import CaptureQueriesContext
 
 import bulksafe
 from bulksafe import testing
@@ -256,6 +257,97 @@ def test_models_of_an_app(run):
     testing.deliver()
     assert [*dict.fromkeys(seen)] == [Invoice, Voucher, User.groups.through]
     assert seen.count(Invoice) == seen.count(Voucher) == 1
+
+
+# Name it to get it.
+
+WRITES = {
+    "save()": lambda: Nullable.objects.create(n=1),
+    "bulk_create()": lambda: Nullable.objects.bulk_create([Nullable(n=1)]),
+    "update()": lambda: Nullable.objects.update(n=5),
+    "raw SQL": lambda: execute("UPDATE columns_nullable SET n = 6"),
+    "delete()": lambda: Nullable.objects.all().delete(),
+}
+
+
+def execute(text):
+    with connection.cursor() as cursor:
+        cursor.execute(text)
+
+
+@pytest.mark.parametrize("run", ["in_transaction", "after_commit"])
+@pytest.mark.parametrize("named", [(), ("old",), ("changed",), ("event_id",), ("context",)])
+def test_kwargs_holds_django_s_arguments_only_and_a_parameter_what_it_names(named, run):
+    plain, critical, names = {}, {}, []
+
+    def keep(calls, kwargs):
+        calls.setdefault(names[-1], []).append(set(kwargs))
+
+    signals = [post_save, post_delete]
+    if run == "in_transaction":
+        signals = [pre_save, pre_delete, *signals]
+    parameters = "".join(f"{one}, " for one in named)
+    passed = "".join(f"{one}={one}, " for one in named)
+    namespace = {"keep": keep, "critical": critical}
+    exec(f"def note({parameters}**kwargs): keep(critical, dict({passed}**kwargs))", namespace)
+
+    def note_plain(**kwargs):
+        keep(plain, kwargs)
+
+    for kind in signals:
+        kind.connect(note_plain, sender=Nullable)
+        declare(kind, Nullable, namespace["note"], run, dispatch_uid="note")
+    try:
+        for name, write_it in WRITES.items():
+            names.append(name)
+            write_it()
+            testing.deliver()
+    finally:
+        for kind in signals:
+            kind.disconnect(note_plain, sender=Nullable)
+
+    assert list(critical) == list(WRITES)
+    for name in ("save()", "delete()"):
+        if run == "in_transaction":
+            assert critical[name] == [one | set(named) for one in plain[name]]
+    for name in WRITES:
+        extra = {"old", "changed", "event_id", "context"}
+        assert all(call & extra == set(named) for call in critical[name])
+
+
+def test_update_fields_of_raw_sql_are_the_fields_that_changed():
+    """Also where no receiver needs more than Django's arguments."""
+    seen = []
+
+    def note(instance, update_fields, **kwargs):
+        seen.append((instance.n, update_fields))
+
+    declare(post_save, Nullable, note)
+    Nullable.objects.create(n=1)
+    execute("UPDATE columns_nullable SET n = n + 1, t = t")
+    Nullable.objects.update(n=3, t="x")
+    assert seen == [(1, None), (2, {"n"}), (3, {"n", "t"})]
+
+
+def test_before_a_save_only_old_and_changed_cost_a_query():
+    row = Nullable.objects.create(n=1)
+
+    def queries():
+        with CaptureQueriesContext(connection) as captured:
+            row.save()
+        return len([one for one in captured if one["sql"].startswith("SELECT")])
+
+    for parameter, count in (("event_id", 0), ("context", 0), ("old", 1), ("changed", 1)):
+        with inline.only_these():
+            receivers.listeners.append(connect)
+            namespace = {}
+            exec(f"def note({parameter}, **kwargs): pass", namespace)
+            declare(pre_save, Nullable, namespace["note"], dispatch_uid="note")
+            looked = queries()
+        with inline.only_these():
+            receivers.listeners.append(connect)
+            declare(pre_save, Nullable, lambda **kwargs: None, dispatch_uid="note")
+            assert looked - queries() == count, parameter
 
 
 # async def.

@@ -3,6 +3,7 @@
 A test is named after its id and runs once for each kind of mistake that has it.
 """
 
+import functools
 import linecache
 import re
 from pathlib import Path
@@ -264,6 +265,145 @@ def test_e106(function, fact, fix):
     reported("E106", fact, fix)
 
 
+THROUGH = User.groups.through
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "fact", "fix"),
+    [
+        (
+            lambda created, **k: 0,
+            {"signal": post_delete},
+            "requires “created”",
+            "give it a default",
+        ),
+        (lambda *, pk_set, **k: 0, {}, "requires “pk_set”, which post_save", "give it a default"),
+        (
+            lambda old, **k: 0,
+            {"signal": m2m_changed, "sender": THROUGH},
+            "requires “old”, which m2m_changed does not pass",
+            "Leave the parameter out",
+        ),
+        (lambda instance, **k: 0, {"batch": True}, "with batch=True", "each of “events”"),
+        (lambda old, **k: 0, {"batch": True}, "requires “old”", "each of “events”"),
+        (lambda sender, /, **k: 0, {}, "“sender” by position only", "Take the “/” out"),
+    ],
+)
+def test_e106_of_a_parameter_that_no_call_fills(function, options, fact, fix):
+    declared(function, dispatch_uid="it", **options)
+    reported("E106", fact, fix)
+
+
+def with_user(function):
+    @functools.wraps(function)
+    def wrapper(**kwargs):
+        return function(user="someone", **kwargs)
+
+    return wrapper
+
+
+@with_user
+def module_level_with_user(sender, user, **kwargs):
+    """Gets an argument that no signal passes."""
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (lambda created=None, old=None, **k: 0, {"signal": [post_save, post_delete]}),
+        (lambda instances, events, context=None, **k: 0, {"batch": True}),
+        (lambda action, pk_set, event_id, **k: 0, {"signal": m2m_changed, "sender": THROUGH}),
+        (lambda signal, using, old, changed, event_id, context, raw, **k: 0, {}),
+        (module_level_with_user, {}),
+    ],
+)
+def test_no_e106_of_a_parameter_that_calls_fill(function, options):
+    declared(function, dispatch_uid="it", **options)
+    assert found() == []
+
+
+def reads(**kwargs):
+    return kwargs["old"], kwargs.get("changed"), kwargs.pop("context", None)
+
+
+def asks_whether(sender, event_id, **rest):
+    return "old" in rest and "event_id" not in rest
+
+
+def loops(sender, **kwargs):
+    old, changed = [kwargs.get(name) for name in ("old", "changed")]
+    return old, changed
+
+
+async def reads_later(sender, **kwargs):
+    return kwargs["context"]
+
+
+class Reads:
+    def __call__(self, **kwargs):
+        return kwargs["old"]
+
+
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        (reads, "“old” and “changed” and “context”"),
+        (asks_whether, "“old” in its"),
+        (loops, "“old” and “changed” in its"),
+        (reads_later, "“context”"),
+        (Reads(), "“old”"),
+        (functools.partial(reads, sender=None), "“old”"),
+        (with_user(reads), "“old”"),
+        (lambda **kwargs: kwargs["old"], "“old”"),
+    ],
+)
+def test_w125(function, names):
+    declared(function, dispatch_uid="it")
+    reported("W125", f"looks for {names}", "Name what it needs: def receiver(sender, ")
+
+
+def reads_djangos(sender, **kwargs):
+    return kwargs["created"], kwargs.get("old_price"), {"old": 1}["old"], "old"
+
+
+def reads_in_a_function_of_its_own(sender, **kwargs):
+    def inner(**kwargs):
+        return kwargs["old"]
+
+    return inner(old=1, **kwargs)
+
+
+def reads_another(sender, names, **kwargs):
+    return names["old"], names.get("context"), "changed" in names
+
+
+def names_it(sender, old, **kwargs):
+    return old, kwargs.get("old")
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (reads_djangos, {}),
+        (reads_in_a_function_of_its_own, {}),
+        (functools.partial(reads_another, names={}), {}),
+        (names_it, {}),
+        (reads, {"batch": True}),
+        (dict, {"signal": post_save}),
+    ],
+)
+def test_no_w125(function, options):
+    declared(function, dispatch_uid="it", **options)
+    assert found() == []
+
+
+def test_w125_is_silent_where_there_is_no_source():
+    namespace = {"__name__": __name__}
+    exec("def unseen(**kwargs): return kwargs['old']", namespace)
+    declared(namespace["unseen"])
+    assert found() == []
+
+
 def test_e107():
     declared(module_level, dispatch_uid="one")
     declared(and_another, dispatch_uid="one")
@@ -522,7 +662,7 @@ def test_w118(lane):
 # Receivers in the writer's transaction.
 
 
-def module_level_counter(sender, instance, **kwargs):
+def module_level_counter(sender, **kwargs):
     return sender.objects.filter(username="a").count() == 1
 
 
@@ -650,7 +790,7 @@ def test_no_e122_where_the_model_s_app_is_not_installed(settings):
 
 def test_no_e122_for_a_function_of_a_package_that_is_declared_here():
     critical(post_save, sender=User)(update_last_login)
-    assert not found()
+    assert "bulksafe.E122" not in {message.id for message in found()}
     assert capture.home_of(User) == "practice"
 
 
