@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from bulksafe.declarations.misuse import checked, refuse_method
 from bulksafe.declarations.naming import default_name, full_name, uid_text
 from bulksafe.declarations.options import (
     DEFAULT_MAX_ATTEMPTS,
@@ -13,35 +14,44 @@ from bulksafe.declarations.options import (
     IN_TRANSACTION,
     REFUSE,
     Backoff,
+    OnDead,
+    Otherwise,
+    Run,
 )
 from bulksafe.declarations.receiver import Receiver
 from bulksafe.declarations.receivers import add
+from bulksafe.declarations.senders import Senders, listed_senders
 from bulksafe.declarations.signals import OPERATIONS, signal_name
 
-_Receiver = TypeVar("_Receiver", bound="Callable[..., Any]")
+if TYPE_CHECKING:
+    from django.db.models import Q
+    from django.db.models.expressions import BaseExpression
+    from django.dispatch import Signal
+
+_Receiver = TypeVar("_Receiver", bound="Callable[..., object]")
 
 
+@checked
 def critical(
-    signal: Any,
+    signal: Signal | Sequence[Signal],
     *,
-    sender: Any = None,
-    run: str = IN_TRANSACTION,
-    when: Any = None,
-    after: Iterable[Any] = (),
+    sender: Senders = None,
+    run: Run = IN_TRANSACTION,
+    when: Q | BaseExpression | None = None,
+    after: Iterable[Callable[..., object] | str] = (),
     batch: bool = False,
     weak: bool = True,
     dispatch_uid: Hashable = None,
     queue: str = DEFAULT_QUEUE,
     atomic: bool = True,
     max_attempts: int = DEFAULT_MAX_ATTEMPTS,
-    on_dead: str = "block",
+    on_dead: OnDead = "block",
     timeout: float | None = None,
     backoff: Backoff = None,
     coalesce: bool = False,
-    otherwise: str = REFUSE,
+    otherwise: Otherwise = REFUSE,
     row_by_row: bool = False,
     app_label: str | None = None,
-    **unknown: Any,
 ) -> Callable[[_Receiver], _Receiver]:
     """Declare a signal receiver that no write path skips. Stands where ``@receiver`` stood.
 
@@ -49,7 +59,7 @@ def critical(
     (the row before, or None), ``changed`` (a frozenset of field names), ``event_id`` and
     ``context`` that is among its parameters. Its ``**kwargs`` alone holds Django's arguments only.
 
-    What is wrong with the declaration is reported by ``manage.py check``, not raised here.
+    ``manage.py check`` reports what is wrong with the values of options.
 
     Args:
         signal: ``pre_save``, ``post_save``, ``pre_delete``, ``post_delete`` or ``m2m_changed`` of
@@ -92,14 +102,17 @@ def critical(
             receiver that looks at other rows of its own table.
         app_label: the app whose migrations get the triggers; by default the one whose module
             declares the receiver.
+
+    Raises:
+        TypeError: there is no such option, ``critical`` has no signal, or the function is a method.
     """
 
-    declared_in = sys._getframe(1).f_globals.get("__name__", "")
+    declared_in = sys._getframe(2).f_globals.get("__name__", "")
 
     def decorate(function: _Receiver) -> _Receiver:
+        refuse_method(function)
         signals = signal if isinstance(signal, list | tuple) else (signal,)
-        senders = sender if isinstance(sender, list | tuple | set) else (sender,)
-        given = tuple(item for item in senders if item is not None)
+        given = listed_senders(sender)
         for one in signals:
             names = _names(function, given, one, dispatch_uid, is_one_of=len(signals) > 1)
             add(
@@ -110,7 +123,7 @@ def critical(
                     senders=given,
                     run=run,
                     when=when,
-                    after=tuple(after) if isinstance(after, Iterable) else (after,),
+                    after=_listed(after),
                     batch=batch,
                     queue=queue,
                     atomic=atomic,
@@ -128,12 +141,17 @@ def critical(
                     declared_in=declared_in,
                     app_label=app_label or "",
                     operations=OPERATIONS.get(signal_name(one), ()),
-                    unknown=tuple(unknown),
                 )
             )
         return function
 
     return decorate
+
+
+def _listed(references: object) -> tuple[Any, ...]:
+    """The items of ``after=``, which may be a single one."""
+    is_many = isinstance(references, Iterable) and not isinstance(references, str)
+    return tuple(references) if is_many else (references,)  # type: ignore[arg-type]
 
 
 def _names(

@@ -12,6 +12,9 @@ from bulksafe.declarations.signals import DELETE, INSERT, UPDATE, Sender
 
 if TYPE_CHECKING:
     from django.db import models
+    from django.db.models import Q
+    from django.db.models.expressions import BaseExpression
+    from django.dispatch import Signal
 
 
 class Emit:
@@ -34,19 +37,20 @@ class Emit:
 
     def __init__(
         self,
-        signal: Any = None,
+        signal: Signal | None = None,
         *,
-        when: Any = None,
+        when: Q | BaseExpression | None = None,
         name: str = "",
         argument: str = "instance",
         operation: pgtrigger.Operation | None = None,
         queue: str = options.DEFAULT_QUEUE,
         max_attempts: int = options.DEFAULT_MAX_ATTEMPTS,
-        on_dead: str = "block",
+        on_dead: options.OnDead = "block",
         timeout: float | None = None,
         backoff: options.Backoff = None,
     ) -> None:
-        self.signal = signal
+        # The system check E115 refuses None.
+        self.signal: Any = signal
         self.when = when
         self.name = name
         self.argument = argument

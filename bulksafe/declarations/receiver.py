@@ -30,7 +30,7 @@ from bulksafe.declarations.signals import Sender, signal_name
 class Receiver:
     """One function, called for the changes of the rows of one or more models.
 
-    A declaration never raises: what is wrong with it is reported by ``manage.py check``.
+    ``manage.py check`` reports what is wrong with its options.
 
     Attributes:
         function: what is called. Held strongly.
@@ -60,7 +60,6 @@ class Receiver:
         app_label: the app whose migrations are to get the triggers; empty for the declaring one.
         argument: for ``Emit``, the keyword argument that carries the instance.
         operations: the changes that it is called for.
-        unknown: options that were given and are none.
     """
 
     function: Callable[..., Any]
@@ -88,7 +87,6 @@ class Receiver:
     app_label: str = ""
     argument: str = "instance"
     operations: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
     _kept: list[Any] = field(default_factory=lambda: [None, None], init=False, repr=False)
 
     @cached_property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from django.apps import apps
 from django.db import models
@@ -56,6 +57,19 @@ def models_of(*app_labels: str) -> ModelsOf:
             f'models_of({given}): pass the labels of apps as text, like models_of("shop", "crm").'
         )
     return ModelsOf(app_labels)
+
+
+#: What ``sender=`` takes: models, labels, all models of some apps, or several of these.
+OneSender: TypeAlias = "type[models.Model] | str | ModelsOf"
+Senders: TypeAlias = "OneSender | Iterable[OneSender] | None"
+
+
+def listed_senders(given: object) -> tuple[Any, ...]:
+    """The items of ``sender=``, which may be a single one. A set has no order that lasts."""
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        return () if given is None else (given,)
+    items = [item for item in given if item is not None]
+    return tuple(sorted(items, key=label_of_sender) if isinstance(given, Set) else items)
 
 
 def resolve(sender: Any, *, are_links: bool = False) -> list[type[models.Model]]:

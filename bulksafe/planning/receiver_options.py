@@ -17,10 +17,6 @@ from bulksafe.declarations.options import (
 from bulksafe.planning.problems import Problem, did_you_mean, shown
 
 _RUNS = (AFTER_COMMIT, IN_TRANSACTION, IN_DATABASE)
-_OPTIONS = (
-    "after atomic backoff batch coalesce dispatch_uid max_attempts on_dead otherwise queue "
-    "row_by_row run sender timeout weak when"
-).split()
 #: Options that only the listener heeds, with their defaults.
 _OF_LISTENER = {
     "queue": DEFAULT_QUEUE,
@@ -36,12 +32,6 @@ _OF_TRANSACTION = {"otherwise": REFUSE, "row_by_row": False}
 
 
 def option_problems(receiver: Receiver) -> Iterator[Problem]:
-    for option in receiver.unknown:
-        yield Problem(
-            "E111",
-            f"critical() has no option “{option}”.",
-            did_you_mean(option, _OPTIONS, f"Options are: {', '.join(_OPTIONS)}."),
-        )
     if receiver.run not in _RUNS:
         yield Problem(
             "E100",

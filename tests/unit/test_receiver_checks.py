@@ -539,19 +539,6 @@ def test_e112_of_a_blank_uid():
 
 
 @pytest.mark.parametrize(
-    ("option", "fix"),
-    [
-        ("qeue", "Did you mean 'queue'?"),
-        ("wek", "Did you mean 'weak'?"),
-        ("atmic", "Did you mean 'atomic"),
-    ],
-)
-def test_e111(option, fix):
-    declared(**{option: True})
-    reported("E111", f"no option “{option}”", fix)
-
-
-@pytest.mark.parametrize(
     ("option", "value", "fact"),
     [
         ("batch", "yes", "not True or False"),
