@@ -19,6 +19,7 @@ from bulksafe.declarations import (
     models_of,
     register,
 )
+from bulksafe.dispatch.changes import Change
 from bulksafe.exceptions import (
     BrokenTransaction,
     EndlessWrites,
@@ -29,6 +30,7 @@ from bulksafe.exceptions import (
     RetryAfter,
 )
 from bulksafe.muting import muted
+from bulksafe.outbox.events import Event
 
 _compat.allow_meta_triggers()
 
@@ -36,10 +38,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BrokenTransaction",
+    "Change",
     "Check",
     "Compute",
     "Emit",
     "EndlessWrites",
+    "Event",
     "Immutable",
     "InvalidDeclaration",
     "InvariantViolation",
