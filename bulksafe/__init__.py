@@ -16,8 +16,10 @@ from bulksafe.declarations import (
     Transition,
     critical,
     dead_letter,
+    models_of,
     register,
 )
+from bulksafe.dispatch.changes import Change
 from bulksafe.exceptions import (
     BrokenTransaction,
     EndlessWrites,
@@ -28,6 +30,7 @@ from bulksafe.exceptions import (
     RetryAfter,
 )
 from bulksafe.muting import muted
+from bulksafe.outbox.events import Event
 
 _compat.allow_meta_triggers()
 
@@ -35,10 +38,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BrokenTransaction",
+    "Change",
     "Check",
     "Compute",
     "Emit",
     "EndlessWrites",
+    "Event",
     "Immutable",
     "InvalidDeclaration",
     "InvariantViolation",
@@ -49,6 +54,7 @@ __all__ = [
     "context",
     "critical",
     "dead_letter",
+    "models_of",
     "muted",
     "register",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from typing import TYPE_CHECKING, Any
 
 import django
@@ -46,6 +48,20 @@ M2M_CHANGED_SENDERS = (
     "_remove_items",
     "_clear_base" if django.VERSION >= (6, 1) else "clear",
 )
+
+
+def own_signature(function: Any) -> inspect.Signature | None:
+    """The signature of a callable itself, not of what it wraps; None if it has none."""
+    # Python 3.14 evaluates annotations here: one may name what is imported for type checkers only.
+    lenient: dict[str, Any] = {}
+    if sys.version_info >= (3, 14):
+        import annotationlib  # noqa: PLC0415
+
+        lenient = {"annotation_format": annotationlib.Format.FORWARDREF}
+    try:
+        return inspect.signature(function, follow_wrapped=False, **lenient)
+    except (TypeError, ValueError):
+        return None
 
 
 def update_returning(

@@ -13,7 +13,8 @@ from django.db.migrations.loader import MigrationLoader
 
 from bulksafe import inspection
 from bulksafe.declarations import Capture, Declared, declared, receivers
-from bulksafe.declarations.receivers import DEFAULT_LANE, lanes
+from bulksafe.declarations.options import DEFAULT_LANE
+from bulksafe.declarations.receivers import lanes
 from bulksafe.dispatch.sources import by_oid, models_of
 from bulksafe.operations import table_exists
 from bulksafe.outbox import access, schema

@@ -4,10 +4,13 @@ from bulksafe.declarations.base import Invariant
 from bulksafe.declarations.capture import Capture
 from bulksafe.declarations.check import Check
 from bulksafe.declarations.compute import Compute
+from bulksafe.declarations.declaring import critical
 from bulksafe.declarations.emit import Emit
 from bulksafe.declarations.immutable import Immutable
-from bulksafe.declarations.receivers import Receiver, critical, dead_letter
+from bulksafe.declarations.receiver import Receiver
 from bulksafe.declarations.registry import Declared, declared, label_of, register
+from bulksafe.declarations.senders import models_of
+from bulksafe.declarations.signals import dead_letter
 from bulksafe.declarations.transition import Transition
 
 __all__ = [
@@ -24,5 +27,6 @@ __all__ = [
     "dead_letter",
     "declared",
     "label_of",
+    "models_of",
     "register",
 ]

@@ -14,7 +14,9 @@ from bulksafe.caching import models_of
 from bulksafe.declarations import receivers
 from bulksafe.declarations.base import Invariant
 from bulksafe.declarations.lineage import lineage
-from bulksafe.declarations.receivers import AFTER_COMMIT, DELETE, IN_TRANSACTION, UPDATE, Receiver
+from bulksafe.declarations.options import AFTER_COMMIT, IN_TRANSACTION
+from bulksafe.declarations.receiver import Receiver
+from bulksafe.declarations.signals import DELETE, INSERT, UPDATE
 
 if TYPE_CHECKING:
     from django.apps import AppConfig
@@ -74,7 +76,7 @@ def _candidates(
         ),
         key=lambda child: child._meta.label,
     )
-    every = (receivers.INSERT, UPDATE, DELETE)
+    every = (INSERT, UPDATE, DELETE)
     return [(every, concrete), *(((UPDATE,), child) for child in children)]
 
 

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pgtrigger
 
-from bulksafe.declarations import receivers
-from bulksafe.declarations.receivers import DELETE, INSERT, UPDATE, Receiver, Sender
+from bulksafe.declarations import options, receivers
+from bulksafe.declarations.receiver import Receiver
+from bulksafe.declarations.signals import DELETE, INSERT, UPDATE, Sender
 
 if TYPE_CHECKING:
     from django.db import models
+    from django.db.models import Q
+    from django.db.models.expressions import BaseExpression
+    from django.dispatch import Signal
 
 
 class Emit:
@@ -33,19 +37,20 @@ class Emit:
 
     def __init__(
         self,
-        signal: Any = None,
+        signal: Signal | None = None,
         *,
-        when: Any = None,
+        when: Q | BaseExpression | None = None,
         name: str = "",
         argument: str = "instance",
         operation: pgtrigger.Operation | None = None,
-        queue: str = receivers.DEFAULT_QUEUE,
-        max_attempts: int = receivers.DEFAULT_MAX_ATTEMPTS,
-        on_dead: str = "block",
+        queue: str = options.DEFAULT_QUEUE,
+        max_attempts: int = options.DEFAULT_MAX_ATTEMPTS,
+        on_dead: options.OnDead = "block",
         timeout: float | None = None,
-        backoff: receivers.Backoff = None,
+        backoff: options.Backoff = None,
     ) -> None:
-        self.signal = signal
+        # The system check E115 refuses None.
+        self.signal: Any = signal
         self.when = when
         self.name = name
         self.argument = argument
@@ -58,20 +63,23 @@ class Emit:
 
     def register(self, model: type[models.Model]) -> None:
         """Make it a receiver of ``model``, named ``"shop.Order:name"``."""
+        name = f"{model._meta.label}:{self.name}"
         receivers.add(
             Receiver(
                 function=Sender(self.signal),
-                name=f"{model._meta.label}:{self.name}",
+                name=name,
+                given_name=name,
+                full_name=name,
                 signal=self.signal,
                 senders=(model,),
-                run=receivers.AFTER_COMMIT,
+                run=options.AFTER_COMMIT,
                 when=self.when,
                 queue=self.queue,
                 max_attempts=self.max_attempts,
                 on_dead=self.on_dead,
                 timeout=self.timeout,
                 backoff=self.backoff,
-                has_uid=True,
+                uid=self.name,
                 module=model.__module__,
                 argument=self.argument,
                 operations=self._operations(),

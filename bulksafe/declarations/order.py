@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
+
+from bulksafe.declarations.receiver import is_same_callable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bulksafe.declarations.receivers import Receiver
+    from bulksafe.declarations.receiver import Receiver
 
 
 def meant_by(reference: Any, among: Sequence[Receiver]) -> list[Receiver]:
-    """The receivers that an item of ``after=`` names: a function, or a receiver's name."""
-    if isinstance(reference, str):
-        return [receiver for receiver in among if receiver.name == reference]
-    return [receiver for receiver in among if receiver.function is reference]
+    """The receivers that an item of ``after=`` names: by function, name or ``dispatch_uid``."""
+    return [receiver for receiver in among if _is_meant(receiver, reference)]
+
+
+def _is_meant(receiver: Receiver, reference: Any) -> bool:
+    if is_same_callable(receiver.function, reference) or receiver.name == reference:
+        return True
+    return receiver.has_uid and not receiver.is_emit and bool(receiver.uid == reference)
 
 
 def in_order(listed: Sequence[Receiver]) -> list[Receiver]:
     """``listed`` with each receiver behind those that it is declared ``after``.
 
-    Where ``after`` leaves it open, the order of declaration decides. A cycle, which the system
-    checks refuse, is cut where it closes.
+    Where ``after`` leaves it open, asynchronous receivers come last, as in Django's ``send()``, and
+    then the order of declaration decides. A cycle, which the system checks refuse, is cut where it
+    closes.
     """
     done: dict[Receiver, None] = {}
 
@@ -33,7 +41,7 @@ def in_order(listed: Sequence[Receiver]) -> list[Receiver]:
                     place(other, (*path, other))
         done[receiver] = None
 
-    for receiver in listed:
+    for receiver in sorted(listed, key=attrgetter("is_async")):
         if receiver not in done:
             place(receiver, (receiver,))
     return list(done)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
@@ -11,6 +12,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_de
 from bulksafe.compat import M2M_CHANGED_ARGUMENTS
 from bulksafe.contexts import reacting
 from bulksafe.declarations.through import link_fields
+from bulksafe.dispatch.calling import call
 
 if TYPE_CHECKING:
     from django.db.models import ForeignKey
@@ -45,39 +47,33 @@ class Call:
         last = self.changes[-1]
         names = (*last.written_by, self.receiver.name)
         with reacting(last.context, names):
-            self.receiver.function(**arguments(self.receiver, self.changes))
+            call(self.receiver.function, arguments(self.receiver, self.changes))
 
     def single_calls(self) -> list[Call]:
         """The same call, split into one for each change."""
         return [Call(self.receiver, [change]) for change in self.changes]
 
 
-def arguments(
-    receiver: Receiver, changes: Sequence[Change], *, is_frugal: bool = False
-) -> dict[str, Any]:
-    """The keyword arguments of a call.
-
-    Args:
-        is_frugal: leave out what is not Django's, since the receiver cannot see it.
-    """
+def arguments(receiver: Receiver, changes: Sequence[Change]) -> dict[str, Any]:
+    """The keyword arguments of a call: Django's, and those of bulksafe that the receiver names."""
     last = changes[-1]
     common = {"signal": receiver.signal, "sender": last.model, "using": last.using}
+    extra = {name: _EXTRA[name](last) for name in receiver.extras}
     if receiver.signal is m2m_changed:
-        return {**common, **_of_m2m_changed(changes)}
+        return {**common, **_of_m2m_changed(changes), **extra}
     if receiver.batch:
         instances = [change.instance for change in changes]
         return {**common, "instances": instances, "events": list(changes)}
-    extra = {} if is_frugal else _extra(last)
     return {**common, receiver.argument: last.instance, **_of_row(receiver, last), **extra}
 
 
-def _extra(change: Change) -> dict[str, Any]:
-    return {
-        "old": change.old,
-        "changed": change.changed,
-        "event_id": change.event_id,
-        "context": dict(change.context),
-    }
+#: How each of bulksafe's own arguments is made of a change.
+_EXTRA: dict[str, Callable[[Change], Any]] = {
+    "old": attrgetter("old"),
+    "changed": attrgetter("changed"),
+    "event_id": attrgetter("event_id"),
+    "context": lambda change: dict(change.context),
+}
 
 
 def _of_row(receiver: Receiver, change: Change) -> dict[str, Any]:
@@ -115,8 +111,6 @@ def _of_m2m_changed(changes: Sequence[Change]) -> dict[str, Any]:
         "reverse": False,
         "model": target.related_model,
         "pk_set": pks,
-        "event_id": last.event_id,
-        "context": dict(last.context),
         **M2M_CHANGED_ARGUMENTS,
     }
 

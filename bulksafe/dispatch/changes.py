@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from bulksafe.contexts import WRITTEN_BY
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
@@ -13,14 +13,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from django.db.models import Model
+    from typing_extensions import TypeVar
 
     from bulksafe.dispatch.images import Image
     from bulksafe.outbox.events import Event
 
+    _Model = TypeVar("_Model", bound=Model, default=Model)
+else:
+    from typing import TypeVar
+
+    _Model = TypeVar("_Model")
+
 
 @dataclass
-class Change:
-    """An event with its images.
+class Change(Generic[_Model]):
+    """One change of a row: each of the ``events`` that a receiver with ``batch=True`` gets.
+
+    In annotations it names its model: ``Sequence[bulksafe.Change[Order]]``.
 
     The instances are made once and shared by the receivers, as with Django's signals;
     ``forget_instances`` has them made anew after a rollback.
@@ -34,12 +43,12 @@ class Change:
     """
 
     event: Event
-    model: type[Model]
+    model: type[_Model]
     old_image: Image | None
     new_image: Image | None
     using: str
     event_id: str
-    _instances: dict[str, Model | None] = field(default_factory=dict, repr=False)
+    _instances: dict[str, _Model | None] = field(default_factory=dict, repr=False)
 
     @property
     def created(self) -> bool:
@@ -72,7 +81,7 @@ class Change:
         return bool(self.written_by and not self.created and not self.deleted and not self.changed)
 
     @property
-    def instance(self) -> Model:
+    def instance(self) -> _Model:
         """The row after the change; for a deletion, as it was before.
 
         Of an update it is the row as it was, with the new values set on it, so that trackers of
@@ -82,7 +91,7 @@ class Change:
         return found  # type: ignore[no-any-return]
 
     @property
-    def old(self) -> Model | None:
+    def old(self) -> _Model | None:
         """The row before the change."""
         return self._instance("old")
 
@@ -119,18 +128,19 @@ class Change:
     def forget_instances(self) -> None:
         self._instances.clear()
 
-    def _instance(self, side: str) -> Model | None:
+    def _instance(self, side: str) -> _Model | None:
         if side not in self._instances:
             self._instances[side] = self._made(side)
         return self._instances[side]
 
-    def _made(self, side: str) -> Model | None:
+    def _made(self, side: str) -> _Model | None:
         image = self.old_image if side == "old" else self.new_image
-        if image is None:
-            return None
-        if side == "new" and self.event.operation == UPDATED and self.old_image is not None:
-            return image.instance_after(self.old_image)
-        return image.instance()
+        found: Any = None
+        if side == "new" and self.event.operation == UPDATED and image and self.old_image:
+            found = image.instance_after(self.old_image)
+        elif image:
+            found = image.instance()
+        return found  # type: ignore[no-any-return]
 
 
 def _differ(one: Any, other: Any) -> bool:

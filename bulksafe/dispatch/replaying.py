@@ -14,7 +14,8 @@ from django.db import DataError, OperationalError, ProgrammingError, connections
 from django.db.models import QuerySet
 from psycopg.errors import DeadlockDetected, LockNotAvailable, SerializationFailure
 
-from bulksafe.declarations.receivers import IN_TRANSACTION, INSERT, UPDATE
+from bulksafe.declarations.options import IN_TRANSACTION
+from bulksafe.declarations.signals import INSERT, UPDATE
 from bulksafe.outbox.events import Replay
 from bulksafe.outbox.store import Store
 from bulksafe.planning import fields

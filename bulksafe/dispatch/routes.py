@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from bulksafe.declarations import order, receivers
+from bulksafe.declarations import order, receivers, signals
 from bulksafe.dispatch.sources import sources
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
 from bulksafe.planning.capture import condition_id, condition_of
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from bulksafe.outbox.events import Event, Replay
 
 _OPERATIONS = {
-    INSERTED: receivers.INSERT,
-    UPDATED: receivers.UPDATE,
-    DELETED: receivers.DELETE,
+    INSERTED: signals.INSERT,
+    UPDATED: signals.UPDATE,
+    DELETED: signals.DELETE,
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 
 from bulksafe.declarations import receivers
+from bulksafe.declarations.options import DEFAULT_LANE
 from bulksafe.outbox.parking import EVERY_RECEIVER
 from bulksafe.outbox.store import Known
 from bulksafe.rendering import quoting
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from django.db.models import Model
 
     from bulksafe.declarations import Receiver
-    from bulksafe.declarations.receivers import Lane
+    from bulksafe.declarations.options import Lane
 
 
 def models_of(among: Iterable[Receiver]) -> list[type[Model]]:
@@ -44,8 +45,8 @@ def known(using: str, queues: Collection[str] | None = None) -> Known:
     oids = {model: oid for oid, model in models.items()}
     pairs = [(EVERY_RECEIVER, oid) for oid in models]
     lanes: dict[Lane, set[int]] = defaultdict(set)
-    if queues is None or receivers.DEFAULT_LANE[0] in queues:
-        lanes[receivers.DEFAULT_LANE] = set()
+    if queues is None or DEFAULT_LANE[0] in queues:
+        lanes[DEFAULT_LANE] = set()
     for receiver in receivers.listened():
         if queues is None or receiver.queue in queues:
             tables = {oids[model] for model in receiver.models() if model in oids}

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 from django.db import DatabaseError, transaction
 
 from bulksafe import conf
-from bulksafe.declarations.receivers import DEFAULT_LANE, Lane, lanes
+from bulksafe.declarations.options import DEFAULT_LANE, Lane
+from bulksafe.declarations.receivers import lanes
 from bulksafe.dispatch.activity import Activity
 from bulksafe.dispatch.alone import Alone
 from bulksafe.dispatch.batches import Batch

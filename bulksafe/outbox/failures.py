@@ -14,7 +14,8 @@ from bulksafe import conf
 from bulksafe.exceptions import PermanentFailure, RetryAfter
 
 if TYPE_CHECKING:
-    from bulksafe.declarations.receivers import Backoff, Receiver
+    from bulksafe.declarations.options import Backoff
+    from bulksafe.declarations.receiver import Receiver
 
 logger = logging.getLogger("bulksafe")
 

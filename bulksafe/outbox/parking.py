@@ -14,7 +14,7 @@ from bulksafe.outbox.failures import retry_delay
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bulksafe.declarations.receivers import Receiver
+    from bulksafe.declarations.receiver import Receiver
     from bulksafe.outbox.failures import Failure
     from bulksafe.outbox.store import Known, Store
 

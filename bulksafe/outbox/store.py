@@ -17,7 +17,7 @@ from bulksafe.outbox.windows import Snapshot, Window
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from bulksafe.declarations.receivers import Lane
+    from bulksafe.declarations.options import Lane
 
 #: How many buckets the keys of rows fall into; ``capture_rows.sql`` has it as ``& 15``.
 BUCKETS = 16

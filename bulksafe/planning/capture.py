@@ -9,13 +9,9 @@ from bulksafe import compiler, conf
 from bulksafe.declarations import Capture, receivers
 from bulksafe.declarations.capture import streams
 from bulksafe.declarations.lineage import lineage
-from bulksafe.declarations.receivers import (
-    AFTER_COMMIT,
-    DELETE,
-    INSERT,
-    UPDATE,
-    Receiver,
-)
+from bulksafe.declarations.options import AFTER_COMMIT, REFUSE
+from bulksafe.declarations.receiver import Receiver
+from bulksafe.declarations.signals import DELETE, INSERT, UPDATE
 from bulksafe.declarations.through import links
 from bulksafe.planning import fields
 from bulksafe.planning.expressions import NEW, OLD, compile_expression
@@ -141,7 +137,7 @@ def _buffered(
     ``refusing`` are the conditions under which the commit of another writer is refused, or a
     truth value.
     """
-    refusing = [receiver for receiver in wanting if receiver.otherwise == receivers.REFUSE]
+    refusing = [receiver for receiver in wanting if receiver.otherwise == REFUSE]
     if _is_part(table, source):
         return {
             "operation": operation[0],

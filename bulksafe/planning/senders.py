@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.db import connections, models, router
+from django.db.models.signals import m2m_changed
 
-from bulksafe.declarations.capture import is_installed_package, lost_to
-from bulksafe.declarations.receivers import resolve
+from bulksafe.declarations.capture import home_app, is_installed_package, lost_to
+from bulksafe.declarations.senders import ModelsOf
 from bulksafe.declarations.through import links
 from bulksafe.planning.problems import Problem, did_you_mean, shown
 
@@ -27,7 +28,8 @@ def problems(receiver: Receiver) -> Iterator[Problem]:
             "E104",
             "The receiver has no sender: it would be for every model, and every table would be "
             "captured.",
-            "Name the models: sender=Order, sender=[Order, Invoice], or an abstract base.",
+            "Name the models: sender=Order, sender=[Order, Invoice], an abstract base, or all "
+            f"models of an app: sender=bulksafe.models_of({_home_of(receiver)!r}).",
         )
     if receiver.app_label and receiver.app_label not in list(apps.app_configs):
         yield unknown_app(receiver.app_label)
@@ -36,9 +38,9 @@ def problems(receiver: Receiver) -> Iterator[Problem]:
 
 
 def _problems_of(receiver: Receiver, sender: Any) -> Iterator[Problem]:
-    found = resolve(sender)
-    if not found:
-        yield Problem("E105", *_unresolved(sender))
+    found = receiver.models_for(sender)
+    if not found or isinstance(sender, ModelsOf):
+        yield from (Problem("E105", *wrong) for wrong in _unresolved(receiver, sender))
     for model in found:
         alias = router.db_for_write(model)
         if alias and connections[alias].vendor != "postgresql":
@@ -60,7 +62,31 @@ def _problems_of(receiver: Receiver, sender: Any) -> Iterator[Problem]:
             yield lost_migration(model, package)
 
 
-def _unresolved(sender: Any) -> tuple[str, str]:
+def _home_of(receiver: Receiver) -> str:
+    app = home_app(receiver)
+    return app.label if app else "shop"
+
+
+def _unresolved(receiver: Receiver, sender: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(sender, ModelsOf):
+        yield _unresolved_model(sender)
+        return
+    for label in sender.app_labels:
+        if label not in apps.app_configs:
+            yield f"models_of({label!r}): no installed app has this label.", _app_meant(label)
+        elif not receiver.models_for(ModelsOf((label,))):
+            kind = "many-to-many table" if receiver.signal is m2m_changed else "model with a table"
+            yield f"models_of({label!r}): the app has no {kind}.", "Leave its label out."
+
+
+def _app_meant(label: str) -> str:
+    labels = {app.name: app.label for app in apps.get_app_configs()}
+    known = ", ".join(sorted(_own_apps()))
+    meant = labels.get(label, label)
+    return did_you_mean(meant, labels.values(), f"Pass one of {known or 'them'}.")
+
+
+def _unresolved_model(sender: Any) -> tuple[str, str]:
     if isinstance(sender, str):
         known = [model._meta.label for model in apps.get_models(include_auto_created=True)]
         return (
@@ -100,6 +126,11 @@ def shown_model(model: Any) -> str:
 
 def unknown_app(app_label: object) -> Problem:
     """``app_label=`` names no installed app."""
-    known = [label for label, app in apps.app_configs.items() if not is_installed_package(app)]
+    known = _own_apps()
     fix = did_you_mean(str(app_label), known, f"Pass one of {', '.join(sorted(known)) or 'them'}.")
     return Problem("E124", f"app_label={shown(app_label)} is the label of no installed app.", fix)
+
+
+def _own_apps() -> list[str]:
+    """The labels of the apps of the project."""
+    return [label for label, app in apps.app_configs.items() if not is_installed_package(app)]

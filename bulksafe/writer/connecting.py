@@ -18,7 +18,9 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.dispatch import dispatcher
 
 from bulksafe.declarations import receivers
+from bulksafe.declarations.naming import is_hashable
 from bulksafe.declarations.order import in_order
+from bulksafe.declarations.receiver import is_same_callable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -57,9 +59,13 @@ def connect(receiver: Receiver) -> None:
     """Connect a receiver to the models that it is for, and to their proxies."""
     if not receiver.is_inline or not receiver.signal_name or not callable(receiver.function):
         return
+    if not is_hashable(receiver.uid):
+        # A system check refuses it.
+        return
     for model in receiver.models():
-        for sender in _senders(model):
-            _connect_to(receiver, model, sender)
+        if not receivers.is_repeated(receiver, model._meta.label_lower):
+            for sender in _senders(model):
+                _connect_to(receiver, model, sender)
     _put_in_order(receiver.signal)
 
 
@@ -89,19 +95,26 @@ def restore(signal: Signal) -> None:
     if not _made:
         return
     with signal.lock:
-        found = []
+        found: list[Any] = []
         for entry in signal.receivers:
             connected = _critical(signal, entry)
             if connected is None:
                 found.append(entry)
             elif not any(one[1] is connected for one in signal.receivers):
-                key = _key(connected.receiver), entry[0][1]
-                found.append((key, connected, *entry[2:]))
-        if len(found) == len(signal.receivers) and all(map(is_, found, signal.receivers)):
-            return
-        signal.receivers = found
-        signal.sender_receivers_cache.clear()
-    _put_in_order(signal)
+                found.append(_replaced(entry, connected))
+        is_same = len(found) == len(signal.receivers) and all(map(is_, found, signal.receivers))
+        if not is_same:
+            signal.receivers = found
+            signal.sender_receivers_cache.clear()
+    if not is_same or any(map(_is_async, signal.receivers)):
+        _put_in_order(signal)
+
+
+def _replaced(entry: Any, connected: Connected) -> Any:
+    """The entry of an ordinary receiver for the critical one of its function."""
+    key = _key(connected.receiver), entry[0][1]
+    # Django would await what is marked as asynchronous, and a Connected never is.
+    return key, connected, *(False if item is True else item for item in entry[2:])
 
 
 def _critical(signal: Signal, entry: Any) -> Connected | None:
@@ -110,7 +123,8 @@ def _critical(signal: Signal, entry: Any) -> Connected | None:
         return None
     function = entry[1]() if isinstance(entry[1], ReferenceType) else entry[1]
     made = _made.get((id(signal), entry[0][1]), {})
-    return next((one for one in made.values() if one.receiver.function == function), None)
+    found = made.values()
+    return next((o for o in found if is_same_callable(o.receiver.function, function)), None)
 
 
 def note_change() -> None:
@@ -156,16 +170,26 @@ def _connect_to(receiver: Receiver, model: type[Model], sender: type[Model]) -> 
     # A function that is connected as an ordinary receiver too is a critical one from now on, and a
     # second registration takes the place of the first.
     with signal.lock:
+        place = next((n for n, entry in enumerate(signal.receivers) if entry[0] == key), None)
         signal.receivers = [entry for entry in signal.receivers if entry[0] != key]
         signal.sender_receivers_cache.clear()
     signal.connect(connected, sender=sender, weak=False, dispatch_uid=uid)
+    if place is not None:
+        with signal.lock:
+            signal.receivers.insert(place, signal.receivers.pop())
+            signal.sender_receivers_cache.clear()
 
 
 def _key(receiver: Receiver) -> Hashable:
     """What Django tells the connections of a signal and a sender apart by."""
     if receiver.has_uid:
-        return receiver.uid or receiver.name
+        return receiver.uid
     return dispatcher._make_id(receiver.function)  # type: ignore[attr-defined, no-any-return]
+
+
+def _is_async(entry: Any) -> bool:
+    receiver = _receiver_of(entry)
+    return receiver is not None and receiver.is_async
 
 
 def _receiver_of(entry: Any) -> Receiver | None:
@@ -175,12 +199,13 @@ def _receiver_of(entry: Any) -> Receiver | None:
 def _put_in_order(signal: Signal) -> None:
     """Let the critical receivers among those of the signal follow their ``after``.
 
-    All others, and those that name nobody, stay where they are.
+    Asynchronous ones run after all others, as in Django's ``send()``, which would await them if it
+    could see that they are. The rest stay where they are.
     """
     with signal.lock:
         places = [n for n, entry in enumerate(signal.receivers) if _receiver_of(entry)]
         entries = [signal.receivers[n] for n in places]
-        if not any(entry[1].receiver.after for entry in entries):
+        if not any(entry[1].receiver.after or entry[1].receiver.is_async for entry in entries):
             return
         wanted = in_order(list(dict.fromkeys(entry[1].receiver for entry in entries)))
         rank = {receiver: number for number, receiver in enumerate(wanted)}
@@ -188,4 +213,5 @@ def _put_in_order(signal: Signal) -> None:
             places, sorted(entries, key=lambda e: rank[e[1].receiver]), strict=True
         ):
             signal.receivers[place] = entry
+        signal.receivers.sort(key=_is_async)
         signal.sender_receivers_cache.clear()

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dis
-import inspect
-from functools import lru_cache
-from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
 from django.db import connections
 from django.db.models.signals import pre_delete
 
-from bulksafe.declarations.receivers import DELETE, INSERT, UPDATE
+from bulksafe.declarations.signals import DELETE, INSERT, UPDATE
 from bulksafe.planning.capture import condition_of
 from bulksafe.rendering import quoting
 from bulksafe.writer.changes import key_of_instance
@@ -25,15 +21,11 @@ if TYPE_CHECKING:
 
     from bulksafe.declarations import Receiver
 
-_EXTRA = ("old", "changed", "event_id", "context")
-#: Functions through which the arguments may be reached by another name.
-_REFLECTIVE = frozenset({"locals", "vars", "eval", "exec"})
-
 
 def early_arguments(
     receiver: Receiver, instances: Sequence[Model], using: str
 ) -> dict[int, dict[str, Any]]:
-    """``old`` and ``changed`` for those of the instances that the receiver is called for.
+    """``old`` and ``changed``, if the receiver names them, for the instances that it is called for.
 
     Args:
         instances: of one model, as they are about to be written.
@@ -42,16 +34,18 @@ def early_arguments(
         keyword arguments by the ``id()`` of the instance; one that does not meet ``when`` is
         missing.
     """
-    if receiver.when is None and not wants_extra(receiver.function):
+    wanted = receiver.extras & {"old", "changed"}
+    if receiver.when is None and not wanted:
         return {id(instance): {} for instance in instances}
     is_deletion = receiver.signal is pre_delete
     stored = _stored(instances, using)
     met = _met(receiver, instances, stored, using)
-    return {
-        id(instance): _of(instance, stored.get(key_of_instance(instance)), is_deletion)
-        for instance in instances
-        if id(instance) in met
-    }
+    found = {}
+    for instance in instances:
+        if id(instance) in met:
+            known = _of(instance, stored.get(key_of_instance(instance)), is_deletion)
+            found[id(instance)] = {name: known[name] for name in wanted}
+    return found
 
 
 def _of(instance: Model, old: Model | None, is_deletion: bool) -> dict[str, Any]:
@@ -143,38 +137,3 @@ def _meets(receiver: Receiver, instance: Model, operation: str, using: str) -> b
             params,
         )
         return bool(cursor.fetchone()[0])
-
-
-def wants_extra(function: Any) -> bool:
-    """Whether a receiver can see more than Django's arguments, which costs a query before a save.
-
-    A function that names none of that, and never looks at its ``**kwargs``, cannot.
-    """
-    if inspect.ismethod(function):
-        function = function.__func__
-    code = getattr(function, "__code__", None)
-    if not inspect.isfunction(function) or not isinstance(code, CodeType):
-        return True
-    return _code_wants_extra(code)
-
-
-@lru_cache(maxsize=1024)
-def _code_wants_extra(code: CodeType) -> bool:
-    count = code.co_argcount + code.co_kwonlyargcount
-    if set(code.co_varnames[:count]) & set(_EXTRA):
-        return True
-    if not code.co_flags & inspect.CO_VARKEYWORDS:
-        return False
-    name = code.co_varnames[count + bool(code.co_flags & inspect.CO_VARARGS)]
-    return name in code.co_cellvars or any(
-        _looks_at(one, name) for one in dis.get_instructions(code)
-    )
-
-
-def _looks_at(instruction: dis.Instruction, name: str) -> bool:
-    if not instruction.opname.startswith("LOAD"):
-        return False
-    # Python 3.13 has instructions that load two names.
-    value: Any = instruction.argval
-    names = value if isinstance(value, tuple) else (value,)
-    return any(one == name or (isinstance(one, str) and one in _REFLECTIVE) for one in names)

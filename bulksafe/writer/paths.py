@@ -23,7 +23,7 @@ from bulksafe.declarations.order import in_order, meant_by
 from bulksafe.outbox.events import DELETED, UPDATED
 from bulksafe.writer import connecting, parents, telling, unstored
 from bulksafe.writer.changes import row_of_instance
-from bulksafe.writer.early import early_arguments, wants_extra
+from bulksafe.writer.early import early_arguments
 from bulksafe.writer.observing import Observer
 from bulksafe.writer.scopes import Deleting, InHand, Linking, Saving, Scope
 from bulksafe.writer.vocabulary import has_early, vocabulary
@@ -115,7 +115,7 @@ def _sees_instances_only(receiver: Receiver) -> bool:
         receiver.signal is not m2m_changed
         and receiver.when is None
         and not receiver.batch
-        and not wants_extra(receiver.function)
+        and not receiver.extras
     )
 
 

@@ -16,7 +16,6 @@ from bulksafe.outbox import events as outbox_events
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
 from bulksafe.rendering import quoting
 from bulksafe.writer.changes import InlineChange
-from bulksafe.writer.early import wants_extra
 from bulksafe.writer.scopes import is_plain_name
 
 if TYPE_CHECKING:
@@ -249,7 +248,7 @@ def _is_lean(receiver: Receiver) -> bool:
         receiver.signal_name in {"post_save", "post_delete"}
         and receiver.when is None
         and not receiver.batch
-        and not wants_extra(receiver.function)
+        and not receiver.extras
     )
 
 

@@ -19,7 +19,6 @@ from bulksafe.dispatch.calls import arguments
 from bulksafe.dispatch.ordering import Delivery
 from bulksafe.exceptions import EndlessWrites
 from bulksafe.writer import connecting
-from bulksafe.writer.early import wants_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -146,11 +145,25 @@ def bulk_call(
         "raw": False,
         "using": using,
         "update_fields": update_fields,
-        "old": None,
-        "changed": frozenset(),
-        "event_id": None,
-        "context": dict(current()),
+        **extra_arguments(receiver, None),
     }
+
+
+def extra_arguments(receiver: Receiver, change: InlineChange | None) -> dict[str, Any]:
+    """Those of bulksafe's own arguments that the receiver names.
+
+    Args:
+        change: what the database has captured of the row; None before that.
+    """
+    known: dict[str, Any] = {}
+    for name in receiver.extras:
+        if name == "context":
+            known[name] = dict(current())
+        elif change is None:
+            known[name] = frozenset() if name == "changed" else None
+        else:
+            known[name] = getattr(change, name)
+    return known
 
 
 class Live:
@@ -238,10 +251,10 @@ def call_arguments(call: Call, action: str | None = None) -> dict[str, Any]:
         action: ``"pre"`` for the first of the two calls of an ``m2m_changed`` receiver.
     """
     receiver = call.receiver
-    found = arguments(receiver, call.changes, is_frugal=not wants_extra(receiver.function))
+    found = arguments(receiver, call.changes)
     if action and "action" in found:
         found["action"] = found["action"].replace("post_", f"{action}_")
-    if action == "pre":
+    if action == "pre" and "event_id" in found:
         found["event_id"] = None
     return found
 

@@ -14,17 +14,17 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 
 from bulksafe.contexts import correct, current, leaving
 from bulksafe.declarations import receivers
-from bulksafe.dispatch import muting
+from bulksafe.dispatch import calling, muting
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
 from bulksafe.dispatch.sources import by_oid
 from bulksafe.exceptions import BrokenTransaction, ReceiversNotRun
-from bulksafe.outbox.events import DELETED, INSERTED
+from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
 from bulksafe.outbox.queries import query
 from bulksafe.statements import text_of
 from bulksafe.writer import connecting, telling
 from bulksafe.writer.changes import row_of, row_of_instance
-from bulksafe.writer.early import early_arguments, wants_extra
+from bulksafe.writer.early import early_arguments
 from bulksafe.writer.readable import readable
 from bulksafe.writer.rehearsal import Rehearsal, receive_late
 from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Linking, Returned, Saving, Scope
@@ -443,6 +443,9 @@ class Watch:
         source = self._source(oid)
         if source is None or not source.kind(operation).is_lean:
             return None
+        if operation == UPDATED and scope.given_fields is None:
+            # Which fields raw SQL has changed, as update_fields says, both images decide.
+            return None
         return None if post_init.has_listeners(source.model) else source.kind(operation)
 
     def _settle_leanly(self, kind: Kind, scope: Scope) -> bool:
@@ -659,7 +662,7 @@ class Watch:
         try:
             with telling.being_called(receiver, row, current() if context is None else context):
                 is_open, status = self._is_in_transaction, self._status
-                receiver.function(**named)
+                calling.call(receiver.function, named)
                 now = self._status
                 if connection.needs_rollback or now != status or now != _IN_TRANSACTION:
                     self._check_call(receiver, is_open, status)
@@ -778,8 +781,7 @@ class Watch:
         is_new = named.get("created") is True or named["instance"]._state.adding
         if not telling.is_sent_to(receiver, row, change, is_new=is_new):
             return
-        if wants_extra(receiver.function):
-            named = {**_extra(change), **named}
+        named = {**telling.extra_arguments(receiver, change), **named}
         if receiver.batch and receiver.signal is not m2m_changed:
             instance = named.pop("instance")
             wanted = ("signal", "sender", "using")
@@ -834,16 +836,6 @@ class _Within(AbstractContextManager[Scope]):
         if not scopes:
             # What comes next is the caller's, and no receiver's.
             correct()
-
-
-def _extra(change: InlineChange | None) -> dict[str, Any]:
-    """What receivers get beside Django's arguments."""
-    return {
-        "old": None if change is None else change.old,
-        "changed": frozenset() if change is None else change.changed,
-        "event_id": None if change is None else change.event_id,
-        "context": dict(current()),
-    }
 
 
 def _sends_links(scope: Scope, change: InlineChange) -> bool:

@@ -11,12 +11,23 @@ from bulksafe import testing
 from bulksafe.declarations import Capture, receivers
 from tests.apps.columns.trying import install
 
+_ABSENT = object()
+
 
 class Calls(list[dict[str, Any]]):
-    """A receiver that keeps what it is called with."""
+    """A receiver that asks for all arguments and keeps those that it gets."""
 
-    def __call__(self, **kwargs: Any) -> None:
-        self.append(kwargs)
+    def __call__(
+        self,
+        *,
+        old: Any = _ABSENT,
+        changed: Any = _ABSENT,
+        event_id: Any = _ABSENT,
+        context: Any = _ABSENT,
+        **kwargs: Any,
+    ) -> None:
+        own = {"old": old, "changed": changed, "event_id": event_id, "context": context}
+        self.append(kwargs | {name: one for name, one in own.items() if one is not _ABSENT})
 
     def delivered(self) -> list[dict[str, Any]]:
         """What it is called with for all that was written since it was asked last."""

@@ -13,7 +13,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_de
 
 import bulksafe
 from bulksafe import InvariantViolation, ReceiversNotRun
-from bulksafe.declarations.receivers import signal_name
+from bulksafe.declarations.signals import signal_name
 from bulksafe.writer.watch import watch_of
 from tests.apps.columns.trying import install
 from tests.apps.practice import models

@@ -57,13 +57,23 @@ def listening(model, *names, look=lambda **kwargs: None):
             look(instance=instance, **kwargs)
             calls.append((name, instance))
 
-        inline.critical(SIGNALS[name], model, note, dispatch_uid=f"{model.__name__} {name}")
+        function = asking(note) if look is looks else note
+        inline.critical(SIGNALS[name], model, function, dispatch_uid=f"{model.__name__} {name}")
     return calls
 
 
+def asking(function):
+    """The function, with a parameter for all that a receiver may ask for."""
+
+    def ask(old, changed, event_id, context, **kwargs):
+        function(old=old, changed=changed, event_id=event_id, context=context, **kwargs)
+
+    return ask
+
+
 def looks(instance, **kwargs):
-    """Asks for all that a receiver may be given."""
-    assert kwargs.keys() & {"old", "changed", "context", "update_fields", "origin", "using"}
+    """Looks at all that a receiver may be given."""
+    assert kwargs.keys() >= {"old", "changed", "event_id", "context", "using"}
 
 
 def names(calls):
@@ -179,7 +189,8 @@ def test_one_write_of_a_child_is_one_call_of_each_receiver(write, sibling, look)
             look(instance=instance, **kwargs)
             seen.append((uid, instance.name))
 
-        inline.critical(post_save, model, note, dispatch_uid=uid)
+        function = asking(note) if look is looks else note
+        inline.critical(post_save, model, function, dispatch_uid=uid)
     low.name, low.depth = "b", 2
     CHILD_WRITES[write](low)
 

@@ -519,8 +519,8 @@ def note(name, instance, old, changed, created=None, context=None, **kwargs):
 
 RECEIVER = """
 @bulksafe.critical({signal}, sender={sender}, dispatch_uid="{name}", otherwise="after_commit")
-def {name}(sender, **kwargs):
-    note("{name}", **kwargs)
+def {name}(sender, old, changed, context, **kwargs):
+    note("{name}", old=old, changed=changed, context=context, **kwargs)
 """
 
 

@@ -4,7 +4,7 @@ import pytest
 from django.db.models.signals import post_save
 
 from bulksafe.declarations.order import cycle, in_order, meant_by
-from bulksafe.declarations.receivers import Receiver
+from bulksafe.declarations.receiver import Receiver
 
 
 def receiver(name, *after):

@@ -3,13 +3,13 @@
 A test is named after its id and runs once for each kind of mistake that has it.
 """
 
+import functools
 import linecache
 import re
 from pathlib import Path
 
 import pgtrigger
 import pytest
-from asgiref.sync import async_to_sync  # noqa: F401  (for the examples in the docs)
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser, Group, User, update_last_login
@@ -31,7 +31,7 @@ from django.test import override_settings
 
 import bulksafe
 from bulksafe import Emit, checks, critical
-from bulksafe.declarations import capture, receivers
+from bulksafe.declarations import capture, receiver, receivers, senders
 from bulksafe.declarations import registry as declarations
 from tests.unit.declaring import declare, findings, isolated
 
@@ -152,6 +152,7 @@ def test_e103(signal, fix):
 def test_e104(sender):
     declared(sender=sender)
     reported("E104", "has no sender", "sender=Order, sender=[Order, Invoice]")
+    reported("E104", "has no sender", "sender=bulksafe.models_of('practice')")
 
 
 class Unused(models.Model):
@@ -182,6 +183,60 @@ def test_e105(sender, fact, fix):
     reported("E105", fact, fix)
 
 
+@pytest.mark.parametrize(
+    ("label", "signal", "fact", "fix"),
+    [
+        ("practise", post_save, "no installed app has this label", "Did you mean 'practice'?"),
+        ("django.contrib.auth", post_save, "no installed app", "Did you mean 'auth'?"),
+        ("zzz", post_save, "no installed app", "Pass one of"),
+        ("postgres", post_save, "has no model with a table", "Leave its label out"),
+        ("invoices", m2m_changed, "has no many-to-many table", "Leave its label out"),
+    ],
+)
+def test_e105_of_models_of(label, signal, fact, fix):
+    declared(signal=signal, sender=bulksafe.models_of("auth", label))
+    reported("E105", fact, fix)
+
+
+def test_models_of_apps():
+    declared(sender=bulksafe.models_of("auth", "invoices"))
+    declared(signal=m2m_changed, sender=bulksafe.models_of("auth"))
+
+    assert found() == []
+    every, links = ({model._meta.label for model in one.models()} for one in receivers.receivers)
+    assert every == {"auth.User", "auth.Group", "auth.Permission"} | {
+        f"invoices.{name}" for name in ("Invoice", "Receipt", "Voucher")
+    }
+    assert links == {"auth.User_groups", "auth.User_user_permissions", "auth.Group_permissions"}
+    assert [one.name.partition("@")[2] for one in receivers.receivers] == [
+        "auth.*+invoices.*.post_save",
+        "auth.*.m2m_changed",
+    ]
+
+
+def test_models_of_finds_models_that_are_declared_later_and_have_a_table(monkeypatch):
+    declared(sender=bulksafe.models_of("unit"))
+    (one,) = receivers.receivers
+    with isolated() as registry:
+        for module in (senders, receiver):
+            monkeypatch.setattr(module, "apps", registry)
+        assert one.models() == []
+        assert not one.is_called_for("unit.thing")
+        thing = declare(class_name="Thing")
+        declare(class_name="View", meta={"managed": False})
+        declare(class_name="Special", bases=(thing,), meta={"proxy": True})
+        declare(class_name="Base", meta={"abstract": True})
+        child = declare(class_name="Child", bases=(thing,))
+        assert one.models() == [thing, child]
+        assert one.is_called_for("unit.thing")
+
+
+@pytest.mark.parametrize("labels", [(), (User,), (["auth"],), ("auth", None)])
+def test_models_of_takes_labels(labels):
+    with pytest.raises(TypeError, match="pass the labels of apps as text"):
+        bulksafe.models_of(*labels)
+
+
 def test_e105_one_of_several():
     declared(sender=[User, "auth.Grop"])
     reported("E105", "auth.Grop", "Did you mean 'auth.Group'?")
@@ -210,12 +265,194 @@ def test_e106(function, fact, fix):
     reported("E106", fact, fix)
 
 
+THROUGH = User.groups.through
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "fact", "fix"),
+    [
+        (
+            lambda created, **k: 0,
+            {"signal": post_delete},
+            "requires “created”",
+            "give it a default",
+        ),
+        (lambda *, pk_set, **k: 0, {}, "requires “pk_set”, which post_save", "give it a default"),
+        (
+            lambda old, **k: 0,
+            {"signal": m2m_changed, "sender": THROUGH},
+            "requires “old”, which m2m_changed does not pass",
+            "Leave the parameter out",
+        ),
+        (lambda instance, **k: 0, {"batch": True}, "with batch=True", "each of “events”"),
+        (lambda old, **k: 0, {"batch": True}, "requires “old”", "each of “events”"),
+        (lambda sender, /, **k: 0, {}, "“sender” by position only", "Take the “/” out"),
+    ],
+)
+def test_e106_of_a_parameter_that_no_call_fills(function, options, fact, fix):
+    declared(function, dispatch_uid="it", **options)
+    reported("E106", fact, fix)
+
+
+def with_user(function):
+    @functools.wraps(function)
+    def wrapper(**kwargs):
+        return function(user="someone", **kwargs)
+
+    return wrapper
+
+
+@with_user
+def module_level_with_user(sender, user, **kwargs):
+    """Gets an argument that no signal passes."""
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (lambda created=None, old=None, **k: 0, {"signal": [post_save, post_delete]}),
+        (lambda instances, events, context=None, **k: 0, {"batch": True}),
+        (lambda action, pk_set, event_id, **k: 0, {"signal": m2m_changed, "sender": THROUGH}),
+        (lambda signal, using, old, changed, event_id, context, raw, **k: 0, {}),
+        (module_level_with_user, {}),
+    ],
+)
+def test_no_e106_of_a_parameter_that_calls_fill(function, options):
+    declared(function, dispatch_uid="it", **options)
+    assert found() == []
+
+
+def reads(**kwargs):
+    return kwargs["old"], kwargs.get("changed"), kwargs.pop("context", None)
+
+
+def asks_whether(sender, event_id, **rest):
+    return "old" in rest and "event_id" not in rest
+
+
+def loops(sender, **kwargs):
+    old, changed = [kwargs.get(name) for name in ("old", "changed")]
+    return old, changed
+
+
+async def reads_later(sender, **kwargs):
+    return kwargs["context"]
+
+
+class Reads:
+    def __call__(self, **kwargs):
+        return kwargs["old"]
+
+
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        (reads, "“old” and “changed” and “context”"),
+        (asks_whether, "“old” in its"),
+        (loops, "“old” and “changed” in its"),
+        (reads_later, "“context”"),
+        (Reads(), "“old”"),
+        (functools.partial(reads, sender=None), "“old”"),
+        (with_user(reads), "“old”"),
+        (lambda **kwargs: kwargs["old"], "“old”"),
+    ],
+)
+def test_w125(function, names):
+    declared(function, dispatch_uid="it")
+    reported("W125", f"looks for {names}", "Name what it needs: def receiver(sender, ")
+
+
+def reads_djangos(sender, **kwargs):
+    return kwargs["created"], kwargs.get("old_price"), {"old": 1}["old"], "old"
+
+
+def reads_in_a_function_of_its_own(sender, **kwargs):
+    def inner(**kwargs):
+        return kwargs["old"]
+
+    return inner(old=1, **kwargs)
+
+
+def reads_another(sender, names, **kwargs):
+    return names["old"], names.get("context"), "changed" in names
+
+
+def names_it(sender, old, **kwargs):
+    return old, kwargs.get("old")
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (reads_djangos, {}),
+        (reads_in_a_function_of_its_own, {}),
+        (functools.partial(reads_another, names={}), {}),
+        (names_it, {}),
+        (reads, {"batch": True}),
+        (dict, {"signal": post_save}),
+    ],
+)
+def test_no_w125(function, options):
+    declared(function, dispatch_uid="it", **options)
+    assert found() == []
+
+
+def test_w125_is_silent_where_there_is_no_source():
+    namespace = {"__name__": __name__}
+    exec("def unseen(**kwargs): return kwargs['old']", namespace)
+    declared(namespace["unseen"])
+    assert found() == []
+
+
 def test_e107():
     declared(module_level, dispatch_uid="one")
     declared(and_another, dispatch_uid="one")
 
     assert [message.id for message in found()] == ["bulksafe.E107"] * 2
     assert "the name “one”" in found()[0].msg
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"sender": Group}, {"sender": User}),
+        ({"signal": post_delete}, {"signal": post_save}),
+        (
+            {"signal": [post_save, post_delete]},
+            {"signal": [post_save, post_delete], "sender": Group},
+        ),
+    ],
+)
+@pytest.mark.parametrize("uid", ["one", ("shop", 1)])
+def test_no_e107_where_receivers_of_different_writes_share_a_uid(first, second, uid):
+    declared(module_level, dispatch_uid=uid, **first)
+    declared(and_another, dispatch_uid=uid, **second)
+    assert found() == []
+
+
+def test_e107_two_functions_with_the_uid_and_the_sender_of_each_other():
+    declared(module_level, dispatch_uid="one")
+    declared(module_level, post_delete, dispatch_uid="one")
+    declared(and_another, dispatch_uid="one")
+
+    messages = found()
+    assert [message.id for message in messages] == ["bulksafe.E107"] * 2
+    assert "the name “one@auth.User.post_save”" in messages[0].msg
+
+
+def test_e107_one_function_declared_twice_with_different_options():
+    declared(when=Q(new__is_active=True))
+    declared(when=Q(new__is_active=False))
+    assert [message.id for message in found()] == ["bulksafe.E107"] * 2
+
+
+def test_e107_of_a_model_and_its_proxy_with_different_options():
+    proxy = declare(class_name="Staff", bases=(User,), meta={"proxy": True})
+    declared(queue="mail")
+    declared(sender=proxy)
+    (message,) = found()
+    assert message.id == "bulksafe.E107"
+    assert "Declare the function once for the table" in message.hint
 
 
 def test_the_same_receiver_declared_again_replaces_itself():
@@ -279,17 +516,26 @@ def test_no_e110_with_a_name():
     assert found() == []
 
 
-@pytest.mark.parametrize(
-    ("option", "fix"),
-    [
-        ("qeue", "Did you mean 'queue'?"),
-        ("weak", "Options are:"),
-        ("atmic", "Did you mean 'atomic"),
-    ],
-)
-def test_e111(option, fix):
-    declared(**{option: True})
-    reported("E111", f"no option “{option}”", fix)
+@pytest.mark.parametrize("uid", [frozenset({"a", "b"}), object(), ("shop", object())])
+def test_e110_a_uid_whose_text_is_different_in_each_process(uid):
+    declared(dispatch_uid=uid)
+    reported("E110", "each process makes a different text", "a tuple of texts and numbers")
+
+
+def test_no_e110_for_such_a_uid_in_the_transaction():
+    declared(dispatch_uid=frozenset({"a"}), run="in_transaction")
+    assert found() == []
+
+
+@pytest.mark.parametrize("uid", [("shop", ["a"]), {"a": 1}])
+def test_e112_of_a_uid_that_has_no_hash(uid):
+    declared(dispatch_uid=uid)
+    reported("E112", "not hashable", 'dispatch_uid="shop.notify"')
+
+
+def test_e112_of_a_blank_uid():
+    declared(dispatch_uid=" ")
+    reported("E112", "dispatch_uid is empty", "Leave it out")
 
 
 @pytest.mark.parametrize(
@@ -387,9 +633,10 @@ async def later(sender, **kwargs):
     """A coroutine function."""
 
 
-def test_e117():
-    declared(later)
-    reported("E117", "asynchronous", "async_to_sync")
+@pytest.mark.parametrize("run", ["after_commit", "in_transaction"])
+def test_an_asynchronous_receiver_is_no_mistake(run):
+    declared(later, run=run)
+    assert found() == []
 
 
 @pytest.mark.parametrize("lane", [{"queue": "mail"}, {"atomic": False}])
@@ -402,7 +649,7 @@ def test_w118(lane):
 # Receivers in the writer's transaction.
 
 
-def module_level_counter(sender, instance, **kwargs):
+def module_level_counter(sender, **kwargs):
     return sender.objects.filter(username="a").count() == 1
 
 
@@ -530,7 +777,7 @@ def test_no_e122_where_the_model_s_app_is_not_installed(settings):
 
 def test_no_e122_for_a_function_of_a_package_that_is_declared_here():
     critical(post_save, sender=User)(update_last_login)
-    assert not found()
+    assert "bulksafe.E122" not in {message.id for message in found()}
     assert capture.home_of(User) == "practice"
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from bulksafe import inspection
 from bulksafe.declarations import Capture
-from bulksafe.declarations.receivers import DEFAULT_LANE, lanes, receivers
+from bulksafe.declarations.options import DEFAULT_LANE
+from bulksafe.declarations.receivers import lanes, receivers
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, ownership, store_of
 from bulksafe.outbox import rebasing
 from bulksafe.outbox.holding import CURSOR, LONG, OUTBOX, holders

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
 
-from bulksafe.declarations.receivers import DEFAULT_LANE, lanes
+from bulksafe.declarations.options import DEFAULT_LANE
+from bulksafe.declarations.receivers import lanes
 from bulksafe.listener.health import Health
 from bulksafe.listener.supervisor import Supervisor
 from bulksafe.listener.watchdog import Watchdog, connect

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
-from bulksafe.declarations.receivers import DEFAULT_LANE, by_name, lanes, listened
+from bulksafe.declarations.options import DEFAULT_LANE
+from bulksafe.declarations.receivers import by_name, lanes, listened
 from bulksafe.management.subcommands import (
     CLEAN,
     FINDINGS,

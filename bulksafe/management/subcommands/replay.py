@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from bulksafe import inspection
 from bulksafe.declarations import Capture
 from bulksafe.declarations.lineage import lineage
-from bulksafe.declarations.receivers import by_name, receivers, resolve
+from bulksafe.declarations.receivers import by_name, receivers
+from bulksafe.declarations.senders import resolve
 from bulksafe.dispatch.replaying import BadRows, NotReplayable, Rows, operation_of
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, failed, store_of
 from bulksafe.planning.problems import Refused, did_you_mean

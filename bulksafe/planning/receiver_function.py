@@ -1,0 +1,77 @@
+"""What the function of a critical receiver must be like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from inspect import Parameter
+from typing import Any
+
+from django.utils.inspect import func_accepts_kwargs
+
+from bulksafe.compat import M2M_CHANGED_ARGUMENTS, own_signature
+from bulksafe.declarations import Receiver
+from bulksafe.planning.problems import Problem, shown
+from bulksafe.planning.receiver_source import unnamed_problems
+
+#: What Django passes to receivers besides ``signal``, ``sender`` and ``using``.
+_PASSED = {
+    "pre_save": ("instance", "raw", "update_fields"),
+    "post_save": ("instance", "raw", "update_fields", "created"),
+    "pre_delete": ("instance", "origin"),
+    "post_delete": ("instance", "origin"),
+    "m2m_changed": ("instance", "action", "reverse", "model", "pk_set", *M2M_CHANGED_ARGUMENTS),
+}
+
+
+def function_problems(receiver: Receiver) -> Iterator[Problem]:
+    """What is wrong with the function, as far as its signature and its source say."""
+    function: Any = receiver.function
+    if not callable(function):
+        yield Problem("E106", f"{shown(function)} cannot be called.", "Decorate a function.")
+    elif not _takes_kwargs(function):
+        yield Problem(
+            "E106",
+            "The receiver takes no **kwargs, and later versions may pass more arguments.",
+            "Add **kwargs to its parameters.",
+        )
+    else:
+        yield from _parameter_problems(receiver)
+        yield from unnamed_problems(receiver)
+
+
+def _takes_kwargs(function: Any) -> bool:
+    try:
+        return bool(func_accepts_kwargs(function))
+    except ValueError:
+        # A builtin does not say what it takes.
+        return True
+
+
+def _parameter_problems(receiver: Receiver) -> Iterator[Problem]:
+    """Parameters that no call fills: each would be a TypeError."""
+    signature = own_signature(receiver.function)
+    named = ("instances", "events") if receiver.batch else _PASSED.get(receiver.signal_name)
+    if signature is None or named is None:
+        return
+    passed = {"signal", "sender", "using", *named, *receiver.known_extras}
+    for one in signature.parameters.values():
+        if one.kind is one.POSITIONAL_ONLY and one.default is one.empty:
+            yield Problem(
+                "E106",
+                f"The receiver takes “{one.name}” by position only, and Django passes it by name.",
+                "Take the “/” out of its parameters.",
+            )
+        elif _is_required(one) and one.name not in passed:
+            call = "a call with batch=True" if receiver.batch else receiver.signal_name
+            yield Problem(
+                "E106",
+                f"The receiver requires “{one.name}”, which {call} does not pass.",
+                "Leave the parameter out, or give it a default. A batch has it in each of “events”."
+                if receiver.batch
+                else "Leave the parameter out, or give it a default.",
+            )
+
+
+def _is_required(parameter: Parameter) -> bool:
+    by_name = parameter.kind in {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}
+    return by_name and parameter.default is Parameter.empty
