@@ -90,7 +90,7 @@ def note_receivers(sender: object, using: str, **kwargs: Any) -> None:
     rows = [
         (oid, operation[0], receiver.name, receiver.otherwise)
         for oid, model in by_oid(models_of(receivers.inline()), using).items()
-        for receiver in receivers.of_model(model, receivers.inline())
+        for receiver in receivers.of_model(model, receivers.is_inline)
         for operation in receiver.operations
     ]
     with transaction.atomic(using=using), connections[using].cursor() as cursor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from pgtrigger import registry
 
-from bulksafe.caching import models_of
+from bulksafe.caching import models_of, per_model
 from bulksafe.declarations import receivers
 from bulksafe.declarations.base import Invariant
 from bulksafe.declarations.lineage import lineage
@@ -19,6 +19,8 @@ from bulksafe.declarations.receiver import Receiver
 from bulksafe.declarations.signals import DELETE, INSERT, UPDATE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from django.apps import AppConfig
     from django.db import models
 
@@ -104,6 +106,7 @@ def _has_capture(model: type[models.Model]) -> bool:
     return True
 
 
+@per_model(receivers.changes)
 def home_of(model: type[models.Model]) -> str:
     """The label of the app whose migrations get the capture of a model.
 
@@ -115,14 +118,18 @@ def home_of(model: type[models.Model]) -> str:
     labels = [stream._meta.label_lower for _, stream in _candidates(model)]
     declaring = [
         (is_installed_package(app), not receiver.app_label, app is not owner, app.label)
-        for receiver in receivers.captured()
-        if any(map(receiver.is_called_for, labels))
+        for receiver in _receivers_of(labels)
         for app in [home_app(receiver)]
         if app is not None
     ]
     if declaring:
         return min(declaring)[-1]
     return owner.label if owner else model._meta.app_label
+
+
+def _receivers_of(labels: Iterable[str]) -> Iterable[Receiver]:
+    found = (receiver for label in labels for receiver in receivers.of_label(label))
+    return dict.fromkeys(filter(receivers.is_captured, found))
 
 
 def lost_to(model: type[models.Model], receiver: Receiver) -> AppConfig | None:

@@ -164,9 +164,9 @@ class Receiver:
 
     def is_called_for(self, label: str) -> bool:
         """Whether the model of this label, in lower case, is one of ``models()``."""
-        return label in self._labels()
+        return label in self.labels()
 
-    def _labels(self) -> frozenset[str]:
+    def labels(self) -> frozenset[str]:
         """The labels of ``models()``, kept until a model is declared: each write asks for them."""
         known = apps.get_models(include_auto_created=True) if apps.models_ready else None
         if known is None or self._kept[0] is not known:

@@ -33,7 +33,10 @@ def add(receiver: Receiver) -> None:
     else:
         receivers.append(receiver)
     told = _named_apart(receiver.given_name) or [receiver]
+    is_only_more = receivers[-1] is receiver and told == [receiver]
     _changed()
+    if is_only_more:
+        _index.extend(receiver)
     if apps.models_ready:
         for tell in listeners:
             for one in told:
@@ -94,14 +97,22 @@ def by_name(name: str) -> Receiver | None:
     return next((receiver for receiver in receivers if receiver.name == name), None)
 
 
+def is_after_commit(receiver: Receiver) -> bool:
+    """Whether it is declared to run after the commit."""
+    return receiver.run == AFTER_COMMIT
+
+
+def is_inline(receiver: Receiver) -> bool:
+    """Whether it runs in the writer's transaction."""
+    return receiver.is_inline
+
+
 def after_commit() -> list[Receiver]:
-    """The receivers that are declared to run after the commit."""
-    return [receiver for receiver in receivers if receiver.run == AFTER_COMMIT]
+    return list(filter(is_after_commit, receivers))
 
 
 def inline() -> list[Receiver]:
-    """The receivers that run in the writer's transaction."""
-    return [receiver for receiver in receivers if receiver.is_inline]
+    return list(filter(is_inline, receivers))
 
 
 def listened() -> list[Receiver]:
@@ -111,7 +122,7 @@ def listened() -> list[Receiver]:
 
 def captured() -> list[Receiver]:
     """The receivers whose tables are captured."""
-    return [receiver for receiver in receivers if receiver.run in {AFTER_COMMIT, IN_TRANSACTION}]
+    return list(filter(is_captured, receivers))
 
 
 def lanes() -> set[Lane]:
@@ -119,20 +130,69 @@ def lanes() -> set[Lane]:
     return {(receiver.queue, receiver.atomic) for receiver in listened()}
 
 
-def of_model(model: type[models.Model], among: Sequence[Receiver] | None = None) -> list[Receiver]:
+def is_captured(receiver: Receiver) -> bool:
+    """Whether its tables are captured."""
+    return receiver.run in {AFTER_COMMIT, IN_TRANSACTION}
+
+
+def of_model(
+    model: type[models.Model], wanted: Callable[[Receiver], bool] = is_captured
+) -> list[Receiver]:
     """The receivers of the table of ``model``, in the order of declaration.
 
     Historical models of migrations stand for the model of the same label.
 
     Args:
-        among: where to look; by default all that are captured for.
+        wanted: which of them.
     """
     label = (model._meta.concrete_model or model)._meta.label_lower
     return [
         receiver
-        for receiver in (captured() if among is None else among)
-        if receiver.is_called_for(label) and not is_repeated(receiver, label)
+        for receiver in of_label(label)
+        if wanted(receiver) and not is_repeated(receiver, label)
     ]
+
+
+def of_label(label: str) -> Sequence[Receiver]:
+    """The receivers of the model of this label, in lower case; repeated ones, too."""
+    if not apps.models_ready:
+        return [receiver for receiver in receivers if receiver.is_called_for(label)]
+    return _index.of(label)
+
+
+class _Index:
+    """The receivers by the labels of their models, for one state of both registries."""
+
+    def __init__(self) -> None:
+        self._changes = -1
+        self._models: object = None
+        self._by_label: dict[str, list[Receiver]] = {}
+
+    def of(self, label: str) -> Sequence[Receiver]:
+        # Django makes this list again when a model is declared.
+        known = apps.get_models(include_auto_created=True)
+        if self._changes != _changes or self._models is not known:
+            self._changes, self._models, self._by_label = _changes, known, {}
+            for receiver in receivers:
+                self._add(receiver)
+        return self._by_label.get(label, ())
+
+    def extend(self, receiver: Receiver) -> None:
+        """There is one more receiver than before the last change.
+
+        Each declaration asks for the receivers of its models: to index all of them again each time
+        took seconds for some hundred receivers.
+        """
+        if self._changes == _changes - 1 and apps.models_ready:
+            self._changes = _changes
+            self._add(receiver)
+
+    def _add(self, receiver: Receiver) -> None:
+        for label in receiver.labels():
+            self._by_label.setdefault(label, []).append(receiver)
+
+
+_index = _Index()
 
 
 def is_repeated(receiver: Receiver, label: str) -> bool:
@@ -146,13 +206,12 @@ def is_repeated(receiver: Receiver, label: str) -> bool:
 
 def earlier_of(receiver: Receiver, label: str) -> Receiver | None:
     """That earlier declaration."""
-    for other in receivers:
+    for other in of_label(label):
         if other is receiver:
             return None
         if (
             is_same_callable(other.function, receiver.function)
             and (other.signal, other.run) == (receiver.signal, receiver.run)
-            and other.is_called_for(label)
             and (
                 other.uid == receiver.uid
                 or other.senders_of(label).isdisjoint(receiver.senders_of(label))

@@ -12,7 +12,7 @@ from bulksafe.planning.capture import condition_id, condition_of
 from bulksafe.rendering.names import set_id
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from django.db.models import Model
 
@@ -99,31 +99,34 @@ class Routes:
         key = event.source, event.operation, event.is_handed_over
         if key not in self._asked:
             model = self.models[event.source]
-            among = receivers.inline() if event.is_handed_over else receivers.after_commit()
-            self._asked[key] = asked_of(routes_of(model, event.operation, among))
+            wanted = receivers.is_inline if event.is_handed_over else receivers.is_after_commit
+            self._asked[key] = asked_of(routes_of(model, event.operation, wanted))
         return self._asked[key]
 
     def _routes(self, source: int, operation: str, is_handed_over: bool) -> list[Route]:
         model = self.models.get(source)
         if model is None:
             return []
-        among = receivers.after_commit()
-        if is_handed_over:
-            among = [receiver for receiver in receivers.inline() if receiver.is_listened]
-        listed = [receiver for receiver in among if self.serves(receiver)]
-        return routes_of(model, operation, listed)
+
+        def wanted(receiver: Receiver) -> bool:
+            is_own = receiver.is_inline if is_handed_over else receivers.is_after_commit(receiver)
+            return is_own and receiver.is_listened and self.serves(receiver)
+
+        return routes_of(model, operation, wanted)
 
 
-def routes_of(model: type[Model], operation: str, among: Sequence[Receiver]) -> list[Route]:
+def routes_of(
+    model: type[Model], operation: str, wanted: Callable[[Receiver], bool]
+) -> list[Route]:
     """Where a change of a row of ``model`` may go, in the order of the receivers.
 
     Args:
         operation: as an event has it, ``"I"``, ``"U"`` or ``"D"``.
-        among: the receivers that are looked at.
+        wanted: which receivers are looked at.
     """
     name = _OPERATIONS[operation]
     found = []
-    for receiver in order.in_order(receivers.of_model(model, among)):
+    for receiver in order.in_order(receivers.of_model(model, wanted)):
         if name in receiver.operations:
             condition = condition_of(receiver, model, name)
             found.append(Route(receiver, condition, condition and condition_id(condition)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bulksafe import compiler, conf
+from bulksafe.caching import per_model
 from bulksafe.declarations import Capture, receivers
 from bulksafe.declarations.capture import streams
 from bulksafe.declarations.lineage import lineage
@@ -37,24 +38,35 @@ _KEPT_AS_TEXT = frozenset({"hstore", "geometry", "geography", "raster"})
 
 @triggers.register(Capture)
 def _capture(capture: Capture, subject: Subject) -> compiler.Trigger:
-    found = streams(subject.model)
+    kept = _kept(subject.model)
+    refuses = DELETE in kept and conf.get().TRUNCATE == "refuse"
+    sources = [source for source, _ in streams(subject.model)]
+    return subject.compiled(
+        compiler.CaptureTrigger,
+        operations=kept,
+        settings=settings_for(part for source in sources for part in lineage(source)),
+        truncate=subject.message if refuses else "",
+    )
+
+
+@per_model(receivers.changes)
+def _kept(model: Model) -> dict[str, list[dict[str, Any]]]:
+    """Which rows the capture on a table keeps, by operation.
+
+    ``makemigrations`` asks for it in the system checks and again for the migration.
+    """
+    found = streams(model)
     wanting = {source: receivers.of_model(source) for source, _ in found}
     kept = {
         operation: [
             stream
             for source, kept in found
             if operation in kept
-            for stream in _streams(subject.model, source, wanting[source], operation)
+            for stream in _streams(model, source, wanting[source], operation)
         ]
         for operation in OPERATIONS
     }
-    refuses = bool(kept[DELETE]) and conf.get().TRUNCATE == "refuse"
-    return subject.compiled(
-        compiler.CaptureTrigger,
-        operations={operation: listed for operation, listed in kept.items() if listed},
-        settings=settings_for(part for source, _ in found for part in lineage(source)),
-        truncate=subject.message if refuses else "",
-    )
+    return {operation: listed for operation, listed in kept.items() if listed}
 
 
 def _streams(

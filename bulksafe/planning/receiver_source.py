@@ -7,6 +7,7 @@ import functools
 import inspect
 import textwrap
 from collections.abc import Iterator
+from types import CodeType
 from typing import Any, TypeAlias
 
 from bulksafe.declarations import Receiver
@@ -22,8 +23,14 @@ def _tree(function: Any) -> ast.Module:
         function = function.func
     if not inspect.isroutine(function):
         function = type(function).__call__
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return ast.Module([], []) if code is None else _parsed(code)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(code: CodeType) -> ast.Module:
     try:
-        return ast.parse(textwrap.dedent(inspect.getsource(function)))
+        return ast.parse(textwrap.dedent(inspect.getsource(code)))
     except (OSError, TypeError, SyntaxError):
         return ast.Module([], [])
 

@@ -104,7 +104,7 @@ def _is_spared(model: type[Model]) -> bool:
 
 @per_model(receivers.changes)
 def _all_see_instances_only(model: type[Model]) -> bool:
-    listed = receivers.of_model(model, receivers.inline())
+    listed = receivers.of_model(model, receivers.is_inline)
     return len(lineage(model)) == 1 and all(map(_sees_instances_only, listed))
 
 
@@ -389,7 +389,7 @@ class _DeletionRowByRow:
         parents.forget(instances, self._cached, gone)
 
     def _receivers(self, model: type[Model]) -> list[Receiver]:
-        listed = receivers.of_model(model, receivers.inline())
+        listed = receivers.of_model(model, receivers.is_inline)
         return in_order([r for r in listed if self._is_live(r, model)])
 
     def flush(self) -> bool:
@@ -540,7 +540,7 @@ class _Write:
         return self.results
 
     def _receivers(self, model: type[Model]) -> tuple[list[Receiver], list[Receiver]]:
-        listed = receivers.of_model(model, receivers.inline())
+        listed = receivers.of_model(model, receivers.is_inline)
         found = [receiver for receiver in listed if self._is_live(receiver, model)]
         early = [receiver for receiver in found if receiver.signal is pre_save]
         return in_order(early), [receiver for receiver in found if receiver not in early]

@@ -78,7 +78,7 @@ class Kind:
     def __init__(self, source: Source, operation: str) -> None:
         self.source = source
         self.operation = operation
-        self.routes = routes_of(source.model, operation, receivers.inline())
+        self.routes = routes_of(source.model, operation, receivers.is_inline)
         self.sides = [
             side for side, absent in (("old", INSERTED), ("new", DELETED)) if operation != absent
         ]

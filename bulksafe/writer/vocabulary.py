@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from django.db.models import Model
 
+    from bulksafe.declarations import Receiver
+
 #: What may stand before and after a table's name.
 _WORD = r"(?<![\w$]){}(?![\w$])"
 
@@ -171,12 +173,12 @@ def has_early(models: Iterable[type[Model]]) -> bool:
     return any(
         is_live(receiver, model)
         for model in models
-        for receiver in receivers.of_model(model, _early())
+        for receiver in receivers.of_model(model, _is_early)
     )
 
 
-def _early() -> list[Any]:
-    return [receiver for receiver in receivers.inline() if receiver.signal_name in EARLY]
+def _is_early(receiver: Receiver) -> bool:
+    return receiver.is_inline and receiver.signal_name in EARLY
 
 
 def names_of(model: type[Model]) -> re.Pattern[str]:
