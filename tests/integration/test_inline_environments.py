@@ -59,6 +59,7 @@ from tests.apps.practice.models import CriticalShelf as Shelf
 from tests.apps.practice.models import CriticalTag as Tag
 from tests.apps.practice.models import Log
 from tests.integration import inline_committed as inline
+from tests.integration import reception
 from tests.integration.inline_committed import (  # noqa: F401
     _django_db_helper,
     clean,
@@ -193,16 +194,13 @@ seeing_all_or_little = pytest.mark.parametrize("sees", ["all", "little"])
 
 
 def hear(signals, sees, name, sender=Article):
-    """The calls of a receiver that sees all there is, or no more than Django's own arguments."""
-    found: list[dict[str, Any]] = []
-
-    def all_there_is(**kwargs):
-        found.append(kwargs)
+    """The calls of a receiver that names all there is, or no more than Django's own arguments."""
+    found = reception.Calls()
 
     def little(signal, instance, using, **kwargs):
         found.append({"signal": signal, "instance": instance, "using": using})
 
-    function = all_there_is if sees == "all" else little
+    function = found if sees == "all" else little
     inline.critical(signals, sender, function, dispatch_uid=name)
     return found
 
