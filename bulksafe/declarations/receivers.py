@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from django.apps import apps
@@ -128,31 +128,58 @@ def of_model(model: type[models.Model], among: Sequence[Receiver] | None = None)
         among: where to look; by default all that are captured for.
     """
     label = (model._meta.concrete_model or model)._meta.label_lower
-    return [
-        receiver
-        for receiver in (captured() if among is None else among)
-        if receiver.is_called_for(label) and not is_repeated(receiver, label)
-    ]
+    called = _called_for(label).once
+    return [one for one in (captured() if among is None else among) if one in called]
 
 
-def is_repeated(receiver: Receiver, label: str) -> bool:
-    """Whether an earlier declaration calls the same function for the writes of a model.
+@dataclass(frozen=True)
+class _Called:
+    """The receivers of one label.
+
+    Attributes:
+        models: all models that there were when they were found.
+        changes: what ``changes()`` was then.
+        every: all of them, in the order of declaration.
+        once: those of them that no earlier one repeats.
+    """
+
+    models: object
+    changes: int
+    every: tuple[Receiver, ...]
+    once: frozenset[Receiver]
+
+
+#: By label: each write asks for them.
+_called: dict[str, _Called] = {}
+
+
+def _called_for(label: str) -> _Called:
+    """What is known of a label, kept until a receiver or a model is declared."""
+    known = apps.get_models(include_auto_created=True) if apps.models_ready else None
+    kept = _called.get(label)
+    if kept is None or known is None or kept.models is not known or kept.changes != _changes:
+        every = tuple(one for one in receivers if one.is_called_for(label))
+        once = frozenset(one for one in every if _earlier(one, label, every) is None)
+        kept = _called[label] = _Called(known, _changes, every, once)
+    return kept
+
+
+def earlier_of(receiver: Receiver, label: str) -> Receiver | None:
+    """The earlier declaration that calls the same function for the writes of a model.
 
     A write has one sender in Django, which here may be named in several ways: as a model, a proxy,
     an abstract base. To name the same one twice with two uids asks for two calls, there and here.
     """
-    return earlier_of(receiver, label) is not None
+    return _earlier(receiver, label, _called_for(label).every)
 
 
-def earlier_of(receiver: Receiver, label: str) -> Receiver | None:
-    """That earlier declaration."""
-    for other in receivers:
+def _earlier(receiver: Receiver, label: str, among: Sequence[Receiver]) -> Receiver | None:
+    for other in among:
         if other is receiver:
             return None
         if (
             is_same_callable(other.function, receiver.function)
             and (other.signal, other.run) == (receiver.signal, receiver.run)
-            and other.is_called_for(label)
             and (
                 other.uid == receiver.uid
                 or other.senders_of(label).isdisjoint(receiver.senders_of(label))

@@ -63,7 +63,7 @@ def connect(receiver: Receiver) -> None:
         # A system check refuses it.
         return
     for model in receiver.models():
-        if not receivers.is_repeated(receiver, model._meta.label_lower):
+        if receivers.of_model(model, [receiver]):
             for sender in _senders(model):
                 _connect_to(receiver, model, sender)
     _put_in_order(receiver.signal)
