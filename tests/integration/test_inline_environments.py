@@ -200,7 +200,7 @@ def hear(signals, sees, name, sender=Article):
     def little(signal, instance, using, **kwargs):
         found.append({"signal": signal, "instance": instance, "using": using})
 
-    function = found if sees == "all" else little
+    function = found.__call__ if sees == "all" else little
     inline.critical(signals, sender, function, dispatch_uid=name)
     return found
 

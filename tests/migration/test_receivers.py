@@ -30,7 +30,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save
 SAVE = """
 @bulksafe.critical(post_save, sender="shop.{model}", run="after_commit", {options})
 def {name}(instance=None, instances=(), **kwargs):
-    print("{name}", instance or instances)
+    print("{name}", instance.pk if instance else instances)
 
 """
 DELETE = SAVE.replace("post_save", "post_delete")

@@ -98,6 +98,39 @@ def test_a_call_that_hangs_is_ended_and_its_attempts_are_counted(site, hang, ato
     assert "CallTimedOut: bad exceeded its timeout of 0.3 s" in error
 
 
+ASYNCHRONOUS = """
+import asyncio
+
+@bulksafe.critical(post_save, sender=Order, run="after_commit", dispatch_uid="later", {options})
+async def later(sender, instance, **kwargs):
+    if instance.number.startswith("bad"):
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            attempt(Order(number="cancelled"))
+    await Log.objects.acreate(text=f"later {{instance.number}}")
+"""
+
+
+@BOTH
+def test_an_asynchronous_call_that_hangs_is_cancelled_and_its_attempts_are_counted(site, atomic):
+    """Its coroutine ends before the next call begins: in its own thread it could go on."""
+    project = site("pass", "")
+    path = project.directory / "shop/receivers.py"
+    options = f"timeout=0.3, max_attempts=2, atomic={atomic}"
+    path.write_text(path.read_text() + ASYNCHRONOUS.format(options=options))
+    project.migrate()
+    order(project, "bad")
+    order(project, "good")
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert attempts(project).count("cancelled") == 2
+    assert parked(project) == [("later", "1", "dead", 2)]
+    assert "later good" in texts(project)
+    assert "later bad" not in texts(project)
+
+
 @BOTH
 @pytest.mark.parametrize("end", ENDS)
 def test_a_call_that_ends_its_process_counts_as_an_attempt(site, end, atomic):
