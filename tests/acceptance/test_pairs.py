@@ -95,9 +95,10 @@ def compare(case: Case, path: Path, size: int) -> None:
         case.prepare(m)
     rows = [case.row(plain, n) for n in range(size)]
     with sides.plain_receivers(case, plain), sides.critical_receivers(case, critical):
-        case.setup(plain)
-        for row in stored_rows(case, plain, rows)[: path.stored(size)]:
-            getattr(plain, case.model)(**row).save()
+        with transaction.atomic():
+            case.setup(plain)
+            for row in stored_rows(case, plain, rows)[: path.stored(size)]:
+                getattr(plain, case.model)(**row).save()
         sides.copy_to_critical()
         plain.calls.clear()
         expected = outcome(path.per_row, case, plain, rows, in_block=True)

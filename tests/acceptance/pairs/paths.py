@@ -199,10 +199,25 @@ def _returning(model):
 
 
 def _insert_select_per_row(case, m, rows):
-    instances = _new(case, m, rows)
+    instances, records = _new(case, m, rows), []
+    for instance in instances:
+        _record_insert(instance, records)
     per_row.bulk_create(instances)
     names = _returning(_model(case, m))
-    return [tuple(_record(instance)[name] for name in names) for instance in instances]
+    return [tuple(record[name] for name in names) for record in records]
+
+
+def _record_insert(instance: Any, records: list[Row]) -> None:
+    """Note the row as RETURNING sees it: as stored, before ``post_save`` runs."""
+    store = instance._save_table
+
+    def save_table(*args, **options):
+        del instance._save_table
+        stored = store(*args, **options)
+        records.append(_record(instance))
+        return stored
+
+    instance._save_table = save_table
 
 
 def _merge(case, m, rows):

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from django.apps import apps
+from django.contrib.contenttypes.fields import GenericForeignKey
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.db.models import AutoField
@@ -146,7 +147,8 @@ def state(m: Side) -> dict[str, list[Any]]:
         name: {row[getattr(m, name)._meta.pk.attname]: n for n, row in enumerate(rows)}
         for name, rows in stored.items()
     }
-    ranks["ContentType"] = {t.pk: t.model for t in ContentType.objects.filter(app_label=m.label)}
+    types = ContentType.objects.filter(app_label=m.label)
+    ranks["ContentType"] = {t.pk: apps.get_model(m.label, t.model).__name__ for t in types}
     return {name: _comparable_rows(getattr(m, name), rows, ranks) for name, rows in stored.items()}
 
 
@@ -170,6 +172,11 @@ def _comparable_rows(model: Any, rows: list[Any], ranks: Ranks) -> list[dict[str
     unordered = model.__name__ in UNORDERED
     fields = [f for f in model._meta.concrete_fields if not (unordered and f.primary_key)]
     found = [{f.attname: _comparable(f, row[f.attname], ranks) for f in fields} for row in rows]
+    for generic in (f for f in model._meta.private_fields if isinstance(f, GenericForeignKey)):
+        for row in found:
+            of_target = ranks[row[f"{generic.ct_field}_id"]]
+            by_text = {str(key): rank for key, rank in of_target.items()}
+            row[generic.fk_field] = by_text.get(row[generic.fk_field], row[generic.fk_field])
     return sorted(found, key=repr) if unordered else found
 
 

@@ -29,7 +29,7 @@ def define(label: str) -> None:
     class Account(models.Model):
         ROLES = [("member", "Member"), ("editor", "Editor"), ("admin", "Admin")]
 
-        code = models.IntegerField(unique=True, null=True)
+        code = models.IntegerField(unique=True, null=True, blank=True)
         username = models.CharField(max_length=60, default="")
         email = models.EmailField(blank=True, default="")
         first_name = models.CharField(max_length=60, blank=True, default="")
@@ -44,7 +44,9 @@ def define(label: str) -> None:
         changed_by = models.CharField(max_length=60, blank=True, default="")
         balance = models.DecimalField(max_digits=12, decimal_places=2, default=0)
         points = models.PositiveIntegerField(default=0)
-        referrer = models.ForeignKey("self", models.SET_NULL, null=True, related_name="referred")
+        referrer = models.ForeignKey(
+            "self", models.SET_NULL, null=True, blank=True, related_name="referred"
+        )
         teams = models.ManyToManyField(Team, related_name="members")
 
         class Meta:
