@@ -13,6 +13,10 @@ Row = dict[str, Any]
 CREATE, UPDATE, DELETE = "create", "update", "delete"
 
 
+class TransitionNotAllowed(Exception):  # noqa: N818
+    """What receivers raise that is neither Django's nor the database's."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One kind of receiver.
@@ -27,6 +31,7 @@ class Case:
         model: the name of the model whose rows are written.
         setup: stores the rows that must exist before, without receivers.
         row: the values of the nth new row.
+        key: the nth key, where the path gives keys: descending, so that rows are not in key order.
         values: what ``update()`` sets, expressions included.
         new: the literal values that the nth row gets where each row has its own.
         prepare: alters both tables, or puts rules on them.
@@ -43,6 +48,7 @@ class Case:
     model: str = "Item"
     setup: Callable[[Side], object] = lambda m: None
     row: Callable[[Side, int], Row] = lambda m, n: {"name": f"row {n}"}
+    key: Callable[[int], Any] = lambda n: 900_000 - n
     values: Row = field(default_factory=lambda: {"price": 5})
     new: Callable[[int], Row] = lambda n: {"price": 10 + n}
     prepare: Callable[[Side], object] = lambda m: None
@@ -66,3 +72,11 @@ def case(name: str, **options: Any) -> Callable[[Any], Any]:
         return declare
 
     return add
+
+
+def practice(name: str, **options: Any) -> Callable[[Any], Any]:
+    """A case as public projects have it.
+
+    Few sizes keep the suite fast: an even one writes in autocommit, an odd one in a block.
+    """
+    return case(name, **{"sizes": (2, 7), **options})

@@ -1,11 +1,12 @@
 """The cells in which a bulk write does not end as its per-row equivalent yet.
 
 ``differences.txt`` has a paragraph for each case: its title, and below it each path with the
-numbers of rows.
+numbers of rows. ``write()`` replaces the cells that ran and keeps the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from itertools import groupby
 from pathlib import Path as File
@@ -18,7 +19,12 @@ Cell: TypeAlias = tuple[str, str, int]
 
 FILE = File(__file__).with_name("differences.txt")
 
-_found: dict[Cell, None] = {}
+#: Each cell that ran, and whether it differs.
+_ran: dict[Cell, bool] = {}
+
+
+def cell(case: Case, path: Path, size: int) -> Cell:
+    return str(case), path.title, size
 
 
 @cache
@@ -34,19 +40,25 @@ def listed() -> frozenset[Cell]:
 
 def known(case: Case, path: Path, size: int) -> str:
     """Why the cell fails, or nothing."""
-    return f"case {case}" if (str(case), path.title, size) in listed() else ""
+    return f"case {case}" if cell(case, path, size) in listed() else ""
 
 
-def add(case: Case, path: Path, size: int) -> None:
-    _found[str(case), path.title, size] = None
+def add(case: Case, path: Path, size: int, *, differs: bool) -> None:
+    _ran[cell(case, path, size)] = differs
 
 
-def write() -> None:
+def write(cells: Iterable[Cell]) -> None:
+    """Write the list again, in the order of all cells that exist."""
+    text = as_text(cell for cell in cells if _ran.get(cell, cell in listed()))
+    FILE.write_text(text, encoding="utf-8")
+
+
+def as_text(cells: Iterable[Cell]) -> str:
     paragraphs = []
-    for title, of_case in groupby(_found, key=lambda cell: cell[0]):
+    for title, of_case in groupby(cells, key=lambda cell: cell[0]):
         lines = [
-            f"    {path}: {', '.join(str(size) for *_, size in cells)}"
-            for path, cells in groupby(of_case, key=lambda cell: cell[1])
+            f"    {path}: {', '.join(str(size) for *_, size in of_path)}"
+            for path, of_path in groupby(of_case, key=lambda cell: cell[1])
         ]
         paragraphs.append("\n".join([title, *lines]))
-    FILE.write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
+    return "\n\n".join(paragraphs) + "\n" if paragraphs else ""

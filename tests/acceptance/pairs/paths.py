@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection
+from django.db.models import AutoField
 from django.db.models.sql.subqueries import UpdateQuery
 
 from tests.acceptance import per_row
@@ -99,10 +101,8 @@ def _bulk_create_per_row(case, m, rows):
 
 
 def _with_keys(write):
-    """Descending keys, so that the order of the rows is not that of their keys."""
-
     def keyed(case, m, rows):
-        return write(case, m, [{**row, "id": 900_000 - n} for n, row in enumerate(rows)])
+        return write(case, m, [{**row, "id": case.key(n)} for n, row in enumerate(rows)])
 
     return keyed
 
@@ -112,6 +112,12 @@ def with_codes(case: Case, m: Side, rows: list[Row]) -> list[Row]:
     if all(field.name != "code" for field in _model(case, m)._meta.fields):
         return rows
     return [{**row, "code": 1_000 + n} for n, row in enumerate(rows)]
+
+
+def stored_rows(case: Case, m: Side, rows: list[Row]) -> list[Row]:
+    """The rows as they are stored before the write: with codes, where the model has them."""
+    names = {f.name for f in _model(case, m)._meta.fields}
+    return with_codes(rows) if "code" in names else rows
 
 
 def _conflicting(write):
@@ -146,8 +152,10 @@ def _ignore_per_row(case, m, rows):
     per_row.insert_or_ignore(_new(case, m, rows))
 
 
-def _columns(model: Any, *, with_key: bool = False) -> list[Any]:
-    return [f for f in model._meta.local_concrete_fields if with_key or not f.primary_key]
+def _columns(model: Any) -> list[Any]:
+    """The fields of the table, without a key that the database generates."""
+    fields = model._meta.concrete_model._meta.local_concrete_fields
+    return [f for f in fields if not isinstance(f, AutoField)]
 
 
 def _params(fields: list[Any], instance: Any) -> list[Any]:
@@ -170,7 +178,13 @@ def _insert_per_row(case, m, rows):
 
 
 def _record(instance: Any) -> Row:
-    return {f.column: getattr(instance, f.attname) for f in _columns(type(instance))}
+    return {
+        f.column: f.get_prep_value(getattr(instance, f.attname)) for f in _columns(type(instance))
+    }
+
+
+def _as_json(instances: list[Any]) -> str:
+    return json.dumps([_record(instance) for instance in instances], cls=DjangoJSONEncoder)
 
 
 def _insert_select(case, m, rows):
@@ -180,7 +194,7 @@ def _insert_select(case, m, rows):
         f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(names)} "
         f"FROM jsonb_populate_recordset(NULL::{table}, %s) "
         f"RETURNING {', '.join(_returning(model))}",
-        [json.dumps([_record(instance) for instance in _new(case, m, rows)])],
+        [_as_json(_new(case, m, rows))],
     )
 
 
@@ -190,10 +204,25 @@ def _returning(model):
 
 
 def _insert_select_per_row(case, m, rows):
-    instances = _new(case, m, rows)
+    instances, records = _new(case, m, rows), []
+    for instance in instances:
+        _record_insert(instance, records)
     per_row.bulk_create(instances)
     names = _returning(_model(case, m))
-    return [tuple(_record(instance)[name] for name in names) for instance in instances]
+    return [tuple(record[name] for name in names) for record in records]
+
+
+def _record_insert(instance: Any, records: list[Row]) -> None:
+    """Note the row as RETURNING sees it: as stored, before ``post_save`` runs."""
+    store = instance._save_table
+
+    def save_table(*args, **options):
+        del instance._save_table
+        stored = store(*args, **options)
+        records.append(_record(instance))
+        return stored
+
+    instance._save_table = save_table
 
 
 def _merge(case, m, rows):
@@ -207,7 +236,7 @@ def _merge(case, m, rows):
         f"ON t.code = s.code WHEN MATCHED THEN UPDATE SET {assigned} "
         f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) "
         f"VALUES ({', '.join(f's.{name}' for name in names)})",
-        [json.dumps([_record(instance) for instance in _new(case, m, rows)])],
+        [_as_json(_new(case, m, rows))],
     )
 
 

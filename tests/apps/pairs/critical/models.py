@@ -1,3 +1,3 @@
 from tests.apps.pairs import definitions
 
-MODELS = definitions.define("critical")
+definitions.define("critical")

@@ -1,3 +1,3 @@
 from tests.apps.pairs import definitions
 
-MODELS = definitions.define("plain")
+definitions.define("plain")

@@ -1,11 +1,9 @@
-"""The models of one side. Labels of related models are resolved in their own app."""
+"""The models of the cases that are no practices."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
-from django.apps import apps
 from django.db import models
 
 
@@ -18,8 +16,7 @@ class SaveCount(models.IntegerField):
         return value
 
 
-def define(label: str) -> SimpleNamespace:
-    """Create the classes of one side, under the app's label."""
+def define(label: str) -> None:
 
     class Group(models.Model):
         """A parent: what its items add up to, and how many more it takes."""
@@ -121,10 +118,3 @@ def define(label: str) -> SimpleNamespace:
 
         class Meta:
             app_label = label
-
-    return side(label)
-
-
-def side(label: str) -> SimpleNamespace:
-    """The models of one side by name, and its ``label``."""
-    return SimpleNamespace(label=label, **{m.__name__: m for m in apps.all_models[label].values()})
