@@ -22,7 +22,7 @@ from django.utils import timezone
 from tests.acceptance.committed import _django_db_helper  # noqa: F401
 from tests.acceptance.pairs import cases, differences, practices, sides
 from tests.acceptance.pairs.case import CASES, DELETE, Case, TransitionNotAllowed
-from tests.acceptance.pairs.paths import PATHS, Path, stored_rows
+from tests.acceptance.pairs.paths import PATHS, Path, with_codes
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -97,7 +97,7 @@ def compare(case: Case, path: Path, size: int) -> None:
     with sides.plain_receivers(case, plain), sides.critical_receivers(case, critical):
         with transaction.atomic():
             case.setup(plain)
-            for row in stored_rows(case, plain, rows)[: path.stored(size)]:
+            for row in with_codes(case, plain, rows)[: path.stored(size)]:
                 getattr(plain, case.model)(**row).save()
         sides.copy_to_critical()
         plain.calls.clear()

@@ -114,12 +114,6 @@ def with_codes(case: Case, m: Side, rows: list[Row]) -> list[Row]:
     return [{**row, "code": 1_000 + n} for n, row in enumerate(rows)]
 
 
-def stored_rows(case: Case, m: Side, rows: list[Row]) -> list[Row]:
-    """The rows as they are stored before the write: with codes, where the model has them."""
-    names = {f.name for f in _model(case, m)._meta.fields}
-    return with_codes(rows) if "code" in names else rows
-
-
 def _conflicting(write):
     """Rows with codes and the values of ``Case.new``; the first half is stored already."""
 
