@@ -58,7 +58,15 @@ def published_at(m):
     return [(pre_save, m.Page, stamp), (post_save, m.Page, note)]
 
 
-@practice("a state that may not follow", **STATES | {"kinds": (UPDATE,)})
+@practice(
+    "a state that may not follow",
+    **STATES
+    | {
+        "values": {"status": "review"},
+        "new": lambda n: {"status": ("published", "review")[n % 2]},
+        "kinds": (UPDATE,),
+    },
+)
 def transitions(m):
     allowed = {"draft": {"review", "published"}, "review": {"published"}, "published": set()}
 
