@@ -89,17 +89,21 @@ def _all_models() -> list[Any]:
 
 
 def empty() -> None:
-    """No rows, keys that begin at one, and no trigger or constraint that a case has added."""
-    critical = side("critical")
-    used = [getattr(critical, name)._meta.db_table for name in _filled(critical)]
-    with connection.cursor() as cursor:
-        cursor.execute("RESET enable_hashjoin; RESET enable_mergejoin")
-    _in_place("DELETE FROM {table}", "ALTER SEQUENCE IF EXISTS {table}_id_seq RESTART")
+    """No rows, and keys that begin at one."""
+    used = [
+        getattr(m, name)._meta for m in (side("plain"), side("critical")) for name in _filled(m)
+    ]
+    script = ["RESET enable_hashjoin; RESET enable_mergejoin"]
+    script += [f"DELETE FROM {meta.db_table}" for meta in used]
+    script += [
+        f"ALTER SEQUENCE {meta.db_table}_id_seq RESTART" for meta in used if _has_sequence(meta)
+    ]
+    _in_place(script)
     if used:
         # New rows would take the places of deleted ones, so that an UPDATE that has no order of
         # its own would meet the rows in a different one each time.
         with connection.cursor() as cursor:
-            cursor.execute(f"VACUUM {', '.join(used)}")
+            cursor.execute(f"VACUUM {', '.join(meta.db_table for meta in used)}")
 
 
 def copy_to_critical() -> None:
@@ -114,7 +118,7 @@ def copy_to_critical() -> None:
                 f"FROM {plain.db_table}_id_seq"
             )
         statements += [_critical_type(critical.db_table, f) for f in _types(critical)]
-    _in_place(statements=statements)
+    _in_place(statements)
 
 
 def _has_sequence(meta: Any) -> bool:
@@ -134,14 +138,9 @@ def _critical_type(table: str, field: Any) -> str:
     )
 
 
-def _in_place(*templates: str, statements: list[str] | None = None) -> None:
-    listed = statements or [
-        template.format(table=model._meta.db_table)
-        for model in _all_models()
-        for template in templates
-        if _has_sequence(model._meta) or "SEQUENCE" not in template
-    ]
-    script = ["SET LOCAL session_replication_role = replica", *listed]
+def _in_place(statements: list[str]) -> None:
+    """Run the statements with no trigger firing."""
+    script = ["SET LOCAL session_replication_role = replica", *statements]
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("; ".join(script))
 
