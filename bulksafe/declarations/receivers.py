@@ -17,7 +17,7 @@ from bulksafe.declarations.signals import Sender
 #: Every declared receiver, in the order of declaration.
 receivers: list[Receiver] = []
 
-#: Told of each receiver when the models are loaded; bulksafe.declarations.capture puts captures on.
+#: Called with each receiver that is declared after the models are loaded. One attaches captures.
 listeners: list[Callable[[Receiver], None]] = []
 
 
@@ -26,21 +26,19 @@ def add(receiver: Receiver) -> None:
 
     For another signal or another sender it is no second one: it would silence the first.
     """
-    for index, other in enumerate(receivers):
-        if _is_again(other, receiver):
-            receivers[index] = receiver
-            break
-    else:
+    again = next((n for n, one in enumerate(receivers) if _is_again(one, receiver)), None)
+    if again is None:
         receivers.append(receiver)
-    told = _named_apart(receiver.given_name) or [receiver]
-    is_only_more = receivers[-1] is receiver and told == [receiver]
+    else:
+        receivers[again] = receiver
+    changed = _lengthen_names(receiver.given_name) or [receiver]
     _changed()
-    if is_only_more:
+    if again is None and changed == [receiver]:
         _index.extend(receiver)
     if apps.models_ready:
-        for tell in listeners:
-            for one in told:
-                tell(one)
+        for listener in listeners:
+            for one in changed:
+                listener(one)
 
 
 def _is_again(other: Receiver, receiver: Receiver) -> bool:
@@ -53,21 +51,22 @@ def _is_again(other: Receiver, receiver: Receiver) -> bool:
     )
 
 
-def _named_apart(given_name: str) -> list[Receiver]:
-    """Give the receivers that share a ``dispatch_uid`` the names that tell them apart.
+def _lengthen_names(given_name: str) -> list[Receiver]:
+    """Add sender and signal to the names of receivers that share a ``dispatch_uid``.
 
-    All of them, since the first one to be imported may be another one tomorrow: an event that was
-    parked for it must not go to the other.
+    To all of them: the order of imports may change, and an event that is parked for one must not go
+    to the other.
 
     Returns:
-        these receivers; none if there is one only.
+        those that get a longer name now.
     """
-    found = [(n, one) for n, one in enumerate(receivers) if one.given_name == given_name]
-    if len({one.full_name for _, one in found}) < 2:
+    found = [n for n, one in enumerate(receivers) if one.given_name == given_name]
+    if len({receivers[index].full_name for index in found}) < 2:
         return []
-    for index, one in found:
-        receivers[index] = replace(one, name=one.full_name)
-    return [receivers[index] for index, _ in found]
+    short = [n for n in found if receivers[n].name != receivers[n].full_name]
+    for index in short:
+        receivers[index] = replace(receivers[index], name=receivers[index].full_name)
+    return [receivers[index] for index in short]
 
 
 _changes = 0

@@ -74,7 +74,13 @@ def clean(committed) -> Iterator[None]:
         assert cursor.fetchone() == (0, 0)
 
 
-@pytest.mark.parametrize(("case", "path", "size"), CELLS, ids=str)
+#: More rows find faults of order, which are the same with every version.
+PARAMETERS = [
+    pytest.param(*cell, marks=[pytest.mark.once] if cell[-1] >= 7 else []) for cell in CELLS
+]
+
+
+@pytest.mark.parametrize(("case", "path", "size"), PARAMETERS, ids=str)
 def test_a_bulk_write_ends_as_its_per_row_equivalent(case, path, size, request):
     updating = request.config.getoption("update_golden")
     if (reason := differences.known(case, path, size)) and not updating:
