@@ -1,7 +1,7 @@
-"""Whether a receiver looks at other rows of its own table while it runs before the write.
+"""Whether a receiver reads or writes other rows of its own table while it runs before the write.
 
-One that does, like the loop that looks for a free slug, depends on the rows before it: they are
-stored before it goes on.
+One that does, like the loop that looks for a free slug, or the one that takes the default from the
+other rows, depends on the rows before it: they are stored before it goes on.
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ from __future__ import annotations
 import logging
 import re
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from django.core.exceptions import EmptyResultSet
+
+from bulksafe.declarations.lineage import lineage
 from bulksafe.rendering import quoting
-from bulksafe.statements import WRITES
 from bulksafe.writer.changes import key_of_instance
-from bulksafe.writer.vocabulary import names_of
+from bulksafe.writer.relations import Relations, Touched, relations_of
+from bulksafe.writer.vocabulary import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from django.db.models import Model
+    from django.db.models import Model, QuerySet
 
 logger = logging.getLogger("bulksafe")
 
@@ -109,6 +113,7 @@ class Observer:
     Args:
         model: the concrete model whose rows are written.
         progress: the write.
+        connection: Django's, that is written to.
         withdraw: called before the first statement, whatever it is.
     """
 
@@ -116,15 +121,18 @@ class Observer:
         self,
         model: type[Model],
         progress: Progress,
+        connection: Any,
         withdraw: Callable[[str], None] | None = None,
     ) -> None:
         self.model = model
         self.progress = progress
+        self.connection = connection
         self.withdraw = withdraw
         self._savepoints: list[tuple[str, Any]] = []
         self.instance: Model | None = None
-        self._names = names_of(model)
         self._own = self._own_row(model)
+        #: What writing a row touches; found out for the first statement.
+        self._touched: Touched | None = None
         self._was_logged = False
 
     def look(self, text: str, params: Any) -> None:
@@ -134,17 +142,35 @@ class Observer:
         if savepoint := _SAVEPOINT.match(text):
             self._follow(savepoint["verb"].upper(), savepoint["name"])
             return
-        if WRITES.match(text) and not text.lstrip().upper().startswith("WITH"):
+        if not self._is_own_row(text, params):
+            self._store_before(relations_of(self.connection).touched(text))
+
+    def expect(self, queryset: QuerySet[Any]) -> None:
+        """Asked before a receiver updates or deletes the rows of a queryset.
+
+        Such a write begins with a savepoint, and may be rehearsed in it and rolled back.
+        """
+        try:
+            text, params = queryset.query.get_compiler(self.connection.alias).as_sql()
+        except EmptyResultSet:
             return
-        if self._names.search(text) is None or self._is_own_row(text, params):
-            return
-        if self.progress.flush() and not self._was_logged:
+        if not self._is_own_row(text, params):
+            self._store_before(_written(relations_of(self.connection), queryset.model))
+
+    def _store_before(self, touched: Touched) -> None:
+        """Store the rows before, if what a receiver is about to do depends on them."""
+        if self._touched is None:
+            # Triggers that put SQL together at run time, as audit logs do, say nothing of it.
+            own = _written(relations_of(self.connection), self.model)
+            self._touched = replace(own, is_opaque=False)
+        if touched.conflicts_with(self._touched) and self.progress.flush():
+            if not self._was_logged:
+                logger.info(
+                    "a receiver of %s reads or writes other rows of its table: the rows of this "
+                    "write are stored one by one",
+                    self.model._meta.label,
+                )
             self._was_logged = True
-            logger.info(
-                "a receiver of %s looks at other rows of its table: the rows of this write are "
-                "stored one by one",
-                self.model._meta.label,
-            )
 
     def _follow(self, verb: str, name: str) -> None:
         """A savepoint begins, or ends with all that began after it."""
@@ -178,6 +204,14 @@ class Observer:
         key = key_of_instance(self.instance)
         field = self.model._meta.pk
         return len(params) >= 1 and any(_same(field, value, key) for value in params)
+
+
+def _written(relations: Relations, model: type[Model]) -> Touched:
+    """What writing a row of the model touches."""
+    found = Touched()
+    for table in lineage(model):
+        found |= relations.closed(name_of(table))
+    return found
 
 
 def _same(field: Any, value: Any, key: Any) -> bool:

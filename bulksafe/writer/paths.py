@@ -143,6 +143,8 @@ def bulk_create(
         options.get("ignore_conflicts") and has_early([model])
     )
     if asks or is_link:
+        if watch.observer is not None:
+            watch.observer.expect(queryset)
         # Which rows there are already, the database says.
         keys = [instance.pk for instance in listed]
 
@@ -231,6 +233,8 @@ def update(inner: Callable[..., int], queryset: Any, **values: Any) -> int:
     if watch.scopes and watch.scopes[-1].covers(model, "UPDATE"):
         # Part of a bulk_update().
         return inner(**values)
+    if watch.observer is not None:
+        watch.observer.expect(queryset)
     scope = Scope(
         given_fields=_field_names(queryset.model, values),
         child=model if model._meta.parents else None,
@@ -260,6 +264,8 @@ def delete(inner: Callable[[], Any], collector: Any) -> Any:
     )
     if len(collector.fast_deletes) == 1 and not collector.data and not collector.field_updates:
         # One statement, and no instances.
+        if watch.observer is not None:
+            watch.observer.expect(collector.fast_deletes[0])
         model = _concrete(collector.fast_deletes[0].model)
         return watch.perform(inner, scope, returning=(model, DELETED))
     for instances in collector.data.values():
@@ -359,7 +365,7 @@ class _DeletionRowByRow:
         }
         self._gone: set[tuple[type[Model], Any]] = set()
         self.done = 0
-        observer = Observer(root, self)
+        observer = Observer(root, self, self.watch.connection)
         for number, instance in enumerate(self.instances):
             self._next, observer.instance = number, instance
             if self._is_live.refresh():
@@ -557,7 +563,7 @@ class _Write:
             for receiver in early
         }
         is_row_by_row = any(receiver.row_by_row for receiver in (*early, *late))
-        observer = Observer(model, self)
+        observer = Observer(model, self, self.watch.connection)
         for number, instance in enumerate(self.instances):
             observer.instance = instance
             self._next = number

@@ -394,7 +394,7 @@ class Rehearsal:
     def _observer(self, one: Rehearsed) -> Observer:
         model = one.change.model
         if model not in self._observers:
-            self._observers[model] = Observer(model, self, self._withdraw)
+            self._observers[model] = Observer(model, self, self.watch.connection, self._withdraw)
         observer = self._observers[model]
         observer.instance = one.instance
         return observer
@@ -452,7 +452,9 @@ class Rehearsal:
             elif change.deleted:
                 _delete(change, self.watch.alias)
             else:
-                changed = {f.attname for f in change.table.fields if f.name in change.changed}
+                # An assigned value may be the row's own again, and no longer when its turn comes.
+                written = change.changed | (self.scope.given_fields or set())
+                changed = {f.attname for f in change.table.fields if f.name in written}
                 names = changed | self._stored_of(one, one.assigned())
                 if not names:
                     # An update to the values that were there is a change without a statement.

@@ -13,6 +13,7 @@ from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.sources import models_of
 from bulksafe.outbox.queries import query
 from bulksafe.statements import WRITES
+from bulksafe.writer import relations
 from bulksafe.writer.telling import EARLY, Live
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def _pattern(names: Iterable[str]) -> re.Pattern[str] | None:
     return re.compile(_WORD.format(f"(?:{'|'.join(listed)})"), re.IGNORECASE) if listed else None
 
 
-def _name(model: type[Model]) -> str:
+def name_of(model: type[Model]) -> str:
     """The table's name as it stands in a statement, without its schema."""
     return str(model._meta.db_table).strip('"').rpartition('"."')[2]
 
@@ -66,7 +67,7 @@ class Vocabulary:
         by_name: dict[str, list[type[Model]]] = {}
         for model in models:
             for table in lineage(model):
-                by_name.setdefault(_name(table).lower(), []).append(model)
+                by_name.setdefault(name_of(table).lower(), []).append(model)
         found = {name: tuple(listed) for name, listed in by_name.items()}
         return cls(tuple(models), found, _pattern(found))
 
@@ -78,7 +79,7 @@ class Vocabulary:
         """
         if not self.models:
             return self
-        names = sorted({_name(table) for model in self.models for table in lineage(model)})
+        names = sorted({name_of(table) for model in self.models for table in lineage(model)})
         with connection.wrap_database_errors, connection.connection.cursor() as cursor:
             cursor.execute(query("reaching"), {"names": names})
             rows = cursor.fetchall()
@@ -133,6 +134,7 @@ def vocabulary_of(connection: Any) -> Vocabulary:
 def forget(alias: str) -> None:
     """Look at the catalogs of a database again: it has other tables by now."""
     _of_databases.pop(alias, None)
+    relations.forget(alias)
 
 
 def is_write(text: str) -> bool:
@@ -179,10 +181,3 @@ def has_early(models: Iterable[type[Model]]) -> bool:
 
 def _is_early(receiver: Receiver) -> bool:
     return receiver.is_inline and receiver.signal_name in EARLY
-
-
-def names_of(model: type[Model]) -> re.Pattern[str]:
-    """Finds the tables of a model's rows in a statement."""
-    found = _pattern({_name(table) for table in lineage(model)})
-    assert found is not None  # noqa: S101
-    return found
