@@ -471,14 +471,19 @@ def test_its_own_writes_do_not_call_an_asynchronous_receiver():
 
 def test_a_coroutine_ends_with_the_call_that_a_timeout_interrupts():
     """Its thread would go on while the listener rolls back and makes other calls."""
-    begun, steps = threading.Event(), []
+    begun, ended = threading.Event(), threading.Event()
+    interrupts, steps = [], []
 
     def alarm(number, frame):
-        raise KeyboardInterrupt
+        interrupts.append(number)
+        if len(interrupts) == 1:
+            raise KeyboardInterrupt
 
     def interrupt():
         begun.wait()
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        # A signal that comes just before the main thread blocks is handled with the next one.
+        while not ended.wait(0.01):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
 
     async def slow(**kwargs):
         try:
@@ -486,6 +491,7 @@ def test_a_coroutine_ends_with_the_call_that_a_timeout_interrupts():
             await asyncio.sleep(60)
         finally:
             steps.append("ended")
+            ended.set()
 
     before = signal.signal(signal.SIGUSR1, alarm)
     thread = threading.Thread(target=interrupt)
