@@ -164,14 +164,16 @@ class _Index:
 
     def __init__(self) -> None:
         self._changes = -1
+        self._count = 0
         self._models: object = None
         self._by_label: dict[str, list[Receiver]] = {}
 
     def of(self, label: str) -> Sequence[Receiver]:
         # Django makes this list again when a model is declared.
         known = apps.get_models(include_auto_created=True)
-        if self._changes != _changes or self._models is not known:
-            self._changes, self._models, self._by_label = _changes, known, {}
+        if self._state() != (_changes, len(receivers)) or self._models is not known:
+            self._changes, self._count = _changes, 0
+            self._models, self._by_label = known, {}
             for receiver in receivers:
                 self._add(receiver)
         return self._by_label.get(label, ())
@@ -182,11 +184,15 @@ class _Index:
         Each declaration asks for the receivers of its models: to index all of them again each time
         took seconds for some hundred receivers.
         """
-        if self._changes == _changes - 1 and apps.models_ready:
+        if self._state() == (_changes - 1, len(receivers) - 1) and apps.models_ready:
             self._changes = _changes
             self._add(receiver)
 
+    def _state(self) -> tuple[int, int]:
+        return self._changes, self._count
+
     def _add(self, receiver: Receiver) -> None:
+        self._count += 1
         for label in receiver.labels():
             self._by_label.setdefault(label, []).append(receiver)
 

@@ -264,7 +264,8 @@ class Rehearsal:
 
     def _are_changed(self, rows: Sequence[InlineChange]) -> bool:
         """Lock rows. Returns whether others have changed them since they were rehearsed."""
-        if lock(rows, self.watch.alias):
+        # In the order of the write, as every other UPDATE of these rows locks them.
+        if lock(sorted(rows, key=lambda change: change.event.seq), self.watch.alias):
             return False
         # Locked, they are what they were in the last rehearsal: nobody else has changed them. A
         # policy may hide rows from queries that a write reaches.
