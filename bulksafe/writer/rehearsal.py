@@ -37,6 +37,7 @@ from bulksafe.writer.locking import lock
 from bulksafe.writer.observing import Observer, guarding
 from bulksafe.writer.scopes import Scope
 from bulksafe.writer.storing import store
+from bulksafe.writer.taking import in_order_of_locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -264,8 +265,7 @@ class Rehearsal:
 
     def _are_changed(self, rows: Sequence[InlineChange]) -> bool:
         """Lock rows. Returns whether others have changed them since they were rehearsed."""
-        # In the order of the write, as every other UPDATE of these rows locks them.
-        if lock(sorted(rows, key=lambda change: change.event.seq), self.watch.alias):
+        if lock(in_order_of_locks(rows), self.watch.alias):
             return False
         # Locked, they are what they were in the last rehearsal: nobody else has changed them. A
         # policy may hide rows from queries that a write reaches.

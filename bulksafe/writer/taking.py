@@ -304,9 +304,20 @@ def in_key_order(changes: list[InlineChange]) -> list[InlineChange]:
     Changes stay as they came where rows of several tables, or one row several times, are changed.
     """
     kinds = {(change.event.source, change.event.operation) for change in changes}
-    if len(kinds) != 1 or changes[0].created or len({one.row for one in changes}) < len(changes):
+    if len(kinds) != 1 or changes[0].created or not _are_of_different_rows(changes):
         return changes
     return sorted_by_key(changes, lambda change: change.key(old=True))
+
+
+def in_order_of_locks(changes: Sequence[InlineChange]) -> Sequence[InlineChange]:
+    """The changes as they came, which is how every UPDATE of these rows locks them."""
+    if not _are_of_different_rows(changes):
+        return changes
+    return sorted(changes, key=lambda change: change.event.seq)
+
+
+def _are_of_different_rows(changes: Sequence[InlineChange]) -> bool:
+    return len({change.row for change in changes}) == len(changes)
 
 
 _Row = TypeVar("_Row")
