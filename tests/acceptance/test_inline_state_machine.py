@@ -335,7 +335,9 @@ class Mirrors(RuleBasedStateMachine):
                     made(plain, row).save()
                 elif becomes == "updated":
                     assign(there, {name: (DEFAULTS | row)[name] for name in UPSERTED})
-                    there.save()
+                    # Of the upsert of Django's, the fields are named; raw SQL stores the others, too.
+                    is_django_s = how == "update_conflicts"
+                    there.save(update_fields=UPSERTED if is_django_s else None)
 
         if becomes == "refused":
             # By the database, and by nobody else before it.
