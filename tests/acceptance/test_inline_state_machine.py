@@ -335,7 +335,7 @@ class Mirrors(RuleBasedStateMachine):
                     made(plain, row).save()
                 elif becomes == "updated":
                     assign(there, {name: (DEFAULTS | row)[name] for name in UPSERTED})
-                    # Of the upsert of Django's, the fields are named; raw SQL stores the others, too.
+                    # Django's upsert names the fields; raw SQL stores the others, too.
                     is_django_s = how == "update_conflicts"
                     there.save(update_fields=UPSERTED if is_django_s else None)
 

@@ -4,9 +4,9 @@ Each case goes through each path with several numbers of rows: what is stored, w
 back, what is refused and what receivers did outside the database must be equal. What differs today
 is listed in ``pairs/differences.txt`` and expected to fail, strictly;
 ``pytest tests/acceptance/test_pairs.py -n 0 --update-golden`` writes the list again.
+With ``-k``, it keeps what the list says of the other cells.
 
 A run takes each fifth cell, and all of them with ``BULKSAFE_TEST_ALL_CELLS=1``.
-With ``-k``, it keeps what the list says of the other cells.
 """
 
 from __future__ import annotations
