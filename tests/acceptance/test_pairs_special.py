@@ -9,10 +9,12 @@ import itertools
 import logging
 from collections.abc import Iterator
 
+import django
 import pytest
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import compiler
 
+from bulksafe.writer import unstored
 from tests.acceptance.committed import _django_db_helper  # noqa: F401
 from tests.acceptance.pairs import sides
 from tests.acceptance.pairs.case import Case
@@ -79,7 +81,16 @@ def query_cache(monkeypatch) -> Iterator[dict]:
     return cached
 
 
-@pytest.mark.parametrize("write", ["bulk_create()", "update()"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(
+            "bulk_create()",
+            marks=pytest.mark.xfail(django.VERSION >= (6,), reason="case t", strict=True),
+        ),
+        "update()",
+    ],
+)
 def test_a_query_cache_in_front_of_a_receiver_s_query(m, write, query_cache):
     """Case t."""
 
@@ -135,8 +146,9 @@ def test_receivers_that_stamp_each_other_s_rows_end(m, write):
     assert next(clock) >= 1
 
 
-def test_a_field_that_bulk_update_does_not_name_is_warned_of_once(m, caplog):
+def test_a_field_that_bulk_update_does_not_name_is_warned_of_once(m, caplog, monkeypatch):
     """Case r: as ``save(update_fields=…)``, it stores no other field."""
+    monkeypatch.setattr(unstored, "_named", set())
 
     def multiply(sender, instance, **kwargs):
         instance.total = instance.price * 2
