@@ -21,10 +21,17 @@ _NO_HASH = (
     "receivers can find a row."
 )
 
+_CURSORS = (
+    "It compares the class of the driver's cursors. bulksafe's is a subclass of it, which turns the "
+    "driver's errors into InvariantViolation where Django's wrappers do not see them."
+)
+
 _TIME = "It measures time, and the machine has had something else to do."
 
 INHERENT = {
     "backends.base.test_base.ExecuteWrapperTests.test_wrapper_connection_specific": _WRAPPERS,
+    "backends.postgresql.tests.Tests.test_connect_custom_cursor_factory": _CURSORS,
+    "backends.postgresql.tests.Tests.test_connect_server_side_binding": _CURSORS,
     "serializers.test_deserialization.TestDeserializer.test_crafted_xml_performance": _TIME,
 }
 
