@@ -22,8 +22,8 @@ _NO_HASH = (
 )
 
 _CURSORS = (
-    "It compares the class of the driver's cursors. bulksafe's is a subclass of it, which turns the "
-    "driver's errors into InvariantViolation where Django's wrappers do not see them."
+    "It compares the class of the driver's cursors. bulksafe's is a subclass of it, which turns "
+    "the driver's errors into InvariantViolation where Django's wrappers do not see them."
 )
 
 _TIME = "It measures time, and the machine has had something else to do."
