@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 USES, MISTAKES = (ROOT / "tests" / "typing" / name for name in ("uses.py", "mistakes.py"))
 
