@@ -16,6 +16,8 @@ from tests.listener.readers import BehindOldest, BySequence
 from tests.listener.site import wait_until
 from tests.listener.writers import Traffic
 
+pytestmark = pytest.mark.once
+
 # The oracle.
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.migration.project import environment
 
+pytestmark = pytest.mark.once
+
 #: The answer to the question whether a capture without receivers is to be dropped.
 DROP = "2\n"
 AUTH = ["django.contrib.contenttypes", "django.contrib.auth"]

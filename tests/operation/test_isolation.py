@@ -10,6 +10,8 @@ from tests.operation.conftest import order, texts
 from tests.operation.processes import PATIENCE, listening, wait_until
 from tests.operation.test_dead_letters import parked, status
 
+pytestmark = pytest.mark.once
+
 BOTH = pytest.mark.parametrize("atomic", [True, False])
 
 #: A receiver that does something bad on rows whose number begins with “bad”, and notes each attempt

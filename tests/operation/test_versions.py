@@ -8,6 +8,8 @@ from tests.operation.conftest import change, declare, mend, order, texts
 from tests.operation.processes import listening, wait_until
 from tests.operation.test_dead_letters import parked, status
 
+pytestmark = pytest.mark.once
+
 BOTH = pytest.mark.parametrize("atomic", [True, False])
 
 
