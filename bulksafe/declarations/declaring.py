@@ -70,7 +70,7 @@ def critical(
         run: ``"in_transaction"``: in the writer's transaction, for every write of this project's
             Django; what the receiver raises comes out of the call that wrote.
             ``"after_commit"``: by the listener daemon, once the writer's transaction is
-            committed, whoever wrote.
+            committed, on every write path.
         when: a ``Q`` over ``old__…`` and ``new__…``; evaluated in the trigger, so that rows which
             do not match cost nothing. A test on a row that is not there (the old one of an insert,
             the new one of a delete) is false, and its negation true.

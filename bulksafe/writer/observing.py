@@ -18,7 +18,7 @@ from bulksafe.declarations.lineage import lineage
 from bulksafe.rendering import quoting
 from bulksafe.writer.changes import key_of_instance
 from bulksafe.writer.relations import Relations, Touched, relations_of
-from bulksafe.writer.vocabulary import name_of
+from bulksafe.writer.vocabulary import name_of, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,7 +131,7 @@ class Observer:
         self._savepoints: list[tuple[str, Any]] = []
         self.instance: Model | None = None
         self._own = self._own_row(model)
-        #: What writing a row touches; found out for the first statement.
+        self._names = names_of(model)
         self._touched: Touched | None = None
         self._was_logged = False
 
@@ -142,8 +142,12 @@ class Observer:
         if savepoint := _SAVEPOINT.match(text):
             self._follow(savepoint["verb"].upper(), savepoint["name"])
             return
-        if not self._is_own_row(text, params):
-            self._store_before(relations_of(self.connection).touched(text))
+        if self._is_own_row(text, params):
+            return
+        touched = relations_of(self.connection).touched(text)
+        # The catalogs may have been read before the table was created.
+        if self._names.search(text) is not None or touched.conflicts_with(self._own_writes()):
+            self._store_before()
 
     def expect(self, queryset: QuerySet[Any]) -> None:
         """Asked before a receiver updates or deletes the rows of a queryset.
@@ -154,23 +158,27 @@ class Observer:
             text, params = queryset.query.get_compiler(self.connection.alias).as_sql()
         except EmptyResultSet:
             return
-        if not self._is_own_row(text, params):
-            self._store_before(_written(relations_of(self.connection), queryset.model))
+        touched = _written(relations_of(self.connection), queryset.model)
+        if not self._is_own_row(text, params) and touched.conflicts_with(self._own_writes()):
+            self._store_before()
 
-    def _store_before(self, touched: Touched) -> None:
-        """Store the rows before, if what a receiver is about to do depends on them."""
+    def _own_writes(self) -> Touched:
+        """What writing a row touches."""
         if self._touched is None:
             # Triggers that put SQL together at run time, as audit logs do, say nothing of it.
             own = _written(relations_of(self.connection), self.model)
             self._touched = replace(own, is_opaque=False)
-        if touched.conflicts_with(self._touched) and self.progress.flush():
-            if not self._was_logged:
-                logger.info(
-                    "a receiver of %s reads or writes other rows of its table: the rows of this "
-                    "write are stored one by one",
-                    self.model._meta.label,
-                )
+        return self._touched
+
+    def _store_before(self) -> None:
+        """Store the rows that what a receiver is about to do depends on."""
+        if self.progress.flush() and not self._was_logged:
             self._was_logged = True
+            logger.info(
+                "a receiver of %s reads or writes other rows of its table: the rows of this "
+                "write are stored one by one",
+                self.model._meta.label,
+            )
 
     def _follow(self, verb: str, name: str) -> None:
         """A savepoint begins, or ends with all that began after it."""
@@ -193,17 +201,18 @@ class Observer:
             return None
         table = re.escape(quoting.identifier(model._meta.db_table.strip('"')))
         column = re.escape(quoting.identifier(str(keys[0].column)))
-        return re.compile(rf"WHERE \(?{table}\.{column} = (?:%s|\d+)\)?{_END}", re.IGNORECASE)
+        return re.compile(rf"WHERE \(?{table}\.{column} = (%s|\d+)\)?{_END}", re.IGNORECASE)
 
     def _is_own_row(self, text: str, params: Any) -> bool:
         """Whether a query asks for the row itself by its key, as ``objects.get(pk=…)`` does."""
-        if self._own is None or self.instance is None or self._own.search(text) is None:
+        found = self._own.search(text) if self._own and self.instance else None
+        if found is None or self.instance is None:
             return False
-        if text.count("%s") > len(params or ()) or not params:
-            return False
-        key = key_of_instance(self.instance)
-        field = self.model._meta.pk
-        return len(params) >= 1 and any(_same(field, value, key) for value in params)
+        if found[1] != "%s":
+            return found[1] == str(key_of_instance(self.instance))
+        # What an UPDATE sets comes before the key, and may be equal to that of this row.
+        key = params[-1] if isinstance(params, list | tuple) and params else None
+        return key is not None and str(key) == str(key_of_instance(self.instance))
 
 
 def _written(relations: Relations, model: type[Model]) -> Touched:
@@ -212,7 +221,3 @@ def _written(relations: Relations, model: type[Model]) -> Touched:
     for table in lineage(model):
         found |= relations.closed(name_of(table))
     return found
-
-
-def _same(field: Any, value: Any, key: Any) -> bool:
-    return bool(value == key or str(value) == str(key))

@@ -143,8 +143,7 @@ def bulk_create(
         options.get("ignore_conflicts") and has_early([model])
     )
     if asks or is_link:
-        if watch.observer is not None:
-            watch.observer.expect(queryset)
+        watch.expect(queryset)
         # Which rows there are already, the database says.
         keys = [instance.pk for instance in listed]
 
@@ -233,8 +232,7 @@ def update(inner: Callable[..., int], queryset: Any, **values: Any) -> int:
     if watch.scopes and watch.scopes[-1].covers(model, "UPDATE"):
         # Part of a bulk_update().
         return inner(**values)
-    if watch.observer is not None:
-        watch.observer.expect(queryset)
+    watch.expect(queryset)
     scope = Scope(
         given_fields=_field_names(queryset.model, values),
         child=model if model._meta.parents else None,
@@ -264,8 +262,7 @@ def delete(inner: Callable[[], Any], collector: Any) -> Any:
     )
     if len(collector.fast_deletes) == 1 and not collector.data and not collector.field_updates:
         # One statement, and no instances.
-        if watch.observer is not None:
-            watch.observer.expect(collector.fast_deletes[0])
+        watch.expect(collector.fast_deletes[0])
         model = _concrete(collector.fast_deletes[0].model)
         return watch.perform(inner, scope, returning=(model, DELETED))
     for instances in collector.data.values():

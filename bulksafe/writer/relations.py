@@ -1,8 +1,8 @@
 """What a statement reads and writes: the tables that it names, and all that these lead to.
 
 A view leads to its tables, a function to what its body names, a written table to its triggers, its
-partitions and the actions of foreign keys. The catalogs of the database say so; they are asked once
-for each database, and after DDL.
+partitions and the actions of foreign keys. The catalogs of the database say so. A process reads
+them once for each database, and again after migrations.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Relations:
                 for found in self._named(text) - {name}:
                     yield (name, False), (found, writes)
             case "sequence":
-                # Whoever asks for the next number changes what others get.
+                # Asking for the next number changes what others get.
                 yield (name, False), (name, True)
             case "trigger":
                 yield (name, True), (text.lower(), False)

@@ -91,7 +91,7 @@ class Scope:
         return [change for change in changes if not self.is_part(change)]
 
     def is_part(self, change: InlineChange) -> bool:
-        """Whether a change is that of a parent's part of a row, of which only the child is told.
+        """Whether a change belongs to a parent's part of a row: only the child's receivers run.
 
         Django sends the signals of the class that is saved, and not those of its parents.
         """

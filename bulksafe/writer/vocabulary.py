@@ -181,3 +181,10 @@ def has_early(models: Iterable[type[Model]]) -> bool:
 
 def _is_early(receiver: Receiver) -> bool:
     return receiver.is_inline and receiver.signal_name in EARLY
+
+
+def names_of(model: type[Model]) -> re.Pattern[str]:
+    """Finds the tables of a model's rows in a statement."""
+    found = _pattern({name_of(table) for table in lineage(model)})
+    assert found is not None  # noqa: S101
+    return found

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
-    from django.db.models import Model
+    from django.db.models import Model, QuerySet
 
     from bulksafe.declarations import Receiver
     from bulksafe.writer.changes import InlineChange
@@ -311,6 +311,11 @@ class Watch:
             """All that there is to do comes at its end."""
 
     # Writes.
+
+    def expect(self, queryset: QuerySet[Any]) -> None:
+        """Say that rows are about to be updated or deleted, perhaps by a receiver."""
+        if self.observer is not None:
+            self.observer.expect(queryset)
 
     def perform(
         self,

@@ -14,7 +14,8 @@ import pytest
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import compiler
 
-from bulksafe.writer import unstored
+from bulksafe.writer import observing, unstored
+from bulksafe.writer.relations import Relations
 from tests.acceptance.committed import _django_db_helper  # noqa: F401
 from tests.acceptance.pairs import sides
 from tests.acceptance.pairs.case import Case
@@ -168,3 +169,15 @@ def test_a_field_that_bulk_update_does_not_name_is_warned_of_once(m, caplog, mon
     assert len(warnings) == 1
     assert "total" in warnings[0]
     assert "receiver 0" in warnings[0]
+
+
+def test_rows_are_stored_in_turn_where_the_catalogs_are_older_than_the_table(m, monkeypatch):
+    monkeypatch.setattr(observing, "relations_of", lambda connection: Relations([]))
+
+    def number(sender, instance, **kwargs):
+        instance.position = sender.objects.count()
+
+    with receivers(m, (pre_save, m.Item, number)):
+        m.Item.objects.bulk_create([m.Item(name=f"row {n}") for n in range(3)])
+
+    assert sorted(m.Item.objects.values_list("position", flat=True)) == [0, 1, 2]

@@ -30,7 +30,7 @@ def test_it_is_the_drivers_again_after_the_write(kept):
 
 
 def test_one_that_a_receiver_has_kept_can_be_used_after_the_write(kept):
-    """The write stands, and nobody may take it back any more."""
+    """The write stands, and nothing may roll it back."""
     assert kept.execute("SELECT total FROM practice_criticalarticle").fetchall() == [(1,)]
     assert Article.objects.get().total == 1
 

@@ -239,7 +239,7 @@ def blocked_at(table, key, write, before_each_lock):
 
 
 def free(observer, table):
-    """The keys of the rows that nobody has locked."""
+    """The keys of the rows that no session has locked."""
     found = observer.execute(f"SELECT id FROM {table} FOR UPDATE SKIP LOCKED").fetchall()
     return sorted(key for (key,) in found)
 

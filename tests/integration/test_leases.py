@@ -1,4 +1,4 @@
-"""A process that has lost the lease of a parked call to another one changes nothing of it."""
+"""A process that has lost the lease of a parked call to a second process changes nothing of it."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_lease_that_is_taken_over_grows_in_number(store, source):
     assert (first.attempts, second.attempts) == (1, 2)
 
 
-def test_nobody_takes_a_call_whose_lease_runs(store, source):
+def test_no_process_takes_a_call_whose_lease_runs(store, source):
     take(store, source, 60)
 
     assert parking.take(store, "default", Known([(RECEIVER, source)]), 1, 60) == []

@@ -12,16 +12,26 @@ def little_stock(m):
     m.Group.objects.create(pk=1, name="group", stock=3)
 
 
-def _stock(m):
+def _stock(m, take_one):
     def refuse(sender, instance, **kwargs):
         if instance.state == "booked" and m.Group.objects.get(pk=instance.group_id).stock < 1:
             raise ValidationError(f"No stock is left for {instance.name}.")
 
     def take(sender, instance, **kwargs):
         if instance.state == "booked":
-            m.Group.objects.filter(pk=instance.group_id).update(stock=F("stock") - 1)
+            take_one(m.Group, instance.group_id)
 
     return [(pre_save, m.Item, refuse), (post_save, m.Item, take)]
+
+
+def _by_update(model, key):
+    model.objects.filter(pk=key).update(stock=F("stock") - 1)
+
+
+def _by_save(model, key):
+    group = model.objects.get(pk=key)
+    group.stock -= 1
+    group.save()
 
 
 @case(
@@ -32,7 +42,7 @@ def _stock(m):
     only=("save()", "bulk_create()", "bulk_create(), keys given", "INSERT", "INSERT … SELECT"),
 )
 def stock_of_new_rows(m):
-    return _stock(m)
+    return _stock(m, _by_update)
 
 
 @case(
@@ -45,7 +55,7 @@ def stock_of_new_rows(m):
     kinds=(CREATE, UPDATE),
 )
 def stock_of_changed_rows(m):
-    return _stock(m)
+    return _stock(m, _by_update)
 
 
 @case(
@@ -58,17 +68,7 @@ def stock_of_changed_rows(m):
     kinds=(CREATE, UPDATE),
 )
 def rooms(m):
-    def refuse(sender, instance, **kwargs):
-        if instance.state == "booked" and m.Group.objects.get(pk=instance.group_id).stock < 1:
-            raise ValidationError(f"No room is left for {instance.name}.")
-
-    def take(sender, instance, **kwargs):
-        if instance.state == "booked":
-            group = m.Group.objects.get(pk=instance.group_id)
-            group.stock -= 1
-            group.save()
-
-    return [(pre_save, m.Item, refuse), (post_save, m.Item, take)]
+    return _stock(m, _by_save)
 
 
 @case(

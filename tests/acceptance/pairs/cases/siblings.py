@@ -99,6 +99,19 @@ def close_the_gap(m):
 
 
 @case(
+    "a write to the row before that has this row's key among its values",
+    setup=one_group,
+    row=lambda m, n: {"name": f"row {n}", "group_id": 1},
+    only=("bulk_create(), keys given",),
+)
+def key_as_a_value(m):
+    def note(sender, instance, **kwargs):
+        sender.objects.filter(pk=instance.pk + 1).update(position=instance.pk)
+
+    return [(pre_save, m.Item, note)]
+
+
+@case(
     "a free slug",
     letter="k",
     row=lambda m, n: {"name": f"Name {n // 3}"},

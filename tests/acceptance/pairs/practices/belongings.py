@@ -92,7 +92,7 @@ def default_settings(m):
 
 
 @practice(
-    "points for whoever invited the account",
+    "points for the account that sent the invitation",
     setup=accounts,
     **OF_ACCOUNTS
     | {

@@ -139,7 +139,7 @@ def followers(m):
 
 
 @practice(
-    "whoever is mentioned is notified once",
+    "each mentioned account is notified once",
     **OF_COMMENTS
     | {
         "row": lambda m, n: comment_row(m, n) | {"text": f"@known{101 + n % 3} and @unknown"},
