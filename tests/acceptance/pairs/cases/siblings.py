@@ -1,5 +1,6 @@
 """Receivers that write to other rows of their own table."""
 
+from django.db import connection
 from django.db.models import F
 from django.db.models.signals import post_delete, post_save, pre_save
 from django.utils.text import slugify
@@ -106,7 +107,12 @@ def close_the_gap(m):
 )
 def key_as_a_value(m):
     def note(sender, instance, **kwargs):
-        sender.objects.filter(pk=instance.pk + 1).update(position=instance.pk)
+        table = f'"{m.label}_item"'
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f'UPDATE {table} SET position = %s WHERE {table}."id" = %s',
+                [instance.pk, instance.pk + 1],
+            )
 
     return [(pre_save, m.Item, note)]
 
