@@ -15,7 +15,7 @@ from bulksafe.writer.changes import key_of_instance
 from bulksafe.writer.storing import batches, placeholder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from django.db.models import Model
 
@@ -74,6 +74,24 @@ def is_another(field: Any, value: Any, other: Any) -> bool:
         return bool(field.to_python(value) != field.to_python(other))
     except (ValidationError, TypeError, ValueError):
         return True
+
+
+def assigned_since(instance: Model, before: Mapping[str, Any]) -> set[str]:
+    """The attributes of concrete fields that have other values now.
+
+    Args:
+        before: values by attribute.
+    """
+    now, meta = instance.__dict__, instance._meta
+    return {
+        name
+        for name, value in before.items()
+        if name in now
+        and now[name] is not value
+        and now[name] != value
+        # A descriptor may have made an object of it when it was read.
+        and is_another(meta.get_field(name), value, now[name])
+    }
 
 
 def _stored(instances: Sequence[Model], using: str) -> dict[Any, Model]:

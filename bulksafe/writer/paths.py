@@ -7,7 +7,7 @@ critical receivers in the transaction go straight through.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from bulksafe.declarations.order import in_order, meant_by
 from bulksafe.outbox.events import DELETED, UPDATED
 from bulksafe.writer import connecting, parents, telling, unstored
 from bulksafe.writer.changes import row_of_instance
-from bulksafe.writer.early import early_arguments
+from bulksafe.writer.early import assigned_since, early_arguments
 from bulksafe.writer.observing import Observer
 from bulksafe.writer.scopes import Deleting, InHand, Linking, Saving, Scope
 from bulksafe.writer.vocabulary import has_early, vocabulary
@@ -615,27 +615,22 @@ class _Write:
             "instance": instance,
         }
         self._depth = telling.depth()
-        before = dict(instance.__dict__) if update_fields is not None else {}
+        unnamed = self._unnamed(instance, update_fields)
         self.watch.call_with(receiver, named, row, observer=observer)
-        if before:
-            self._warn_of_unstored(receiver, instance, before, update_fields or frozenset())
-
-    def _warn_of_unstored(
-        self,
-        receiver: Receiver,
-        instance: Model,
-        before: Mapping[str, Any],
-        update_fields: frozenset[str],
-    ) -> None:
-        left_out = {
-            field.attname
-            for field in instance._meta.concrete_fields
-            if field.name not in update_fields and field.attname in before
-        }
-        now = instance.__dict__
-        different = {name for name in left_out if now.get(name) is not before[name]}
-        if assigned := {name for name in different if now.get(name) != before[name]}:
+        if assigned := assigned_since(instance, unnamed):
             unstored.warn(type(instance), [receiver], assigned)
+
+    @staticmethod
+    def _unnamed(instance: Model, update_fields: frozenset[str] | None) -> dict[str, Any]:
+        """The values of the fields that the write does not store."""
+        if update_fields is None:
+            return {}
+        values = instance.__dict__
+        return {
+            field.attname: values[field.attname]
+            for field in instance._meta.concrete_fields
+            if field.name not in update_fields and field.attname in values
+        }
 
     def _from_batches(self, chunk: Sequence[Model]) -> None:
         """Call what is called for many rows at once, and what comes after that."""

@@ -32,7 +32,7 @@ from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.events import UPDATED
 from bulksafe.writer import parents, telling, unstored
 from bulksafe.writer.changes import key_of_instance, row_of
-from bulksafe.writer.early import is_another
+from bulksafe.writer.early import assigned_since
 from bulksafe.writer.locking import lock
 from bulksafe.writer.observing import Observer, guarding
 from bulksafe.writer.scopes import Scope
@@ -103,16 +103,7 @@ class Rehearsed:
 
     def assigned(self) -> set[str]:
         """The attributes that receivers have assigned."""
-        now, meta = self.instance.__dict__, self.instance._meta
-        return {
-            name
-            for name, value in self.before.items()
-            if name in now
-            and now[name] is not value
-            and now[name] != value
-            # A descriptor may have made an object of it when it was read.
-            and is_another(meta.get_field(name), value, now[name])
-        }
+        return assigned_since(self.instance, self.before)
 
     def inherit(self) -> None:
         """Go on from what receivers made of the change before it of the same row."""
