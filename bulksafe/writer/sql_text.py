@@ -1,0 +1,223 @@
+"""What the text of a writing statement says of it: pure functions of the text.
+
+Strings, comments, quoted names and bodies of functions are known, which is all that these few
+questions need of SQL's grammar.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+_TOKEN = re.compile(
+    r"""
+    (?P<space> \s+ | --[^\n]* | /\*.*?\*/ )
+    | (?P<text> [EeBbXxNn]'(?:[^'\\]|''|\\.)*' | '(?:[^']|'')*' | (?P<tag>\$\w*\$).*?(?P=tag) )
+    | (?P<name> "(?:[^"]|"")+" )
+    | (?P<word> [^\W\d][\w$]* )
+    | (?P<other> . )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Token:
+    """A piece of SQL.
+
+    Attributes:
+        kind: ``text``, ``name`` (quoted), ``word`` or ``other``.
+        text: as it stands; a word in upper case.
+        start: where it begins.
+        depth: how many parentheses it is in.
+    """
+
+    kind: str
+    text: str
+    start: int
+    depth: int
+
+    @property
+    def identifier(self) -> str:
+        """What it names."""
+        if self.kind == "name":
+            return self.text[1:-1].replace('""', '"')
+        return self.text.lower()
+
+    @property
+    def is_identifier(self) -> bool:
+        return self.kind in {"name", "word"}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One INSERT, UPDATE, DELETE or MERGE.
+
+    Attributes:
+        verb: in upper case.
+        table: the table that it writes to, without its schema.
+        schema: the schema, if it names one.
+        alias: how the statement calls the table; empty if by its name.
+        assigned: the columns that an UPDATE sets.
+        returning: what stands behind ``RETURNING``; empty without it.
+        has_source: whether it takes values from other tables by ``FROM`` or ``USING``.
+        has_conflict: whether it has ``ON CONFLICT``.
+    """
+
+    verb: str
+    table: str
+    schema: str
+    alias: str
+    assigned: tuple[str, ...]
+    returning: str
+    has_source: bool
+    has_conflict: bool
+
+
+def tokens(text: str) -> list[Token]:
+    """The text in pieces, without spaces and comments."""
+    found, depth = [], 0
+    for match in _TOKEN.finditer(text):
+        kind = match.lastgroup if match["tag"] is None else "text"
+        piece = match[0]
+        if kind == "space":
+            continue
+        if piece == ")":
+            depth -= 1
+        assert kind is not None  # noqa: S101
+        shown = piece.upper() if kind == "word" else piece
+        found.append(Token(kind, shown, match.start(), depth))
+        if piece == "(":
+            depth += 1
+    return found
+
+
+@lru_cache(maxsize=2000)
+def parse(text: str) -> Statement | None:
+    """The statement of a text; None if it is no single one of these, or not understood."""
+    found = tokens(text)
+    while found and found[-1].text == ";":
+        found.pop()
+    if not found or any(token.text == ";" for token in found):
+        return None
+    verb = found[0].text
+    place = _after_verb(found)
+    if found[0].kind != "word" or place is None:
+        return None
+    if _is_word(found, place, "ONLY"):
+        place += 1
+    names, place = _dotted(found, place)
+    if not names:
+        return None
+    if place < len(found) and found[place].text == "*":
+        place += 1
+    alias, place = _alias(found, place, verb)
+    top = [token for token in found[place:] if token.depth == 0]
+    words = [token.text if token.kind == "word" else "" for token in top]
+    assigned = _assigned(found[place:]) if verb in {"UPDATE", "MERGE"} else ()
+    if assigned is None:
+        return None
+    returning = ""
+    if "RETURNING" in words:
+        last = len(words) - 1 - words[::-1].index("RETURNING")
+        end = top[last].start + len("RETURNING")
+        returning = text[end:].rstrip().rstrip(";").strip()
+    return Statement(
+        verb=verb,
+        table=names[-1],
+        schema=names[-2] if len(names) > 1 else "",
+        alias=alias,
+        assigned=tuple(dict.fromkeys(assigned)),
+        returning=returning,
+        has_source=bool({"FROM", "USING"} & set(words)),
+        has_conflict=verb == "INSERT" and "CONFLICT" in words,
+    )
+
+
+def _after_verb(found: list[Token]) -> int | None:
+    """Where the name of the table begins."""
+    match found[0].text:
+        case "UPDATE":
+            return 1
+        case "DELETE":
+            return 2 if _is_word(found, 1, "FROM") else None
+        case "INSERT" | "MERGE":
+            return 2 if _is_word(found, 1, "INTO") else None
+    return None
+
+
+def _is_word(found: list[Token], place: int, word: str) -> bool:
+    return place < len(found) and found[place].kind == "word" and found[place].text == word
+
+
+def _dotted(found: list[Token], place: int) -> tuple[list[str], int]:
+    """A name that may be qualified, and where what follows it begins."""
+    names: list[str] = []
+    while place < len(found) and found[place].is_identifier:
+        names.append(found[place].identifier)
+        place += 1
+        if place >= len(found) or found[place].text != ".":
+            break
+        place += 1
+    return names, place
+
+
+#: What may follow the name of the table that is no alias.
+_CLAUSES = frozenset({"SET", "WHERE", "USING", "RETURNING", "DEFAULT", "VALUES", "SELECT"})
+_MORE_CLAUSES = frozenset({"WITH", "OVERRIDING", "ON", "TABLE", "FROM", "WHEN"})
+
+
+def _alias(found: list[Token], place: int, verb: str) -> tuple[str, int]:
+    if _is_word(found, place, "AS"):
+        return found[place + 1].identifier, place + 2
+    if verb == "INSERT" or place >= len(found) or not found[place].is_identifier:
+        # INSERT takes an alias only after AS.
+        return "", place
+    token = found[place]
+    if token.kind == "word" and token.text in _CLAUSES | _MORE_CLAUSES:
+        return "", place
+    return token.identifier, place + 1
+
+
+def _assigned(found: list[Token]) -> list[str] | None:
+    """The columns of the SET clauses, in any branch; None if one is not understood."""
+    columns: list[str] = []
+    for place, token in enumerate(found):
+        if token.kind == "word" and token.text == "SET" and token.depth == 0:
+            listed = _of_set_clause(found, place + 1)
+            if listed is None:
+                return None
+            columns += listed
+    return columns
+
+
+def _of_set_clause(found: list[Token], place: int) -> list[str] | None:
+    columns: list[str] = []
+    while place < len(found):
+        if found[place].text == "(":
+            # Several at once: (a, b) = (…)
+            inner = place + 1
+            while inner < len(found) and found[inner].text != ")":
+                if found[inner].is_identifier:
+                    columns.append(found[inner].identifier)
+                inner += 1
+            place = inner + 1
+        elif found[place].is_identifier:
+            columns.append(found[place].identifier)
+            place += 1
+        else:
+            return None
+        # On to the comma before the next target, or to the end of the clause.
+        while place < len(found) and not (
+            found[place].depth == 0 and (found[place].text == "," or _ends_set(found[place]))
+        ):
+            place += 1
+        if place >= len(found) or found[place].text != ",":
+            return columns
+        place += 1
+    return None
+
+
+def _ends_set(token: Token) -> bool:
+    return token.kind == "word" and token.text in {"FROM", "WHERE", "RETURNING", "WHEN"}
