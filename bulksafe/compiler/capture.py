@@ -91,6 +91,10 @@ class CaptureTrigger(Trigger):
             for operation, streams in self.operations.items()
         ]
         triggers = [_trigger(names[operation], operation) for operation in self.operations]
+        if staged := [o for o, streams in self.operations.items() if any(map(_is_staged, streams))]:
+            owned = _owned(pgid, "stage")
+            functions.append(_stage_function(owned, settings))
+            triggers.append(_stage_trigger(owned, staged))
         if truncate:
             owned = _owned(pgid, "truncate")
             functions.append(_truncate_function(owned, truncate))
@@ -198,6 +202,30 @@ def _trigger(name: str, operation: str) -> dict[str, str]:
         "events": operation,
         "transition": _TRANSITIONS[operation],
         "function": name,
+    }
+
+
+def _is_staged(stream: Mapping[str, Any]) -> bool:
+    """Whether receivers in the transaction are called for the rows of the table itself."""
+    return "refusing" in stream and "source" not in stream
+
+
+def _stage_function(name: str, settings: str) -> dict[str, Any]:
+    return {
+        "function": name,
+        "template": "capture_function",
+        "body": "stage",
+        "settings": settings,
+    }
+
+
+def _stage_trigger(function: str, operations: Iterable[str]) -> dict[str, str]:
+    # PostgreSQL fires triggers by their names: this one before all others.
+    return {
+        "trigger": f"!{function}",
+        "template": "stage_trigger",
+        "events": " OR ".join(operations),
+        "function": function,
     }
 
 

@@ -50,7 +50,7 @@ def critical(
     backoff: Backoff = None,
     coalesce: bool = False,
     otherwise: Otherwise = REFUSE,
-    row_by_row: bool = False,
+    row_by_row: bool | None = None,
     app_label: str | None = None,
 ) -> Callable[[_Receiver], _Receiver]:
     """Declare a signal receiver that no write path skips. Stands where ``@receiver`` stood.
@@ -98,8 +98,11 @@ def critical(
         otherwise: what becomes of a write that another program makes, with
             ``run="in_transaction"``: ``"refuse"`` lets the database refuse its commit,
             ``"after_commit"`` has the listener run the receiver afterwards.
-        row_by_row: store each row before the receiver is called for the next: for a ``post_*``
-            receiver that looks at other rows of its own table.
+        row_by_row: whether a bulk write stores each row before the receiver is called for the
+            next. By default bulksafe finds out, by the statements that receivers execute, whether
+            the order matters. ``False`` says that it does not, as for a receiver that computes a
+            parent's total from all of its rows: such a write stays in bulk. ``True`` goes row by
+            row in any case.
         app_label: the app whose migrations get the triggers; by default the one whose module
             declares the receiver.
 

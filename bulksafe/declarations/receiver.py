@@ -50,7 +50,8 @@ class Receiver:
         coalesce: changes of a row that wait together become one call.
         otherwise: ``"refuse"`` or ``"after_commit"``: for ``run="in_transaction"``, what becomes of
             a write that another program makes.
-        row_by_row: each row is stored before the receiver is called for the next.
+        row_by_row: whether each row is stored before the receiver is called for the next; None if
+            that is found out while it runs.
         uid: the ``dispatch_uid``; None where there is none.
         given_name: the name that the declaration alone makes, which ``name`` is unless another
             receiver has it.
@@ -78,7 +79,7 @@ class Receiver:
     backoff: Backoff = None
     coalesce: bool = False
     otherwise: str = REFUSE
-    row_by_row: bool = False
+    row_by_row: bool | None = None
     uid: Hashable = None
     given_name: str = ""
     full_name: str = ""

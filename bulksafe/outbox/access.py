@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
 #: What a role needs that writes through Django: receivers run in its transaction.
-WRITER: Mapping[str, Sequence[str]] = {
-    "bulksafe_take": ["EXECUTE"],
-    "bulksafe_prefix": ["EXECUTE"],
-}
+WRITER: Mapping[str, Sequence[str]] = {name: ["EXECUTE"] for name in own.WRITING}
 
 _CHANGES = ["DELETE", "INSERT", "SELECT", "UPDATE"]
 

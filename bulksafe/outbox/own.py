@@ -37,13 +37,24 @@ INDEXES = (
 #: What the first migration creates.
 OUTBOX = (*TABLES, *SEQUENCES, *INDEXES)
 
-BUFFERS = ("bulksafe_buffer", "bulksafe_ticket", "bulksafe_receiver")
-FUNCTIONS = ("bulksafe_take", "bulksafe_prefix", "bulksafe_ticket_open")
+BUFFERS = ("bulksafe_buffer", "bulksafe_staged", "bulksafe_ticket", "bulksafe_receiver")
+#: What a writer's session calls.
+WRITING = (
+    "bulksafe_take",
+    "bulksafe_prefix",
+    "bulksafe_collect",
+    "bulksafe_collected",
+    "bulksafe_staged_rows",
+    "bulksafe_unstage",
+)
+FUNCTIONS = (*WRITING, "bulksafe_ticket_open")
 #: What the second one does.
 TICKETS = (
     *BUFFERS,
     *FUNCTIONS,
     "bulksafe_buffer_xid_seq",
+    "bulksafe_staged_n_seq",
+    "bulksafe_staged_pkey",
     "bulksafe_ticket_pkey",
     "bulksafe_receiver_pkey",
 )

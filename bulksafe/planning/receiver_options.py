@@ -18,7 +18,7 @@ from bulksafe.planning.problems import Problem, did_you_mean, shown
 
 _RUNS = (AFTER_COMMIT, IN_TRANSACTION, IN_DATABASE)
 #: Options that only the listener heeds, with their defaults.
-_OF_LISTENER = {
+_OF_LISTENER: dict[str, object] = {
     "queue": DEFAULT_QUEUE,
     "atomic": True,
     "max_attempts": DEFAULT_MAX_ATTEMPTS,
@@ -28,7 +28,7 @@ _OF_LISTENER = {
     "coalesce": False,
 }
 #: Options that only receivers in the writer's transaction have, with their defaults.
-_OF_TRANSACTION = {"otherwise": REFUSE, "row_by_row": False}
+_OF_TRANSACTION: dict[str, object] = {"otherwise": REFUSE, "row_by_row": None}
 
 
 def option_problems(receiver: Receiver) -> Iterator[Problem]:
@@ -49,10 +49,13 @@ def option_problems(receiver: Receiver) -> Iterator[Problem]:
 
 
 def _value_problems(receiver: Receiver) -> Iterator[Problem]:
-    for option in ("batch", "atomic", "coalesce", "row_by_row"):
+    for option in ("batch", "atomic", "coalesce"):
         value = getattr(receiver, option)
         if not isinstance(value, bool):
             yield wrong(option, value, f"{option}=True", "True or False")
+    row_by_row: object = receiver.row_by_row
+    if row_by_row is not None and not isinstance(row_by_row, bool):
+        yield wrong("row_by_row", row_by_row, "row_by_row=True", "True, False or None")
     queue: object = receiver.queue
     if not isinstance(queue, str) or not queue.isprintable() or not queue or set(queue) & set(", "):
         yield wrong("queue", queue, 'queue="mail"', "a name without spaces and commas")

@@ -103,17 +103,18 @@ def _keys(node: ast.AST, kwargs: str) -> list[ast.expr]:
 
 def looking_problems(receiver: Receiver) -> Iterator[Problem]:
     """A receiver whose outcome depends on the rows before its own."""
-    if not receiver.is_inline or receiver.row_by_row or receiver.batch:
+    if not receiver.is_inline or receiver.row_by_row is not None or receiver.batch:
         return
     if not receiver.signal_name.startswith("post_"):
         return
     looks = _looks_at_its_table(receiver)
     if looks:
         yield Problem(
-            "W120",
-            f"The receiver looks at other rows of its table: “{looks}”. In a bulk write all are "
-            "stored by then; in per-row saves those before it.",
-            "If that makes a difference, write row_by_row=True.",
+            "I120",
+            f"The receiver looks at other rows of its table: “{looks}”. So bulk writes store "
+            "each row before its turn comes for the next one, which is slower.",
+            "If the order makes no difference to it, write row_by_row=False. If it does, "
+            "row_by_row=True says so.",
         )
 
 

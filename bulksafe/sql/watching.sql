@@ -96,3 +96,54 @@ SELECT 'partition', parent.relname::pg_catalog.text, child.relname::pg_catalog.t
 FROM pg_catalog.pg_inherits AS i
 JOIN relations AS parent ON parent.oid OPERATOR(pg_catalog.=) i.inhparent
 JOIN relations AS child ON child.oid OPERATOR(pg_catalog.=) i.inhrelid
+
+-- name: collectable
+-- The tables of these names whose writes can be collected: their first trigger of the rows is bulksafe's own, and no
+-- rule and no statement-level trigger of somebody's does anything beside. Partitions have the triggers of their table.
+SELECT c.relname::pg_catalog.text
+FROM pg_catalog.pg_class AS c
+WHERE (
+      c.relname OPERATOR(pg_catalog.=) ANY (%(names)s::pg_catalog.name[])
+      OR c.oid OPERATOR(pg_catalog.=) ANY (
+          SELECT i.inhrelid
+          FROM pg_catalog.pg_inherits AS i
+          JOIN pg_catalog.pg_class AS p ON p.oid OPERATOR(pg_catalog.=) i.inhparent
+          WHERE p.relname OPERATOR(pg_catalog.=) ANY (%(names)s::pg_catalog.name[])
+      )
+  )
+  AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}'::pg_catalog."char"[])
+  AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_rewrite AS w WHERE w.ev_class OPERATOR(pg_catalog.=) c.oid
+  )
+  AND EXISTS (
+      SELECT FROM pg_catalog.pg_trigger AS t
+      WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND t.tgname OPERATOR(pg_catalog.~) '^!bulksafe_.*_stage$'
+        AND t.tgenabled OPERATOR(pg_catalog.=) ANY ('{O,A}'::pg_catalog."char"[])
+  )
+  AND NOT EXISTS (
+      SELECT
+      FROM pg_catalog.pg_trigger AS t
+      JOIN pg_catalog.pg_proc AS f ON f.oid OPERATOR(pg_catalog.=) t.tgfoid
+      WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid
+        AND NOT t.tgisinternal
+        AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'::pg_catalog."char"
+        AND f.prosrc OPERATOR(pg_catalog.!~) 'bulksafe'
+        -- Of the bits of tgtype, 1 is FOR EACH ROW and 2 is BEFORE.
+        AND (
+            t.tgtype OPERATOR(pg_catalog.&) 1::pg_catalog.int2 OPERATOR(pg_catalog.=) 0::pg_catalog.int2
+            OR (
+                t.tgtype OPERATOR(pg_catalog.&) 2::pg_catalog.int2 OPERATOR(pg_catalog.<>) 0::pg_catalog.int2
+                AND t.tgname OPERATOR(pg_catalog.<) '!bulksafe'::pg_catalog.name
+            )
+        )
+  )
+
+-- name: columns
+-- The columns of a table that an INSERT may name.
+SELECT a.attname::pg_catalog.text
+FROM pg_catalog.pg_attribute AS a
+WHERE a.attrelid OPERATOR(pg_catalog.=) %s::pg_catalog.regclass
+  AND a.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2
+  AND NOT a.attisdropped
+  AND a.attgenerated OPERATOR(pg_catalog.=) ''::pg_catalog."char"
+ORDER BY a.attnum

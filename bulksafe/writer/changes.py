@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from django.db.models import Field, Model
 
     from bulksafe.declarations import Receiver
-    from bulksafe.dispatch.images import Table
+    from bulksafe.dispatch.images import Image, Table
 
 
 @dataclass
@@ -101,6 +101,12 @@ class InlineChange(Change):
         """Go on to where a later change of the row ended."""
         self.new_image = later.new_image
         self.met |= later.met
+        self._forget()
+
+    def replace_images(self, old: Image, new: Image | None) -> None:
+        """It is about another state of the row than it was."""
+        self.old_image, self.new_image = old, new
+        self.forget_instances()
         self._forget()
 
     def _forget(self) -> None:

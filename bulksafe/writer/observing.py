@@ -1,35 +1,27 @@
-"""Whether a receiver reads or writes other rows of its own table while it runs before the write.
-
-One that does, like the loop that looks for a free slug, or the one that takes the default from the
-other rows, depends on the rows before it: they are stored before it goes on.
-"""
+"""Looking at what receivers execute while they run, for the order of their calls."""
 
 from __future__ import annotations
 
-import logging
 import re
-from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from django.core.exceptions import EmptyResultSet
 
-from bulksafe.declarations.lineage import lineage
+from bulksafe.caching import forever, per_model
 from bulksafe.rendering import quoting
 from bulksafe.writer.changes import key_of_instance
-from bulksafe.writer.relations import Relations, Touched, relations_of
-from bulksafe.writer.vocabulary import name_of, names_of
+from bulksafe.writer.relations import Touched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from django.db.models import Model, QuerySet
 
-logger = logging.getLogger("bulksafe")
+    from bulksafe.declarations import Receiver
+    from bulksafe.writer.conflicts import Conflicts
 
 #: What may follow where a query names one row by its key.
 _END = r"(?:\s+ORDER BY [^()]*?)?(?:\s+LIMIT \d+)?(?:\s+FOR (?:NO KEY )?UPDATE[^()]*)?\s*\Z"
-
 
 #: What opens, ends or takes back a part of a transaction, with the name of that part.
 _SAVEPOINT = re.compile(
@@ -37,54 +29,16 @@ _SAVEPOINT = re.compile(
     re.IGNORECASE,
 )
 
-#: What does not ask the database anything.
-_HARMLESS = frozenset({"info", "closed", "broken", "pgconn"})
 
+class Restart(BaseException):
+    """The calls of a write depend on their order, which shows too late: it is made again.
 
-class Guard:
-    """Stands before the driver's connection: who uses it past Django's cursors is noticed, too.
-
-    Args:
-        driver: the connection.
-        withdraw: called before it is used.
+    No ``except Exception`` of a receiver is to hear of it.
     """
 
-    def __init__(self, driver: Any, withdraw: Callable[[], None]) -> None:
-        self.__dict__["_guarded"] = driver, withdraw
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        return type(self._guarded[0])
-
-    def __getattr__(self, name: str) -> Any:
-        driver, withdraw = self.__dict__["_guarded"]
-        if name not in _HARMLESS:
-            withdraw()
-        return getattr(driver, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.__dict__["_guarded"][0], name, value)
-
-
-@contextmanager
-def guarding(connection: Any, withdraw: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """Let a connection of Django's have a guard.
-
-    Yields a function that takes it away.
-    """
-    driver = connection.connection
-    guard = connection.connection = Guard(driver, withdraw)
-
-    def end() -> None:
-        # Somebody may keep it.
-        guard.__dict__["_guarded"] = driver, lambda: None
-        if connection.connection is guard:
-            connection.connection = driver
-
-    try:
-        yield end
-    finally:
-        end()
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self.progress = progress
 
 
 class Progress(Protocol):
@@ -103,37 +57,47 @@ class Progress(Protocol):
     def return_to(self, mark: Any) -> None:
         """Store again what was stored since: the database has rolled it back."""
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether rows are stored behind the one whose receivers are running."""
+
 
 class Observer:
     """Looks at the statements of the receivers of one write.
 
-    Rows that are stored inside a savepoint of the receiver's go when it is rolled back: the
-    receiver may catch the error, and the write would lose them.
-
     Args:
-        model: the concrete model whose rows are written.
+        conflicts: says what depends on the order.
         progress: the write.
         connection: Django's, that is written to.
+        is_after: whether the receivers come after the write.
         withdraw: called before the first statement, whatever it is.
     """
 
     def __init__(
         self,
-        model: type[Model],
+        conflicts: Conflicts,
         progress: Progress,
         connection: Any,
+        *,
+        is_after: bool = False,
         withdraw: Callable[[str], None] | None = None,
     ) -> None:
-        self.model = model
+        self.conflicts = conflicts
         self.progress = progress
         self.connection = connection
+        self.is_after = is_after
         self.withdraw = withdraw
-        self._savepoints: list[tuple[str, Any]] = []
         self.instance: Model | None = None
-        self._own = self._own_row(model)
-        self._names = names_of(model)
-        self._touched: Touched | None = None
-        self._was_logged = False
+        self.receiver: Receiver | None = None
+        #: Whether a call has shown that the order matters, and the write cannot keep it any more.
+        self.must_restart = False
+        self._savepoints: list[tuple[str, Any]] = []
+        self._own = own_row(conflicts.model)
+
+    def begin(self, receiver: Receiver, instance: Model | None) -> None:
+        """A receiver is about to be called for a row."""
+        self.receiver, self.instance = receiver, instance
+        self.conflicts.note_call(receiver)
 
     def look(self, text: str, params: Any) -> None:
         """Asked before each statement of a receiver."""
@@ -142,46 +106,43 @@ class Observer:
         if savepoint := _SAVEPOINT.match(text):
             self._follow(savepoint["verb"].upper(), savepoint["name"])
             return
-        if self._is_own_row(text, params):
-            return
-        touched = relations_of(self.connection).touched(text)
-        # The catalogs may have been read before the table was created.
-        if self._names.search(text) is not None or touched.conflicts_with(self._own_writes()):
-            self._store_before()
+        self._note(self.conflicts.touched(text, is_own_row=self._is_own_row(text, params)))
+
+    def look_at_unknown(self) -> None:
+        """Asked before a receiver does what no text says."""
+        self._note(Touched(is_opaque=True))
 
     def expect(self, queryset: QuerySet[Any]) -> None:
         """Asked before a receiver updates or deletes the rows of a queryset.
 
-        Such a write begins with a savepoint, and may be rehearsed in it and rolled back.
+        Such a write begins with a savepoint, and may be tried and rolled back in it.
         """
         try:
             text, params = queryset.query.get_compiler(self.connection.alias).as_sql()
         except EmptyResultSet:
             return
-        touched = _written(relations_of(self.connection), queryset.model)
-        if not self._is_own_row(text, params) and touched.conflicts_with(self._own_writes()):
-            self._store_before()
+        if not self._is_own_row(text, params):
+            self._note(self.conflicts.writes_to(queryset.model))
 
-    def _own_writes(self) -> Touched:
-        """What writing a row touches."""
-        if self._touched is None:
-            # Triggers that put SQL together at run time, as audit logs do, say nothing of it.
-            own = _written(relations_of(self.connection), self.model)
-            self._touched = replace(own, is_opaque=False)
-        return self._touched
-
-    def _store_before(self) -> None:
-        """Store the rows that what a receiver is about to do depends on."""
-        if self.progress.flush() and not self._was_logged:
-            self._was_logged = True
-            logger.info(
-                "a receiver of %s reads or writes other rows of its table: the rows of this "
-                "write are stored one by one",
-                self.model._meta.label,
-            )
+    def _note(self, touched: Touched) -> None:
+        receiver = self.receiver
+        if receiver is None or receiver.row_by_row is not None or touched == _NOTHING:
+            return
+        if self.is_after:
+            if self.conflicts.note_after(receiver, touched) and self.progress.is_ahead:
+                self.must_restart = True
+                raise Restart(self.progress)
+        elif self.conflicts.note_before(receiver, touched):
+            self.progress.flush()
 
     def _follow(self, verb: str, name: str) -> None:
-        """A savepoint begins, or ends with all that began after it."""
+        """A savepoint begins, or ends with all that began after it.
+
+        Rows that are stored inside a savepoint of the receiver's go when it is rolled back: the
+        receiver may catch the error, and the write would lose them.
+        """
+        if self.is_after:
+            return
         if verb == "SAVEPOINT":
             self._savepoints.append((name, self.progress.mark()))
             return
@@ -194,30 +155,28 @@ class Observer:
             self.progress.return_to(self._savepoints[place][1])
         del self._savepoints[place + is_rollback :]
 
-    @staticmethod
-    def _own_row(model: type[Model]) -> re.Pattern[str] | None:
-        keys = model._meta.pk_fields
-        if len(keys) != 1:
-            return None
-        table = re.escape(quoting.identifier(model._meta.db_table.strip('"')))
-        column = re.escape(quoting.identifier(str(keys[0].column)))
-        return re.compile(rf"WHERE \(?{table}\.{column} = (%s|\d+)\)?{_END}", re.IGNORECASE)
-
     def _is_own_row(self, text: str, params: Any) -> bool:
         """Whether a query asks for the row itself by its key, as ``objects.get(pk=…)`` does."""
-        found = self._own.search(text) if self._own and self.instance else None
+        found = self._own.search(text) if self._own and self.instance is not None else None
         if found is None or self.instance is None:
             return False
+        own = str(key_of_instance(self.instance))
         if found[1] != "%s":
-            return found[1] == str(key_of_instance(self.instance))
+            return found[1] == own
         # What an UPDATE sets comes before the key, and may be equal to that of this row.
         key = params[-1] if isinstance(params, list | tuple) and params else None
-        return key is not None and str(key) == str(key_of_instance(self.instance))
+        return key is not None and str(key) == own
 
 
-def _written(relations: Relations, model: type[Model]) -> Touched:
-    """What writing a row of the model touches."""
-    found = Touched()
-    for table in lineage(model):
-        found |= relations.closed(name_of(table))
-    return found
+_NOTHING = Touched()
+
+
+@per_model(forever)
+def own_row(model: type[Model]) -> re.Pattern[str] | None:
+    """Finds where a statement names one row by its key, which is one column."""
+    keys = model._meta.pk_fields
+    if len(keys) != 1:
+        return None
+    table = re.escape(quoting.identifier(model._meta.db_table.strip('"')))
+    column = re.escape(quoting.identifier(str(keys[0].column)))
+    return re.compile(rf"WHERE \(?{table}\.{column} = (%s|\d+)\)?{_END}", re.IGNORECASE)

@@ -32,9 +32,12 @@ from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.events import UPDATED
 from bulksafe.writer import parents, telling, unstored
 from bulksafe.writer.changes import key_of_instance, row_of
+from bulksafe.writer.conflicts import Conflicts
 from bulksafe.writer.early import assigned_since
+from bulksafe.writer.guarding import guarding
+from bulksafe.writer.instances import as_before_the_insert, has_new_key, is_numbered
 from bulksafe.writer.locking import lock
-from bulksafe.writer.observing import Observer, guarding
+from bulksafe.writer.observing import Observer
 from bulksafe.writer.scopes import Scope
 from bulksafe.writer.storing import store
 from bulksafe.writer.taking import in_order_of_locks
@@ -284,7 +287,7 @@ class Rehearsal:
         for change in changes:
             self.scope.prepare(change)
             name: Hashable
-            if change.created and _has_new_key(change.model):
+            if change.created and has_new_key(change.model):
                 numbers[change.model] = numbers.get(change.model, 0) + 1
                 name = ("new", change.model, numbers[change.model])
                 fresh[change.new_row] = name
@@ -318,7 +321,7 @@ class Rehearsal:
         different = {name for name, value, other in pairs if value != other}
         if change.created:
             # What tells new rows apart from each other is none of that.
-            different -= {key.attname for key in change.model._meta.pk_fields if _is_numbered(key)}
+            different -= {key.attname for key in change.model._meta.pk_fields if is_numbered(key)}
             if not different <= _made_anew(change.model):
                 return False
         one.inherited |= different
@@ -386,7 +389,9 @@ class Rehearsal:
     def _observer(self, one: Rehearsed) -> Observer:
         model = one.change.model
         if model not in self._observers:
-            self._observers[model] = Observer(model, self, self.watch.connection, self._withdraw)
+            connection = self.watch.connection
+            conflicts = Conflicts(connection, model, one.change.event.operation, ())
+            self._observers[model] = Observer(conflicts, self, connection, withdraw=self._withdraw)
         observer = self._observers[model]
         observer.instance = one.instance
         return observer
@@ -400,6 +405,10 @@ class Rehearsal:
             self._store_up_to(self._order, self._at)
         return True
 
+    @property
+    def is_ahead(self) -> bool:
+        return False
+
     def mark(self) -> Any:
         """How many rows were stored in turn, and all that are stored."""
         return self._stored, {id(one) for one in self._order if one.is_stored}
@@ -410,7 +419,7 @@ class Rehearsal:
             if one.is_stored and id(one) not in stored:
                 one.is_stored = False
                 if one.change.created:
-                    _as_before_the_insert(one.instance)
+                    as_before_the_insert(one.instance)
 
     def _can_be_stored(self, order: Sequence[Rehearsed]) -> bool:
         """Whether the rows can be stored one by one, in place of making the write again."""
@@ -663,7 +672,7 @@ def is_update(change: InlineChange) -> bool:
 def _rehearsed(change: InlineChange, *, is_stored: bool = False) -> Rehearsed:
     instance = change.instance
     if change.created and not is_stored:
-        _as_before_the_insert(instance)
+        as_before_the_insert(instance)
     values = instance.__dict__
     before = {
         name: value if type(value := values[name]) in _STEADY else _copied(value)
@@ -673,29 +682,8 @@ def _rehearsed(change: InlineChange, *, is_stored: bool = False) -> Rehearsed:
     return Rehearsed(change, instance, before)
 
 
-def _as_before_the_insert(instance: Model) -> None:
-    """A row that the database numbers has no key before it is stored, as before a ``save()``."""
-    if _has_new_key(type(instance)):
-        for key in instance._meta.pk_fields:
-            setattr(instance, key.attname, None)
-    instance._state.adding = True
-    instance._state.db = None
-
-
 def _copied(value: Any) -> Any:
     return copy.deepcopy(value) if isinstance(value, _MUTABLE) else value
-
-
-@per_model(forever)
-def _has_new_key(model: type[Model]) -> bool:
-    """Whether the database makes the keys of the rows of the model, or of a parent."""
-    return any(_is_numbered(key) for key in model._meta.pk_fields)
-
-
-def _is_numbered(key: Any) -> bool:
-    while key.is_relation:
-        key = key.target_field
-    return isinstance(key, AutoField) or key.has_db_default()
 
 
 @per_model(forever)
@@ -761,5 +749,5 @@ def _print_of(image: Image | None, change: InlineChange, fresh: Fresh) -> str:
         values[name] = fresh.get((label, values[name]), values[name])
     if change.created and change.model._meta.pk_fields[1:]:
         for key in change.model._meta.pk_fields:
-            values[key.attname] = None if _is_numbered(key) else values[key.attname]
+            values[key.attname] = None if is_numbered(key) else values[key.attname]
     return repr(values)

@@ -6,7 +6,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from django.db.models import AutoField
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from bulksafe.declarations import Receiver
     from bulksafe.writer.changes import InlineChange
+    from bulksafe.writer.observing import Observer, Progress
     from bulksafe.writer.taking import Kind
 
 
@@ -59,6 +60,11 @@ class Scope:
         returned: the rows that its statement returns, if it is one that does.
         on_conflict: what its new rows do that are there already, as ``QuerySet._insert`` takes it.
         child: the model of multi-table inheritance whose rows it updates.
+        observer: looks at what the receivers of its rows do that come after the write.
+        observers: those that look at the write itself: it is made by a receiver.
+        progress: how far it is, where its rows can be stored one by one.
+        turns: whether its statement is to be executed so that rows have their turns: as is found
+            out then, row by row, or not at all.
     """
 
     given_fields: frozenset[str] | None = None
@@ -68,6 +74,17 @@ class Scope:
     returned: Returned | None = None
     on_conflict: dict[str, Any] = field(default_factory=dict)
     child: type[Model] | None = None
+    observer: Observer | None = None
+    observers: tuple[Observer, ...] = ()
+    progress: Progress | None = None
+    turns: Literal["", "found out", "row by row"] = ""
+
+    def reset(self) -> None:
+        """The write is made again: what has come of it is taken back."""
+        self.pending.clear()
+        self.moved.clear()
+        self.returned = self.observer = self.progress = None
+        self.turns = ""
 
     @property
     def knows_rows(self) -> bool:
@@ -125,6 +142,7 @@ class InHand(Scope):
         is_storing: whether Django is at its SQL just now, and nobody else.
         is_spared: whether the database need not buffer what Django stores: all receivers are called
             with the instances and see nothing else.
+        stored: how many rows Django's statements have changed.
     """
 
     model: type[Model] | None = None
@@ -132,9 +150,10 @@ class InHand(Scope):
     ran: dict[int, set[Receiver]] = field(default_factory=dict)
     is_storing: bool = False
     is_spared: bool = False
+    stored: int = 0
     #: By parent's table, how many instances there were and the keys of their parts.
     _part_keys: dict[type[Model], tuple[int, frozenset[Any]]] = field(default_factory=dict)
-    #: Where the changes of children in multi-table inheritance are in ``pending``.
+    #: Where the last change of each row is in ``pending``.
     _places: dict[tuple[str, Any], int] = field(default_factory=dict)
 
     @contextmanager
@@ -179,17 +198,15 @@ class InHand(Scope):
         return keys
 
     def add(self, change: InlineChange) -> None:
-        """Keep a change; updates of a row's parts in multi-table inheritance make one change.
+        """Keep a change; several of one row make one.
 
-        The buffer is also emptied between Django's statements for the two tables, for instance
-        because a receiver of another child comes before the one on the parent's table.
+        A trigger may have written to the row again. And of a row in multi-table inheritance the
+        buffer is also emptied between Django's statements for the two tables, for instance because
+        a receiver of another child comes before the one on the parent's table.
         """
-        if not change.model._meta.parents:
-            super().add(change)
-            return
         place = self._places.get(change.row, len(self.pending))
         earlier = self.pending[place] if place < len(self.pending) else None
-        if earlier is not None and _is_one_update(earlier, change):
+        if earlier is not None and is_one_write(earlier, change):
             change.begin_with(earlier)
             change.done |= earlier.done
             self.pending[place] = change
@@ -285,10 +302,6 @@ class Deleting(InHand):
     models: frozenset[type[Model]] = frozenset()
     #: The model that it was called for: rows of others are deleted along with it.
     root: type[Model] | None = None
-    #: The receivers that were called before, by row; shared with the deletions that it is made of.
-    called_before: dict[tuple[str, Any], set[Receiver]] = field(default_factory=dict)
-    #: Whether rows of it are being deleted one by one.
-    is_split: bool = False
     #: The changes that were looked at, by row, and how many of those that are pending they are.
     _deletions: dict[tuple[str, Any], InlineChange] = field(default_factory=dict)
     _seen: int = 0
@@ -304,18 +317,6 @@ class Deleting(InHand):
     def add(self, change: InlineChange) -> None:
         """Keep a change; deletions are never made of several."""
         Scope.add(self, change)
-
-    def has_called(self, receiver: Receiver, instance: Model) -> None:
-        super().has_called(receiver, instance)
-        if receiver.signal_name.startswith("pre_"):
-            self.called_before.setdefault(row_of_instance(instance), set()).add(receiver)
-
-    def prepare(self, change: InlineChange) -> None:
-        super().prepare(change)
-        change.done |= self.called_before.get(change.row, set())
-
-    def was_called(self, receiver: Receiver, instance: Model) -> bool:
-        return receiver in self.called_before.get(row_of_instance(instance), ())
 
     def covers(self, model: type[Model], text: str) -> bool:
         # Rows that SET_NULL changes are not among the instances: they are an update of their own.
@@ -372,10 +373,10 @@ class Linking(Scope):
         return True
 
 
-def _is_one_update(earlier: InlineChange, later: InlineChange) -> bool:
-    """Whether two changes are updates of the same row."""
-    is_update = not (earlier.created or earlier.deleted or later.created or later.deleted)
-    return is_update and earlier.new_row == later.row
+def is_one_write(earlier: InlineChange, later: InlineChange) -> bool:
+    """Whether the later change writes again to the row of the earlier one."""
+    is_again = not (earlier.deleted or later.created or later.deleted)
+    return is_again and earlier.new_row == later.row
 
 
 # What Django's SQL looks like.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -24,10 +23,13 @@ from bulksafe.outbox.queries import query
 from bulksafe.statements import text_of
 from bulksafe.writer import connecting, telling
 from bulksafe.writer.changes import row_of, row_of_instance
+from bulksafe.writer.collecting import forget
 from bulksafe.writer.early import early_arguments
+from bulksafe.writer.observing import Observer, Restart
+from bulksafe.writer.performing import Execution, perform, write
 from bulksafe.writer.readable import readable
-from bulksafe.writer.rehearsal import Rehearsal, receive_late
-from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Linking, Returned, Saving, Scope
+from bulksafe.writer.rehearsal import receive_late
+from bulksafe.writer.scopes import Again, Deleting, InHand, Linking, Returned, Saving, Scope
 from bulksafe.writer.taking import (
     Kind,
     Source,
@@ -41,12 +43,7 @@ from bulksafe.writer.taking import (
 from bulksafe.writer.vocabulary import (
     ENDS_PART,
     commits,
-    forget,
-    has_early,
-    is_insert,
-    is_plain,
     is_write,
-    on_conflict,
     vocabulary,
     vocabulary_of,
 )
@@ -60,7 +57,6 @@ if TYPE_CHECKING:
     from bulksafe.declarations import Receiver
     from bulksafe.writer.changes import InlineChange
     from bulksafe.writer.connecting import Connected
-    from bulksafe.writer.observing import Observer
 
 #: Behind a statement whose changes need not be buffered; ``capture_with_buffer.sql`` looks for it.
 #: With the session and the table: whoever runs a statement that was logged is refused.
@@ -100,7 +96,7 @@ class Watch:
             on a list of their own.
         is_answered: whether the database has said of the last marked statement that it has left its
             changes to the writer.
-        observer: looks at what a receiver reads, while one runs that comes before the write.
+        observers: look at the statements of the receivers that run just now.
         home: the schema of the buffer that was taken from last.
         is_migrating: whether a migration is being applied.
     """
@@ -110,7 +106,7 @@ class Watch:
         self.alias: str = connection.alias
         self.due: dict[tuple[int, str], str] = {}
         self.scopes: list[Scope] = []
-        self.observer: Observer | None = None
+        self.observers: tuple[Observer, ...] = ()
         self.is_migrating = False
         self.is_answered = False
         self._after = 0
@@ -136,27 +132,22 @@ class Watch:
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
         text = sql if type(sql) is str else text_of(sql, self.connection)
-        if self.observer is not None:
-            self.observer.look(text, params)
+        for observer in self.observers:
+            observer.look(text, params)
         if not vocabulary().models:
             return execute(sql, params, many, context)
-        run = partial(execute, sql, params, many, context)
+        execution = Execution(execute, sql, params, many, context, text)
         named = self._named(text)
         if named:
-            if not many and isinstance(sql, str):
-                returned = self.scopes[-1].returned if self.scopes else None
-                if returned is not None and params is not None and returned.is_of(text):
-                    return self._run_returning(returned, execute, sql, params, context)
-                own = self._marked(sql, params)
-                if own:
-                    return execute(own, params, many, context)
-            return self._write(run, named, text)
+            return write(self, execution, named)
         if self._is_in_transaction:
-            return self._run_in_transaction(run, text)
-        return self._run_alone(run, text, many=many)
+            return self._run_in_transaction(execution, text)
+        return self._run_alone(execution, text, many=many)
 
     def run(self, run: Callable[[], Any]) -> Any:
         """What Django does not show to wrappers, as ``callproc()``."""
+        for observer in self.observers:
+            observer.look_at_unknown()
         if not vocabulary().models:
             return run()
         if self._is_in_transaction:
@@ -173,7 +164,7 @@ class Watch:
         """A statement of no concern in autocommit."""
         if many:
             # psycopg loses count where the end of a pipeline fails, so that no refusal comes out.
-            return self.perform(run, Scope(), vocabulary().models, is_plain=False)
+            return perform(self, run, Scope(), vocabulary().models, is_plain=False)
         try:
             return run()
         except ReceiversNotRun as refusal:
@@ -201,7 +192,7 @@ class Watch:
 
     def _repeat(self, run: Callable[[], Any], refusal: ReceiversNotRun) -> Any:
         try:
-            return self.perform(run, Scope(), vocabulary().models)
+            return perform(self, run, Scope(), vocabulary().models)
         except DatabaseError as error:
             if getattr(error.__cause__, "sqlstate", None) in _ONCE:
                 self.due.clear()
@@ -254,49 +245,35 @@ class Watch:
     def _mark(self, mark: str, model: type[Model]) -> str:
         return mark.format(self.connection.connection.info.backend_pid, model._meta.db_table)
 
-    def _run_returning(
-        self,
-        returned: Returned,
-        execute: Callable[..., Any],
-        sql: str,
-        params: Any,
-        context: dict[str, Any],
-    ) -> Any:
+    def _run_returning(self, returned: Returned, execution: Execution) -> Any:
         """Execute a statement for its rows.
 
         Raises:
             Again: it may be executed, but not with them.
         """
         kind = returned.kind
-        own = f"{sql} {kind.returning} {self._mark(_TO_ANSWER, kind.source.model)}"
+        own = f"{execution.sql} {kind.returning} {self._mark(_TO_ANSWER, kind.source.model)}"
         self.is_answered = False
         try:
-            result = execute(own, params, False, context)
+            result = execution.of(own, execution.params)
         except DatabaseError as error:
             if getattr(error.__cause__, "sqlstate", None) in _RETURNS_NOTHING:
                 kind.may_return = False
                 raise Again from error
             raise
-        returned.rows = context["cursor"].fetchall()
+        returned.rows = execution.context["cursor"].fetchall()
         return result
 
-    def _write(self, run: Callable[[], Any], named: Sequence[type[Model]], text: str) -> Any:
-        """A statement that writes to tables with receivers."""
-        if self.scopes and isinstance(self.scopes[-1], InHand):
-            scope = self.scopes[-1]
-            left = [model for model in named if not scope.covers(model, text)]
-            # An INSERT changes no row that is there. What others are called for afterwards, the
-            # database says.
-            is_covered = len(left) < len(named)
-            if is_covered and (is_insert(text) or not has_early(left)):
-                return run()
-            if is_covered:
-                return self.perform(run, Along(outer=scope), left, is_plain=is_plain(text))
-        elif self.scopes:
-            return run()
-        origin = self.scopes[-1].given_origin if self.scopes else None
-        write = Scope(given_origin=origin, on_conflict=on_conflict(text))
-        return self.perform(run, write, named, is_plain=is_plain(text))
+    def execute_in_bulk(self, execution: Execution) -> Any:
+        """Execute a statement, for its rows if nobody needs more of them."""
+        returned = self.scopes[-1].returned if self.scopes else None
+        sql, params, text = execution.sql, execution.params, execution.text
+        if not execution.many and isinstance(sql, str):
+            if returned is not None and params is not None and returned.is_of(text):
+                return self._run_returning(returned, execution)
+            if own := self._marked(sql, params):
+                return execution.of(own, params)
+        return execution()
 
     def _told_late(self) -> None:
         """Changes of a statement that nobody had expected to make any.
@@ -314,44 +291,12 @@ class Watch:
 
     def expect(self, queryset: QuerySet[Any]) -> None:
         """Say that rows are about to be updated or deleted, perhaps by a receiver."""
-        if self.observer is not None:
-            self.observer.expect(queryset)
+        for observer in self.observers:
+            observer.expect(queryset)
 
-    def perform(
-        self,
-        operation: Callable[[], Any],
-        scope: Scope,
-        models: Sequence[type[Model]] = (),
-        *,
-        is_plain: bool = True,
-        returning: tuple[type[Model], str] | None = None,
-    ) -> Any:
-        """Make a write, with the receivers of all that it changes.
-
-        Args:
-            operation: what writes; made twice where ``pre_*`` receivers have to see what it does.
-            scope: what is known of it.
-            models: those whose tables it is about.
-            is_plain: whether it does nothing but change rows of their tables.
-            returning: the table and the operation, if it is one statement of Django's that changes
-                many rows.
-        """
-        try:
-            with self.within(scope):
-                if has_early(models):
-                    return Rehearsal(self, scope, operation, is_plain=is_plain).run()
-                if returning is not None:
-                    scope.returned = self._returned(*returning)
-                return operation()
-        except Again:
-            self.due.clear()
-        scope.returned = None
-        with self.within(scope):
-            return operation()
-
-    def _returned(self, model: type[Model], operation: str) -> Returned | None:
+    def returned(self, model: type[Model], operation: str) -> Returned | None:
         """Where the rows of a statement go, if it may return them and nobody needs more."""
-        if self.due or not self._tells_leanly(self.scopes[-1]) or self._is_in_pipeline:
+        if self.due or not self._tells_leanly(self.scopes[-1]) or self.is_in_pipeline:
             return None
         source = self._source_of(model)
         kind = None if source is None else source.kind(operation)
@@ -413,7 +358,7 @@ class Watch:
             return
         self.gather(scope)
         pending, scope.pending = scope.pending, []
-        self.tell(scope.left_over(pending))
+        self.tell(scope.left_over(pending), scope.observer)
 
     def _settle_returned(self, scope: Scope) -> bool:
         """Tell what a statement has returned. Returns whether that is all that there is.
@@ -445,7 +390,7 @@ class Watch:
         if len(self.due) != 1 or not self._tells_leanly(scope):
             return None
         (((oid, operation), self.home),) = self.due.items()
-        source = self._source(oid)
+        source = self.source(oid)
         if source is None or not source.kind(operation).is_lean:
             return None
         if operation == UPDATED and scope.given_fields is None:
@@ -456,7 +401,7 @@ class Watch:
     def _settle_leanly(self, kind: Kind, scope: Scope) -> bool:
         """The same as below for such rows, without an object for each change."""
         self.due.clear()
-        with readable(kind.source.model), self._asking() as cursor:
+        with readable(kind.source.model), self.asking() as cursor:
             rows = kind.lean_rows(cursor, self._after, self.home)
         if not rows:
             return True
@@ -466,7 +411,7 @@ class Watch:
             changes = in_key_order(combined(taken, self.alias, self.prefix))
             for change in changes:
                 scope.prepare(change)
-            self.tell(changes)
+            self.tell(changes, scope.observer)
             return True
         self._call_for(kind, kind.images(rows), scope)
         return True
@@ -494,7 +439,7 @@ class Watch:
                 listed = [receiver for receiver in every if is_live(receiver, model)]
             for receiver in listed:
                 named = {**common, "signal": receiver.signal, "instance": instance}
-                self.call_with(receiver, named, row)
+                self.call_with(receiver, named, row, observer=scope.observer)
 
     def _discard(self) -> None:
         """Forget what waits: in a migration the tables are not what the models are.
@@ -505,7 +450,7 @@ class Watch:
         if not self._is_begun:
             return
         for (oid, operation), home in due.items():
-            with self._asking() as cursor:
+            with self.asking() as cursor:
                 cursor.execute(in_schema(home, query("discard_buffered")), [oid, operation])
 
     def gather(self, scope: Scope) -> None:
@@ -526,9 +471,9 @@ class Watch:
             due, self.due = self.due, {}
             for (oid, operation), home in due.items():
                 self.home = home
-                source = self._source(oid)
+                source = self.source(oid)
                 if source is not None:
-                    with readable(source.model), self._asking() as cursor:
+                    with readable(source.model), self.asking() as cursor:
                         taken += source.take(cursor, operation, self._after, self.home)
         if not taken:
             return []
@@ -537,7 +482,7 @@ class Watch:
         return in_key_order(combined(taken, self.alias, self.prefix))
 
     @contextmanager
-    def _asking(self) -> Iterator[Any]:
+    def asking(self) -> Iterator[Any]:
         """A cursor of the driver's for what waits in the buffer.
 
         Raises:
@@ -559,7 +504,7 @@ class Watch:
             ) from error
 
     @property
-    def _is_in_pipeline(self) -> bool:
+    def is_in_pipeline(self) -> bool:
         driver = self.connection.connection
         if driver is None or driver.closed or not _HAS_PIPELINES:
             return False
@@ -567,7 +512,7 @@ class Watch:
 
     def sync(self) -> None:
         """Let the database say what waits, where statements are sent in a pipeline."""
-        if self._is_in_pipeline:
+        if self.is_in_pipeline:
             with self.connection.wrap_database_errors, self.connection.connection.pipeline():
                 """Entering another one sends and receives all that is under way."""
 
@@ -575,12 +520,12 @@ class Watch:
     def prefix(self) -> str:
         """What the ids of this database's events begin with."""
         if not self._prefix:
-            with self._asking() as cursor:
+            with self.asking() as cursor:
                 cursor.execute(in_schema(self.home, "SELECT {home}.bulksafe_prefix()"), [])
                 self._prefix = cursor.fetchone()[0]
         return self._prefix
 
-    def _source(self, oid: int) -> Source | None:
+    def source(self, oid: int) -> Source | None:
         """The table of the oid: None if this code knows no receivers of it."""
         if self._known != receivers.changes() or oid not in self._sources:
             self._find_sources()
@@ -598,8 +543,12 @@ class Watch:
 
     # Calls.
 
-    def tell(self, changes: Sequence[InlineChange]) -> None:
-        """Call the receivers that have not been called for the changes yet."""
+    def tell(self, changes: Sequence[InlineChange], observer: Observer | None = None) -> None:
+        """Call the receivers that have not been called for the changes yet.
+
+        Args:
+            observer: looks at what those of the write's own rows do.
+        """
         if not changes:
             return
         if any(r.signal_name in telling.BEFORE for r in self._receivers_of(changes)):
@@ -608,14 +557,15 @@ class Watch:
         for call in telling.still_connected(calls(listed), telling.LATE):
             if call.receiver.signal is m2m_changed:
                 self._announce(call)
-            self.call(call)
+            is_own = observer is not None and observer.conflicts.model is call.changes[-1].model
+            self.call(call, observer=observer if is_own else None)
 
     def _receivers_of(self, changes: Sequence[InlineChange]) -> set[Receiver]:
         kinds = {(change.event.source, change.event.operation) for change in changes}
         return {
             receiver
             for oid, operation in kinds
-            if (source := self._source(oid)) is not None
+            if (source := self.source(oid)) is not None
             for receiver in source.receivers(operation)
         }
 
@@ -627,7 +577,7 @@ class Watch:
 
     def listed(self, change: InlineChange) -> list[Receiver]:
         """The receivers that a change may go to, in their order."""
-        source = self._source(change.event.source)
+        source = self.source(change.event.source)
         if source is None:
             return []
         found = source.receivers(change.event.operation)
@@ -661,8 +611,11 @@ class Watch:
         observer: Observer | None = None,
     ) -> None:
         """Call a receiver; what it writes is a matter of its own."""
-        before = self.scopes, self.observer
-        self.scopes, self.observer = [], observer
+        before = self.scopes, self.observers
+        self.scopes = []
+        if observer is not None:
+            observer.begin(receiver, named.get("instance"))
+            self.observers = (*self.observers, observer)
         connection = self.connection
         try:
             with telling.being_called(receiver, row, current() if context is None else context):
@@ -675,7 +628,10 @@ class Watch:
                     # Written past Django's cursors.
                     self.settle(Scope())
         finally:
-            self.scopes, self.observer = before
+            self.scopes, self.observers = before
+        if observer is not None and observer.must_restart:
+            # The receiver has caught it.
+            raise Restart(observer.progress)
         if not self.scopes:
             # Sent by hand: what comes next is the caller's.
             correct()
@@ -699,12 +655,12 @@ class Watch:
     @contextmanager
     def as_scope(self, scope: Scope) -> Iterator[None]:
         """Go on with a write from inside a call of one of its receivers."""
-        before = self.scopes, self.observer
-        self.scopes, self.observer = [scope], None
+        before = self.scopes, self.observers
+        self.scopes, self.observers = [scope], scope.observers
         try:
             yield
         finally:
-            self.scopes, self.observer = before
+            self.scopes, self.observers = before
 
     # What Django sends.
 
@@ -741,8 +697,6 @@ class Watch:
         observer: Observer | None = None,
     ) -> None:
         """A receiver that comes before the write is called for an instance in hand, once."""
-        if isinstance(scope, Deleting) and scope.was_called(receiver, instance):
-            return
         self._note(scope, receiver, instance)
         extra = early_arguments(receiver, [instance], self.alias).get(id(instance))
         if extra is not None:
@@ -810,6 +764,7 @@ class _Within(AbstractContextManager[Scope]):
         if watch.due and watch.scopes:
             # What an outer write has changed by now is none of this one's.
             watch.gather(watch.scopes[-1])
+        self.scope.observers = watch.observers
         watch.scopes.append(self.scope)
         self._transaction = ExitStack()
         try:

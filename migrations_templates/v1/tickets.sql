@@ -45,6 +45,17 @@ BEGIN
 
     CREATE UNLOGGED TABLE bulksafe_ticket (xid xid8 PRIMARY KEY DEFAULT pg_current_xact_id());
 
+    -- The rows of a write that was collected and is not made yet, as text.
+    CREATE UNLOGGED TABLE bulksafe_staged (
+        xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+        n bigint GENERATED ALWAYS AS IDENTITY,
+        source regclass NOT NULL,
+        operation "char" NOT NULL,
+        old text,
+        new text,
+        PRIMARY KEY (xid, n)
+    );
+
     -- Which receivers there are, for messages: "migrate" notes them.
     CREATE TABLE bulksafe_receiver (
         source oid NOT NULL,
@@ -71,6 +82,75 @@ BEGIN
         $body$
     $ddl$, home);
 
+    -- From here on, the triggers of tables with receivers collect what a statement would write. The ticket refuses the
+    -- commit as long as any of it is not written. Returns a number below those of the rows.
+    EXECUTE format($ddl$
+        CREATE FUNCTION %1$I.bulksafe_collect() RETURNS bigint
+        LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp
+        AS $body$
+        BEGIN
+            IF NOT EXISTS (SELECT FROM %1$I.bulksafe_ticket AS t WHERE t.xid = pg_current_xact_id()) THEN
+                SET CONSTRAINTS %1$I.bulksafe_ticket_open DEFERRED;
+                INSERT INTO %1$I.bulksafe_ticket DEFAULT VALUES;
+            END IF;
+            PERFORM set_config('bulksafe.stage', 'collect ' || pg_current_xact_id()::text, true);
+            RETURN nextval(%2$L::regclass);
+        END
+        $body$
+    $ddl$, home, format('%I.bulksafe_staged_n_seq', home));
+
+    -- Ends that, and says which tables the rows are of.
+    EXECUTE format($ddl$
+        CREATE FUNCTION %1$I.bulksafe_collected(after bigint) RETURNS TABLE (source oid, root oid, operation "char", last bigint)
+        LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp
+        SET enable_seqscan = off
+        AS $body$
+        BEGIN
+            PERFORM set_config('bulksafe.stage', '', true);
+            RETURN QUERY
+                SELECT s.source::oid, COALESCE(pg_partition_root(s.source), s.source)::oid, s.operation, max(s.n)
+                FROM %1$I.bulksafe_staged AS s
+                WHERE s.n > after AND s.xid = pg_current_xact_id()
+                GROUP BY s.source, s.operation;
+        END
+        $body$
+    $ddl$, home);
+
+    EXECUTE format($ddl$
+        CREATE FUNCTION %1$I.bulksafe_staged_rows(wanted oid, after bigint, last bigint)
+        RETURNS SETOF %1$I.bulksafe_staged
+        LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp
+        SET enable_seqscan = off
+        AS $body$
+        BEGIN
+            RETURN QUERY
+                SELECT s.*
+                FROM %1$I.bulksafe_staged AS s
+                WHERE s.n > after AND s.n <= last AND s.xid = pg_current_xact_id() AND s.source = wanted::regclass;
+        END
+        $body$
+    $ddl$, home);
+
+    -- The rows that are about to be written, or that are not to be written any more.
+    EXECUTE format($ddl$
+        CREATE FUNCTION %1$I.bulksafe_unstage(numbers bigint[]) RETURNS SETOF %1$I.bulksafe_staged
+        LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp
+        SET enable_seqscan = off
+        AS $body$
+        BEGIN
+            -- plpgsql keeps a plan that was made while the table was empty, which would scan it for each row.
+            RETURN QUERY
+                DELETE FROM %1$I.bulksafe_staged AS s
+                WHERE s.n = ANY (numbers) AND s.xid = pg_current_xact_id()
+                RETURNING s.*;
+        END
+        $body$
+    $ddl$, home);
+
     EXECUTE format($ddl$
         CREATE FUNCTION %1$I.bulksafe_prefix() RETURNS text
         LANGUAGE sql STABLE SECURITY DEFINER
@@ -82,6 +162,7 @@ BEGIN
         CREATE FUNCTION %1$I.bulksafe_ticket_open() RETURNS trigger
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
+        SET enable_seqscan = off
         AS $body$
         DECLARE
             waiting record;
@@ -89,6 +170,22 @@ BEGIN
             names text;
         BEGIN
             DELETE FROM %1$I.bulksafe_ticket AS t WHERE t.xid = NEW.xid;
+            SELECT s.source, n.nspname, c.relname INTO waiting
+            FROM %1$I.bulksafe_staged AS s
+            LEFT JOIN pg_class AS c ON c.oid = s.source
+            LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE s.xid = NEW.xid
+            LIMIT 1;
+            IF FOUND THEN
+                RAISE EXCEPTION USING
+                    ERRCODE = 'integrity_constraint_violation',
+                    MESSAGE = format('a write to %%s was collected for its critical receivers and never made', waiting.source),
+                    HINT = 'The program that wrote has caught an error of its own write and gone on to the commit. '
+                           'Put what may fail into transaction.atomic().',
+                    SCHEMA = waiting.nspname,
+                    TABLE = waiting.relname,
+                    CONSTRAINT = 'bulksafe_ticket_open';
+            END IF;
             IF NOT EXISTS (SELECT FROM %1$I.bulksafe_buffer AS b WHERE b.xid = NEW.xid) THEN
                 RETURN NULL;
             END IF;

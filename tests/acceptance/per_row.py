@@ -52,12 +52,12 @@ def bulk_update(instances: Iterable[models.Model], fields: Sequence[str]) -> Non
 
 
 def update(queryset: models.QuerySet[Any], **values: Any) -> int:
-    """``QuerySet.update()``: returns the number of rows."""
-    found = _evaluated(queryset, values)
-    for instance, new in _in_turn(queryset.model, found):
+    """``QuerySet.update()``: returns the number of rows that the database says are updated."""
+    count = 0
+    for instance, new in _in_turn(queryset.model, _evaluated(queryset, values)):
         _assign(instance, new)
-        save_fields(instance, list(values), keep_assigned=True)
-    return len(found)
+        count += save_fields(instance, list(values), keep_assigned=True)
+    return count
 
 
 def raw_update(queryset: models.QuerySet[Any], **values: Any) -> None:
@@ -88,11 +88,14 @@ def raw_delete(queryset: models.QuerySet[Any]) -> None:
 
 def save_fields(
     instance: models.Model, fields: Sequence[str], *, keep_assigned: bool = False
-) -> None:
+) -> int:
     """``save(update_fields=fields)``, without the ``pre_save()`` of the fields.
 
     Args:
         keep_assigned: store what the receivers assign to other fields, too.
+
+    Returns:
+        the number of rows that were changed.
     """
     model = type(instance)
     common = {
@@ -107,10 +110,12 @@ def save_fields(
     after = _values(instance)
     stored = {name for name in after if keep_assigned and after[name] != before[name]}
     stored |= {model._meta.get_field(name).attname for name in fields}
+    count = 0
     if stored:
         row = model._base_manager.filter(pk=instance.pk)
-        row.update(**{name: getattr(instance, name) for name in stored})
+        count = row.update(**{name: getattr(instance, name) for name in stored})
     post_save.send(**common, created=False)
+    return count
 
 
 def _evaluated(queryset: models.QuerySet[Any], values: Mapping[str, Any]) -> dict[Any, dict]:

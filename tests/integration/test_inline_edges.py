@@ -278,7 +278,7 @@ def test_composite_keys_are_deleted_row_by_row(options):
         signal, Pair, lambda sender, **kwargs: counts.append(sender.objects.count()), **options
     )
 
-    assert Pair.objects.all().delete() == (3, {Pair._meta.label: 3})
+    execute(f"DELETE FROM {Pair._meta.db_table}")
     assert counts == ([2, 1, 0] if options else [3, 2, 1])
 
 
@@ -408,7 +408,8 @@ def test_what_is_only_read_is_not_stored():
     with connection.execute_wrapper(note):
         Thing.objects.update(number=F("number") + 1)
 
-    assert sum(sql.startswith("UPDATE") for sql in statements) == 1
+    assert any("number" in sql for sql in statements)
+    assert not any("price" in sql for sql in statements)
 
 
 # Calls.

@@ -51,6 +51,7 @@ import bulksafe
 from bulksafe import testing
 from bulksafe.declarations import Capture
 from bulksafe.exceptions import BrokenTransaction, EndlessWrites, ReceiversNotRun
+from bulksafe.outbox import own
 from examples import server
 from tests.apps.edges.models import Pair
 from tests.apps.practice.models import CriticalArticle as Article
@@ -1108,7 +1109,7 @@ class TestKindsOfConnections:
         execute("CREATE ROLE kinds_clerk LOGIN")
         execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {TABLE} TO kinds_clerk")
         execute(f"GRANT USAGE ON SEQUENCE {TABLE}_id_seq TO kinds_clerk")
-        execute("GRANT EXECUTE ON FUNCTION bulksafe_take, bulksafe_prefix TO kinds_clerk")
+        execute(f"GRANT EXECUTE ON FUNCTION {', '.join(own.WRITING)} TO kinds_clerk")
         try:
             with alias("clerk", OPTIONS={"assume_role": "kinds_clerk"}) as using:
                 exercise(using, calls)

@@ -7,7 +7,7 @@ from django.core.management import CommandError
 from django.db import DatabaseError, connection, transaction
 
 from bulksafe.management.subcommands import ownership
-from bulksafe.outbox import schema, shape
+from bulksafe.outbox import own, schema, shape
 
 pytestmark = pytest.mark.django_db
 
@@ -20,10 +20,10 @@ def test_the_migrations_create_what_the_list_says():
     assert len(shape.expected()) > 150
 
 
-OWN = """
+OWN = f"""
     DROP TABLE bulksafe_ticket, bulksafe_receiver CASCADE;
-    DROP FUNCTION bulksafe_take, bulksafe_prefix, bulksafe_ticket_open;
-    DROP TABLE bulksafe_buffer
+    DROP FUNCTION {", ".join(own.FUNCTIONS)};
+    DROP TABLE bulksafe_buffer, bulksafe_staged
 """
 OUTBOX = """
     DROP TABLE bulksafe_outbox, bulksafe_cursor, bulksafe_started, bulksafe_parked, bulksafe_worker,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from bulksafe.outbox import own
 from tests.listener.oracle import Verdict
 from tests.listener.proxy import Proxy
 from tests.listener.site import wait_until
@@ -480,5 +481,5 @@ def prepare(site):
             connection.execute(f"CREATE ROLE {ROLE} LOGIN")
     site.run(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {ROLE}")
     site.run(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {ROLE}")
-    site.run(f"GRANT EXECUTE ON FUNCTION bulksafe_take, bulksafe_prefix TO {ROLE}")
+    site.run(f"GRANT EXECUTE ON FUNCTION {', '.join(own.WRITING)} TO {ROLE}")
     site.bulksafe |= SETTINGS

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from bulksafe.outbox import own
 from examples import server
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -68,14 +69,12 @@ _OBJECTS = """
     WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND c.relname <> 'bulksafe_ticket'
     ORDER BY 1, 2, 3
 """
-_FUNCTIONS = """
+_FUNCTIONS = f"""
     SELECT n.nspname, p.proname, pg_get_functiondef(p.oid)
     FROM pg_proc AS p
     JOIN pg_namespace AS n ON n.oid = p.pronamespace
     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-      AND p.proname NOT IN (
-          '_pgtrigger_should_ignore', 'bulksafe_take', 'bulksafe_prefix', 'bulksafe_ticket_open'
-      )
+      AND p.proname NOT IN {("_pgtrigger_should_ignore", *own.FUNCTIONS)}
     ORDER BY 1, 2
 """
 

@@ -92,7 +92,11 @@ def reported(code, fact, fix):
     assert message.id == f"bulksafe.{code}"
     assert fact in message.msg
     assert fix in message.hint
-    levels = {"E": django_checks.ERROR, "W": django_checks.WARNING}
+    levels = {
+        "E": django_checks.ERROR,
+        "W": django_checks.WARNING,
+        "I": django_checks.INFO,
+    }
     assert message.level == levels[code[0]]
 
 
@@ -697,21 +701,22 @@ def test_e112_otherwise(value):
     reported("E112", "otherwise is", 'Write otherwise="refuse"')
 
 
-def test_w120():
+def test_i120():
     critical(post_save, sender=User)(module_level_counter)
-    reported("W120", "sender.objects.filter(username='a').count()", "row_by_row=True")
+    reported("I120", "sender.objects.filter(username='a').count()", "row_by_row=False")
 
 
 @pytest.mark.parametrize(
     ("function", "options"),
     [
         (module_level_counter, {"row_by_row": True}),
+        (module_level_counter, {"row_by_row": False}),
         (module_level_counter, {"run": "after_commit"}),
         (module_level_counter, {"batch": True}),
         (module_level_own_row, {}),
     ],
 )
-def test_no_w120(function, options):
+def test_no_i120(function, options):
     critical(post_save, sender=User, **options)(function)
     assert not found()
 

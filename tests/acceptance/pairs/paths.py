@@ -213,7 +213,8 @@ def _record_insert(instance: Any, records: list[Row]) -> None:
     def save_table(*args, **options):
         del instance._save_table
         stored = store(*args, **options)
-        records.append(_record(instance))
+        # A trigger may have changed the row.
+        records.append(_record(type(instance)._base_manager.get(pk=instance.pk)))
         return stored
 
     instance._save_table = save_table

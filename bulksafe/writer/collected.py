@@ -1,0 +1,201 @@
+"""The rows of a collected write, as the database keeps them until they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bulksafe.contexts import current, running
+from bulksafe.dispatch.images import Image
+from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
+from bulksafe.outbox.queries import query
+from bulksafe.rendering import quoting
+from bulksafe.writer.applying import Applying
+from bulksafe.writer.changes import InlineChange
+from bulksafe.writer.collecting import Uncollectable, places
+from bulksafe.writer.readable import readable
+from bulksafe.writer.staged_rows import Row
+
+if TYPE_CHECKING:
+    from bulksafe.writer.collecting import Target
+    from bulksafe.writer.scopes import Scope
+    from bulksafe.writer.taking import Kind, Source
+    from bulksafe.writer.watch import Watch
+
+
+class Part(NamedTuple):
+    """The rows of one table that one operation would change.
+
+    Attributes:
+        oid: the table's; of a partition, if it is one.
+        root_oid: that of the table which it is a partition of, or the same.
+        relation, root: the names of both, as SQL of this session writes them.
+        operation: what becomes of the rows.
+        last: the number of the last one.
+        is_secured: whether policies may hide rows from this role: those that a statement without
+            a condition writes, one that finds them by their keys may not see.
+    """
+
+    oid: int
+    root_oid: int
+    relation: str
+    root: str
+    operation: str
+    last: int
+    is_secured: bool
+
+
+class Collection:
+    """What one statement would write.
+
+    Args:
+        watch: the connection's.
+        scope: the write.
+        target: the statement, and whose rows it writes.
+    """
+
+    def __init__(self, watch: Watch, scope: Scope, target: Target) -> None:
+        self.watch = watch
+        self.scope = scope
+        self.target = target
+        self._home = quoting.identifier(places(watch.connection).home)
+        self._after = 0
+
+    def begin(self) -> None:
+        """Have the next statement collected."""
+        ((self._after,),) = self.ask("SELECT {home}.bulksafe_collect()")
+
+    def end(self) -> list[Row]:
+        """Have the statements after this one executed as usual.
+
+        Returns:
+            the rows that the statement would change, as they come. None, if there are none or if
+            it has changed them, since the trigger was off.
+        """
+        parts = self.ask(
+            "SELECT c.source::pg_catalog.int8, c.root::pg_catalog.int8, "
+            "c.source::pg_catalog.regclass::pg_catalog.text, "
+            "c.root::pg_catalog.regclass::pg_catalog.text, c.operation::pg_catalog.text, c.last, "
+            "pg_catalog.row_security_active(c.root) "
+            "FROM {home}.bulksafe_collected(%s) AS c",
+            [self._after],
+        )
+        found = [row for part in parts for row in self._read(Part(*part))]
+        return sorted(found, key=lambda row: row.number)
+
+    def discard(self, rows: Iterable[Row]) -> None:
+        """Leave rows out: they are not to be written any more, or have been otherwise."""
+        numbers = [row.number for row in rows]
+        if numbers:
+            self.ask("SELECT count(*) FROM {home}.bulksafe_unstage(%s)", [numbers])
+
+    def refresh(self, row: Row) -> None:
+        """Let a row begin with what is stored now, after receivers of the rows before it."""
+        table, change = row.change.table, row.change
+        keys = table.model._meta.pk_fields
+        matched = " AND ".join(f"t.{quoting.identifier(str(k.column))} = %s" for k in keys)
+        columns = ", ".join(f"t.{quoting.identifier(str(one.column))}" for one in table.fields)
+        key = change.key(old=True)
+        values = key if isinstance(key, tuple) else (key,)
+        params = [
+            one.get_db_prep_value(value, self.watch.connection)
+            for one, value in zip(keys, values, strict=True)
+        ]
+        text = f"SELECT {columns} FROM {row.applying.root} AS t WHERE ".replace("%", "%%")  # noqa: S608
+        with readable(table.model):
+            found = self.ask(text + matched, params)
+        if not found:
+            row.is_gone = True
+            return
+        now = found[0]
+        if change.new_image is None:
+            row.begin_with(Image(now, table), None)
+            return
+        new = tuple(
+            staged if one.name in row.written else value
+            for one, value, staged in zip(table.fields, now, change.new_image.values, strict=True)
+        )
+        row.begin_with(Image(now, table), Image(new, table))
+
+    def columns(self, root: str) -> list[str]:
+        """The columns of a table that an INSERT may name."""
+        return [name for (name,) in self.ask(query("columns"), [root])]
+
+    def ask(self, text: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Execute a query past Django's cursors."""
+        with self.watch.asking() as cursor:
+            cursor.execute(text.replace("{home}", self._home.replace("%", "%%"), 1), params)
+            found: list[tuple[Any, ...]] = cursor.fetchall()
+            return found
+
+    def _read(self, part: Part) -> list[Row]:
+        source = self.watch.source(part.root_oid)
+        if source is None or part.is_secured:
+            raise Uncollectable
+        kind = source.kind(part.operation)
+        applying = Applying(
+            self.target.model,
+            self._home,
+            part.relation,
+            part.root,
+            self.target.statement,
+            self.scope.given_fields is not None,
+            self.watch.connection,
+        )
+        params = [part.oid, self._after, part.last, part.operation]
+        with readable(source.model):
+            rows = self.ask(_rows_query(source, kind, part.relation), params)
+        return [
+            Row(number, applying, self._change(number, source, kind, rest))
+            for number, *rest in rows
+        ]
+
+    def _change(
+        self, number: int, source: Source, kind: Kind, values: Sequence[Any]
+    ) -> InlineChange:
+        table, first = source.table, len(kind.conditional)
+        answers = zip(kind.conditional, values[:first], strict=True)
+        unmet = {route.receiver for route, is_met in answers if not is_met}
+        middle = first + len(table.fields)
+        old, new = tuple(values[first:middle]), tuple(values[middle:])
+        if kind.operation == UPDATED:
+            # What is generated is so after all triggers: until then the row has the value before.
+            new = tuple(
+                before if one.generated else value
+                for one, before, value in zip(table.fields, old, new, strict=True)
+            )
+        change = InlineChange(
+            Event(0, number, 0, 0, 0.0, source.oid, None, kind.operation, 1, "", context=current()),
+            source.model,
+            None if kind.operation == INSERTED else Image(old, table),
+            None if kind.operation == DELETED else Image(new, table),
+            using=self.watch.alias,
+            event_id="",
+            met=kind.every - unmet,
+            written_in=running(),
+        )
+        self.scope.prepare(change)
+        return change
+
+
+def _rows_query(source: Source, kind: Kind, relation: str) -> str:
+    """What was collected of one table by one operation, with the conditions of receivers."""
+    columns = [quoting.identifier(str(one.column)) for one in source.table.fields]
+    selected = [
+        "s.n",
+        *(f"COALESCE(({route.condition}), false)" for route in kind.conditional),
+        *(f'"old".{column}' for column in columns),
+        *(f'"new".{column}' for column in columns),
+    ]
+    # OFFSET 0: the text is made into a row once, and not for each column.
+    side = (
+        "CROSS JOIN LATERAL "
+        "(SELECT (x.r).* FROM (SELECT s.{side}::{relation} AS r OFFSET 0) AS x) AS {side}"
+    )
+    sides = " ".join(side.format(side=name, relation=relation) for name in ("old", "new"))
+    parts = [part.replace("%", "%%") for part in (", ".join(selected), sides)]
+    return (
+        f"SELECT {parts[0]} "  # noqa: S608
+        f"FROM {{home}}.bulksafe_staged_rows(%s::pg_catalog.oid, %s, %s) AS s {parts[1]} "
+        'WHERE s.operation OPERATOR(pg_catalog.=) %s::pg_catalog."char" ORDER BY s.n'
+    )

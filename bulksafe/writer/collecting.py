@@ -1,0 +1,186 @@
+"""Which statements can be collected: executed once, with nothing written yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Model
+from django.db.models.signals import m2m_changed
+
+from bulksafe.declarations import receivers
+from bulksafe.declarations.lineage import lineage
+from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
+from bulksafe.outbox.queries import query
+from bulksafe.writer import vocabulary
+from bulksafe.writer.conflicts import Conflicts, is_asked_for
+from bulksafe.writer.observing import own_row
+from bulksafe.writer.sql_text import Statement, parse
+from bulksafe.writer.telling import BEFORE, LATE, Live
+from bulksafe.writer.vocabulary import name_of, vocabulary_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from bulksafe.declarations import Receiver
+
+#: What a statement does, by its verb. A MERGE does several things.
+_OPERATIONS = {"INSERT": INSERTED, "UPDATE": UPDATED, "DELETE": DELETED}
+
+_SIGNALS = {
+    INSERTED: ("pre_save", "post_save"),
+    UPDATED: ("pre_save", "post_save"),
+    DELETED: ("pre_delete", "post_delete"),
+}
+
+
+#: Both images are read in one row of a result, which may have 1,664 columns with the conditions.
+_MOST_COLUMNS = 1500
+
+
+class Uncollectable(Exception):  # noqa: N818
+    """A statement turned out to write from inside functions or triggers."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A statement that may be collected.
+
+    Attributes:
+        statement: what its text says.
+        model: the concrete model whose rows it writes.
+    """
+
+    statement: Statement
+    model: type[Model]
+
+    @property
+    def operation(self) -> str:
+        """What it does to the rows; of a MERGE, most likely."""
+        return _OPERATIONS.get(self.statement.verb, UPDATED)
+
+
+@dataclass(frozen=True)
+class Places:
+    """What a database knows of tables that can be collected.
+
+    Attributes:
+        home: the schema of bulksafe's own tables; empty without them.
+        names: of the tables.
+    """
+
+    home: str
+    names: frozenset[str]
+
+
+_of_databases: dict[str, tuple[int, Places]] = {}
+
+
+def places(connection: Any) -> Places:
+    """Asked once for each database, and when ``forget`` says so."""
+    found = _of_databases.get(connection.alias)
+    changes = receivers.changes()
+    if found is None or found[0] != changes:
+        names = [name_of(model) for model in vocabulary.vocabulary().models]
+        connection.ensure_connection()
+        with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+            cursor.execute(query("home"), {"table": "bulksafe_outbox"})
+            home = cursor.fetchone()
+            cursor.execute(query("collectable"), {"names": names})
+            tables = frozenset(name for (name,) in cursor.fetchall())
+        found = changes, Places(home[0] if home else "", tables)
+        _of_databases[connection.alias] = found
+    return found[1]
+
+
+def forget(alias: str) -> None:
+    """Look at the catalogs of a database again: it has other tables by now."""
+    _of_databases.pop(alias, None)
+    vocabulary.forget(alias)
+
+
+def is_collectable(model: type[Model], connection: Any) -> bool:
+    """Whether statements that write to the model's table can be, as far as the catalogs say."""
+    return _fits(model) and name_of(model) in places(connection).names
+
+
+def _fits(model: type[Model]) -> bool:
+    """Whether the rows of a model lie in one table, and can be read as one."""
+    return (
+        len(lineage(model)) == 1
+        and 2 * len(model._meta.concrete_fields) <= _MOST_COLUMNS
+        and not receivers.of_model(model, _is_of_links)
+    )
+
+
+def target_of(text: str, connection: Any) -> Target | None:
+    """What a statement writes to, if it can be collected as its text and the catalogs say."""
+    statement = parse(text)
+    if statement is None or statement.has_conflict:
+        return None
+    if statement.returning and (
+        statement.verb == "MERGE"
+        or (statement.has_source and statement.verb != "INSERT")
+        or "%s" in statement.returning
+    ):
+        # What it returns may be of other tables.
+        return None
+    known = places(connection)
+    if not known.home or statement.table not in known.names:
+        return None
+    models = [
+        model
+        for model in vocabulary.vocabulary().models
+        if any(name_of(table) == statement.table for table in lineage(model))
+    ]
+    if not models:
+        # A partition.
+        models = list(vocabulary_of(connection).by_name.get(statement.table.lower(), ()))
+    if len(models) != 1 or not _fits(models[0]):
+        # Rows of several models lie in it.
+        return None
+    return Target(statement, models[0])
+
+
+def _is_of_links(receiver: Receiver) -> bool:
+    return receiver.is_inline and receiver.signal is m2m_changed
+
+
+def needs_turns(target: Target, connection: Any, text: str) -> bool:
+    """Whether receivers of the rows have to be called before they are written, or row by row.
+
+    Raises:
+        Uncollectable: they have to, and one of them is called for many rows at once.
+    """
+    early, late = live(target)
+    if any(receiver.batch for receiver in early):
+        # It is called once, for rows that have been read together.
+        raise Uncollectable
+    if early:
+        return True
+    if is_asked_for(late):
+        return True
+    pattern = own_row(target.model)
+    if not late or (pattern is not None and pattern.search(text)):
+        # A single row has its turn in any case.
+        return False
+    conflicts = Conflicts(connection, target.model, target.operation, late)
+    return conflicts.has_unknown or conflicts.is_row_by_row
+
+
+def live(target: Target) -> tuple[list[Receiver], list[Receiver]]:
+    """The receivers that are connected, those before the write and those after it."""
+    wanted = (
+        {*_SIGNALS[UPDATED], *_SIGNALS[DELETED]}
+        if target.statement.verb == "MERGE"
+        else set(_SIGNALS[target.operation])
+    )
+    is_live = Live((*BEFORE, *LATE))
+    listed: Collection[Receiver] = receivers.of_model(target.model, receivers.is_inline)
+    found = [
+        receiver
+        for receiver in listed
+        if receiver.signal_name in wanted and is_live(receiver, target.model)
+    ]
+    early = [receiver for receiver in found if receiver.signal_name in BEFORE]
+    return early, [receiver for receiver in found if receiver.signal_name not in BEFORE]

@@ -1,0 +1,34 @@
+"""Instances of rows that are not stored yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import AutoField
+
+from bulksafe.caching import forever, per_model
+
+if TYPE_CHECKING:
+    from django.db.models import Model
+
+
+def as_before_the_insert(instance: Model) -> None:
+    """A row that the database numbers has no key before it is stored, as before a ``save()``."""
+    if has_new_key(type(instance)):
+        for key in instance._meta.pk_fields:
+            setattr(instance, key.attname, None)
+    instance._state.adding = True
+    instance._state.db = None
+
+
+@per_model(forever)
+def has_new_key(model: type[Model]) -> bool:
+    """Whether the database makes the keys of the rows of the model, or of a parent."""
+    return any(is_numbered(key) for key in model._meta.pk_fields)
+
+
+def is_numbered(key: Any) -> bool:
+    """Whether the database makes the values of a key."""
+    while key.is_relation:
+        key = key.target_field
+    return isinstance(key, AutoField) or key.has_db_default()

@@ -1,0 +1,124 @@
+"""The rows of one write, in bulk as far as their receivers allow."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bulksafe.writer import telling
+
+if TYPE_CHECKING:
+    from bulksafe.writer.conflicts import Conflicts
+    from bulksafe.writer.scopes import Scope
+    from bulksafe.writer.watch import Watch
+
+logger = logging.getLogger("bulksafe")
+
+#: How many rows may be written by themselves to learn what receivers touch.
+_LEARNING = 8
+
+
+class Rows(Protocol):
+    """The rows of a write in their order, and how they are written."""
+
+    def __len__(self) -> int: ...
+
+    def before(self, place: int) -> None:
+        """Call the receivers that come before the write of one row."""
+
+    def store(self, start: int, end: int) -> None:
+        """Write rows, and call the receivers that come after that."""
+
+    def mark(self) -> Any:
+        """How far the rows are, beside their number."""
+
+    def return_to(self, mark: Any, start: int, end: int) -> None:
+        """The database has rolled back what was written of these rows."""
+
+
+class RowQueue:
+    """Goes through the rows of one write.
+
+    The first rows are written and told completely until the receivers that come after are known. A
+    receiver before the write that is about to touch what the rows before it change has these
+    written first. Where receivers after the write look at the table, each row is written before the
+    next one's turn comes.
+
+    Args:
+        watch: the connection's.
+        scope: the write.
+        rows: those that it is about.
+        conflicts: what its receivers depend on.
+        is_row_by_row: whether each row is written by itself in any case.
+        is_whole: whether the first row has to stay with the others.
+    """
+
+    def __init__(
+        self,
+        watch: Watch,
+        scope: Scope,
+        rows: Rows,
+        conflicts: Conflicts,
+        *,
+        is_row_by_row: bool,
+        is_whole: bool = False,
+    ) -> None:
+        self.watch = watch
+        self.scope = scope
+        self.rows = rows
+        self.conflicts = conflicts
+        #: How many rows have been written.
+        self.done = 0
+        self._is_row_by_row = is_row_by_row
+        self._is_whole = is_whole
+        self._next = 0
+        self._depth = telling.depth()
+        self._is_many = False
+        self._was_logged = False
+
+    def run(self) -> None:
+        count = len(self.rows)
+        for place in range(count):
+            self._next = place
+            self.rows.before(place)
+            # A row that is left out, or does not meet a condition, teaches nothing.
+            learns = place < _LEARNING and not self._is_whole and self.conflicts.has_unknown
+            if self._is_row_by_row or learns or self.conflicts.is_row_by_row:
+                self.store_up_to(place + 1)
+        self.store_up_to(count)
+
+    def store_up_to(self, end: int) -> None:
+        start = self.done
+        if start >= end:
+            return
+        # Before they are written: a receiver that looks from inside stores none of them again.
+        self.done = end
+        self._is_many = end - start > 1
+        self.rows.store(start, end)
+
+    # What observers of its receivers ask.
+
+    @property
+    def is_ahead(self) -> bool:
+        return self._is_many
+
+    def flush(self) -> bool:
+        if self.done >= self._next:
+            return False
+        with telling.outside(self._depth), self.watch.as_scope(self.scope):
+            self.store_up_to(self._next)
+        if not self._was_logged:
+            self._was_logged = True
+            logger.info(
+                "a receiver of %s reads or writes other rows of its table: the rows of this "
+                "write are stored one by one",
+                self.conflicts.model._meta.label,
+            )
+        return True
+
+    def mark(self) -> Any:
+        return self.done, self.rows.mark()
+
+    def return_to(self, mark: Any) -> None:
+        before, self.done = self.done, mark[0]
+        self.rows.return_to(mark[1], self.done, before)

@@ -1,0 +1,144 @@
+"""One row of a collected write, from before its receivers to what was written."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bulksafe.dispatch.assigning import assign
+from bulksafe.writer.changes import row_of_instance
+from bulksafe.writer.early import assigned_since
+from bulksafe.writer.instances import as_before_the_insert
+
+if TYPE_CHECKING:
+    from django.db.models import Model
+
+    from bulksafe.declarations import Receiver
+    from bulksafe.dispatch.images import Image
+    from bulksafe.writer.applying import Applying
+    from bulksafe.writer.changes import InlineChange
+
+#: The values of a field that can be changed in place.
+_MUTABLE = (dict, list, set, bytearray)
+
+
+@dataclass(eq=False)
+class Row:
+    """A row that is to be written.
+
+    Attributes:
+        number: under which it is staged.
+        applying: how the rows of its table are written.
+        change: the row before and after, as the statement has it.
+        written: the names of the fields that the statement writes.
+        instance: what receivers get; None as long as none was called.
+        before: the values of the instance before any of them ran.
+        ran: those that have been called.
+        is_gone: somebody has deleted it since.
+    """
+
+    number: int
+    applying: Applying
+    change: InlineChange
+    written: frozenset[str] = frozenset()
+    instance: Model | None = None
+    before: dict[str, Any] = field(default_factory=dict)
+    ran: set[Receiver] = field(default_factory=set)
+    is_gone: bool = False
+
+    def __post_init__(self) -> None:
+        change = self.change
+        if not (change.created or change.deleted):
+            given = change.given_fields or frozenset()
+            self.written = change.changed | given
+            # Whatever receivers assign: the update was one of these.
+            change.given_fields = given or change.changed
+
+    def begin(self, receiver: Receiver) -> None:
+        """A receiver that comes before the write is about to be called."""
+        self.ran.add(receiver)
+        if self.instance is not None:
+            return
+        self.instance = instance = self.change.instance
+        if self.change.created:
+            as_before_the_insert(instance)
+            for one in instance._meta.concrete_fields:
+                if one.generated:
+                    instance.__dict__.pop(one.attname, None)
+        self.before = {
+            name: copy.deepcopy(value) if isinstance(value, _MUTABLE) else value
+            for name in self.change.table.attnames
+            if name in instance.__dict__
+            for value in [instance.__dict__[name]]
+        }
+
+    def begin_with(self, old: Image, new: Image | None) -> None:
+        """It is another row by now than it was when it was collected."""
+        self.instance = None
+        self.change.replace_images(old, new)
+
+    def assigned(self) -> set[str]:
+        """The attributes that receivers have assigned, of those that are stored."""
+        if self.instance is None:
+            return set()
+        found = assigned_since(self.instance, self.before)
+        meta = self.instance._meta
+        if not self.change.created:
+            # What moves a row to another key is the statement, and no receiver.
+            found -= {key.attname for key in meta.pk_fields}
+        return found - {one.attname for one in meta.concrete_fields if one.generated}
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether a receiver has saved the instance of a new row itself."""
+        instance = self.instance
+        return instance is not None and self.change.created and not instance._state.adding
+
+    def save(self, using: str) -> None:
+        """Do what is left of a ``save()`` that has found the instance saved already."""
+        instance: Any = self.instance
+        instance._save_table(cls=type(instance), using=using)
+
+    @property
+    def stored_row(self) -> tuple[str, Any]:
+        """What tells the row apart as the database has it after the write."""
+        if self.instance is not None and self.change.created and self.instance.pk is not None:
+            return row_of_instance(self.instance)
+        return self.change.row
+
+    def carry_to(self, change: InlineChange) -> None:
+        """Let receivers after the write find what those before it left on the instance.
+
+        Args:
+            change: what the database has captured of the write.
+        """
+        change.given_fields = self.change.given_fields
+        instance = self.instance
+        if instance is None:
+            return
+        change.take_in_hand(instance)
+        change.done |= self.ran
+        made, seen = change.new_image, self.change.new_image
+        if made is None or seen is None:
+            return
+        # What the database has made of the row since: the values of triggers and of expressions.
+        assigned = {n for n in self.assigned() if not _is_expression(getattr(instance, n))}
+        different = change.table.differing(seen.values, made.values)
+        if change.created:
+            names = {f.attname for f in change.table.fields if f.primary_key or f.generated}
+            values = zip(change.table.attnames, change.table.converted(made.values), strict=True)
+            different |= {name: value for name, value in values if name in names}
+        assign(instance, {n: value for n, value in different.items() if n not in assigned})
+        if change.created:
+            instance._state.adding = False
+            instance._state.db = change.using
+
+    def return_to_before(self) -> None:
+        """The database has rolled back that it was written."""
+        if self.instance is not None and self.change.created:
+            as_before_the_insert(self.instance)
+
+
+def _is_expression(value: object) -> bool:
+    return hasattr(value, "resolve_expression")

@@ -1,0 +1,141 @@
+"""``bulk_create(update_conflicts=True)``: an object is inserted, or updates a stored row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ValidationError
+from django.db.models import Model, Q
+
+from bulksafe.writer.changes import key_of_instance
+from bulksafe.writer.early import early_arguments
+from bulksafe.writer.in_hand import BulkWrite
+from bulksafe.writer.storing import batches, store
+
+if TYPE_CHECKING:
+    from django.db.models import Field
+
+    from bulksafe.writer.watch import Watch
+
+
+class Upsert(BulkWrite):
+    """A write of objects, some of which there are rows for.
+
+    Receivers of such a row get it as it is stored, with the new values set on it.
+
+    Args:
+        insert: Django's own way to write some of the objects.
+        fields: those that are updated where there is a row.
+        unique: those by which it is found.
+    """
+
+    def __init__(
+        self,
+        watch: Watch,
+        model: type[Model],
+        instances: Sequence[Model],
+        insert: Callable[[Sequence[Model]], Any],
+        *,
+        fields: Sequence[Field[Any, Any]],
+        unique: Sequence[Field[Any, Any]],
+    ) -> None:
+        super().__init__(watch, model, instances, None, insert)
+        self._fields = fields
+        self._unique = unique
+        self.given_fields = self._names = frozenset(field.name for field in fields)
+        #: The stored rows, by the places of the objects.
+        self._rows: dict[int, Model] = {}
+
+    def begin(self) -> None:
+        self._rows = self._found(range(len(self.instances)))
+
+    def before(self, place: int) -> None:
+        if self._is_begun:
+            # Receivers of the objects before it may have stored such a row, or deleted it.
+            self._rows.pop(place, None)
+            self._rows |= self._found([place])
+        subject = self._subject(place)
+        fields = self._names if place in self._rows else None
+        for receiver in self._connected(self._singles):
+            found = early_arguments(receiver, [subject], self.watch.alias)
+            self._before(receiver, subject, found.get(id(subject)), self._observer, fields)
+
+    def _subject(self, place: int) -> Model:
+        return self._rows.get(place, self.instances[place])
+
+    def store(self, start: int, end: int) -> None:
+        self._is_begun = True
+        places = range(start, end)
+        subjects = [self._subject(place) for place in places]
+        self._from_batches(subjects)
+        self.scope.take(one for one in subjects if one.pk is not None)
+        new = [self.instances[place] for place in places if place not in self._rows]
+        if new:
+            self._write(new)
+        self._update([place for place in places if place in self._rows])
+        self.forget_parents(subjects)
+        self.scope.instances.clear()
+        self.scope.take(subjects)
+        self.watch.settle(self.scope)
+
+    def _update(self, places: Sequence[int]) -> None:
+        rows = [self._rows[place] for place in places]
+        names = {field.attname for field in self._fields}
+        self.scope.stored = 0
+        with self.scope.storing():
+            store([(row, names, key_of_instance(row)) for row in rows], self.watch.alias)
+        if self.scope.stored < len(rows):
+            # Another transaction has deleted some since they were looked up.
+            found = self.model._base_manager.using(self.watch.alias).in_bulk(
+                [row.pk for row in rows]
+            )
+            gone = [place for place in places if self._rows[place].pk not in found]
+            self._write([self.instances[place] for place in gone])
+            places = [place for place in places if place not in gone]
+        for place in places:
+            self._tell_object(self.instances[place], self._rows[place])
+
+    def _tell_object(self, instance: Model, row: Model) -> None:
+        """Let the caller's object have what Django gives it for a row that is there."""
+        for field in self.model._meta.db_returning_fields:
+            setattr(instance, field.attname, getattr(row, field.attname))
+        instance._state.adding, instance._state.db = False, self.watch.alias
+
+    def _found(self, places: Iterable[int]) -> dict[int, Model]:
+        """The stored rows of some objects, with the new values set on them."""
+        keys = {place: key for place in places if (key := self._key(self.instances[place]))}
+        manager = self.model._base_manager.using(self.watch.alias)
+        stored: dict[tuple[Any, ...], Model] = {}
+        for batch in batches(dict.fromkeys(keys.values()), len(self._unique)):
+            for row in manager.filter(self._condition(batch)):
+                stored[self._key(row) or ()] = row
+        found: dict[int, Model] = {}
+        for place, key in keys.items():
+            # A second object for the same row is refused by PostgreSQL.
+            if key in stored:
+                found[place] = row = stored.pop(key)
+                for field in self._fields:
+                    value: Any = field.pre_save(self.instances[place], add=True)
+                    setattr(row, field.attname, value)
+        return found
+
+    def _condition(self, keys: Sequence[tuple[Any, ...]]) -> Q:
+        names = [field.attname for field in self._unique]
+        if len(names) == 1:
+            return Q(**{f"{names[0]}__in": [key[0] for key in keys]})
+        pairs = [Q(**dict(zip(names, key, strict=True))) for key in keys]
+        return Q(*pairs, _connector=Q.OR)
+
+    def _key(self, instance: Model) -> tuple[Any, ...] | None:
+        """What finds the row of an object; None if there cannot be one."""
+        values = []
+        for field in self._unique:
+            value = getattr(instance, field.attname)
+            if value is None or hasattr(value, "resolve_expression"):
+                return None
+            try:
+                values.append(field.to_python(value))
+            except ValidationError:
+                return None
+        return tuple(values)
