@@ -26,11 +26,14 @@ class Assigned:
         number: the row's.
         instance: has the values.
         names: the attributes.
+        taken: the columns that get the values which were collected; None if it is to be compared
+            which differ.
     """
 
     number: int
     instance: Model
     names: Collection[str]
+    taken: Collection[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Applying:
         fields = self._fields(assigned)
         by_column = {str(field.column): place for place, field in enumerate(fields)}
         names = list(dict.fromkeys([*self.statement.assigned, *by_column]))
+        known = {str(field.column) for field in self.model._meta.local_concrete_fields}
+        is_taken = any(one.taken is not None for one in assigned)
         sets, selected = [], self._keys()
         for place, name in enumerate(names):
             column = quoting.identifier(name)
@@ -74,7 +79,10 @@ class Applying:
                     f"((o.r).{column})::pg_catalog.text IS DISTINCT FROM "
                     f"((w.r).{column})::pg_catalog.text AS c{place}"
                 )
-                value = f"CASE WHEN {_ROWS}.c{place} THEN {value} ELSE {self._target}.{column} END"
+                test = f"{_ROWS}.c{place}"
+                if is_taken and name in known:
+                    test = f"COALESCE({quoting.literal(name)} = ANY ({_ROWS}.taken), {test})"
+                value = f"CASE WHEN {test} THEN {value} ELSE {self._target}.{column} END"
             if name in by_column:
                 value = self._chosen(by_column[name], value)
             sets.append(f"{column} = {value}")
@@ -121,14 +129,14 @@ class Applying:
     ) -> tuple[str, list[Any]]:
         columns = ["s.n", *selected]
         given, params = "", [list(numbers)]
-        if fields:
-            columns += ["a.assigned", *(f"a.a{place}" for place in range(len(fields)))]
+        if assigned:
+            columns += ["a.assigned", "a.taken", *(f"a.a{n}" for n in range(len(fields)))]
             texts = []
             for one in assigned:
                 text, values = self._values(one, fields)
                 texts.append(text)
                 params += values
-            names = ", ".join(["n", "assigned", *(f"a{place}" for place in range(len(fields)))])
+            names = ", ".join(["n", "assigned", "taken", *(f"a{n}" for n in range(len(fields)))])
             given = f" LEFT JOIN (VALUES {', '.join(texts)}) AS a ({names}) ON a.n = s.n"
         text = (
             f"(SELECT {', '.join(columns)} "  # noqa: S608
@@ -143,7 +151,9 @@ class Applying:
     def _values(self, one: Assigned, fields: Sequence[Field[Any, Any]]) -> tuple[str, list[Any]]:
         """A row of VALUES: which of the fields were assigned, and their values."""
         places = [place for place, field in enumerate(fields) if field.attname in one.names]
-        texts, params = ["%s::pg_catalog.int8", "%s::pg_catalog.int4[]"], [one.number, places]
+        taken = None if one.taken is None else list(one.taken)
+        texts = ["%s::pg_catalog.int8", "%s::pg_catalog.int4[]", "%s::pg_catalog.text[]"]
+        params: list[Any] = [one.number, places, taken]
         for place, field in enumerate(fields):
             value = getattr(one.instance, field.attname) if place in places else None
             texts.append(placeholder(field, value, self.connection))

@@ -117,6 +117,22 @@ class Collection:
         )
         row.begin_with(Image(now, table), Image(new, table))
 
+    def returned(self, row: Row) -> list[tuple[Any, ...]]:
+        """What the statement returns of a row that is stored by now."""
+        statement = self.target.statement
+        if not statement.returning:
+            return []
+        assert row.instance is not None  # noqa: S101
+        keys = self.target.model._meta.pk_fields
+        alias = quoting.identifier(statement.alias or statement.table)
+        matched = " AND ".join(f"{alias}.{quoting.identifier(str(k.column))} = %s" for k in keys)
+        table = f"{row.applying.root} AS {alias} WHERE {matched}"
+        params = [
+            key.get_db_prep_value(getattr(row.instance, key.attname), self.watch.connection)
+            for key in keys
+        ]
+        return self.ask(f"SELECT {statement.returning} FROM {table}", params)  # noqa: S608
+
     def columns(self, root: str) -> list[str]:
         """The columns of a table that an INSERT may name."""
         return [name for (name,) in self.ask(query("columns"), [root])]

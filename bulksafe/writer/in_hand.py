@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Model
 from django.db.models.signals import pre_save
 
@@ -72,7 +73,7 @@ class BulkWrite:
             (instance, (instance.pk, instance._state.adding, instance._state.db))
             for instance in instances
         ]
-        self._was_adding = {id(one): one._state.adding for one in instances}
+        self._was_new = {id(one): one._state.adding and one.pk is None for one in instances}
         self._is_live = telling.Live(("pre_save", "post_save"))
         #: Receivers that are called object by object before the write, and the rest of those.
         self._singles: list[Receiver] = []
@@ -168,10 +169,16 @@ class BulkWrite:
         return len(self.instances)
 
     def before(self, place: int) -> None:
+        if not self._ignores:
+            self._call_before(place)
+            return
+        self._block = transaction.atomic(using=self.watch.alias)
+        self._block.__enter__()
+        with self._leaving_out():
+            self._call_before(place)
+
+    def _call_before(self, place: int) -> None:
         instance = self.instances[place]
-        if self._ignores:
-            self._block = transaction.atomic(using=self.watch.alias)
-            self._block.__enter__()
         for receiver in self._connected(self._singles):
             if self._is_begun:
                 # Rows before it are stored, and may have changed what is stored of this one.
@@ -184,6 +191,14 @@ class BulkWrite:
 
     def store(self, start: int, end: int) -> None:
         chunk = self.instances[start:end]
+        if not self._ignores:
+            self._store_chunk(chunk)
+        elif self._block is not None:
+            with self._leaving_out():
+                self._store_chunk(chunk)
+                self._end_block()
+
+    def _store_chunk(self, chunk: Sequence[Model]) -> None:
         self._is_begun = True
         self._from_batches(chunk)
         self.watch.is_answered = False
@@ -220,10 +235,7 @@ class BulkWrite:
         if not self._ignores:
             return
         if self.scope.stored == 0:
-            transaction.set_rollback(True, using=self.watch.alias)
-            self._end_block()
-            return
-        self._end_block()
+            raise _LeftOut
         self.watch.gather(self.scope)
         for change in self.scope.pending[begun:]:
             if change.created and change.model is self.model:
@@ -233,14 +245,26 @@ class BulkWrite:
                 self.scope.take(chunk)
                 self.scope.prepare(change)
 
+    @contextmanager
+    def _leaving_out(self) -> Iterator[None]:
+        """Take back what was done for an object that there is a row for already."""
+        try:
+            yield
+        except (_LeftOut, IntegrityError) as error:
+            if not isinstance(error, _LeftOut) and not _is_conflict(error):
+                raise
+            self._end_block(type(error), error, error.__traceback__)
+            self.watch.due.clear()
+
     def _end_block(self, *error: Any) -> None:
         block, self._block = self._block, None
         if block is not None:
             block.__exit__(*(error or (None, None, None)))
 
     def _is_saved(self, instance: Model) -> bool:
-        was_adding = self._was_adding.get(id(instance), False)
-        return self.update_fields is None and was_adding and not instance._state.adding
+        # With a key of its own an object is inserted in any case, as by save(force_insert=True).
+        was_new = self._was_new.get(id(instance), False)
+        return self.update_fields is None and was_new and not instance._state.adding
 
     def mark(self) -> int:
         return len(self.results)
@@ -333,6 +357,15 @@ def _unnamed(instance: Model, fields: frozenset[str] | None) -> dict[str, Any]:
         for field in instance._meta.concrete_fields
         if field.name not in fields and field.attname in values
     }
+
+
+class _LeftOut(Exception):  # noqa: N818
+    """There is a row for an object already."""
+
+
+def _is_conflict(error: IntegrityError) -> bool:
+    """Whether a constraint was violated that ``ON CONFLICT`` is about."""
+    return getattr(error.__cause__, "sqlstate", None) in {"23505", "23P01"}
 
 
 class _Kept:

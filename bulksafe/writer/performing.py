@@ -162,9 +162,9 @@ def write(watch: Watch, execution: Execution, named: Sequence[type[Model]]) -> A
         named: the models of these tables.
     """
     scope = watch.scopes[-1] if watch.scopes else None
-    if scope is not None and scope.returned is not None and scope.returned.is_of(execution.text):
-        return watch.execute_in_bulk(execution)
     if isinstance(scope, InHand):
+        if scope.returned is not None and scope.returned.is_of(execution.text):
+            return watch.execute_in_bulk(execution)
         left = [model for model in named if not scope.covers(model, execution.text)]
         if len(left) < len(named):
             return _write_in_hand(watch, scope, execution, left)

@@ -78,11 +78,14 @@ class Scope:
     observers: tuple[Observer, ...] = ()
     progress: Progress | None = None
     turns: Literal["", "found out", "row by row"] = ""
+    #: Where the last change of each row is in ``pending``.
+    _places: dict[tuple[str, Any], int] = field(default_factory=dict)
 
     def reset(self) -> None:
         """The write is made again: what has come of it is taken back."""
         self.pending.clear()
         self.moved.clear()
+        self._places.clear()
         self.returned = self.observer = self.progress = None
         self.turns = ""
 
@@ -120,8 +123,24 @@ class Scope:
         )
 
     def add(self, change: InlineChange) -> None:
-        """Keep a change until its receivers are called."""
-        self.pending.append(change)
+        """Keep a change until its receivers are called.
+
+        What a trigger writes to a row of the statement is part of the same change.
+        """
+        place = self._places.get(change.row, len(self.pending))
+        earlier = self.pending[place] if place < len(self.pending) else None
+        if earlier is not None and self.is_one_change(earlier, change):
+            change.begin_with(earlier)
+            change.done |= earlier.done
+            self.pending[place] = change
+        else:
+            place = len(self.pending)
+            self.pending.append(change)
+        self._places[change.new_row] = place
+
+    def is_one_change(self, earlier: InlineChange, later: InlineChange) -> bool:
+        """Whether the later of two changes of a row belongs to the earlier one."""
+        return later.event.depth > earlier.event.depth and is_one_write(earlier, later)
 
     def prepare(self, change: InlineChange) -> None:
         """Say of a change what the write knows of it."""
@@ -153,8 +172,6 @@ class InHand(Scope):
     stored: int = 0
     #: By parent's table, how many instances there were and the keys of their parts.
     _part_keys: dict[type[Model], tuple[int, frozenset[Any]]] = field(default_factory=dict)
-    #: Where the last change of each row is in ``pending``.
-    _places: dict[tuple[str, Any], int] = field(default_factory=dict)
 
     @contextmanager
     def storing(self) -> Iterator[None]:
@@ -197,23 +214,11 @@ class InHand(Scope):
             self._part_keys[table] = len(self.instances), keys
         return keys
 
-    def add(self, change: InlineChange) -> None:
-        """Keep a change; several of one row make one.
-
-        A trigger may have written to the row again. And of a row in multi-table inheritance the
-        buffer is also emptied between Django's statements for the two tables, for instance because
-        a receiver of another child comes before the one on the parent's table.
-        """
-        place = self._places.get(change.row, len(self.pending))
-        earlier = self.pending[place] if place < len(self.pending) else None
-        if earlier is not None and is_one_write(earlier, change):
-            change.begin_with(earlier)
-            change.done |= earlier.done
-            self.pending[place] = change
-        else:
-            place = len(self.pending)
-            super().add(change)
-        self._places[change.new_row] = place
+    def is_one_change(self, earlier: InlineChange, later: InlineChange) -> bool:
+        # Of a row in multi-table inheritance the buffer is also emptied between Django's
+        # statements for the two tables, for instance because a receiver of another child comes
+        # before the one on the parent's table.
+        return is_one_write(earlier, later)
 
     def covers(self, model: type[Model], text: str) -> bool:
         return (
@@ -316,7 +321,7 @@ class Deleting(InHand):
 
     def add(self, change: InlineChange) -> None:
         """Keep a change; deletions are never made of several."""
-        Scope.add(self, change)
+        self.pending.append(change)
 
     def covers(self, model: type[Model], text: str) -> bool:
         # Rows that SET_NULL changes are not among the instances: they are an update of their own.

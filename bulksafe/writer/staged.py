@@ -184,7 +184,7 @@ class Staged:
         for group in groups.values():
             if options.get("server_side_binding"):
                 # A statement has so many parameters then, and no more.
-                yield from batches(group, 2 + len(self.target.model._meta.concrete_fields))
+                yield from batches(group, 3 + len(self.target.model._meta.concrete_fields))
             else:
                 yield group
 
@@ -195,6 +195,7 @@ class Staged:
             self._collection.discard(saved)
             for row in saved:
                 row.save(self.watch.alias)
+                self._returned += self._collection.returned(row)
             self._count += len(saved)
             rows = [row for row in rows if row not in saved]
         if not rows:
@@ -287,11 +288,10 @@ def _assigned(
     values, expressions = [], []
     for row in rows:
         names, instance = row.assigned(), row.instance
-        if not names or instance is None:
-            continue
         later = {n for n in names if hasattr(getattr(instance, n), "resolve_expression")}
-        if names - later:
-            values.append(Assigned(row.number, instance, names - later))
-        if later:
+        if names - later or row.taken is not None:
+            given = row.change.instance if instance is None else instance
+            values.append(Assigned(row.number, given, names - later, row.taken))
+        if later and instance is not None:
             expressions.append((instance, later, row.change.key()))
     return values, expressions

@@ -36,6 +36,8 @@ class Row:
         before: the values of the instance before any of them ran.
         ran: those that have been called.
         is_gone: somebody has deleted it since.
+        taken: the columns that get the collected value, of a row that was read again; None
+            if those do that differ from the row as it was collected.
     """
 
     number: int
@@ -46,14 +48,26 @@ class Row:
     before: dict[str, Any] = field(default_factory=dict)
     ran: set[Receiver] = field(default_factory=set)
     is_gone: bool = False
+    taken: frozenset[str] | None = None
+    #: Whether Django says which fields are updated.
+    _is_given: bool = False
 
     def __post_init__(self) -> None:
         change = self.change
         if not (change.created or change.deleted):
-            given = change.given_fields or frozenset()
-            self.written = change.changed | given
-            # Whatever receivers assign: the update was one of these.
-            change.given_fields = given or change.changed
+            self._is_given = change.given_fields is not None
+            self.written = change.given_fields or self._named()
+            self._say_what_is_updated()
+
+    def _named(self) -> frozenset[str]:
+        """The fields whose columns the statement sets."""
+        columns = set(self.applying.statement.assigned)
+        return frozenset(one.name for one in self.change.table.fields if one.column in columns)
+
+    def _say_what_is_updated(self) -> None:
+        """Whatever receivers assign: the update was one of these fields."""
+        if not self._is_given:
+            self.change.given_fields = self.change.changed
 
     def begin(self, receiver: Receiver) -> None:
         """A receiver that comes before the write is about to be called."""
@@ -77,6 +91,12 @@ class Row:
         """It is another row by now than it was when it was collected."""
         self.instance = None
         self.change.replace_images(old, new)
+        if new is not None:
+            self._say_what_is_updated()
+            if not self._is_given:
+                changed = self.change.changed
+                fields = self.change.table.fields
+                self.taken = frozenset(f.column for f in fields if f.name in changed)
 
     def assigned(self) -> set[str]:
         """The attributes that receivers have assigned, of those that are stored."""

@@ -357,6 +357,9 @@ class Watch:
         if kind is not None and self._settle_leanly(kind, scope):
             return
         self.gather(scope)
+        self._tell_pending(scope)
+
+    def _tell_pending(self, scope: Scope) -> None:
         pending, scope.pending = scope.pending, []
         self.tell(scope.left_over(pending), scope.observer)
 
@@ -411,7 +414,8 @@ class Watch:
             changes = in_key_order(combined(taken, self.alias, self.prefix))
             for change in changes:
                 scope.prepare(change)
-            self.tell(changes, scope.observer)
+                scope.add(change)
+            self._tell_pending(scope)
             return True
         self._call_for(kind, kind.images(rows), scope)
         return True

@@ -41,8 +41,10 @@ def insert_or_ignore(instances: Iterable[models.Model]) -> None:
         try:
             with transaction.atomic():
                 instance.save(force_insert=instance.pk is not None)
-        except IntegrityError:
-            continue
+        except IntegrityError as error:
+            # A unique index, or an exclusion: what ON CONFLICT is about.
+            if error.__cause__.sqlstate not in {"23505", "23P01"}:
+                raise
 
 
 def bulk_update(instances: Iterable[models.Model], fields: Sequence[str]) -> None:

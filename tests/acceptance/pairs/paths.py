@@ -208,16 +208,25 @@ def _insert_select_per_row(case, m, rows):
 
 def _record_insert(instance: Any, records: list[Row]) -> None:
     """Note the row as RETURNING sees it: as stored, before ``post_save`` runs."""
-    store = instance._save_table
+    depth = 0
+    save, store = instance.save_base, instance._save_table
+
+    def save_base(*args, **options):
+        nonlocal depth
+        depth += 1
+        try:
+            return save(*args, **options)
+        finally:
+            depth -= 1
 
     def save_table(*args, **options):
-        del instance._save_table
         stored = store(*args, **options)
-        # A trigger may have changed the row.
-        records.append(_record(type(instance)._base_manager.get(pk=instance.pk)))
+        if depth == 1:
+            # A trigger may have changed the row. A receiver's own save() is another statement.
+            records.append(_record(type(instance)._base_manager.get(pk=instance.pk)))
         return stored
 
-    instance._save_table = save_table
+    instance.save_base, instance._save_table = save_base, save_table
 
 
 def _merge(case, m, rows):
