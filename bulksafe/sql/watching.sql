@@ -100,6 +100,7 @@ JOIN relations AS child ON child.oid OPERATOR(pg_catalog.=) i.inhrelid
 -- name: collectable
 -- The tables of these names whose writes can be collected: their first trigger of the rows is bulksafe's own, and no
 -- rule and no statement-level trigger of somebody's does anything beside. Partitions have the triggers of their table.
+-- Of the bits of tgtype, 1 is FOR EACH ROW and 2 is BEFORE.
 SELECT c.relname::pg_catalog.text
 FROM pg_catalog.pg_class AS c
 WHERE (
@@ -128,7 +129,6 @@ WHERE (
         AND NOT t.tgisinternal
         AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'::pg_catalog."char"
         AND f.prosrc OPERATOR(pg_catalog.!~) 'bulksafe'
-        -- Of the bits of tgtype, 1 is FOR EACH ROW and 2 is BEFORE.
         AND (
             t.tgtype OPERATOR(pg_catalog.&) 1::pg_catalog.int2 OPERATOR(pg_catalog.=) 0::pg_catalog.int2
             OR (

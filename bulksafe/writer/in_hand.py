@@ -20,6 +20,7 @@ from bulksafe.writer import parents, telling, unstored
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
 from bulksafe.writer.early import assigned_since, early_arguments
+from bulksafe.writer.instances import take_over
 from bulksafe.writer.observing import Observer, Restart
 from bulksafe.writer.row_queue import RowQueue
 from bulksafe.writer.scopes import InHand
@@ -240,7 +241,8 @@ class BulkWrite:
         for change in self.scope.pending[begun:]:
             if change.created and change.model is self.model:
                 # Django does not ask for the keys of what may be left out.
-                chunk[0].pk = change.key()
+                change.take_in_hand(chunk[0])
+                take_over(change)
                 chunk[0]._state.adding, chunk[0]._state.db = False, self.watch.alias
                 self.scope.take(chunk)
                 self.scope.prepare(change)

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 from django.db.models import AutoField
 
 from bulksafe.caching import forever, per_model
+from bulksafe.declarations.compute import computed_fields
+from bulksafe.dispatch.assigning import assign
 
 if TYPE_CHECKING:
     from django.db.models import Model
+
+    from bulksafe.writer.changes import InlineChange
 
 
 def as_before_the_insert(instance: Model) -> None:
@@ -19,6 +23,17 @@ def as_before_the_insert(instance: Model) -> None:
             setattr(instance, key.attname, None)
     instance._state.adding = True
     instance._state.db = None
+
+
+def take_over(change: InlineChange) -> None:
+    """Give the instance of a change what the database has made: keys, defaults, computed values."""
+    image, table = change.new_image, change.table
+    if image is None:
+        return
+    values = dict(zip(table.attnames, table.converted(image.values), strict=True))
+    wanted = [field.attname for field in change.model._meta.db_returning_fields]
+    wanted += [field.attname for field in computed_fields(change.model)]
+    assign(change.instance, {name: values[name] for name in wanted if name in values})
 
 
 @per_model(forever)

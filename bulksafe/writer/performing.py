@@ -203,10 +203,19 @@ def _write_alone(
         # Rows of a delete() have the order that Django gives them.
         target = None
     if target is not None and execution.many:
-        return _execute_each(watch, target, execution)
+        if _needs_turns(target, watch, text):
+            return _execute_each(watch, target, execution)
+        target = None
     model = None if target is None else target.model
     run = partial(execute_in_turn, watch, scope, execution)
     return perform(watch, run, scope, named, is_plain=is_plain(text), model=model)
+
+
+def _needs_turns(target: Target, watch: Watch, text: str) -> bool:
+    try:
+        return needs_turns(target, watch.connection, text)
+    except Uncollectable:
+        return False
 
 
 def execute_in_turn(watch: Watch, scope: Scope, execution: Execution) -> Any:

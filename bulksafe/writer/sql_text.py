@@ -30,7 +30,7 @@ class Token:
         kind: ``text``, ``name`` (quoted), ``word`` or ``other``.
         text: as it stands; a word in upper case.
         start: where it begins.
-        depth: how many parentheses it is in.
+        depth: how many parentheses and ``CASE … END`` it is in.
     """
 
     kind: str
@@ -83,12 +83,13 @@ def tokens(text: str) -> list[Token]:
         piece = match[0]
         if kind == "space":
             continue
-        if piece == ")":
-            depth -= 1
         assert kind is not None  # noqa: S101
         shown = piece.upper() if kind == "word" else piece
+        # What is inside CASE … END is no clause of the statement.
+        if shown in {")", "END"}:
+            depth -= 1
         found.append(Token(kind, shown, match.start(), depth))
-        if piece == "(":
+        if shown in {"(", "CASE"}:
             depth += 1
     return found
 

@@ -11,6 +11,7 @@ from django.db.models import Model, Q
 from bulksafe.writer.changes import key_of_instance
 from bulksafe.writer.early import early_arguments
 from bulksafe.writer.in_hand import BulkWrite
+from bulksafe.writer.instances import take_over
 from bulksafe.writer.storing import batches, store
 
 if TYPE_CHECKING:
@@ -77,6 +78,10 @@ class Upsert(BulkWrite):
         self.forget_parents(subjects)
         self.scope.instances.clear()
         self.scope.take(subjects)
+        self.watch.gather(self.scope)
+        for change in self.scope.pending:
+            if change.is_in_hand and not change.created and not change.deleted:
+                take_over(change)
         self.watch.settle(self.scope)
 
     def _update(self, places: Sequence[int]) -> None:

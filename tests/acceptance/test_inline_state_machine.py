@@ -48,7 +48,7 @@ from hypothesis.stateful import (
 
 from bulksafe import testing
 from bulksafe.declarations import receivers as declared
-from bulksafe.writer import connecting, rehearsal, watch
+from bulksafe.writer import connecting, performing, rehearsal
 from bulksafe.writer.observing import Observer
 from tests.acceptance.committed import _django_db_helper, committed  # noqa: F401
 from tests.acceptance.mirror_writes import (
@@ -74,6 +74,7 @@ from tests.acceptance.mirror_writes import (
     made,
     plain,
 )
+from tests.acceptance.per_row import insert_or_ignore
 from tests.apps.mirrors.models import Note
 from tests.apps.mirrors.receivers import FIELDS, RefusedError, Side, declare
 from tests.integration import inline
@@ -333,6 +334,9 @@ class Mirrors(RuleBasedStateMachine):
                 there = plain.Entry.objects.filter(number=row["number"]).first()
                 if there is None or becomes == "refused":
                     made(plain, row).save()
+                elif how == "ignore_conflicts":
+                    # Receivers before the write are called, and what they have done goes.
+                    insert_or_ignore([made(plain, row)])
                 elif becomes == "updated":
                     assign(there, {name: (DEFAULTS | row)[name] for name in UPSERTED})
                     # Django's upsert names the fields; raw SQL stores the others, too.
@@ -445,6 +449,8 @@ class Mirrors(RuleBasedStateMachine):
                 shelf = plain.Shelf.objects.filter(pk=number).first()
                 if shelf is None and creates:
                     plain.Shelf.objects.create(number=number, amount=amount)
+                elif how == "ignore_conflicts":
+                    insert_or_ignore([plain.Shelf(number=number, amount=amount)])
                 elif shelf is not None and updates:
                     shelf.amount = amount
                     shelf.save(update_fields=["amount"] if how == "bulk_update" else None)
@@ -638,10 +644,10 @@ def _nothing(*args: Any, **kwargs: Any) -> Any:
     ("owner", "name"),
     [
         (rehearsal, "store"),
-        (watch, "has_early"),
+        (performing, "needs_turns"),
         (Observer, "look"),
     ],
-    ids=["what receivers assign", "rehearsals", "rows one by one"],
+    ids=["what receivers assign", "writes that are collected", "rows one by one"],
 )
 def test_the_machine_notices_what_is_left_out(owner, name, monkeypatch):
     monkeypatch.setattr(owner, name, _nothing)

@@ -14,7 +14,7 @@ import pytest
 from django.db.models.signals import post_save, pre_save
 from django.db.models.sql import compiler
 
-from bulksafe.writer import observing, unstored
+from bulksafe.writer import conflicts, unstored
 from bulksafe.writer.relations import Relations
 from tests.acceptance.committed import _django_db_helper  # noqa: F401
 from tests.acceptance.pairs import sides
@@ -172,7 +172,7 @@ def test_a_field_that_bulk_update_does_not_name_is_warned_of_once(m, caplog, mon
 
 
 def test_rows_are_stored_in_turn_where_the_catalogs_are_older_than_the_table(m, monkeypatch):
-    monkeypatch.setattr(observing, "relations_of", lambda connection: Relations([]))
+    monkeypatch.setattr(conflicts, "relations_of", lambda connection: Relations([]))
 
     def number(sender, instance, **kwargs):
         instance.position = sender.objects.count()

@@ -39,6 +39,10 @@ def statement(verb, table, **others):
                 has_source=True,
             ),
         ),
+        (
+            "UPDATE t SET a = CASE WHEN b THEN 1 WHEN c THEN 2 ELSE d END, b = 2 WHERE true",
+            statement("UPDATE", "t", assigned=("a", "b")),
+        ),
         ("UPDATE t x SET a = 1", statement("UPDATE", "t", alias="x", assigned=("a",))),
         (
             'UPDATE "odd ""name" SET "a,b" = $$ WHERE , c = $$, c = 2',
