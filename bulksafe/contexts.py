@@ -208,6 +208,12 @@ class Carrier:
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
+        self._known: ref[Any] | None = None
+        self._is_seen = False
+        self.is_set = False
+        self.written_by: tuple[str, ...] = ()
+        #: The value of the setting; None if unknown.
+        self._value: str | None = ""
         self.begin()
 
     def begin(self) -> None:
@@ -229,9 +235,8 @@ class Carrier:
     def end(self) -> None:
         """The transaction has ended, and the setting with it."""
         self.is_set = False
-        self.written_by: tuple[str, ...] = ()
-        #: The value of the setting; None if unknown.
-        self._value: str | None = ""
+        self.written_by = ()
+        self._value = ""
         _here.carriers.discard(self)
 
     def __call__(

@@ -26,6 +26,9 @@ _TRIGGERS = "Meta.triggers"
 class InvariantsMixin:
     """Mixed in before pgtrigger's autodetector."""
 
+    #: Django's: the apps that have migrations.
+    existing_apps: set[str]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._converted: frozenset[str] = frozenset()
@@ -34,7 +37,7 @@ class InvariantsMixin:
         self._converted = frozenset(convert_apps or ())
         if graph is not None:
             # An app without models has no other sign of its earlier migrations.
-            self.existing_apps |= {app for app, _ in graph.nodes}  # type: ignore[attr-defined]
+            self.existing_apps |= {app for app, _ in graph.nodes}
         return super()._detect_changes(convert_apps, graph)  # type: ignore[misc]
 
     def _sort_migrations(self) -> None:

@@ -164,6 +164,16 @@ class Rehearsal:
         self._deadlocks = 0
         #: What rows have been rehearsed with that were something else when they were locked.
         self._differed: list[str] = []
+        #: Of the round in progress: the rows that receivers are called for, how they look, all rows
+        #: in their order, those that are deleted, how many are stored, and the row in hand.
+        self._rehearsed_rows: Sequence[InlineChange] = ()
+        self._prints: dict[int, Print] = {}
+        self._order: list[Rehearsed] = []
+        self._deleted: dict[tuple[str, Any], Rehearsed] = {}
+        self._stored = self._at = 0
+        self._observers: dict[type[Model], Observer] = {}
+        self._calls_before = 0
+        self._end_guard: Callable[[], None] = lambda: None
 
     def run(self) -> Any:
         for number in range(_ROUNDS + 1):
@@ -358,7 +368,7 @@ class Rehearsal:
         self._order, self._stored = order, 0
         self._deleted = {one.change.row: one for one in order if one.change.deleted}
         self._is_storable = len(order) > 1 and self._can_be_stored(order)
-        self._observers: dict[type[Model], Observer] = {}
+        self._observers = {}
         for call in telling.still_connected(calls(due), telling.EARLY):
             self._call(call, places, order)
             if self._is_stale:

@@ -762,6 +762,7 @@ class _Within(AbstractContextManager[Scope]):
     def __init__(self, watch: Watch, scope: Scope) -> None:
         self.watch = watch
         self.scope = scope
+        self._transaction = ExitStack()
 
     def __enter__(self) -> Scope:
         watch = self.watch
@@ -770,7 +771,6 @@ class _Within(AbstractContextManager[Scope]):
             watch.gather(watch.scopes[-1])
         self.scope.observers = watch.observers
         watch.scopes.append(self.scope)
-        self._transaction = ExitStack()
         try:
             self._transaction.enter_context(watch.atomic())
         except BaseException:
