@@ -19,8 +19,8 @@ from bulksafe.writer.staged_rows import Row
 if TYPE_CHECKING:
     from bulksafe.writer.collecting import Target
     from bulksafe.writer.scopes import Scope
+    from bulksafe.writer.session import Session
     from bulksafe.writer.taking import Kind, Source
-    from bulksafe.writer.watch import Watch
 
 
 class Part(NamedTuple):
@@ -54,7 +54,7 @@ class Collection:
         target: the statement, and whose rows it writes.
     """
 
-    def __init__(self, watch: Watch, scope: Scope, target: Target) -> None:
+    def __init__(self, watch: Session, scope: Scope, target: Target) -> None:
         self.watch = watch
         self.scope = scope
         self.target = target

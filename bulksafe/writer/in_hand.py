@@ -27,7 +27,7 @@ from bulksafe.writer.scopes import InHand
 
 if TYPE_CHECKING:
     from bulksafe.declarations import Receiver
-    from bulksafe.writer.watch import Watch
+    from bulksafe.writer.session import Session
 
 logger = logging.getLogger("bulksafe")
 
@@ -46,7 +46,7 @@ class BulkWrite:
 
     def __init__(
         self,
-        watch: Watch,
+        watch: Session,
         model: type[Model],
         instances: Sequence[Model],
         update_fields: frozenset[str] | None,

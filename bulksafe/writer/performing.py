@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,39 +27,9 @@ from bulksafe.writer.vocabulary import has_early, is_insert, is_plain, on_confli
 if TYPE_CHECKING:
     from django.db.models import Model
 
-    from bulksafe.writer.watch import Watch
+    from bulksafe.writer.session import Execution, Session
 
 logger = logging.getLogger("bulksafe")
-
-
-@dataclass(frozen=True)
-class Execution:
-    """A statement that a cursor of Django's is about to execute.
-
-    Attributes:
-        execute: the rest of Django's execute wrappers.
-        sql, params, many, context: what they get.
-        text: the statement as text.
-    """
-
-    execute: Callable[..., Any]
-    sql: Any
-    params: Any
-    many: bool
-    context: dict[str, Any]
-    text: str
-
-    def __call__(self) -> Any:
-        return self.execute(self.sql, self.params, self.many, self.context)
-
-    def of(self, sql: Any, params: Any) -> Any:
-        """Execute another statement on the same cursor."""
-        return self.execute(sql, params, False, self.context)
-
-    @property
-    def cursor(self) -> Any:
-        """The driver's."""
-        return self.context["cursor"].cursor
 
 
 class _InBulk:
@@ -79,7 +48,7 @@ class _InBulk:
 
 
 def perform(
-    watch: Watch,
+    watch: Session,
     operation: Callable[[], Any],
     scope: Scope,
     models: Sequence[type[Model]] = (),
@@ -114,7 +83,7 @@ def perform(
 
 
 def _perform_at_once(
-    watch: Watch,
+    watch: Session,
     operation: Callable[[], Any],
     scope: Scope,
     returning: tuple[type[Model], str] | None,
@@ -132,7 +101,7 @@ def _perform_at_once(
 
 
 def _perform_in_turn(
-    watch: Watch,
+    watch: Session,
     operation: Callable[[], Any],
     scope: Scope,
     returning: tuple[type[Model], str] | None,
@@ -155,7 +124,7 @@ def _perform_in_turn(
         return operation()
 
 
-def write(watch: Watch, execution: Execution, named: Sequence[type[Model]]) -> Any:
+def write(watch: Session, execution: Execution, named: Sequence[type[Model]]) -> Any:
     """Execute a statement that writes to tables with receivers.
 
     Args:
@@ -174,7 +143,7 @@ def write(watch: Watch, execution: Execution, named: Sequence[type[Model]]) -> A
 
 
 def _write_in_hand(
-    watch: Watch, scope: InHand, execution: Execution, left: Sequence[type[Model]]
+    watch: Session, scope: InHand, execution: Execution, left: Sequence[type[Model]]
 ) -> Any:
     """A statement with which Django stores instances in hand.
 
@@ -191,7 +160,7 @@ def _write_in_hand(
 
 
 def _write_alone(
-    watch: Watch, outer: Scope | None, execution: Execution, named: Sequence[type[Model]]
+    watch: Session, outer: Scope | None, execution: Execution, named: Sequence[type[Model]]
 ) -> Any:
     """A statement that is a write by itself."""
     text = execution.text
@@ -211,14 +180,14 @@ def _write_alone(
     return perform(watch, run, scope, named, is_plain=is_plain(text), model=model)
 
 
-def _needs_turns(target: Target, watch: Watch, text: str) -> bool:
+def _needs_turns(target: Target, watch: Session, text: str) -> bool:
     try:
         return needs_turns(target, watch.connection, text)
     except Uncollectable:
         return False
 
 
-def execute_in_turn(watch: Watch, scope: Scope, execution: Execution) -> Any:
+def execute_in_turn(watch: Session, scope: Scope, execution: Execution) -> Any:
     """Execute the one statement of a write, in turns where its receivers want that.
 
     Raises:
@@ -249,7 +218,7 @@ def execute_in_turn(watch: Watch, scope: Scope, execution: Execution) -> Any:
     return watch.execute_in_bulk(execution)
 
 
-def _execute_each(watch: Watch, target: Target, execution: Execution) -> None:
+def _execute_each(watch: Session, target: Target, execution: Execution) -> None:
     """``executemany()``, whose statements are writes one after the other."""
     count, cursor = 0, execution.context["cursor"]
     with watch.within(Scope()):

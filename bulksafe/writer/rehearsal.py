@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from bulksafe.dispatch.images import Image
     from bulksafe.dispatch.ordering import Delivery
     from bulksafe.writer.changes import InlineChange
-    from bulksafe.writer.watch import Watch
+    from bulksafe.writer.session import Session
 
 logger = logging.getLogger("bulksafe")
 
@@ -143,7 +143,7 @@ class Rehearsal:
 
     def __init__(
         self,
-        watch: Watch,
+        watch: Session,
         scope: Scope,
         operation: Callable[[], Any],
         *,
@@ -605,7 +605,7 @@ class Rehearsal:
         assign(instance, {n: value for n, value in pairs if instance.__dict__.get(n) != value})
 
 
-def receive_late(watch: Watch, changes: Sequence[InlineChange]) -> None:
+def receive_late(watch: Session, changes: Sequence[InlineChange]) -> None:
     """Call receivers that were to come before the write for rows that are stored already.
 
     Nobody knew of the write before. What they assign is stored all the same.

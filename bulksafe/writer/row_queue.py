@@ -10,7 +10,7 @@ from bulksafe.writer import telling
 if TYPE_CHECKING:
     from bulksafe.writer.conflicts import Conflicts
     from bulksafe.writer.scopes import Scope
-    from bulksafe.writer.watch import Watch
+    from bulksafe.writer.session import Session
 
 logger = logging.getLogger("bulksafe")
 
@@ -55,7 +55,7 @@ class RowQueue:
 
     def __init__(
         self,
-        watch: Watch,
+        watch: Session,
         scope: Scope,
         rows: Rows,
         conflicts: Conflicts,

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from django.db.models import AutoField
-
-from bulksafe.caching import forever, per_model
 from bulksafe.writer.changes import key_in_table, key_of_instance, row_of, row_of_instance
+from bulksafe.writer.django_sql import insertions, update_of_one_row
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -232,7 +229,7 @@ class InHand(Scope):
 
         ``pre_save()`` of a field may make others while it does.
         """
-        return self.model is not None and text.startswith(_insertions(self.model))
+        return self.model is not None and text.startswith(insertions(self.model))
 
     def prepare(self, change: InlineChange) -> None:
         super().prepare(change)
@@ -273,7 +270,7 @@ class Saving(InHand):
         if super().is_own(text, params):
             return True
         assert self.model is not None and self.instance is not None  # noqa: S101, PT018
-        pattern = _update(self.model)
+        pattern = update_of_one_row(self.model)
         if pattern is None or not params or pattern.match(text) is None:
             return False
         return str(params[-1]) == str(key_of_instance(self.instance))
@@ -382,38 +379,3 @@ def is_one_write(earlier: InlineChange, later: InlineChange) -> bool:
     """Whether the later change writes again to the row of the earlier one."""
     is_again = not (earlier.deleted or later.created or later.deleted)
     return is_again and earlier.new_row == later.row
-
-
-# What Django's SQL looks like.
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"'
-
-
-def is_plain_name(model: type[Model]) -> bool:
-    """Whether the name of the table can stand in a comment."""
-    return re.fullmatch(r"\w+", model._meta.db_table) is not None
-
-
-@per_model(forever)
-def _insertions(model: type[Model]) -> tuple[str, ...]:
-    """How the INSERT of whole instances begins: with their keys, and without."""
-    if not is_plain_name(model):
-        return ()
-    fields = [one for one in model._meta.local_concrete_fields if not one.generated]
-    without = [one for one in fields if not isinstance(one, AutoField)]
-    columns = [", ".join(_quoted(str(one.column)) for one in some) for some in (fields, without)]
-    return tuple(f"INSERT INTO {_quoted(model._meta.db_table)} ({some})" for some in columns)
-
-
-@per_model(forever)
-def _update(model: type[Model]) -> re.Pattern[str] | None:
-    """The UPDATE of one row by its key, which is the last parameter."""
-    keys = model._meta.pk_fields
-    if len(keys) != 1 or not is_plain_name(model):
-        return None
-    table, column = _quoted(model._meta.db_table), _quoted(str(keys[0].column))
-    begin = re.escape(f"UPDATE {table} SET ")  # noqa: S608
-    end = re.escape(f" WHERE {table}.{column} = %s")
-    return re.compile(rf"{begin}.*{end}(?: RETURNING [^%]*)?\Z", re.DOTALL)

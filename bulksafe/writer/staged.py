@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from bulksafe.dispatch.calls import Call
     from bulksafe.writer.collecting import Target
     from bulksafe.writer.scopes import Scope
-    from bulksafe.writer.watch import Watch
+    from bulksafe.writer.session import Session
 
 #: The SQLSTATE with which the trigger refuses to collect what a function or a trigger writes.
 _NESTED = "BS004"
@@ -56,7 +56,7 @@ class Staged:
 
     def __init__(
         self,
-        watch: Watch,
+        watch: Session,
         scope: Scope,
         target: Target,
         execute: Callable[[str, Any], Any],

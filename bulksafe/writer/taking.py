@@ -16,7 +16,7 @@ from bulksafe.outbox import events as outbox_events
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
 from bulksafe.rendering import quoting
 from bulksafe.writer.changes import InlineChange
-from bulksafe.writer.scopes import is_plain_name
+from bulksafe.writer.django_sql import is_plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -17,7 +17,7 @@ from bulksafe.writer.storing import batches, store
 if TYPE_CHECKING:
     from django.db.models import Field
 
-    from bulksafe.writer.watch import Watch
+    from bulksafe.writer.session import Session
 
 
 class Upsert(BulkWrite):
@@ -33,7 +33,7 @@ class Upsert(BulkWrite):
 
     def __init__(
         self,
-        watch: Watch,
+        watch: Session,
         model: type[Model],
         instances: Sequence[Model],
         insert: Callable[[Sequence[Model]], Any],

@@ -26,10 +26,11 @@ from bulksafe.writer.changes import row_of, row_of_instance
 from bulksafe.writer.collecting import forget
 from bulksafe.writer.early import early_arguments
 from bulksafe.writer.observing import Observer, Restart
-from bulksafe.writer.performing import Execution, perform, write
+from bulksafe.writer.performing import perform, write
 from bulksafe.writer.readable import readable
 from bulksafe.writer.rehearsal import receive_late
 from bulksafe.writer.scopes import Again, Deleting, InHand, Linking, Returned, Saving, Scope
+from bulksafe.writer.session import Execution
 from bulksafe.writer.taking import (
     Kind,
     Source,
