@@ -54,9 +54,12 @@ class Session(Protocol):
     alias: str
     connection: Any
     scopes: list[Scope]
-    due: dict[tuple[int, str], str]
     is_answered: bool
     is_migrating: bool
+
+    @property
+    def due(self) -> dict[tuple[int, str], str]:
+        """The tables and operations of which the database has said that changes wait."""
 
     @property
     def is_in_pipeline(self) -> bool:

@@ -4,43 +4,37 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, ref
 
-from django.db import DatabaseError, connections, transaction
+from django.db import DatabaseError, connections
 from django.db.models.signals import m2m_changed, post_init
 from psycopg import Pipeline
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 
 from bulksafe.contexts import correct, current, leaving
-from bulksafe.declarations import receivers
 from bulksafe.dispatch import calling, muting
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
-from bulksafe.dispatch.sources import by_oid
-from bulksafe.exceptions import BrokenTransaction, ReceiversNotRun
+from bulksafe.exceptions import ReceiversNotRun
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
-from bulksafe.outbox.queries import query
 from bulksafe.statements import text_of
 from bulksafe.writer import connecting, telling
-from bulksafe.writer.changes import row_of, row_of_instance
+from bulksafe.writer.buffer import Buffer
+from bulksafe.writer.changes import row_of
 from bulksafe.writer.collecting import forget
-from bulksafe.writer.early import early_arguments
+from bulksafe.writer.django_signals import sent
+from bulksafe.writer.notices import listen
 from bulksafe.writer.observing import Observer, Restart
 from bulksafe.writer.performing import perform, write
-from bulksafe.writer.readable import readable
 from bulksafe.writer.rehearsal import receive_late
 from bulksafe.writer.scopes import Again, Deleting, InHand, Linking, Returned, Saving, Scope
 from bulksafe.writer.session import Execution
 from bulksafe.writer.taking import (
     Kind,
     Source,
-    Taken,
-    combined,
-    in_key_order,
-    in_schema,
     is_any_shared,
     sorted_by_key,
 )
+from bulksafe.writer.transactions import Transaction
 from bulksafe.writer.vocabulary import (
     ENDS_PART,
     commits,
@@ -64,10 +58,6 @@ if TYPE_CHECKING:
 _IN_HAND = "/* bulksafe: in hand {} {} */"
 #: The same, if the database says that it has left them out.
 _TO_ANSWER = "/* bulksafe: answer to {} {} */"
-
-#: The SQLSTATEs of the database's word that changes wait in the buffer, and that it has left them
-#: to the writer.
-_WAITING, _LEFT = "BS001", "BS002"
 
 #: The SQLSTATE of a role that may not do something.
 _NOT_ALLOWED = "42501"
@@ -105,26 +95,22 @@ class Watch:
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self.alias: str = connection.alias
-        self.due: dict[tuple[int, str], str] = {}
+        self.transaction = Transaction(connection)
+        self.buffer = Buffer(connection)
         self.scopes: list[Scope] = []
         self.observers: tuple[Observer, ...] = ()
         self.is_migrating = False
         self.is_answered = False
-        self._after = 0
-        self._sources: dict[int, Source] = {}
-        self._known = -1
-        self._prefix = ""
-        self.home = ""
         self._place: tuple[Any, ...] = ()
 
     def begin(self) -> None:
         """The connection is a new one, perhaps to another database."""
-        self.due.clear()
-        self._after = 0
         settings = self.connection.settings_dict
         place = tuple(settings.get(key) for key in ("HOST", "PORT", "NAME"))
-        if place != self._place:
-            self._place, self._known, self._prefix = place, -1, ""
+        is_elsewhere = place != self._place
+        self.buffer.begin(is_elsewhere=is_elsewhere)
+        if is_elsewhere:
+            self._place = place
             forget(self.alias)
 
     # Statements.
@@ -141,7 +127,7 @@ class Watch:
         named = self._named(text)
         if named:
             return write(self, execution, named)
-        if self._is_in_transaction:
+        if self.transaction.is_open:
             return self._run_in_transaction(execution, text)
         return self._run_alone(execution, text, many=many)
 
@@ -151,13 +137,13 @@ class Watch:
             observer.look_at_unknown()
         if not vocabulary().models:
             return run()
-        if self._is_in_transaction:
+        if self.transaction.is_open:
             return self._run_in_transaction(run, "")
         return self._run_alone(run, "", many=False)
 
     def _named(self, text: str) -> Sequence[type[Model]]:
         """The models to whose tables a statement writes, as far as its text says."""
-        if not is_write(text) or self._is_broken:
+        if not is_write(text) or self.transaction.is_broken:
             return ()
         return vocabulary_of(self.connection).named(text)
 
@@ -188,7 +174,7 @@ class Watch:
 
     def settle_due(self) -> None:
         """Run the receivers of changes that nobody expected, if their transaction is open."""
-        if self.due and self._status != TransactionStatus.IDLE:
+        if self.due and self.transaction.status != TransactionStatus.IDLE:
             self._told_late()
 
     def _repeat(self, run: Callable[[], Any], refusal: ReceiversNotRun) -> Any:
@@ -199,38 +185,6 @@ class Watch:
                 self.due.clear()
                 raise refusal from error
             raise
-
-    @property
-    def _status(self) -> TransactionStatus | None:
-        driver = self.connection.connection
-        return None if driver is None else driver.pgconn.transaction_status
-
-    @property
-    def _is_broken(self) -> bool:
-        """Whether the transaction has failed, so that nothing can be asked."""
-        return self._status in {None, TransactionStatus.INERROR, TransactionStatus.UNKNOWN}
-
-    @property
-    def _is_begun(self) -> bool:
-        """Whether the server has a transaction open: it begins with the first statement."""
-        return self._status not in {None, TransactionStatus.IDLE}
-
-    @property
-    def _is_in_transaction(self) -> bool:
-        return (
-            self.connection.in_atomic_block
-            or not self.connection.get_autocommit()
-            or self._is_begun_by_hand
-        )
-
-    @property
-    def _is_begun_by_hand(self) -> bool:
-        """Whether there was a ``BEGIN`` that Django does not know of."""
-        return (
-            not self.connection.in_atomic_block
-            and self.connection.get_autocommit()
-            and self._status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
-        )
 
     def _marked(self, sql: str, params: Any) -> str:
         """The statement, for the database not to buffer what it changes; empty if it has to."""
@@ -299,7 +253,7 @@ class Watch:
         """Where the rows of a statement go, if it may return them and nobody needs more."""
         if self.due or not self._tells_leanly(self.scopes[-1]) or self.is_in_pipeline:
             return None
-        source = self._source_of(model)
+        source = self.buffer.source_of(model)
         kind = None if source is None else source.kind(operation)
         if kind is None or not kind.may_return or post_init.has_listeners(model):
             return None
@@ -313,44 +267,10 @@ class Watch:
         """
         return _Within(self, scope)
 
-    @contextmanager
-    def atomic(self) -> Iterator[None]:
-        connection = self.connection
-        if not self._is_begun_by_hand:
-            with transaction.atomic(using=self.alias):
-                yield
-            return
-        # Let Django know of it, so that there is a savepoint.
-        connection.in_atomic_block, connection.autocommit = True, False
-        try:
-            with transaction.atomic(using=self.alias):
-                yield
-        finally:
-            connection.in_atomic_block, connection.autocommit = False, True
-        # At once, as Django does where it knows of no transaction.
-        connection.run_and_clear_commit_hooks()
-
-    def check(self, who: str) -> None:
-        """Refuse to go on where Django, or PostgreSQL, would take all back without a word.
-
-        Raises:
-            BrokenTransaction: the transaction is lost.
-        """
-        connection = self.connection
-        if connection.closed_in_transaction or self._status is None:
-            raise BrokenTransaction(
-                f"{who} closes the connection of the transaction that it runs in: leave that out."
-            )
-        if connection.needs_rollback or self._is_broken:
-            raise BrokenTransaction(
-                f"{who} caught a database error without a savepoint around it, or called "
-                "set_rollback(): put what may fail into transaction.atomic()."
-            )
-
     def settle(self, scope: Scope) -> None:
         """Tell what is waiting. What receivers write in turn settles inside their calls."""
         if self.is_migrating:
-            self._discard()
+            self._forget_what_waits()
             return
         if scope.returned is not None and self._settle_returned(scope):
             return
@@ -393,8 +313,8 @@ class Watch:
         self.sync()
         if len(self.due) != 1 or not self._tells_leanly(scope):
             return None
-        (((oid, operation), self.home),) = self.due.items()
-        source = self.source(oid)
+        (((oid, operation), self.buffer.home),) = self.due.items()
+        source = self.buffer.source(oid)
         if source is None or not source.kind(operation).is_lean:
             return None
         if operation == UPDATED and scope.given_fields is None:
@@ -404,15 +324,12 @@ class Watch:
 
     def _settle_leanly(self, kind: Kind, scope: Scope) -> bool:
         """The same as below for such rows, without an object for each change."""
-        self.due.clear()
-        with readable(kind.source.model), self.asking() as cursor:
-            rows = kind.lean_rows(cursor, self._after, self.home)
+        rows = self.buffer.take_rows(kind)
         if not rows:
             return True
-        self._after = rows[-1][0]
         if is_any_shared(rows):
             taken = [kind.taken(row) for row in rows]
-            changes = in_key_order(combined(taken, self.alias, self.prefix))
+            changes = self.buffer.combined(taken)
             for change in changes:
                 scope.prepare(change)
                 scope.add(change)
@@ -446,17 +363,34 @@ class Watch:
                 named = {**common, "signal": receiver.signal, "instance": instance}
                 self.call_with(receiver, named, row, observer=scope.observer)
 
-    def _discard(self) -> None:
-        """Forget what waits: in a migration the tables are not what the models are.
+    def _forget_what_waits(self) -> None:
+        """In a migration, the tables are not what the models are, and Django sends nothing."""
+        if self.transaction.is_begun:
+            self.buffer.discard()
+        self.buffer.due.clear()
 
-        Django sends nothing for the models of migrations either.
-        """
-        due, self.due = self.due, {}
-        if not self._is_begun:
-            return
-        for (oid, operation), home in due.items():
-            with self.asking() as cursor:
-                cursor.execute(in_schema(home, query("discard_buffered")), [oid, operation])
+    @property
+    def due(self) -> dict[tuple[int, str], str]:
+        return self.buffer.due
+
+    @property
+    def is_in_pipeline(self) -> bool:
+        return self.buffer.is_in_pipeline
+
+    def sync(self) -> None:
+        self.buffer.sync()
+
+    def asking(self) -> AbstractContextManager[Any]:
+        return self.buffer.asking()
+
+    def source(self, oid: int) -> Source | None:
+        return self.buffer.source(oid)
+
+    def take(self) -> list[InlineChange]:
+        if self.is_migrating:
+            self.buffer.sync()
+            self._forget_what_waits()
+        return self.buffer.take()
 
     def gather(self, scope: Scope) -> None:
         """Take what waits; it goes to the write that it belongs to, or else to ``scope``."""
@@ -464,87 +398,6 @@ class Watch:
             owner = next((one for one in reversed(self.scopes) if one.holds(change)), scope)
             owner.prepare(change)
             owner.add(change)
-
-    def take(self) -> list[InlineChange]:
-        """The changes that wait in the buffer, those of one row put together."""
-        taken: list[Taken] = []
-        self.sync()
-        if self.is_migrating:
-            self._discard()
-        while self.due:
-            # All at once: to find the table of one asks a query, which would tell the others.
-            due, self.due = self.due, {}
-            for (oid, operation), home in due.items():
-                self.home = home
-                source = self.source(oid)
-                if source is not None:
-                    with readable(source.model), self.asking() as cursor:
-                        taken += source.take(cursor, operation, self._after, self.home)
-        if not taken:
-            return []
-        taken.sort(key=lambda one: one.event.seq)
-        self._after = taken[-1].event.seq
-        return in_key_order(combined(taken, self.alias, self.prefix))
-
-    @contextmanager
-    def asking(self) -> Iterator[Any]:
-        """A cursor of the driver's for what waits in the buffer.
-
-        Raises:
-            ReceiversNotRun: the connection's role may not take it.
-        """
-        try:
-            with (
-                self.connection.wrap_database_errors,
-                self.connection.connection.cursor() as cursor,
-            ):
-                yield cursor
-        except DatabaseError as error:
-            if getattr(error.__cause__, "sqlstate", None) != _NOT_ALLOWED:
-                raise
-            raise ReceiversNotRun(
-                "Critical receivers have to run for this write, and the database role of the "
-                "connection may not take its changes from the buffer. Add the role to "
-                'BULKSAFE["WRITER_ROLES"] and run “manage.py migrate”, or write as another role.'
-            ) from error
-
-    @property
-    def is_in_pipeline(self) -> bool:
-        driver = self.connection.connection
-        if driver is None or driver.closed or not _HAS_PIPELINES:
-            return False
-        return bool(driver.pgconn.pipeline_status != PipelineStatus.OFF)
-
-    def sync(self) -> None:
-        """Let the database say what waits, where statements are sent in a pipeline."""
-        if self.is_in_pipeline:
-            with self.connection.wrap_database_errors, self.connection.connection.pipeline():
-                """Entering another one sends and receives all that is under way."""
-
-    @property
-    def prefix(self) -> str:
-        """What the ids of this database's events begin with."""
-        if not self._prefix:
-            with self.asking() as cursor:
-                cursor.execute(in_schema(self.home, "SELECT {home}.bulksafe_prefix()"), [])
-                self._prefix = cursor.fetchone()[0]
-        return self._prefix
-
-    def source(self, oid: int) -> Source | None:
-        """The table of the oid: None if this code knows no receivers of it."""
-        if self._known != receivers.changes() or oid not in self._sources:
-            self._find_sources()
-        return self._sources.get(oid)
-
-    def _source_of(self, model: type[Model]) -> Source | None:
-        if self._known != receivers.changes():
-            self._find_sources()
-        return next((one for one in self._sources.values() if one.model is model), None)
-
-    def _find_sources(self) -> None:
-        models = by_oid(vocabulary().models, self.alias)
-        self._sources = {key: Source(key, m, self.alias) for key, m in models.items()}
-        self._known = receivers.changes()
 
     # Calls.
 
@@ -570,7 +423,7 @@ class Watch:
         return {
             receiver
             for oid, operation in kinds
-            if (source := self.source(oid)) is not None
+            if (source := self.buffer.source(oid)) is not None
             for receiver in source.receivers(operation)
         }
 
@@ -582,7 +435,7 @@ class Watch:
 
     def listed(self, change: InlineChange) -> list[Receiver]:
         """The receivers that a change may go to, in their order."""
-        source = self.source(change.event.source)
+        source = self.buffer.source(change.event.source)
         if source is None:
             return []
         found = source.receivers(change.event.operation)
@@ -621,14 +474,12 @@ class Watch:
         if observer is not None:
             observer.begin(receiver, named.get("instance"))
             self.observers = (*self.observers, observer)
-        connection = self.connection
         try:
             with telling.being_called(receiver, row, current() if context is None else context):
-                is_open, status = self._is_in_transaction, self._status
+                is_open, status = self.transaction.is_open, self.transaction.status
                 calling.call(receiver.function, named)
-                now = self._status
-                if connection.needs_rollback or now != status or now != _IN_TRANSACTION:
-                    self._check_call(receiver, is_open, status)
+                if not self.transaction.is_as_before(status):
+                    self.transaction.check_call(receiver.name, was_open=is_open, status=status)
                 if self.due:
                     # Written past Django's cursors.
                     self.settle(Scope())
@@ -641,22 +492,6 @@ class Watch:
             # Sent by hand: what comes next is the caller's.
             correct()
 
-    def _check_call(
-        self, receiver: Receiver, is_open: bool, status: TransactionStatus | None
-    ) -> None:
-        """Whether the transaction is what it was before the receiver was called.
-
-        Raises:
-            BrokenTransaction: it is not.
-        """
-        if is_open:
-            self.check(receiver.name)
-        if status not in {None, TransactionStatus.IDLE} and not self._is_begun:
-            raise BrokenTransaction(
-                f"{receiver.name} ends the transaction that it runs in: leave COMMIT and ROLLBACK "
-                "out."
-            )
-
     @contextmanager
     def as_scope(self, scope: Scope) -> Iterator[None]:
         """Go on with a write from inside a call of one of its receivers."""
@@ -666,92 +501,6 @@ class Watch:
             yield
         finally:
             self.scopes, self.observers = before
-
-    # What Django sends.
-
-    def sent(self, connected: Connected, named: dict[str, Any]) -> None:
-        """A signal of Django's has come to a critical receiver."""
-        receiver, instance = connected.receiver, named.get("instance")
-        named = {"signal": receiver.signal, "sender": connected.model, **named}
-        if receiver.signal is m2m_changed:
-            self._send(receiver, named, None)
-            return
-        scope = self._scope_of(instance)
-        if scope is None:
-            # Sent by hand: there is no write to go with it.
-            self._send(receiver, named, None)
-        elif receiver.signal_name.startswith("pre_"):
-            self.sent_before(scope, receiver, named, instance)
-        else:
-            self._sent_after(scope, receiver, named, instance)
-
-    def _scope_of(self, instance: Any) -> InHand | None:
-        for scope in reversed(self.scopes):
-            is_own = isinstance(scope, Saving) and scope.instance is instance
-            if is_own or isinstance(scope, Deleting):
-                assert isinstance(scope, InHand)  # noqa: S101
-                return scope
-        return None
-
-    def sent_before(
-        self,
-        scope: InHand,
-        receiver: Receiver,
-        named: dict[str, Any],
-        instance: Any,
-        observer: Observer | None = None,
-    ) -> None:
-        """A receiver that comes before the write is called for an instance in hand, once."""
-        self._note(scope, receiver, instance)
-        extra = early_arguments(receiver, [instance], self.alias).get(id(instance))
-        if extra is not None:
-            self._send(receiver, {**named, **extra}, None, observer)
-
-    def _sent_after(
-        self, scope: InHand, receiver: Receiver, named: dict[str, Any], instance: Any
-    ) -> None:
-        self._note(scope, receiver, instance)
-        self.gather(scope)
-        change: InlineChange | None = None
-        if isinstance(scope, Saving):
-            change = scope.change_of_instance()
-        elif isinstance(scope, Deleting):
-            change = scope.change_of(instance)
-        if change is not None and receiver not in change.met:
-            change.done.add(receiver)
-            return
-        if change is None and receiver.when is not None:
-            return
-        if change is not None:
-            change.done.add(receiver)
-            change.take_in_hand(instance)
-        self._send(receiver, named, change)
-
-    @staticmethod
-    def _note(scope: InHand, receiver: Receiver, instance: Any) -> None:
-        if isinstance(scope, Saving):
-            scope.called.add(receiver)
-        else:
-            scope.has_called(receiver, instance)
-
-    def _send(
-        self,
-        receiver: Receiver,
-        named: dict[str, Any],
-        change: InlineChange | None,
-        observer: Observer | None = None,
-    ) -> None:
-        row = row_of_instance(named["instance"])
-        is_new = named.get("created") is True or named["instance"]._state.adding
-        if not telling.is_sent_to(receiver, row, change, is_new=is_new):
-            return
-        named = {**telling.extra_arguments(receiver, change), **named}
-        if receiver.batch and receiver.signal is not m2m_changed:
-            instance = named.pop("instance")
-            wanted = ("signal", "sender", "using")
-            named = {key: named[key] for key in wanted if key in named}
-            named |= {"instances": [instance], "events": [] if change is None else [change]}
-        self.call_with(receiver, named, row, observer=observer)
 
 
 class _Within(AbstractContextManager[Scope]):
@@ -773,7 +522,7 @@ class _Within(AbstractContextManager[Scope]):
         self.scope.observers = watch.observers
         watch.scopes.append(self.scope)
         try:
-            self._transaction.enter_context(watch.atomic())
+            self._transaction.enter_context(watch.transaction.atomic())
         except BaseException:
             watch.scopes.remove(self.scope)
             raise
@@ -792,7 +541,7 @@ class _Within(AbstractContextManager[Scope]):
                 return
             with self._transaction:
                 self.watch.settle(self.scope)
-                self.watch.check("A receiver that Django calls for this write")
+                self.watch.transaction.check("A receiver that Django calls for this write")
                 # What is left to be done after the commit is no part of it.
                 scopes.remove(self.scope)
         finally:
@@ -815,11 +564,6 @@ def _sends_links(scope: Scope, change: InlineChange) -> bool:
 
 
 # Connections.
-
-
-#: By connection of the driver's. A strong reference to the watch would keep the connection alive,
-#: and so open, after the thread that it belonged to has ended.
-_handlers: WeakKeyDictionary[Any, list[ref[Watch]]] = WeakKeyDictionary()
 
 
 def watch_of(connection: Any) -> Watch:
@@ -854,36 +598,15 @@ def migrating(connection: Any) -> Iterator[None]:
 
 
 def attach(sender: object, connection: Any, **kwargs: Any) -> None:
-    """Receiver of ``connection_created``: watch the connection.
-
-    A pool hands the same connection of the driver's to several of Django's, one after the other.
-    """
+    """Receiver of ``connection_created``: watch the connection."""
     if connection.vendor != "postgresql":
         return
     watch = watch_of(connection)
     if not any(isinstance(wrapper, Watch) for wrapper in connection.execute_wrappers):
         connection.execute_wrappers.insert(0, watch)
     watch.begin()
-    driver = connection.connection
-    if driver is None:
-        return
-    if driver in _handlers:
-        _handlers[driver][:] = [ref(watch)]
-        return
-    holders = _handlers[driver] = [ref(watch)]
-
-    def heed(diagnostic: Any) -> None:
-        holder = holders[0]()
-        if holder is None:
-            return
-        if diagnostic.sqlstate == _WAITING and diagnostic.constraint_name:
-            # In a field that psql does not show.
-            oid, _, operation = diagnostic.constraint_name.partition(" ")
-            holder.due[int(oid), operation] = diagnostic.schema_name
-        elif diagnostic.sqlstate == _LEFT:
-            holder.is_answered = True
-
-    driver.add_notice_handler(heed)
+    if connection.connection is not None:
+        listen(connection.connection, watch)
 
 
 def before_commit(connection: Any) -> None:
@@ -925,7 +648,7 @@ leaving.append(_settle_due)
 
 
 def _sent(connected: Connected, connection: Any, named: dict[str, Any]) -> None:
-    watch_of(connection).sent(connected, named)
+    sent(watch_of(connection), connected, named)
 
 
 connecting.sent.append(_sent)

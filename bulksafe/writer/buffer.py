@@ -1,0 +1,163 @@
+"""The changes that the database keeps for receivers in the writer's transaction."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.db import DatabaseError
+from psycopg import Pipeline
+from psycopg.pq import PipelineStatus
+
+from bulksafe.declarations import receivers
+from bulksafe.dispatch.sources import by_oid
+from bulksafe.exceptions import ReceiversNotRun
+from bulksafe.outbox.queries import query
+from bulksafe.writer.readable import readable
+from bulksafe.writer.taking import Kind, Source, Taken, combined, in_key_order, in_schema
+from bulksafe.writer.vocabulary import vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django.db.models import Model
+
+    from bulksafe.writer.changes import InlineChange
+
+#: The SQLSTATE of a role that may not do something.
+_NOT_ALLOWED = "42501"
+
+_HAS_PIPELINES = Pipeline.is_supported()
+
+
+class Buffer:
+    """What one connection has written and nobody has been told yet.
+
+    Args:
+        connection: Django's.
+
+    Attributes:
+        due: the tables and operations of which the database has said that changes wait, and the
+            schema of the buffer that they wait in.
+        home: the schema of the buffer that was taken from last.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.due: dict[tuple[int, str], str] = {}
+        self.home = ""
+        self._after = 0
+        self._sources: dict[int, Source] = {}
+        self._known = -1
+        self._prefix = ""
+
+    def begin(self, *, is_elsewhere: bool) -> None:
+        """The connection is a new one, perhaps to another database."""
+        self.due.clear()
+        self._after = 0
+        if is_elsewhere:
+            self._known, self._prefix = -1, ""
+
+    def take_rows(self, kind: Kind) -> list[tuple[Any, ...]]:
+        """The changes of the only kind that is due, as the query has them."""
+        self.due.clear()
+        with readable(kind.source.model), self.asking() as cursor:
+            rows = kind.lean_rows(cursor, self._after, self.home)
+        if rows:
+            self._after = rows[-1][0]
+        return rows
+
+    def combined(self, taken: list[Taken]) -> list[InlineChange]:
+        """What was taken as changes of rows, in their order."""
+        return in_key_order(combined(taken, self.connection.alias, self.prefix))
+
+    def discard(self) -> None:
+        """Forget what waits: in a migration the tables are not what the models are.
+
+        Django sends nothing for the models of migrations either.
+        """
+        due = dict(self.due)
+        self.due.clear()
+        for (oid, operation), home in due.items():
+            with self.asking() as cursor:
+                cursor.execute(in_schema(home, query("discard_buffered")), [oid, operation])
+
+    def take(self) -> list[InlineChange]:
+        """The changes that wait in the buffer, those of one row put together."""
+        taken: list[Taken] = []
+        self.sync()
+        while self.due:
+            # All at once: to find the table of one asks a query, which would tell the others.
+            due = dict(self.due)
+            self.due.clear()
+            for (oid, operation), home in due.items():
+                self.home = home
+                source = self.source(oid)
+                if source is not None:
+                    with readable(source.model), self.asking() as cursor:
+                        taken += source.take(cursor, operation, self._after, self.home)
+        if not taken:
+            return []
+        taken.sort(key=lambda one: one.event.seq)
+        self._after = taken[-1].event.seq
+        return self.combined(taken)
+
+    @contextmanager
+    def asking(self) -> Iterator[Any]:
+        """A cursor of the driver's for what waits in the buffer.
+
+        Raises:
+            ReceiversNotRun: the connection's role may not take it.
+        """
+        try:
+            with (
+                self.connection.wrap_database_errors,
+                self.connection.connection.cursor() as cursor,
+            ):
+                yield cursor
+        except DatabaseError as error:
+            if getattr(error.__cause__, "sqlstate", None) != _NOT_ALLOWED:
+                raise
+            raise ReceiversNotRun(
+                "Critical receivers have to run for this write, and the database role of the "
+                "connection may not take its changes from the buffer. Add the role to "
+                'BULKSAFE["WRITER_ROLES"] and run “manage.py migrate”, or write as another role.'
+            ) from error
+
+    @property
+    def is_in_pipeline(self) -> bool:
+        driver = self.connection.connection
+        if driver is None or driver.closed or not _HAS_PIPELINES:
+            return False
+        return bool(driver.pgconn.pipeline_status != PipelineStatus.OFF)
+
+    def sync(self) -> None:
+        """Let the database say what waits, where statements are sent in a pipeline."""
+        if self.is_in_pipeline:
+            with self.connection.wrap_database_errors, self.connection.connection.pipeline():
+                """Entering another one sends and receives all that is under way."""
+
+    @property
+    def prefix(self) -> str:
+        """What the ids of this database's events begin with."""
+        if not self._prefix:
+            with self.asking() as cursor:
+                cursor.execute(in_schema(self.home, "SELECT {home}.bulksafe_prefix()"), [])
+                self._prefix = cursor.fetchone()[0]
+        return self._prefix
+
+    def source(self, oid: int) -> Source | None:
+        """The table of the oid: None if this code knows no receivers of it."""
+        if self._known != receivers.changes() or oid not in self._sources:
+            self._find_sources()
+        return self._sources.get(oid)
+
+    def source_of(self, model: type[Model]) -> Source | None:
+        if self._known != receivers.changes():
+            self._find_sources()
+        return next((one for one in self._sources.values() if one.model is model), None)
+
+    def _find_sources(self) -> None:
+        models = by_oid(vocabulary().models, self.connection.alias)
+        self._sources = {key: Source(key, m, self.connection.alias) for key, m in models.items()}
+        self._known = receivers.changes()

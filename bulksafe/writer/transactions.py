@@ -1,0 +1,111 @@
+"""The transaction of one connection, as Django and the server see it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+from psycopg.pq import TransactionStatus
+
+from bulksafe.exceptions import BrokenTransaction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_IN_TRANSACTION = int(TransactionStatus.INTRANS)
+
+
+class Transaction:
+    """Whether there is one, and whether it can be used.
+
+    Args:
+        connection: Django's.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+    @property
+    def status(self) -> TransactionStatus | None:
+        driver = self.connection.connection
+        return None if driver is None else driver.pgconn.transaction_status
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the transaction has failed, so that nothing can be asked."""
+        return self.status in {None, TransactionStatus.INERROR, TransactionStatus.UNKNOWN}
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the server has a transaction open: it begins with the first statement."""
+        return self.status not in {None, TransactionStatus.IDLE}
+
+    @property
+    def is_open(self) -> bool:
+        return (
+            self.connection.in_atomic_block
+            or not self.connection.get_autocommit()
+            or self.is_begun_by_hand
+        )
+
+    @property
+    def is_begun_by_hand(self) -> bool:
+        """Whether there was a ``BEGIN`` that Django does not know of."""
+        return (
+            not self.connection.in_atomic_block
+            and self.connection.get_autocommit()
+            and self.status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+        )
+
+    @contextmanager
+    def atomic(self) -> Iterator[None]:
+        connection = self.connection
+        if not self.is_begun_by_hand:
+            with transaction.atomic(using=connection.alias):
+                yield
+            return
+        # Let Django know of it, so that there is a savepoint.
+        connection.in_atomic_block, connection.autocommit = True, False
+        try:
+            with transaction.atomic(using=connection.alias):
+                yield
+        finally:
+            connection.in_atomic_block, connection.autocommit = False, True
+        # At once, as Django does where it knows of no transaction.
+        connection.run_and_clear_commit_hooks()
+
+    def check(self, who: str) -> None:
+        """Refuse to go on where Django, or PostgreSQL, would take all back without a word.
+
+        Raises:
+            BrokenTransaction: the transaction is lost.
+        """
+        connection = self.connection
+        if connection.closed_in_transaction or self.status is None:
+            raise BrokenTransaction(
+                f"{who} closes the connection of the transaction that it runs in: leave that out."
+            )
+        if connection.needs_rollback or self.is_broken:
+            raise BrokenTransaction(
+                f"{who} caught a database error without a savepoint around it, or called "
+                "set_rollback(): put what may fail into transaction.atomic()."
+            )
+
+    def is_as_before(self, status: TransactionStatus | None) -> bool:
+        """Whether a call has left the transaction as it was, as far as a glance can say."""
+        now = self.status
+        return not self.connection.needs_rollback and now == status and now == _IN_TRANSACTION
+
+    def check_call(self, name: str, *, was_open: bool, status: TransactionStatus | None) -> None:
+        """Whether the transaction is what it was before a receiver was called.
+
+        Raises:
+            BrokenTransaction: it is not.
+        """
+        if was_open:
+            self.check(name)
+        if status not in {None, TransactionStatus.IDLE} and not self.is_begun:
+            raise BrokenTransaction(
+                f"{name} ends the transaction that it runs in: leave COMMIT and ROLLBACK out."
+            )
