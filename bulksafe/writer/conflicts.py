@@ -55,6 +55,8 @@ class Conflicts:
         self._own: Touched | None = None
         self._names = names_of(model)
         self._touched_before = Touched()
+        #: Those before the write that have depended on the order.
+        self._dependent: list[Receiver] = []
 
     @property
     def has_unknown(self) -> bool:
@@ -98,7 +100,16 @@ class Conflicts:
         self._remember(receiver, touched)
         self._touched_before |= touched
         after = self._known(self._late)
-        return touched.conflicts_with(self._own_writes()) or touched.conflicts_with(after)
+        depends = touched.conflicts_with(self._own_writes()) or touched.conflicts_with(after)
+        if depends and receiver not in self._dependent:
+            self._dependent.append(receiver)
+        return depends
+
+    def dependent(self) -> list[Receiver]:
+        """The receivers for which rows are written one by one."""
+        own = self._own_writes()
+        late = [one for one in self._late if self._known([one]).conflicts_with(own)]
+        return [*self._dependent, *late]
 
     def note_after(self, receiver: Receiver, touched: Touched) -> bool:
         """A receiver after the write is about to touch this.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakSet
 
 from bulksafe.writer import telling
 
 if TYPE_CHECKING:
+    from bulksafe.declarations import Receiver
     from bulksafe.writer.conflicts import Conflicts
     from bulksafe.writer.scopes import Scope
     from bulksafe.writer.session import Session
@@ -16,6 +18,10 @@ logger = logging.getLogger("bulksafe")
 
 #: How many rows may be written by themselves to learn what receivers touch.
 _LEARNING = 8
+
+#: Of more rows than these that a receiver has written one by one, the log tells its name, once.
+_MANY = 100
+_named: WeakSet[Receiver] = WeakSet()
 
 
 class Rows(Protocol):
@@ -74,7 +80,8 @@ class RowQueue:
         self._next = 0
         self._depth = telling.depth()
         self._is_many = False
-        self._was_logged = False
+        #: How many rows were written by themselves though nobody has asked for that.
+        self._singles = 0
 
     def run(self) -> None:
         count = len(self.rows)
@@ -86,6 +93,8 @@ class RowQueue:
             if self._is_row_by_row or learns or self.conflicts.is_row_by_row:
                 self.store_up_to(place + 1)
         self.store_up_to(count)
+        if self._singles > _MANY:
+            self._name_receivers()
 
     def store_up_to(self, end: int) -> None:
         start = self.done
@@ -94,6 +103,7 @@ class RowQueue:
         # Before they are written: a receiver that looks from inside stores none of them again.
         self.done = end
         self._is_many = end - start > 1
+        self._singles += not (self._is_many or self._is_row_by_row)
         self.rows.store(start, end)
 
     # What observers of its receivers ask.
@@ -107,13 +117,6 @@ class RowQueue:
             return False
         with telling.outside(self._depth), self.watch.as_scope(self.scope):
             self.store_up_to(self._next)
-        if not self._was_logged:
-            self._was_logged = True
-            logger.info(
-                "a receiver of %s reads or writes other rows of its table: the rows of this "
-                "write are stored one by one",
-                self.conflicts.model._meta.label,
-            )
         return True
 
     def mark(self) -> Any:
@@ -122,3 +125,15 @@ class RowQueue:
     def return_to(self, mark: Any) -> None:
         before, self.done = self.done, mark[0]
         self.rows.return_to(mark[1], self.done, before)
+
+    def _name_receivers(self) -> None:
+        for receiver in self.conflicts.dependent():
+            if receiver not in _named:
+                _named.add(receiver)
+                logger.warning(
+                    "%s reads or writes other rows than its own: %s rows of %s were written one by "
+                    "one. If the order makes no difference to it, write row_by_row=False.",
+                    receiver.name,
+                    self._singles,
+                    self.conflicts.model._meta.label,
+                )
