@@ -215,7 +215,8 @@ def _stage_function(name: str, settings: str) -> dict[str, Any]:
         "function": name,
         "template": "capture_function",
         "body": "stage",
-        "settings": settings,
+        # The plan is kept, and made while the table of tickets is empty.
+        "settings": "\n".join(filter(None, [settings, "SET enable_seqscan = off"])),
     }
 
 

@@ -6,8 +6,11 @@
 DECLARE
     callers text;
 BEGIN
-    -- A mode that another transaction has left, or that somebody has set by hand, collects nothing.
-    IF current_setting('bulksafe.stage', true) IS DISTINCT FROM 'collect ' || pg_current_xact_id()::text THEN
+    -- A mode that another transaction has left, or that somebody has set by hand, collects nothing: without a ticket,
+    -- nobody would see at the commit that the rows are not written.
+    IF current_setting('bulksafe.stage', true) IS DISTINCT FROM 'collect ' || pg_current_xact_id()::text
+        OR NOT EXISTS (SELECT FROM %10$I.bulksafe_ticket AS t WHERE t.xid = pg_current_xact_id())
+    THEN
         IF TG_OP = 'DELETE' THEN
             RETURN OLD;
         END IF;

@@ -74,6 +74,21 @@ def test_a_mode_that_was_set_by_hand_collects_nothing(mode, other):
     assert other.execute(f"UPDATE {ARTICLES} SET title = 'x'").rowcount == 1
 
 
+def test_nor_does_one_of_the_transaction_itself(other):
+    """Nobody would see at the commit that the rows are not written."""
+    Article.objects.create(title="kept")
+    inline.critical(pre_save, Article)
+    other.execute(
+        "SELECT set_config('bulksafe.stage', 'collect ' || pg_current_xact_id()::text, true)"
+    )
+
+    assert other.execute(f"UPDATE {ARTICLES} SET title = 'x'").rowcount == 1
+    # With the ticket of that write, it does: the commit is refused in any case.
+    assert other.execute(f"UPDATE {ARTICLES} SET title = 'y'").rowcount == 0
+    with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="never made"):
+        other.commit()
+
+
 def test_another_transaction_sees_nothing_of_it(other):
     Article.objects.create(title="secret")
     inline.critical(pre_save, Article)

@@ -50,6 +50,11 @@ WRITING = [
     Attempt("forget what is waiting", f"{INVOICE}; DELETE FROM bulksafe_buffer", INVOICES),
     Attempt("tear up the ticket", f"{INVOICE}; DELETE FROM bulksafe_ticket", INVOICES),
     Attempt("forge a ticket", f"INSERT INTO bulksafe_ticket DEFAULT VALUES; {INVOICE}", INVOICES),
+    Attempt(
+        "forge a staged row",
+        "INSERT INTO bulksafe_staged (source, operation) VALUES ('shop_invoice'::regclass, 'I')",
+    ),
+    Attempt("forget staged rows", "DELETE FROM bulksafe_staged"),
     Attempt("rename receivers", "UPDATE bulksafe_receiver SET receiver = 'x'"),
     Attempt("copy the outbox out", "COPY bulksafe_outbox TO STDOUT"),
     Attempt("copy into the buffer", "COPY bulksafe_buffer FROM STDIN"),
@@ -67,6 +72,12 @@ CALLING = [
         f"{INVOICE}; SELECT bulksafe_take('shop_invoice'::regclass, 'I', 0)",
         INVOICES,
     ),
+    Attempt("have writes collected", f"SELECT bulksafe_collect(); {INVOICE}", INVOICES),
+    Attempt("end the collection", "SELECT bulksafe_collected(0)"),
+    Attempt(
+        "read staged rows", "SELECT bulksafe_staged_rows('shop_invoice'::regclass, 0, 1::bigint)"
+    ),
+    Attempt("take staged rows", "SELECT bulksafe_unstage(ARRAY[1]::bigint[])"),
     Attempt("ask for the prefix of event ids", "SELECT bulksafe_prefix()"),
     Attempt("call the ticket's function", "SELECT bulksafe_ticket_open()"),
     Attempt("call a capture's function", "SELECT {capture}()"),
@@ -95,6 +106,19 @@ CALLING = [
 
 FORGING = [
     Attempt("write past Django", INVOICE, INVOICES),
+    Attempt(
+        "a mode: collect",
+        "SELECT set_config('bulksafe.stage', 'collect ' || pg_current_xact_id()::text, true); "
+        f"{INVOICE}",
+        INVOICES,
+    ),
+    Attempt(
+        "a mode with a ticket of her own",
+        f"{INVOICE}; "
+        "SELECT set_config('bulksafe.stage', 'collect ' || pg_current_xact_id()::text, true); "
+        f"{INVOICE}",
+        INVOICES,
+    ),
     Attempt("a mark: in hand", f"{INVOICE} /* bulksafe: in hand {{pid}} shop_invoice */", INVOICES),
     Attempt(
         "a mark: answer to", f"{INVOICE} /* bulksafe: answer to {{pid}} shop_invoice */", INVOICES
