@@ -94,9 +94,27 @@ def tokens(text: str) -> list[Token]:
     return found
 
 
-@lru_cache(maxsize=2000)
+#: A text of this length takes about 50 ms; and up to which length one is kept with its statement.
+_LONGEST, _LONG = 100_000, 4000
+
+
 def parse(text: str) -> Statement | None:
-    """The statement of a text; None if it is no single one of these, or not understood."""
+    """The statement of a text; None if it is no single one of these, or not understood.
+
+    The text of a statement comes again, without its parameters. One that holds its values is too
+    long to be kept, or to be read at all.
+    """
+    if len(text) > _LONGEST:
+        return None
+    return _kept(text) if len(text) <= _LONG else _parse(text)
+
+
+@lru_cache(maxsize=2000)
+def _kept(text: str) -> Statement | None:
+    return _parse(text)
+
+
+def _parse(text: str) -> Statement | None:
     found = tokens(text)
     while found and found[-1].text == ";":
         found.pop()

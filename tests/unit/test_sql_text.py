@@ -83,6 +83,7 @@ def test_what_a_statement_says(text, expected):
         "UPDATE",
         "UPDATE (SELECT 1) SET a = 1",
         "TRUNCATE t",
+        f"INSERT INTO t VALUES {', '.join(['(1)'] * 40_000)}",
     ],
 )
 def test_what_is_no_single_statement_of_these(text):
