@@ -95,7 +95,7 @@ def tokens(text: str) -> list[Token]:
 
 
 #: A text of this length takes about 50 ms; and up to which length one is kept with its statement.
-_LONGEST, _LONG = 100_000, 4000
+_LONGEST, _LONG = 50_000, 4000
 
 
 def parse(text: str) -> Statement | None:
