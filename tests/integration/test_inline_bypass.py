@@ -1665,7 +1665,8 @@ class TestReturned(_Marks):
                 with transaction.atomic() if is_atomic else nullcontext():
                     first.update(position=1) if operation == "UPDATE" else first.delete()
                 if operation == "UPDATE":
-                    assert sorted(seen) == ["a", "a!", "b!", "c!"]
+                    # The two of the first row are one change, as in save().
+                    assert sorted(seen) == ["a!", "b!", "c!"]
                 else:
                     assert (sorted(seen), gone) == (["b!", "c!"], ["a"])
                 with transaction.atomic():
