@@ -230,7 +230,7 @@ def test_a_conflict_of_serializable_transactions_can_be_retried(injection):
     inline.critical(post_save, Tag, note)
 
     connection.close()
-    watch_of(connections["default"])._prefix = ""
+    watch_of(connections["default"]).buffer._prefix = ""
     injection.arm(0, "bulksafe_prefix")
 
     assert fails(injection, raw)
