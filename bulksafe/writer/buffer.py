@@ -31,7 +31,7 @@ _HAS_PIPELINES = Pipeline.is_supported()
 
 
 class Buffer:
-    """What one connection has written and nobody has been told yet.
+    """What one connection has written and not delivered yet.
 
     Args:
         connection: Django's.

@@ -121,9 +121,9 @@ def target_of(text: str, connection: Any) -> Target | None:
     if statement.returning and (
         statement.verb == "MERGE"
         or (statement.has_source and statement.verb != "INSERT")
-        or "%s" in statement.returning
+        or "%" in statement.returning
     ):
-        # What it returns may be of other tables.
+        # What it returns may be of other tables, or hold parameters of its own.
         return None
     known = places(connection)
     if not known.home or statement.table not in known.names:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: What receivers have touched beside the row that they were called for, by the operation.
 _remembered: WeakKeyDictionary[Receiver, dict[str, Touched]] = WeakKeyDictionary()
 
+#: Goes up whenever more is known: whether rows go one by one is asked for each of them.
+_changes = [0]
+
 
 class Conflicts:
     """The receivers of one write, and whether they depend on the order.
@@ -57,6 +60,7 @@ class Conflicts:
         self._touched_before = Touched()
         #: Those before the write that have depended on the order.
         self._dependent: list[Receiver] = []
+        self._answer = -1, False
 
     @property
     def has_unknown(self) -> bool:
@@ -67,6 +71,11 @@ class Conflicts:
     @property
     def is_row_by_row(self) -> bool:
         """Whether receivers are known to touch the rows of the table, or each other's."""
+        if self._answer[0] != _changes[0]:
+            self._answer = _changes[0], self._depends_on_order()
+        return self._answer[1]
+
+    def _depends_on_order(self) -> bool:
         after = self._known(self._late)
         if after.conflicts_with(self._own_writes()):
             return True
@@ -126,6 +135,7 @@ class Conflicts:
         known = _remembered[receiver]
         if known[self._operation] | touched != known[self._operation]:
             known[self._operation] |= touched
+            _changes[0] += 1
 
     def _known(self, listed: Iterable[Receiver]) -> Touched:
         found = Touched()

@@ -47,7 +47,7 @@ def guarding(connection: Any, withdraw: Callable[[], None]) -> Iterator[Callable
     guard = connection.connection = Guard(driver, withdraw)
 
     def end() -> None:
-        # Somebody may keep it.
+        # A receiver may have kept it.
         guard.__dict__["_guarded"] = driver, lambda: None
         if connection.connection is guard:
             connection.connection = driver

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from bulksafe.writer import parents, telling, unstored
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
 from bulksafe.writer.early import assigned_since, early_arguments
-from bulksafe.writer.instances import take_over
+from bulksafe.writer.instances import copied, take_over
 from bulksafe.writer.observing import Observer, Restart
 from bulksafe.writer.row_queue import RowQueue
 from bulksafe.writer.scopes import InHand
@@ -67,7 +66,7 @@ class BulkWrite:
         self._ignores = ignores
         #: Around one object: what receivers have done for it goes with it if it is left out.
         self._block: transaction.Atomic | None = None
-        #: The write itself; another one when it is made again.
+        #: The write itself, made new when it begins again.
         self.scope = InHand()
         #: What the caller has given: the key of each object, and whether it is a new one.
         self._given = [
@@ -186,9 +185,7 @@ class BulkWrite:
                 found = early_arguments(receiver, [instance], self.watch.alias)
             else:
                 found = self._extras[receiver]
-            self._before(
-                receiver, instance, found.get(id(instance)), self._observer, self.update_fields
-            )
+            self._before(receiver, instance, found.get(id(instance)), self._observer)
 
     def store(self, start: int, end: int) -> None:
         chunk = self.instances[start:end]
@@ -217,6 +214,10 @@ class BulkWrite:
     def begin(self) -> None:
         """The transaction is open, and no receiver has been called."""
 
+    def fields_of(self, instance: Model) -> frozenset[str] | None:
+        """What receivers before the write get as ``update_fields`` for an object."""
+        return self.update_fields
+
     def forget_parents(self, chunk: Sequence[Model]) -> None:
         """Related objects that receivers before the write have fetched may be stale."""
         if self._cached is not None and len(chunk) > 1:
@@ -226,7 +227,7 @@ class BulkWrite:
         begun, self.scope.stored = len(self.scope.pending), 0
         # A receiver has called save() on these itself: Django's own goes on from there.
         saved = [one for one in chunk if self._is_saved(one)]
-        rest = [one for one in chunk if one not in saved] if saved else chunk
+        rest = [one for one in chunk if not self._is_saved(one)] if saved else chunk
         with self.scope.storing():
             for instance in saved:
                 any_instance: Any = instance
@@ -285,10 +286,9 @@ class BulkWrite:
         instance: Model,
         extra: dict[str, Any] | None,
         observer: Observer | None,
-        fields: frozenset[str] | None,
     ) -> None:
         self.scope.has_called(receiver, instance)
-        row = row_of_instance(instance)
+        row, fields = row_of_instance(instance), self.fields_of(instance)
         if extra is None or not telling.is_own_business(receiver):
             return
         named = {
@@ -310,9 +310,7 @@ class BulkWrite:
             extras = early_arguments(receiver, chunk, self.watch.alias)
             for instance in chunk:
                 if self._connected([receiver]):
-                    self._before(
-                        receiver, instance, extras.get(id(instance)), None, self.update_fields
-                    )
+                    self._before(receiver, instance, extras.get(id(instance)), None)
 
     def _all_at_once(self, receiver: Receiver, chunk: Sequence[Model]) -> None:
         extras = early_arguments(receiver, chunk, self.watch.alias)
@@ -330,7 +328,7 @@ class BulkWrite:
     def _after(self, chunk: Sequence[Model]) -> None:
         """Call the receivers for rows of which the database says nothing, as it was asked to."""
         self.watch.gather(self.scope)
-        told = {change.row for change in self.scope.pending if not change.deleted}
+        delivered = {change.row for change in self.scope.pending if not change.deleted}
         late = in_order(self._late)
         common = {
             receiver: {
@@ -341,7 +339,7 @@ class BulkWrite:
         }
         for instance in chunk:
             row = row_of_instance(instance)
-            if row in told:
+            if row in delivered:
                 continue
             for receiver in self._connected(late):
                 if telling.is_own_business(receiver):
@@ -378,9 +376,7 @@ class _Kept:
         state = instance._state
         self.state = state.adding, state.db, dict(state.fields_cache)
         self.values = {
-            name: copy.deepcopy(value) if isinstance(value, _MUTABLE) else value
-            for name, value in instance.__dict__.items()
-            if name != "_state"
+            name: copied(value) for name, value in instance.__dict__.items() if name != "_state"
         }
 
     def restore(self) -> None:
@@ -389,10 +385,6 @@ class _Kept:
         values.clear()
         values.update(self.values, _state=state)
         state.adding, state.db, state.fields_cache = self.state
-
-
-#: The values of attributes that can be changed in place.
-_MUTABLE = (dict, list, set, bytearray)
 
 
 def _before_and_from_batches(

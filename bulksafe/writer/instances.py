@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import AutoField
@@ -34,6 +35,15 @@ def take_over(change: InlineChange) -> None:
     wanted = [field.attname for field in change.model._meta.db_returning_fields]
     wanted += [field.attname for field in computed_fields(change.model)]
     assign(change.instance, {name: values[name] for name in wanted if name in values})
+
+
+#: The values of fields and attributes that can be changed in place.
+_MUTABLE = (dict, list, set, bytearray)
+
+
+def copied(value: Any) -> Any:
+    """A value that stays as it is, whatever a receiver does to the one of the instance."""
+    return copy.deepcopy(value) if isinstance(value, _MUTABLE) else value
 
 
 @per_model(forever)

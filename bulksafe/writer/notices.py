@@ -11,7 +11,7 @@ _WAITING, _LEFT = "BS001", "BS002"
 
 
 class Listener(Protocol):
-    """Whoever notes what is said."""
+    """An object that notes what is said."""
 
     is_answered: bool
 

@@ -8,7 +8,6 @@ another transaction came in between or a receiver wrote itself, what differs is 
 
 from __future__ import annotations
 
-import copy
 import logging
 import re
 from dataclasses import dataclass, field
@@ -35,7 +34,7 @@ from bulksafe.writer.changes import key_of_instance, row_of
 from bulksafe.writer.conflicts import Conflicts
 from bulksafe.writer.early import assigned_since
 from bulksafe.writer.guarding import guarding
-from bulksafe.writer.instances import as_before_the_insert, has_new_key, is_numbered
+from bulksafe.writer.instances import as_before_the_insert, copied, has_new_key, is_numbered
 from bulksafe.writer.locking import lock
 from bulksafe.writer.observing import Observer
 from bulksafe.writer.scopes import Scope
@@ -66,8 +65,7 @@ _MOST_DEADLOCKS, _DEADLOCK = 5, "40P01"
 #: How ``atomic()`` comes to its end.
 _SAVEPOINTS = re.compile(r"\s*(?:ROLLBACK|RELEASE|SAVEPOINT)\b", re.IGNORECASE)
 
-#: The values of a field that can be changed in place, and the most frequent of those that cannot.
-_MUTABLE = (dict, list, set, bytearray)
+#: The most frequent classes of values that cannot be changed in place.
 _STEADY = frozenset(
     {
         *(int, str, bool, float, bytes, Decimal, UUID, NoneType),
@@ -118,8 +116,8 @@ class Rehearsed:
         attnames = {one.attname for one in self.change.table.fields if one.name in kept}
         for name in (earlier.assigned() | earlier.inherited) & attnames:
             value = earlier.instance.__dict__[name]
-            assign(self.instance, {name: _copied(value)})
-            self.before[name] = _copied(value)
+            assign(self.instance, {name: copied(value)})
+            self.before[name] = copied(value)
             self.inherited.add(name)
 
 
@@ -685,15 +683,11 @@ def _rehearsed(change: InlineChange, *, is_stored: bool = False) -> Rehearsed:
         as_before_the_insert(instance)
     values = instance.__dict__
     before = {
-        name: value if type(value := values[name]) in _STEADY else _copied(value)
+        name: value if type(value := values[name]) in _STEADY else copied(value)
         for name in change.table.attnames
         if name in values
     }
     return Rehearsed(change, instance, before)
-
-
-def _copied(value: Any) -> Any:
-    return copy.deepcopy(value) if isinstance(value, _MUTABLE) else value
 
 
 @per_model(forever)

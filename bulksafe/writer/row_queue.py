@@ -19,7 +19,7 @@ logger = logging.getLogger("bulksafe")
 #: How many rows may be written by themselves to learn what receivers touch.
 _LEARNING = 8
 
-#: Of more rows than these that a receiver has written one by one, the log tells its name, once.
+#: If a receiver has more rows than these written one by one, a warning names it once.
 _MANY = 100
 _named: WeakSet[Receiver] = WeakSet()
 
@@ -45,7 +45,7 @@ class Rows(Protocol):
 class RowQueue:
     """Goes through the rows of one write.
 
-    The first rows are written and told completely until the receivers that come after are known. A
+    Until the receivers after the write are known, each row is written and delivered by itself. A
     receiver before the write that is about to touch what the rows before it change has these
     written first. Where receivers after the write look at the table, each row is written before the
     next one's turn comes.
@@ -80,7 +80,7 @@ class RowQueue:
         self._next = 0
         self._depth = telling.depth()
         self._is_many = False
-        #: How many rows were written by themselves though nobody has asked for that.
+        #: How many rows were written by themselves though no receiver asks for that.
         self._singles = 0
 
     def run(self) -> None:

@@ -49,7 +49,7 @@ class Execution:
 
 
 class Session(Protocol):
-    """A connection, the writes that are in progress on it, and what waits to be told."""
+    """A connection, the writes that are in progress on it, and the changes that wait."""
 
     alias: str
     connection: Any

@@ -160,7 +160,7 @@ class Staged:
         parts = list(self._parts(rows))
         for part in parts:
             self._write(part, is_all=is_all and len(parts) == 1)
-        self._tell(rows)
+        self._deliver(rows)
 
     def mark(self) -> Any:
         return self._count, len(self._returned), {id(row) for row in self.rows if row.is_gone}
@@ -190,6 +190,7 @@ class Staged:
 
     def _write(self, rows: Sequence[Row], *, is_all: bool) -> None:
         saved = [row for row in rows if row.is_saved]
+        rest = [row for row in rows if not row.is_saved]
         if saved:
             # A receiver has called save() on the instance of a new row: this goes on from there.
             self._collection.discard(saved)
@@ -197,11 +198,10 @@ class Staged:
                 row.save(self.watch.alias)
                 self._returned += self._collection.returned(row)
             self._count += len(saved)
-            rows = [row for row in rows if row not in saved]
-        if not rows:
+        if not rest:
             return
-        assigned, later = _assigned(rows)
-        text, params = self._statement(rows, assigned)
+        assigned, later = _assigned(rest)
+        text, params = self._statement(rest, assigned)
         if is_all and not saved:
             self._is_whole = True
             self._execute(text, params)
@@ -228,7 +228,7 @@ class Staged:
 
     # What was written.
 
-    def _tell(self, rows: Sequence[Row]) -> None:
+    def _deliver(self, rows: Sequence[Row]) -> None:
         by_key = {row.stored_row: row for row in rows}
         found: list[InlineChange] = []
         last: dict[tuple[str, Any], int] = {}
@@ -236,7 +236,7 @@ class Staged:
             self.scope.prepare(change)
             place = last.get(change.row)
             if change.row in by_key and place is not None and is_one_write(found[place], change):
-                # A trigger has written to the row again: to whoever writes, that is one change.
+                # A trigger has written to the row again. As in a save(), that is one change.
                 change.begin_with(found[place])
                 found[place] = change
             else:

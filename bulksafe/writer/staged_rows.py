@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.dispatch.assigning import assign
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.early import assigned_since
-from bulksafe.writer.instances import as_before_the_insert
+from bulksafe.writer.instances import as_before_the_insert, copied
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from bulksafe.dispatch.images import Image
     from bulksafe.writer.applying import Applying
     from bulksafe.writer.changes import InlineChange
-
-#: The values of a field that can be changed in place.
-_MUTABLE = (dict, list, set, bytearray)
 
 
 @dataclass(eq=False)
@@ -35,7 +31,7 @@ class Row:
         instance: what receivers get; None as long as none was called.
         before: the values of the instance before any of them ran.
         ran: those that have been called.
-        is_gone: somebody has deleted it since.
+        is_gone: it has been deleted since.
         taken: the columns that get the collected value, of a row that was read again; None
             if those do that differ from the row as it was collected.
     """
@@ -81,10 +77,9 @@ class Row:
                 if one.generated:
                     instance.__dict__.pop(one.attname, None)
         self.before = {
-            name: copy.deepcopy(value) if isinstance(value, _MUTABLE) else value
+            name: copied(instance.__dict__[name])
             for name in self.change.table.attnames
             if name in instance.__dict__
-            for value in [instance.__dict__[name]]
         }
 
     def begin_with(self, old: Image, new: Image | None) -> None:
@@ -122,7 +117,7 @@ class Row:
 
     @property
     def stored_row(self) -> tuple[str, Any]:
-        """What tells the row apart as the database has it after the write."""
+        """What identifies the row as the database has it after the write."""
         if self.instance is not None and self.change.created and self.instance.pk is not None:
             return row_of_instance(self.instance)
         return self.change.row

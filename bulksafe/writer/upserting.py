@@ -57,10 +57,13 @@ class Upsert(BulkWrite):
             self._rows.pop(place, None)
             self._rows |= self._found([place])
         subject = self._subject(place)
-        fields = self._names if place in self._rows else None
         for receiver in self._connected(self._singles):
             found = early_arguments(receiver, [subject], self.watch.alias)
-            self._before(receiver, subject, found.get(id(subject)), self._observer, fields)
+            self._before(receiver, subject, found.get(id(subject)), self._observer)
+
+    def fields_of(self, instance: Model) -> frozenset[str] | None:
+        # A stored row is updated, and the caller's own object is inserted.
+        return self._names if id(instance) not in self._was_new else None
 
     def _subject(self, place: int) -> Model:
         return self._rows.get(place, self.instances[place])
@@ -99,9 +102,9 @@ class Upsert(BulkWrite):
             self._write([self.instances[place] for place in gone])
             places = [place for place in places if place not in gone]
         for place in places:
-            self._tell_object(self.instances[place], self._rows[place])
+            self._give_returned(self.instances[place], self._rows[place])
 
-    def _tell_object(self, instance: Model, row: Model) -> None:
+    def _give_returned(self, instance: Model, row: Model) -> None:
         """Let the caller's object have what Django gives it for a row that is there."""
         for field in self.model._meta.db_returning_fields:
             setattr(instance, field.attname, getattr(row, field.attname))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, connections
 from django.db.models.signals import m2m_changed, post_init
-from psycopg import Pipeline
 from psycopg.pq import TransactionStatus
 
 from bulksafe.contexts import correct, current, leaving
@@ -59,13 +58,6 @@ _IN_HAND = "/* bulksafe: in hand {} {} */"
 #: The same, if the database says that it has left them out.
 _TO_ANSWER = "/* bulksafe: answer to {} {} */"
 
-#: The SQLSTATE of a role that may not do something.
-_NOT_ALLOWED = "42501"
-
-_IN_TRANSACTION = int(TransactionStatus.INTRANS)
-
-_HAS_PIPELINES = Pipeline.is_supported()
-
 #: The SQLSTATEs of a statement that may change rows and not return them: the role, or a policy of
 #: the table, does not let it, or a rule does something else instead.
 _RETURNS_NOTHING = frozenset({"42501", "0A000"})
@@ -88,7 +80,6 @@ class Watch:
         is_answered: whether the database has said of the last marked statement that it has left its
             changes to the writer.
         observers: look at the statements of the receivers that run just now.
-        home: the schema of the buffer that was taken from last.
         is_migrating: whether a migration is being applied.
     """
 

@@ -1,4 +1,4 @@
-"""Writers side by side whose receivers look and assign: nothing is lost, and nothing is told twice.
+"""Writers side by side whose receivers look and assign: nothing is lost or delivered twice.
 
 ``BULKSAFE_TEST_TRANSACTIONS=20000`` makes as many transactions in place of two hundred.
 """
@@ -37,7 +37,7 @@ LEVELS = (
     IsolationLevel.SERIALIZABLE,
 )
 
-#: What a transaction may be told to do again, by the server or by bulksafe.
+#: The errors after which a transaction is tried again.
 AGAIN = (
     psycopg.errors.SerializationFailure,
     psycopg.errors.DeadlockDetected,
@@ -88,7 +88,7 @@ def note(instance, **kwargs):
 
 
 class Writers:
-    """Threads that change the same rows, and what they have been told of it."""
+    """Threads that change the same rows, and what came back to them."""
 
     def __init__(self, level: IsolationLevel, each: int) -> None:
         self.level = level
@@ -158,7 +158,7 @@ def test_nothing_is_lost_and_nothing_is_told_twice(level, clean):  # noqa: F811
     # A row that did not match any more was not written.
     assert max(writers.claimed.values()) <= 1
     assert {row.pk for row in rows if row.status == "claimed"} == set(+writers.claimed)
-    # Each row that was changed was told once, and no other.
+    # Each row that was changed was delivered once, and no other.
     assert Log.objects.count() == writers.changed
     with connection.cursor() as cursor:
         cursor.execute(

@@ -176,10 +176,10 @@ def test_every_changed_row_reaches_the_receivers_or_the_writer_is_refused(
         return
     perform(path, attempt)
 
-    assert told(path, expected) == expected
+    assert delivered(path, expected) == expected
 
 
-def told(path, expected: Counter) -> Counter:
+def delivered(path, expected: Counter) -> Counter:
     """The calls, without those before the write for objects that it then leaves out."""
     found = Counter(calls)
     if path.title.startswith("`bulk_create(ignore_conflicts"):
@@ -256,7 +256,7 @@ def test_a_write_that_is_taken_back_leaves_nothing_to_tell(
         transaction.set_rollback(True)
 
     if not goes_past_django(path):
-        assert told(path, expected) == expected
+        assert delivered(path, expected) == expected
     assert twin_tables.snapshot(path.model) == before_it
 
 

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def rehearsed(monkeypatch):
-    """As if the tables had statement-level triggers of somebody's: nothing is collected."""
+    """As if the project had statement-level triggers on the tables: nothing is collected."""
     monkeypatch.setattr(performing, "is_collectable", lambda *args: False)
     monkeypatch.setattr(performing, "target_of", lambda *args: None)
 

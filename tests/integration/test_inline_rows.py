@@ -602,7 +602,7 @@ def test_a_trigger_writes_to_new_rows():
     inline.critical(pre_save, CriticalEntry, before)
     execute(INSERT_ENTRY, [1])
 
-    # As for save(): to whoever writes, that is one change of the row.
+    # As in a save(), that is one change of the row.
     assert seen == [(1, False)]
     entry = CriticalEntry.objects.get()
     assert (entry.slug, entry.version) == ("s", 1)

@@ -75,7 +75,7 @@ def test_a_mode_that_was_set_by_hand_collects_nothing(mode, other):
 
 
 def test_nor_does_one_of_the_transaction_itself(other):
-    """Nobody would see at the commit that the rows are not written."""
+    """Without a ticket, the commit would not show that rows are missing."""
     Article.objects.create(title="kept")
     inline.critical(pre_save, Article)
     other.execute(
