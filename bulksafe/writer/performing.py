@@ -20,7 +20,8 @@ from bulksafe.writer.collecting import (
 from bulksafe.writer.conflicts import Conflicts
 from bulksafe.writer.observing import Observer, Restart
 from bulksafe.writer.rehearsal import Rehearsal
-from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Scope
+from bulksafe.writer.retrying import Overtaken
+from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Scope, Turns
 from bulksafe.writer.staged import Staged
 from bulksafe.writer.vocabulary import has_early, is_insert, is_plain, on_conflict
 
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from bulksafe.writer.session import Execution, Session
 
 logger = logging.getLogger("bulksafe")
+
+
+#: How often a write may begin again, since others store rows like its own.
+_MOST_ATTEMPTS = 10
+
+_IS_REPEATED = (
+    "a receiver looks at other rows of its table after the write: the write is made again, row by "
+    "row. Write row_by_row=True, or False if the order makes no difference to it."
+)
 
 
 class _InBulk:
@@ -107,21 +117,23 @@ def _perform_in_turn(
     returning: tuple[type[Model], str] | None,
 ) -> Any:
     """Make a write of one statement, which is collected where its receivers want that."""
-    scope.turns = "found out"
-    try:
-        return _perform_at_once(watch, operation, scope, returning)
-    except Restart as restart:
-        if restart.progress is not scope.progress:
-            raise
-    logger.warning(
-        "a receiver looks at other rows of its table after the write: the write is made again, row "
-        "by row. Write row_by_row=True, or False if the order makes no difference to it."
-    )
-    watch.due.clear()
-    scope.reset()
-    scope.turns = "row by row"
-    with watch.within(scope):
-        return operation()
+    turns: Turns = "found out"
+    left = _MOST_ATTEMPTS
+    while True:
+        scope.turns = turns
+        try:
+            return _perform_at_once(watch, operation, scope, returning)
+        except Restart as restart:
+            if restart.progress is not scope.progress:
+                raise
+            turns = "row by row"
+            logger.warning(_IS_REPEATED)
+        except Overtaken as overtaken:
+            left -= 1
+            if not left:
+                raise overtaken.error from None
+        watch.due.clear()
+        scope.reset()
 
 
 def write(watch: Session, execution: Execution, named: Sequence[type[Model]]) -> Any:
@@ -172,19 +184,12 @@ def _write_alone(
         # Rows of a delete() have the order that Django gives them.
         target = None
     if target is not None and execution.many:
-        if _needs_turns(target, watch, text):
+        if needs_turns(target, watch.connection, text):
             return _execute_each(watch, target, execution)
         target = None
     model = None if target is None else target.model
     run = partial(execute_in_turn, watch, scope, execution)
     return perform(watch, run, scope, named, is_plain=is_plain(text), model=model)
-
-
-def _needs_turns(target: Target, watch: Session, text: str) -> bool:
-    try:
-        return needs_turns(target, watch.connection, text)
-    except Uncollectable:
-        return False
 
 
 def execute_in_turn(watch: Session, scope: Scope, execution: Execution) -> Any:

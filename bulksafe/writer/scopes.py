@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from bulksafe.writer.changes import key_in_table, key_of_instance, row_of, row_of_instance
 from bulksafe.writer.django_sql import insertions, update_of_one_row
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from bulksafe.writer.changes import InlineChange
     from bulksafe.writer.observing import Observer, Progress
     from bulksafe.writer.taking import Kind
+
+
+Turns: TypeAlias = Literal["", "found out", "row by row"]
 
 
 class Again(Exception):  # noqa: N818
@@ -74,7 +77,7 @@ class Scope:
     observer: Observer | None = None
     observers: tuple[Observer, ...] = ()
     progress: Progress | None = None
-    turns: Literal["", "found out", "row by row"] = ""
+    turns: Turns = ""
     #: Where the last change of each row is in ``pending``.
     _places: dict[tuple[str, Any], int] = field(default_factory=dict)
 
