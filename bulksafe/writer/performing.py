@@ -19,10 +19,11 @@ from bulksafe.writer.collecting import (
 )
 from bulksafe.writer.conflicts import Conflicts
 from bulksafe.writer.observing import Observer, Restart
-from bulksafe.writer.rehearsal import Rehearsal
 from bulksafe.writer.retrying import Overtaken
+from bulksafe.writer.row_queue import InBulk
 from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Scope, Turns
 from bulksafe.writer.staged import Staged
+from bulksafe.writer.through import Through
 from bulksafe.writer.vocabulary import has_early, is_insert, is_plain, on_conflict
 
 if TYPE_CHECKING:
@@ -40,21 +41,6 @@ _IS_REPEATED = (
     "a receiver looks at other rows of its table after the write: the write is made again, row by "
     "row. Write row_by_row=True, or False if the order makes no difference to it."
 )
-
-
-class _InBulk:
-    """The progress of a write whose rows are all written at once."""
-
-    is_ahead = True
-
-    def flush(self) -> bool:
-        return False
-
-    def mark(self) -> None:
-        """Nothing is written in part."""
-
-    def return_to(self, mark: None) -> None:
-        """Neither is it taken back."""
 
 
 def perform(
@@ -87,8 +73,7 @@ def perform(
             watch.due.clear()
             scope.reset()
     if has_early(models):
-        with watch.within(scope):
-            return Rehearsal(watch, scope, operation, is_plain=is_plain).run()
+        return _perform_through(watch, operation, scope, is_plain=is_plain)
     return _perform_at_once(watch, operation, scope, returning)
 
 
@@ -108,6 +93,25 @@ def _perform_at_once(
     scope.reset()
     with watch.within(scope):
         return operation()
+
+
+def _perform_through(
+    watch: Session, operation: Callable[[], Any], scope: Scope, *, is_plain: bool
+) -> Any:
+    """Make a write that is executed twice."""
+    is_row_by_row = False
+    while True:
+        through = Through(watch, scope, operation, is_plain=is_plain, is_row_by_row=is_row_by_row)
+        try:
+            with watch.within(scope):
+                return through.run()
+        except Restart as restart:
+            if restart.progress is not scope.progress:
+                raise
+        logger.warning(_IS_REPEATED)
+        watch.due.clear()
+        scope.reset()
+        is_row_by_row = True
 
 
 def _perform_in_turn(
@@ -215,7 +219,7 @@ def execute_in_turn(watch: Session, scope: Scope, execution: Execution) -> Any:
         )
         scope.progress = staged.queue
         return staged.run(execution.sql, execution.params)
-    scope.progress = progress = _InBulk()
+    scope.progress = progress = InBulk()
     _, late = live(target)
     if late:
         conflicts = Conflicts(watch.connection, target.model, target.operation, late)

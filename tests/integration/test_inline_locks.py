@@ -11,7 +11,7 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import F
 from django.db.models.signals import post_save, pre_save
 
-from bulksafe.writer import performing, rehearsal
+from bulksafe.writer import performing, through
 from examples.server import database_url
 from tests.apps.edges.models import Low, Top
 from tests.apps.practice.models import CriticalArticle as Article
@@ -65,14 +65,14 @@ def waits_for_a_lock(observer, pid):
 def before_each_lock(monkeypatch):
     """Lets a test run functions, one each time, before the rows of a rehearsal are locked."""
     left = []
-    original = rehearsal.lock
+    original = through.lock
 
     def lock(*args):
         if left:
             left.pop(0)()
         return original(*args)
 
-    monkeypatch.setattr(rehearsal, "lock", lock)
+    monkeypatch.setattr(through, "lock", lock)
     yield left.append
     assert not left
 
@@ -190,9 +190,9 @@ def test_a_row_that_a_trigger_changes_again_is_not_taken_for_one_that_others_cha
     """Its first change begins with what is stored, its second one does not."""
     Article.objects.create(title="a")
     inline.critical(pre_save, Article, look)
-    unchanged, original = [], rehearsal.lock
+    unchanged, original = [], through.lock
     monkeypatch.setattr(
-        rehearsal, "lock", lambda *args: unchanged.append(original(*args)) or unchanged[-1]
+        through, "lock", lambda *args: unchanged.append(original(*args)) or unchanged[-1]
     )
     execute(
         "CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
