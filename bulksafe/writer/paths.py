@@ -234,7 +234,7 @@ def set_order(
 
 
 def update(inner: Callable[..., int], queryset: Any, **values: Any) -> int:
-    """``QuerySet.update()``: rehearsed, where receivers come before it."""
+    """``QuerySet.update()``, in the way that its receivers need."""
     using = _for_write(queryset)
     watch = _watch(queryset.model, using)
     model = _concrete(queryset.model)

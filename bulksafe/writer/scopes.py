@@ -56,7 +56,7 @@ class Scope:
         given_fields: what receivers get as ``update_fields`` for rows that it updates.
         given_origin: what they get as ``origin`` for rows that it deletes.
         pending: changes that were taken and have not been told.
-        moved: the keys that rows got in the end, by what they were in a rehearsal.
+        moved: the keys that new rows got in the end, by those that they were recorded with.
         returned: the rows that its statement returns, if it is one that does.
         on_conflict: what its new rows do that are there already, as ``QuerySet._insert`` takes it.
         child: the model of multi-table inheritance whose rows it updates.
@@ -354,7 +354,7 @@ class Along(Scope):
         super().prepare(change)
         if self.outer.holds(change):
             self.outer.prepare(change)
-            # What is rehearsed is not to touch the caller's instance.
+            # An execution that is rolled back must not touch the caller's instance.
             change.forget_instances()
 
     def left_over(self, changes: list[InlineChange]) -> list[InlineChange]:

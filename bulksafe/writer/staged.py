@@ -9,7 +9,7 @@ and rules sees the final values.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,7 @@ from django.db import IntegrityError
 from bulksafe.compat import set_rowcount
 from bulksafe.declarations.order import in_order
 from bulksafe.dispatch.ordering import calls, split_at_batches
-from bulksafe.rendering import quoting
-from bulksafe.writer import parents, telling
+from bulksafe.writer import parents, returned_rows, telling
 from bulksafe.writer.applying import Applying, Assigned
 from bulksafe.writer.changes import InlineChange
 from bulksafe.writer.collected import Collection
@@ -30,13 +29,11 @@ from bulksafe.writer.recorded import Recording
 from bulksafe.writer.retrying import CONFLICTS, Overtaken
 from bulksafe.writer.row_queue import RowQueue
 from bulksafe.writer.scopes import is_one_write
-from bulksafe.writer.staged_rows import Row
+from bulksafe.writer.staged_rows import Row, assigned_to
 from bulksafe.writer.storing import batches, store
 from bulksafe.writer.taking import sorted_by_key
 
 if TYPE_CHECKING:
-    from django.db.models import Model
-
     from bulksafe.dispatch.calls import Call
     from bulksafe.dispatch.ordering import Delivery
     from bulksafe.writer.collecting import Target
@@ -213,7 +210,7 @@ class Staged:
             self._count += len(saved)
         if not rest:
             return
-        assigned, later = _assigned(rest)
+        assigned, later = assigned_to(rest)
         text, params = self._statement(rest, assigned)
         with self._noticing_overtakers():
             if is_all and not saved:
@@ -283,45 +280,7 @@ class Staged:
         if self._is_whole:
             return
         if self.target.statement.returning:
-            self._return_rows()
+            description, rows = self._collection.description, self._returned
+            self._execute(*returned_rows.select(self.watch, description, rows))
         else:
             set_rowcount(self._cursor, self._count)
-
-    def _return_rows(self) -> None:
-        """Have the caller's cursor return what the parts have returned, in the types of those."""
-        description = self._collection.description
-        oids = [column.type_code for column in description]
-        types = self._collection.ask(
-            "SELECT pg_catalog.format_type(t.oid, NULL) FROM "
-            "pg_catalog.unnest(%s::pg_catalog.oid[]) WITH ORDINALITY AS t (oid, n) ORDER BY t.n",
-            [oids],
-        )
-        names = [quoting.identifier(column.name) for column in description]
-        one = ", ".join(f"%s::{name}" for (name,) in types)
-        rows = self._returned or [(None,) * len(names)]
-        listed = ", ".join([f"({one})"] * len(rows))
-        columns = [f"c{place} AS {name}" for place, name in enumerate(names)]
-        aliases = ", ".join(f"c{place}" for place in range(len(names)))
-        text = f"SELECT {', '.join(columns)} FROM ".replace("%", "%%")  # noqa: S608
-        if not self._returned:
-            listed, aliases = f"(SELECT {one} WHERE false)", f"v ({aliases})"
-            text = f"{text}{listed} AS {aliases}"
-        else:
-            text = f"{text}(VALUES {listed}) AS v ({aliases})"
-        self._execute(text, [value for row in rows for value in row])
-
-
-def _assigned(
-    rows: Iterable[Row],
-) -> tuple[list[Assigned], list[tuple[Model, set[str], Any]]]:
-    """What receivers have assigned: values, and expressions, which Django has to compile."""
-    values, expressions = [], []
-    for row in rows:
-        names, instance = row.assigned(), row.instance
-        later = {n for n in names if hasattr(getattr(instance, n), "resolve_expression")}
-        if names - later or row.taken is not None:
-            given = row.change.instance if instance is None else instance
-            values.append(Assigned(row.number, given, names - later, row.taken))
-        if later and instance is not None:
-            expressions.append((instance, later, row.change.key()))
-    return values, expressions

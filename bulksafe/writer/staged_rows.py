@@ -6,16 +6,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.dispatch.assigning import assign
+from bulksafe.writer.applying import Applying, Assigned
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.early import assigned_since
 from bulksafe.writer.instances import as_before_the_insert, copied
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from django.db.models import Model
 
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.images import Image
-    from bulksafe.writer.applying import Applying
     from bulksafe.writer.changes import InlineChange
 
 
@@ -157,3 +159,19 @@ class Row:
 
 def _is_expression(value: object) -> bool:
     return hasattr(value, "resolve_expression")
+
+
+def assigned_to(
+    rows: Iterable[Row],
+) -> tuple[list[Assigned], list[tuple[Model, set[str], Any]]]:
+    """What receivers have assigned: values, and expressions, which Django has to compile."""
+    values, expressions = [], []
+    for row in rows:
+        names, instance = row.assigned(), row.instance
+        later = {n for n in names if _is_expression(getattr(instance, n))}
+        if names - later or row.taken is not None:
+            given = row.change.instance if instance is None else instance
+            values.append(Assigned(row.number, given, names - later, row.taken))
+        if later and instance is not None:
+            expressions.append((instance, later, row.change.key()))
+    return values, expressions

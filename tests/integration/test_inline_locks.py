@@ -1,4 +1,4 @@
-"""The locks of a write that was rehearsed: the order in which it takes them, and deadlocks."""
+"""The locks of a write that goes through: the order in which it takes them, and deadlocks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def rehearsed(monkeypatch):
+def through_only(monkeypatch):
     """As if the project had statement-level triggers on the tables: nothing is collected."""
     monkeypatch.setattr(performing, "is_collectable", lambda *args: False)
     monkeypatch.setattr(performing, "target_of", lambda *args: None)
@@ -63,7 +63,7 @@ def waits_for_a_lock(observer, pid):
 
 @pytest.fixture
 def before_each_lock(monkeypatch):
-    """Lets a test run functions, one each time, before the rows of a rehearsal are locked."""
+    """Lets a test run functions, one each time, before the rows of a write are locked."""
     left = []
     original = through.lock
 

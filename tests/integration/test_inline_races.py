@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def rehearsed(monkeypatch):
+def through_only(monkeypatch):
     """As if the project had statement-level triggers on the tables: nothing is collected."""
     monkeypatch.setattr(performing, "is_collectable", lambda *args: False)
     monkeypatch.setattr(performing, "target_of", lambda *args: None)
@@ -87,7 +87,7 @@ def in_threads(count, work):
 
 @pytest.fixture
 def meanwhile(monkeypatch):
-    """Lets another transaction commit while the rows of a rehearsal are not locked, each time."""
+    """Lets another transaction commit while the rows of a write are not locked, each time."""
 
     @contextmanager
     def started(*statements):
