@@ -182,7 +182,7 @@ class Collection:
         with readable(source.model):
             rows = self.ask(_rows_query(source, kind, part.relation), params)
         return [
-            Row(number, applying, self._change(number, source, kind, rest))
+            Row(number, applying, self._change(number, source, kind, rest), self.scope.ledger)
             for number, *rest in rows
         ]
 

@@ -289,7 +289,7 @@ class BulkWrite:
         extra: dict[str, Any] | None,
         observer: Observer | None,
     ) -> None:
-        self.scope.has_called(receiver, instance)
+        self.scope.ledger.note(receiver, instance)
         row, fields = row_of_instance(instance), self.fields_of(instance)
         if extra is None or not telling.is_own_business(receiver):
             return
@@ -318,7 +318,7 @@ class BulkWrite:
         extras = early_arguments(receiver, chunk, self.watch.alias)
         chosen = [one for one in chunk if id(one) in extras]
         for instance in chunk:
-            self.scope.has_called(receiver, instance)
+            self.scope.ledger.note(receiver, instance)
         if not chosen or not telling.is_own_business(receiver):
             return
         named = telling.bulk_call(receiver, self.model, self.watch.alias, self.update_fields)

@@ -26,26 +26,27 @@ def receive_late(watch: Session, changes: Sequence[InlineChange]) -> None:
     due = telling.deliveries(changes, watch.listed, telling.BEFORE)
     if not due:
         return
+    scope = Scope()
     wanted = {id(delivery.change) for delivery in due}
     rows = {
-        id(found.change): recorded_row(found, is_stored=True)
+        id(found.change): recorded_row(found, scope.ledger, is_stored=True)
         for found in recognizable(changes)
         if id(found.change) in wanted
     }
     for call in telling.still_connected(calls(due), telling.BEFORE):
         for change in call.changes:
-            rows[id(change)].ran.add(call.receiver)
+            scope.ledger.note(call.receiver, rows[id(change)].instance)
         watch.call(call)
     to_store, written = [], {}
     for row in rows.values():
-        row.change.done |= row.ran
+        row.change.done |= scope.ledger.called_for(row.instance)
         assigned = set() if row.change.deleted else row.assigned()
         if assigned:
             to_store.append((row.instance, assigned, row.change.key()))
             written[row.change.new_row] = row.change
     if to_store:
         # Part of the write that is delivered, whatever write that is part of.
-        with watch.as_scope(Scope()):
+        with watch.as_scope(scope):
             rest = store_assigned(watch, to_store, written)
         if rest:
             watch.tell(rest)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.images import Image
     from bulksafe.writer.changes import InlineChange
+    from bulksafe.writer.ledger import Ledger
 
 
 @dataclass(eq=False)
@@ -29,10 +30,10 @@ class Row:
         number: under which it is staged.
         applying: how the rows of its table are written.
         change: the row before and after, as the statement has it.
+        ledger: that of the write.
         written: the names of the fields that the statement writes.
         instance: what receivers get; None as long as none was called.
         before: the values of the instance before any of them ran.
-        ran: those that have been called.
         is_gone: it has been deleted since.
         taken: the columns that get the collected value, of a row that was read again; None
             if those do that differ from the row as it was collected.
@@ -41,10 +42,10 @@ class Row:
     number: int
     applying: Applying
     change: InlineChange
+    ledger: Ledger
     written: frozenset[str] = frozenset()
     instance: Model | None = None
     before: dict[str, Any] = field(default_factory=dict)
-    ran: set[Receiver] = field(default_factory=set)
     is_gone: bool = False
     taken: frozenset[str] | None = None
     #: Whether Django says which fields are updated.
@@ -69,9 +70,12 @@ class Row:
 
     def begin(self, receiver: Receiver) -> None:
         """A receiver that comes before the write is about to be called."""
-        self.ran.add(receiver)
-        if self.instance is not None:
-            return
+        if self.instance is None:
+            self._make_instance()
+        assert self.instance is not None  # noqa: S101
+        self.ledger.note(receiver, self.instance)
+
+    def _make_instance(self) -> None:
         self.instance = instance = self.change.instance
         if self.change.created:
             as_before_the_insert(instance)
@@ -135,7 +139,7 @@ class Row:
         if instance is None:
             return
         change.take_in_hand(instance)
-        change.done |= self.ran
+        change.done |= self.ledger.called_for(instance)
         made, seen = change.new_image, self.change.new_image
         if made is None or seen is None:
             return

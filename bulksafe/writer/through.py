@@ -197,7 +197,7 @@ class Through:
         for found in recorded.found:
             change = found.change
             if id(found) in new:
-                row = self._known[found.name] = recorded_row(found)
+                row = self._known[found.name] = recorded_row(found, self.scope.ledger)
                 row.earlier = last.get(change.row)
             else:
                 row = self._known[found.name]

@@ -15,9 +15,9 @@ from bulksafe.writer.instances import as_before_the_insert, copied
 if TYPE_CHECKING:
     from django.db.models import Model
 
-    from bulksafe.declarations import Receiver
     from bulksafe.writer.changes import InlineChange
     from bulksafe.writer.fingerprints import Found
+    from bulksafe.writer.ledger import Ledger
 
 
 @dataclass(eq=False)
@@ -27,8 +27,8 @@ class RecordedRow:
     Attributes:
         found: the change, as it was recorded last.
         instance: what receivers get.
+        ledger: that of the write.
         before: the values that the instance had before any of them ran.
-        ran: the receivers that have been called.
         earlier: the change of the same row before this one.
         inherited: the attributes whose values are not those of the statement, and that no receiver
             of this change has assigned: receivers of an earlier change have, or they are what
@@ -38,8 +38,8 @@ class RecordedRow:
 
     found: Found
     instance: Model
+    ledger: Ledger
     before: dict[str, Any] = field(default_factory=dict)
-    ran: set[Receiver] = field(default_factory=set)
     earlier: RecordedRow | None = None
     inherited: set[str] = field(default_factory=set)
     is_stored: bool = False
@@ -74,7 +74,7 @@ class RecordedRow:
             has_no_cascades: whether no row of other models is deleted along with this one.
         """
         change.take_in_hand(self.instance)
-        change.done |= self.ran
+        change.done |= self.ledger.called_for(self.instance)
         change.announced |= self.change.announced
         change.given_fields = self.change.given_fields
         table = change.table
@@ -95,7 +95,7 @@ class RecordedRow:
         parents.forget([self.instance], {})
 
 
-def recorded_row(found: Found, *, is_stored: bool = False) -> RecordedRow:
+def recorded_row(found: Found, ledger: Ledger, *, is_stored: bool = False) -> RecordedRow:
     """A row with its instance, which is without a key if it is new and not stored yet."""
     instance = found.change.instance
     if found.change.created and not is_stored:
@@ -106,4 +106,4 @@ def recorded_row(found: Found, *, is_stored: bool = False) -> RecordedRow:
         for name in found.change.table.attnames
         if name in values
     }
-    return RecordedRow(found, instance, before)
+    return RecordedRow(found, instance, ledger, before)

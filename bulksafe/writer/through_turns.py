@@ -108,8 +108,10 @@ class Turns:
         action = "pre" if call.receiver.signal is m2m_changed else None
         for row in rows:
             row.inherit()
-            ran = row.change.announced if action else row.ran
-            ran.add(call.receiver)
+            if action:
+                row.change.announced.add(call.receiver)
+            else:
+                self.scope.ledger.note(call.receiver, row.instance)
         self.watch.call(Call(call.receiver, [row.change for row in rows]), action, self._observer)
 
     def store(self, start: int, end: int) -> None:
