@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 
+from bulksafe.call_stack import Calls
 from bulksafe.compat import M2M_CHANGED_ARGUMENTS
-from bulksafe.contexts import reacting
+from bulksafe.contexts import being_called
 from bulksafe.declarations.through import link_fields
 from bulksafe.dispatch.calling import call
 
@@ -45,8 +46,8 @@ class Call:
         if self.error is not None:
             raise self.error
         last = self.changes[-1]
-        names = (*last.written_by, self.receiver.name)
-        with reacting(last.context, names):
+        outer = Calls.of_names(last.written_by)
+        with being_called(outer.plus(self.receiver.name, last.row), last.context):
             call(self.receiver.function, arguments(self.receiver, self.changes))
 
     def single_calls(self) -> list[Call]:

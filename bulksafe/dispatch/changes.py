@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from django.db.models import Model
     from typing_extensions import TypeVar
 
+    from bulksafe.call_stack import Row
     from bulksafe.dispatch.images import Image
     from bulksafe.outbox.events import Event
 
@@ -57,6 +58,11 @@ class Change(Generic[_Model]):
     @property
     def deleted(self) -> bool:
         return self.event.operation == DELETED
+
+    @property
+    def row(self) -> Row:
+        """Tells rows apart; with the key as text."""
+        return self.model._meta.label_lower, self.event.key
 
     @cached_property
     def context(self) -> Mapping[str, Any]:

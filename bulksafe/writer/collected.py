@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bulksafe.contexts import current, running
+from bulksafe.call_stack import running
+from bulksafe.contexts import current
 from bulksafe.dispatch.images import Image
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
 from bulksafe.outbox.queries import query

@@ -8,11 +8,11 @@ that ``save()`` on another row may go down a tree; only what comes back to the s
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from threading import local
 from typing import TYPE_CHECKING, Any
 
-from bulksafe.contexts import current, reacting, running
+from bulksafe import call_stack
+from bulksafe.call_stack import running
+from bulksafe.contexts import current
 from bulksafe.dispatch import muting
 from bulksafe.dispatch.batches import MOST_REACTIONS, endless, is_called
 from bulksafe.dispatch.calls import arguments
@@ -25,66 +25,22 @@ if TYPE_CHECKING:
 
     from django.db.models import Model
 
+    from bulksafe.call_stack import Row
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.calls import Call
     from bulksafe.writer.changes import InlineChange
 
-    Row = tuple[str, Any]
-
-
-class _Here(local):
-    """What belongs to a thread, as its connections do.
-
-    Attributes:
-        active: the calls being made, each because of a write of the one before it, with their row.
-    """
-
-    active: tuple[tuple[str, Row], ...] = ()
-
-
-_here = _Here()
 
 #: How deep ``save()`` may lead from one new row to the next before that is taken for a loop, and
 #: how often back to the same row.
 _DEEPEST, _MOST_RETURNS = 50, 16
 
+depth = call_stack.depth
+outside = call_stack.outside
+
 EARLY = ("pre_save", "pre_delete", "m2m_changed")
 BEFORE = ("pre_save", "pre_delete")
 LATE = ("post_save", "post_delete", "m2m_changed")
-
-
-class being_called(reacting):  # noqa: N801  (used as a function)
-    """Around a call: what is written inside it comes from this receiver."""
-
-    __slots__ = ("_before", "_row")
-
-    def __init__(self, receiver: Receiver, row: Row, context: Mapping[str, Any]) -> None:
-        super().__init__(context, (*running(), receiver.name))
-        self._row = row
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        self._before = _here.active
-        _here.active = (*self._before, (self.names[-1], self._row))
-
-    def __exit__(self, *error: object) -> None:
-        _here.active = self._before
-        super().__exit__(*error)
-
-
-@contextmanager
-def outside(calls_before: int) -> Iterator[None]:
-    """As if the innermost call were not being made: for what has to be done before it goes on."""
-    before, _here.active = _here.active, _here.active[:calls_before]
-    try:
-        with reacting({}, running()[:calls_before]):
-            yield
-    finally:
-        _here.active = before
-
-
-def depth() -> int:
-    return len(_here.active)
 
 
 def is_sent_to(
@@ -100,17 +56,17 @@ def is_sent_to(
     """
     if muting.is_muted(receiver):
         return False
-    active = _here.active
-    if not active:
+    calls = call_stack.calls()
+    if not calls:
         return True
-    own = receiver.name, row
-    if active[-1] == own:
+    own = calls.count(receiver.name, row)
+    if own and (calls.names[-1], calls.rows[-1]) == (receiver.name, row):
         return False
-    if own in active and change is not None and change.old is not None and not change.changed:
+    if own and change is not None and change.old is not None and not change.changed:
         return False
     # Of rows that are there, a chain comes to an end; or to rows where it has been.
-    if active.count(own) >= _MOST_RETURNS or (is_new and len(active) >= _DEEPEST):
-        named = " → ".join(dict.fromkeys(name for name, _ in active[-_DEEPEST // 2 :]))
+    if own >= _MOST_RETURNS or (is_new and len(calls) >= _DEEPEST):
+        named = " → ".join(dict.fromkeys(calls.names[-_DEEPEST // 2 :]))
         raise EndlessWrites(
             f"Receivers react to each other's writes without end: {named}. The last one is to "
             f"{row[0]} {row[1]}."

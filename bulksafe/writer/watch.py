@@ -9,7 +9,8 @@ from django.db import DatabaseError, connections
 from django.db.models.signals import m2m_changed, post_init
 from psycopg.pq import TransactionStatus
 
-from bulksafe.contexts import correct, current, leaving
+from bulksafe import call_stack
+from bulksafe.contexts import being_called, correct, current, leaving
 from bulksafe.dispatch import calling, muting
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
@@ -297,7 +298,7 @@ class Watch:
     def _tells_leanly(self, scope: Scope) -> bool:
         """Whether nobody knows more of the rows of a write than the rows say."""
         is_known = scope.pending or any(one.knows_rows for one in self.scopes)
-        return not is_known and not telling.depth()
+        return not is_known and not call_stack.depth()
 
     def _lean_kind(self, scope: Scope) -> Kind | None:
         """What is due, if it is many rows of one kind whose receivers need nothing but the rows."""
@@ -466,7 +467,8 @@ class Watch:
             observer.begin(receiver, named.get("instance"))
             self.observers = (*self.observers, observer)
         try:
-            with telling.being_called(receiver, row, current() if context is None else context):
+            calls = call_stack.calls().plus(receiver.name, row)
+            with being_called(calls, current() if context is None else context):
                 is_open, status = self.transaction.is_open, self.transaction.status
                 calling.call(receiver.function, named)
                 if not self.transaction.is_as_before(status):
