@@ -82,9 +82,11 @@ class Change(Generic[_Model]):
         return told if isinstance(told, dict) else {}
 
     @property
-    def is_settled(self) -> bool:
-        """Whether a receiver wrote what was there already, so that nobody need react to it."""
-        return bool(self.written_by and not self.created and not self.deleted and not self.changed)
+    def is_noop(self) -> bool:
+        """Whether it is known to be an update that changes no value: both images can be read."""
+        if self.created or self.deleted or self.old_image is None or self.new_image is None:
+            return False
+        return not self.changed
 
     @property
     def instance(self) -> _Model:

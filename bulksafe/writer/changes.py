@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.exceptions import ValidationError
 
@@ -154,11 +154,20 @@ def _label(model: type[Model]) -> str:
     return str(concrete._meta.label_lower)
 
 
+class Unsaved(NamedTuple):
+    """In place of the key of an object that has none yet."""
+
+    object_id: int
+
+    def __str__(self) -> str:
+        return "without a key"
+
+
 def row_of_instance(instance: Model) -> Row:
     """The row of an instance; of one that has no key yet, the instance itself."""
     key = key_of_instance(instance)
     if key is None or (isinstance(key, tuple) and None in key):
-        key = ("unsaved", id(instance))
+        key = Unsaved(id(instance))
     return row_of(type(instance), key)
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models.signals import m2m_changed
 
+from bulksafe import call_stack
+from bulksafe.dispatch.recursion import Write, must_call
 from bulksafe.writer import telling
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.early import early_arguments
@@ -92,13 +94,16 @@ def _send(
     named: dict[str, Any],
     change: InlineChange | None,
 ) -> None:
-    row = row_of_instance(named["instance"])
-    is_new = named.get("created") is True or named["instance"]._state.adding
-    if not telling.is_sent_to(receiver, row, change, is_new=is_new):
+    instance = named["instance"]
+    row = row_of_instance(instance)
+    is_new = named.get("created") is True or instance._state.adding
+    calls = call_stack.calls()
+    if not must_call(
+        receiver, Write(calls, type(instance), row, change, is_sent=True, is_new=is_new)
+    ):
         return
     named = {**telling.extra_arguments(receiver, change), **named}
     if receiver.batch and receiver.signal is not m2m_changed:
-        instance = named.pop("instance")
         wanted = ("signal", "sender", "using")
         named = {key: named[key] for key in wanted if key in named}
         named |= {"instances": [instance], "events": [] if change is None else [change]}

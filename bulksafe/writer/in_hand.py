@@ -12,8 +12,10 @@ from django.db import IntegrityError, transaction
 from django.db.models import Model
 from django.db.models.signals import pre_save
 
+from bulksafe import call_stack
 from bulksafe.declarations import receivers
 from bulksafe.declarations.order import in_order, meant_by
+from bulksafe.dispatch.recursion import Write, must_call
 from bulksafe.outbox.events import INSERTED, UPDATED
 from bulksafe.writer import parents, telling, unstored
 from bulksafe.writer.changes import row_of_instance
@@ -25,6 +27,7 @@ from bulksafe.writer.row_queue import RowQueue
 from bulksafe.writer.scopes import InHand
 
 if TYPE_CHECKING:
+    from bulksafe.call_stack import Row
     from bulksafe.declarations import Receiver
     from bulksafe.writer.session import Session
 
@@ -280,6 +283,9 @@ class BulkWrite:
 
     # Calls.
 
+    def _must_call(self, receiver: Receiver, row: Row) -> bool:
+        return must_call(receiver, Write(call_stack.calls(), self.model, row))
+
     def _before(
         self,
         receiver: Receiver,
@@ -289,7 +295,7 @@ class BulkWrite:
     ) -> None:
         self.scope.has_called(receiver, instance)
         row, fields = row_of_instance(instance), self.fields_of(instance)
-        if extra is None or not telling.is_own_business(receiver):
+        if extra is None or not self._must_call(receiver, row):
             return
         named = {
             **telling.bulk_call(receiver, self.model, self.watch.alias, fields),
@@ -317,13 +323,14 @@ class BulkWrite:
         chosen = [one for one in chunk if id(one) in extras]
         for instance in chunk:
             self.scope.has_called(receiver, instance)
-        if not chosen or not telling.is_own_business(receiver):
+        if not chosen:
+            return
+        row = row_of_instance(chosen[0])
+        if not self._must_call(receiver, row):
             return
         named = telling.bulk_call(receiver, self.model, self.watch.alias, self.update_fields)
         wanted = {key: named[key] for key in ("signal", "sender", "using")}
-        self.watch.call_with(
-            receiver, {**wanted, "instances": chosen, "events": []}, row_of_instance(chosen[0])
-        )
+        self.watch.call_with(receiver, {**wanted, "instances": chosen, "events": []}, row)
 
     def _after(self, chunk: Sequence[Model]) -> None:
         """Call the receivers for rows of which the database says nothing, as it was asked to."""
@@ -342,7 +349,7 @@ class BulkWrite:
             if row in delivered:
                 continue
             for receiver in self._connected(late):
-                if telling.is_own_business(receiver):
+                if self._must_call(receiver, row):
                     named = {**common[receiver], "instance": instance}
                     self.watch.call_with(receiver, named, row, observer=self.scope.observer)
 

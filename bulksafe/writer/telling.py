@@ -1,23 +1,14 @@
-"""Calling receivers in the writer's transaction, and which of them are called.
-
-A receiver is not called for a change that it made itself while it ran; the others are, since it is
-a change like any other. A write of a receiver's that changes no value reaches nobody, so that
-receivers which keep each other right come to rest. What Django sends is sent as Django does it, so
-that ``save()`` on another row may go down a tree; only what comes back to the same row is cut.
-"""
+"""Which receivers are called in the writer's transaction, for which changes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from bulksafe import call_stack
-from bulksafe.call_stack import running
 from bulksafe.contexts import current
-from bulksafe.dispatch import muting
-from bulksafe.dispatch.batches import MOST_REACTIONS, endless, is_called
 from bulksafe.dispatch.calls import arguments
 from bulksafe.dispatch.ordering import Delivery
-from bulksafe.exceptions import EndlessWrites
+from bulksafe.dispatch.recursion import Write, must_call
 from bulksafe.writer import connecting
 
 if TYPE_CHECKING:
@@ -25,15 +16,10 @@ if TYPE_CHECKING:
 
     from django.db.models import Model
 
-    from bulksafe.call_stack import Row
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.calls import Call
     from bulksafe.writer.changes import InlineChange
 
-
-#: How deep ``save()`` may lead from one new row to the next before that is taken for a loop, and
-#: how often back to the same row.
-_DEEPEST, _MOST_RETURNS = 50, 16
 
 depth = call_stack.depth
 outside = call_stack.outside
@@ -41,54 +27,6 @@ outside = call_stack.outside
 EARLY = ("pre_save", "pre_delete", "m2m_changed")
 BEFORE = ("pre_save", "pre_delete")
 LATE = ("post_save", "post_delete", "m2m_changed")
-
-
-def is_sent_to(
-    receiver: Receiver, row: Row, change: InlineChange | None, *, is_new: bool = False
-) -> bool:
-    """Whether the receiver is called for what Django sends.
-
-    Args:
-        is_new: whether the row is.
-
-    Raises:
-        EndlessWrites: receivers lead from one row to the next without end.
-    """
-    if muting.is_muted(receiver):
-        return False
-    calls = call_stack.calls()
-    if not calls:
-        return True
-    own = calls.count(receiver.name, row)
-    if own and (calls.names[-1], calls.rows[-1]) == (receiver.name, row):
-        return False
-    if own and change is not None and change.old is not None and not change.changed:
-        return False
-    # Of rows that are there, a chain comes to an end; or to rows where it has been.
-    if own >= _MOST_RETURNS or (is_new and len(calls) >= _DEEPEST):
-        named = " → ".join(dict.fromkeys(calls.names[-_DEEPEST // 2 :]))
-        raise EndlessWrites(
-            f"Receivers react to each other's writes without end: {named}. The last one is to "
-            f"{row[0]} {row[1]}."
-        )
-    return True
-
-
-def is_own_business(receiver: Receiver) -> bool:
-    """Whether the receiver is called for objects that are about to be written in bulk.
-
-    Raises:
-        EndlessWrites: receivers react to each other without end.
-    """
-    names = running()
-    if muting.is_muted(receiver) or (names and names[-1] == receiver.name):
-        return False
-    if len(names) >= MOST_REACTIONS:
-        raise EndlessWrites(
-            "Receivers react to each other's writes without end: "
-            f"{' → '.join(dict.fromkeys(names[-MOST_REACTIONS // 2 :]))}."
-        )
-    return True
 
 
 def bulk_call(
@@ -175,14 +113,9 @@ def deliveries(
         if kind not in by_kind:
             by_kind[kind] = [one for one in listed(change) if is_live(one, change.model)]
         for receiver in by_kind[kind]:
-            if (
-                receiver in change.met
-                and receiver not in change.done
-                and is_called(receiver, change)
-            ):
-                error = endless(change)
-                if error is not None:
-                    raise error
+            if receiver not in change.met or receiver in change.done:
+                continue
+            if must_call(receiver, Write.of(change)):
                 found.append(Delivery(receiver, change))
     return found
 
