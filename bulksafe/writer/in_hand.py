@@ -15,6 +15,8 @@ from django.db.models.signals import pre_save
 from bulksafe import call_stack
 from bulksafe.declarations import receivers
 from bulksafe.declarations.order import in_order, meant_by
+from bulksafe.dispatch import arguments
+from bulksafe.dispatch.arguments import Uncaptured
 from bulksafe.dispatch.recursion import Write, must_call
 from bulksafe.outbox.events import INSERTED, UPDATED
 from bulksafe.writer import parents, telling, unstored
@@ -286,6 +288,9 @@ class BulkWrite:
     def _must_call(self, receiver: Receiver, row: Row) -> bool:
         return must_call(receiver, Write(call_stack.calls(), self.model, row))
 
+    def _same(self, receiver: Receiver, known: Uncaptured) -> dict[str, Any]:
+        return arguments.of_each_object(receiver, self.model, self.watch.alias, known)
+
     def _before(
         self,
         receiver: Receiver,
@@ -297,11 +302,8 @@ class BulkWrite:
         row, fields = row_of_instance(instance), self.fields_of(instance)
         if extra is None or not self._must_call(receiver, row):
             return
-        named = {
-            **telling.bulk_call(receiver, self.model, self.watch.alias, fields),
-            **extra,
-            "instance": instance,
-        }
+        same = self._same(receiver, Uncaptured(update_fields=fields))
+        named = arguments.of_object(same, instance, extra)
         unnamed = _unnamed(instance, fields)
         self.watch.call_with(receiver, named, row, observer=observer)
         if assigned := assigned_since(instance, unnamed):
@@ -328,29 +330,22 @@ class BulkWrite:
         row = row_of_instance(chosen[0])
         if not self._must_call(receiver, row):
             return
-        named = telling.bulk_call(receiver, self.model, self.watch.alias, self.update_fields)
-        wanted = {key: named[key] for key in ("signal", "sender", "using")}
-        self.watch.call_with(receiver, {**wanted, "instances": chosen, "events": []}, row)
+        named = arguments.of_batch(receiver, self.model, self.watch.alias, chosen)
+        self.watch.call_with(receiver, named, row)
 
     def _after(self, chunk: Sequence[Model]) -> None:
         """Call the receivers for rows of which the database says nothing, as it was asked to."""
         self.watch.gather(self.scope)
         delivered = {change.row for change in self.scope.pending if not change.deleted}
         late = in_order(self._late)
-        common = {
-            receiver: {
-                **telling.bulk_call(receiver, self.model, self.watch.alias, None),
-                "created": True,
-            }
-            for receiver in late
-        }
+        same = {receiver: self._same(receiver, Uncaptured(created=True)) for receiver in late}
         for instance in chunk:
             row = row_of_instance(instance)
             if row in delivered:
                 continue
             for receiver in self._connected(late):
                 if self._must_call(receiver, row):
-                    named = {**common[receiver], "instance": instance}
+                    named = arguments.of_object(same[receiver], instance)
                     self.watch.call_with(receiver, named, row, observer=self.scope.observer)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bulksafe import call_stack
-from bulksafe.contexts import current
-from bulksafe.dispatch.calls import arguments
 from bulksafe.dispatch.ordering import Delivery
 from bulksafe.dispatch.recursion import Write, must_call
 from bulksafe.writer import connecting
@@ -27,37 +25,6 @@ outside = call_stack.outside
 EARLY = ("pre_save", "pre_delete", "m2m_changed")
 BEFORE = ("pre_save", "pre_delete")
 LATE = ("post_save", "post_delete", "m2m_changed")
-
-
-def bulk_call(
-    receiver: Receiver, model: Any, using: str, update_fields: frozenset[str] | None
-) -> dict[str, Any]:
-    """The arguments that a receiver gets for every object of a bulk write, but for the object."""
-    return {
-        "signal": receiver.signal,
-        "sender": model,
-        "raw": False,
-        "using": using,
-        "update_fields": update_fields,
-        **extra_arguments(receiver, None),
-    }
-
-
-def extra_arguments(receiver: Receiver, change: InlineChange | None) -> dict[str, Any]:
-    """Those of bulksafe's own arguments that the receiver names.
-
-    Args:
-        change: what the database has captured of the row; None before that.
-    """
-    known: dict[str, Any] = {}
-    for name in receiver.extras:
-        if name == "context":
-            known[name] = dict(current())
-        elif change is None:
-            known[name] = frozenset() if name == "changed" else None
-        else:
-            known[name] = getattr(change, name)
-    return known
 
 
 class Live:
@@ -131,21 +98,6 @@ def still_connected(calls: Iterable[Call], signals: Iterable[str]) -> Iterator[C
             is_live.refresh()
         if is_live(call.receiver, change.model):
             yield call
-
-
-def call_arguments(call: Call, action: str | None = None) -> dict[str, Any]:
-    """What the receiver of a call gets.
-
-    Args:
-        action: ``"pre"`` for the first of the two calls of an ``m2m_changed`` receiver.
-    """
-    receiver = call.receiver
-    found = arguments(receiver, call.changes)
-    if action and "action" in found:
-        found["action"] = found["action"].replace("post_", f"{action}_")
-    if action == "pre" and "event_id" in found:
-        found["event_id"] = None
-    return found
 
 
 def edited_links(call: Call, named: Mapping[str, Any]) -> str:

@@ -11,11 +11,11 @@ from psycopg.pq import TransactionStatus
 
 from bulksafe import call_stack
 from bulksafe.contexts import being_called, correct, current, leaving
-from bulksafe.dispatch import calling, muting
+from bulksafe.dispatch import arguments, calling, muting
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
 from bulksafe.exceptions import ReceiversNotRun
-from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
+from bulksafe.outbox.events import INSERTED, UPDATED
 from bulksafe.statements import text_of
 from bulksafe.writer import connecting, telling
 from bulksafe.writer.buffer import Buffer
@@ -336,23 +336,20 @@ class Watch:
         is_live = telling.Live(telling.LATE)
         every = [r for route in kind.routes if not muting.is_muted(r := route.receiver)]
         listed = [receiver for receiver in every if is_live(receiver, model)]
-        is_new, is_gone = kind.operation == INSERTED, kind.operation == DELETED
-        fields = None if is_new else scope.given_fields
-        common: dict[str, Any] = {"sender": model, "using": self.alias}
-        if not is_gone:
-            common |= {"created": is_new, "raw": False, "update_fields": fields}
+        is_new = kind.operation == INSERTED
+        known = arguments.Uncaptured(
+            is_new, None if is_new else scope.given_fields, scope.given_origin
+        )
+        same = {one: arguments.of_each_object(one, model, self.alias, known) for one in every}
         if not is_new:
             images = sorted_by_key(images, table.key)
         for values in images if listed else ():
             instance = table.instance(values)
             row = row_of(model, table.key(values))
-            if is_gone:
-                origin = scope.given_origin
-                common["origin"] = instance if origin is None else origin
             if is_live.refresh():
                 listed = [receiver for receiver in every if is_live(receiver, model)]
             for receiver in listed:
-                named = {**common, "signal": receiver.signal, "instance": instance}
+                named = arguments.of_object(same[receiver], instance)
                 self.call_with(receiver, named, row, observer=scope.observer)
 
     def _forget_what_waits(self) -> None:
@@ -446,7 +443,7 @@ class Watch:
             ValueError: the receiver changed ``pk_set``, which nothing would come of.
         """
         last: Any = call.changes[-1]
-        named = telling.call_arguments(call, action)
+        named = arguments.of_changes(call.receiver, call.changes, is_before=action == "pre")
         given = frozenset(named.get("pk_set", ()))
         self.call_with(call.receiver, named, last.row, last.context, observer)
         if action == "pre" and given != named["pk_set"]:
@@ -467,8 +464,8 @@ class Watch:
             observer.begin(receiver, named.get("instance"))
             self.observers = (*self.observers, observer)
         try:
-            calls = call_stack.calls().plus(receiver.name, row)
-            with being_called(calls, current() if context is None else context):
+            inside = call_stack.calls().plus(receiver.name, row)
+            with being_called(inside, current() if context is None else context):
                 is_open, status = self.transaction.is_open, self.transaction.status
                 calling.call(receiver.function, named)
                 if not self.transaction.is_as_before(status):
