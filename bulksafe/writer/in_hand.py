@@ -19,7 +19,7 @@ from bulksafe.dispatch import arguments
 from bulksafe.dispatch.arguments import Uncaptured
 from bulksafe.dispatch.recursion import Write, must_call
 from bulksafe.outbox.events import INSERTED, UPDATED
-from bulksafe.writer import parents, telling, unstored
+from bulksafe.writer import delivering, parents, unstored
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
 from bulksafe.writer.early import assigned_since, early_arguments
@@ -79,7 +79,7 @@ class BulkWrite:
             for instance in instances
         ]
         self._was_new = {id(one): one._state.adding and one.pk is None for one in instances}
-        self._is_live = telling.Live(("pre_save", "post_save"))
+        self._is_live = delivering.Live(("pre_save", "post_save"))
         #: Receivers that are called object by object before the write, and the rest of those.
         self._singles: list[Receiver] = []
         self._rest: list[Receiver] = []

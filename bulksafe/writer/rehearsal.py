@@ -23,13 +23,14 @@ from django.db.models import AutoField, DateField, TimeField
 from django.db.models.constants import OnConflict
 from django.db.models.signals import m2m_changed
 
+from bulksafe import call_stack
 from bulksafe.caching import forever, per_model
 from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.assigning import assign
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.events import UPDATED
-from bulksafe.writer import parents, telling, unstored
+from bulksafe.writer import delivering, parents, unstored
 from bulksafe.writer.changes import key_of_instance, row_of
 from bulksafe.writer.conflicts import Conflicts
 from bulksafe.writer.early import assigned_since
@@ -253,7 +254,7 @@ class Rehearsal:
         if savepoint is None:
             return
         self._end_guard()
-        with telling.outside(self._calls_before), self.watch.as_scope(self.scope):
+        with call_stack.outside(self._calls_before), self.watch.as_scope(self.scope):
             self.watch.connection._savepoint_rollback(savepoint)
             self.watch.due.clear()
             try:
@@ -338,7 +339,7 @@ class Rehearsal:
 
     def _early_deliveries(self, changes: Sequence[InlineChange]) -> Sequence[Delivery]:
         own = [change for change in changes if not self.scope.is_part(change)]
-        return telling.deliveries(own, self.watch.listed, telling.EARLY)
+        return delivering.deliveries(own, self.watch.listed, delivering.EARLY)
 
     def _receive(self, changes: _Named, different: set[Hashable], due: Sequence[Delivery]) -> None:
         """Call the receivers that come before the write.
@@ -367,7 +368,7 @@ class Rehearsal:
         self._deleted = {one.change.row: one for one in order if one.change.deleted}
         self._is_storable = len(order) > 1 and self._can_be_stored(order)
         self._observers = {}
-        for call in telling.still_connected(calls(due), telling.EARLY):
+        for call in delivering.still_connected(calls(due), delivering.EARLY):
             self._call(call, places, order)
             if self._is_stale:
                 return
@@ -386,7 +387,7 @@ class Rehearsal:
             one.inherit()
             ran = one.change.announced if action else one.ran
             ran.add(call.receiver)
-        self._calls_before = telling.depth()
+        self._calls_before = call_stack.depth()
         # Links of one instance are one call, so they are not stored one by one.
         is_alone = len(listed) == 1 and not action
         self._at = places[id(call.changes[0])] if is_alone else 0
@@ -409,7 +410,7 @@ class Rehearsal:
         if not self._is_storable or self._stored >= self._at:
             return False
         self.is_row_by_row = True
-        with telling.outside(self._calls_before):
+        with call_stack.outside(self._calls_before):
             self._store_up_to(self._order, self._at)
         return True
 
@@ -468,7 +469,7 @@ class Rehearsal:
                 if not names:
                     # An update to the values that were there is a change without a statement.
                     self._carry(one, change)
-                    self.watch.tell([change])
+                    self.watch.deliver([change])
                     return
                 key = self.scope.moved.get(change.row, change.key(old=True))
                 store([(one.instance, names, key)], self.watch.alias)
@@ -495,7 +496,7 @@ class Rehearsal:
                 other = self._deleted[change.row]
                 other.is_stored = True
                 self._carry(other, change)
-        self.watch.tell(found)
+        self.watch.deliver(found)
 
     # The end.
 
@@ -609,12 +610,12 @@ def receive_late(watch: Session, changes: Sequence[InlineChange]) -> None:
     Nobody knew of the write before. What they assign is stored all the same.
     """
     late = Rehearsal(watch, Scope(), lambda: None)
-    found = telling.deliveries(changes, watch.listed, telling.BEFORE)
+    found = delivering.deliveries(changes, watch.listed, delivering.BEFORE)
     if not found:
         return
     wanted = {id(delivery.change) for delivery in found}
     by_change = {id(c): _rehearsed(c, is_stored=True) for c in changes if id(c) in wanted}
-    for call in telling.still_connected(calls(found), telling.BEFORE):
+    for call in delivering.still_connected(calls(found), delivering.BEFORE):
         for change in call.changes:
             by_change[id(change)].ran.add(call.receiver)
         watch.call(call)
@@ -632,7 +633,7 @@ def receive_late(watch: Session, changes: Sequence[InlineChange]) -> None:
             store(to_store, watch.alias)
             rest = late._merge(final, [])
         if rest:
-            watch.tell(rest)
+            watch.deliver(rest)
 
 
 def _keep_number(one: Rehearsed) -> None:

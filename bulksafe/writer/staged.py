@@ -17,7 +17,7 @@ from django.db import DatabaseError
 from bulksafe.compat import set_rowcount
 from bulksafe.dispatch.ordering import calls
 from bulksafe.rendering import quoting
-from bulksafe.writer import parents, telling
+from bulksafe.writer import delivering, parents
 from bulksafe.writer.applying import Applying, Assigned
 from bulksafe.writer.changes import InlineChange
 from bulksafe.writer.collected import Collection
@@ -76,7 +76,7 @@ class Staged:
         self._calls: dict[int, list[Call]] = {}
         #: Whether rows were written already, so that what is stored may have changed.
         self._is_begun = False
-        self._is_live = telling.Live(telling.BEFORE)
+        self._is_live = delivering.Live(delivering.BEFORE)
         #: Whether one statement has written all of the rows, so that the caller's cursor has it.
         self._is_whole = False
         #: What was written in parts: the number of rows, and what they returned.
@@ -131,7 +131,7 @@ class Staged:
     def _plan(self) -> None:
         """Find out who is called for which row."""
         changes = [row.change for row in self.rows]
-        due = telling.deliveries(changes, self.watch.listed, telling.BEFORE)
+        due = delivering.deliveries(changes, self.watch.listed, delivering.BEFORE)
         for call in calls(due):
             self._calls.setdefault(id(call.changes[0]), []).append(call)
 
@@ -247,7 +247,7 @@ class Staged:
             row = by_key.get(change.row)
             if row is not None:
                 row.carry_to(change)
-        self.watch.tell(self.scope.left_over(found), self.scope.observer)
+        self.watch.deliver(self.scope.left_over(found), self.scope.observer)
 
     def _finish(self) -> None:
         """Let the caller's cursor say what the statement would have said."""

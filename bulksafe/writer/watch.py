@@ -17,7 +17,7 @@ from bulksafe.dispatch.ordering import calls
 from bulksafe.exceptions import ReceiversNotRun
 from bulksafe.outbox.events import INSERTED, UPDATED
 from bulksafe.statements import text_of
-from bulksafe.writer import connecting, telling
+from bulksafe.writer import connecting, delivering
 from bulksafe.writer.buffer import Buffer
 from bulksafe.writer.changes import row_of
 from bulksafe.writer.collecting import forget
@@ -274,7 +274,7 @@ class Watch:
 
     def _tell_pending(self, scope: Scope) -> None:
         pending, scope.pending = scope.pending, []
-        self.tell(scope.left_over(pending), scope.observer)
+        self.deliver(scope.left_over(pending), scope.observer)
 
     def _settle_returned(self, scope: Scope) -> bool:
         """Tell what a statement has returned. Returns whether that is all that there is.
@@ -333,7 +333,7 @@ class Watch:
     def _call_for(self, kind: Kind, images: Iterable[tuple[Any, ...]], scope: Scope) -> None:
         table = kind.source.table
         model = table.model
-        is_live = telling.Live(telling.LATE)
+        is_live = delivering.Live(delivering.LATE)
         every = [r for route in kind.routes if not muting.is_muted(r := route.receiver)]
         listed = [receiver for receiver in every if is_live(receiver, model)]
         is_new = kind.operation == INSERTED
@@ -390,7 +390,7 @@ class Watch:
 
     # Calls.
 
-    def tell(self, changes: Sequence[InlineChange], observer: Observer | None = None) -> None:
+    def deliver(self, changes: Sequence[InlineChange], observer: Observer | None = None) -> None:
         """Call the receivers that have not been called for the changes yet.
 
         Args:
@@ -398,10 +398,10 @@ class Watch:
         """
         if not changes:
             return
-        if any(r.signal_name in telling.BEFORE for r in self._receivers_of(changes)):
+        if any(r.signal_name in delivering.BEFORE for r in self._receivers_of(changes)):
             receive_late(self, changes)
-        listed = telling.deliveries(changes, self.listed, telling.LATE)
-        for call in telling.still_connected(calls(listed), telling.LATE):
+        listed = delivering.deliveries(changes, self.listed, delivering.LATE)
+        for call in delivering.still_connected(calls(listed), delivering.LATE):
             if call.receiver.signal is m2m_changed:
                 self._announce(call)
             is_own = observer is not None and observer.conflicts.model is call.changes[-1].model
@@ -447,7 +447,7 @@ class Watch:
         given = frozenset(named.get("pk_set", ()))
         self.call_with(call.receiver, named, last.row, last.context, observer)
         if action == "pre" and given != named["pk_set"]:
-            raise ValueError(telling.edited_links(call, named))
+            raise ValueError(delivering.edited_links(call, named))
 
     def call_with(
         self,

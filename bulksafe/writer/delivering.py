@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bulksafe import call_stack
 from bulksafe.dispatch.ordering import Delivery
 from bulksafe.dispatch.recursion import Write, must_call
 from bulksafe.writer import connecting
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from bulksafe.dispatch.calls import Call
     from bulksafe.writer.changes import InlineChange
 
-
-depth = call_stack.depth
-outside = call_stack.outside
 
 EARLY = ("pre_save", "pre_delete", "m2m_changed")
 BEFORE = ("pre_save", "pre_delete")
