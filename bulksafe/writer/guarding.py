@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from bulksafe.object_state import put_before_driver
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -44,13 +46,14 @@ def guarding(connection: Any, withdraw: Callable[[], None]) -> Iterator[Callable
     Yields a function that takes it away.
     """
     driver = connection.connection
-    guard = connection.connection = Guard(driver, withdraw)
+    guard = Guard(driver, withdraw)
+    put_before_driver(connection, guard)
 
     def end() -> None:
         # A receiver may have kept it.
         guard.__dict__["_guarded"] = driver, lambda: None
         if connection.connection is guard:
-            connection.connection = driver
+            put_before_driver(connection, driver)
 
     try:
         yield end

@@ -1,7 +1,8 @@
 """Django's own ways to write, each of which knows something that its SQL does not say.
 
-Each function stands around one of Django's methods: ``inner`` is the method, bound. Models without
-critical receivers in the transaction go straight through.
+Each function stands around one of Django's methods, as ``bulksafe.patches.writes`` puts it there:
+``inner`` is the method, bound. A queryset is one whose ``db`` is the database that is written to.
+Models without critical receivers in the transaction go straight through.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from bulksafe.writer.performing import perform
 from bulksafe.writer.scopes import Deleting, Linking, Saving, Scope
 from bulksafe.writer.upserting import Upsert
 from bulksafe.writer.vocabulary import vocabulary
-from bulksafe.writer.watch import Watch, watching
+from bulksafe.writer.watch import Watch, begun_watch_of, watching
 
 if TYPE_CHECKING:
     from bulksafe.declarations import Receiver
@@ -82,7 +83,7 @@ def save_base(
 
 def save_table(inner: Callable[..., Any], instance: Model, using: str) -> Any:
     """The SQL of a ``save()``, between the signals."""
-    watch = connections[using].__dict__.get("_bulksafe_watch")
+    watch = begun_watch_of(connections[using])
     scope = watch.scopes[-1] if watch is not None and watch.scopes else None
     if not isinstance(scope, Saving) or scope.instance is not instance:
         return inner()
@@ -120,7 +121,7 @@ def bulk_create(
     inner: Callable[..., Any], queryset: Any, objs: Any, *args: Any, **named: Any
 ) -> Any:
     """``pre_save`` on the objects, then the INSERT, then ``post_save`` on the same objects."""
-    using = _for_write(queryset)
+    using = str(queryset.db)
     watch = _watch(queryset.model, using)
     if watch is None:
         return inner(objs, *args, **named)
@@ -203,7 +204,7 @@ def bulk_update(
     inner: Callable[..., int], queryset: Any, objs: Any, fields: Any, *args: Any, **named: Any
 ) -> int:
     """The same for ``bulk_update()``."""
-    using = _for_write(queryset)
+    using = str(queryset.db)
     watch = _watch(queryset.model, using)
     listed = tuple(objs)
     fields = list(fields)
@@ -235,7 +236,7 @@ def set_order(
 
 def update(inner: Callable[..., int], queryset: Any, **values: Any) -> int:
     """``QuerySet.update()``: rehearsed, where receivers come before it."""
-    using = _for_write(queryset)
+    using = str(queryset.db)
     watch = _watch(queryset.model, using)
     model = _concrete(queryset.model)
     if watch is None:
@@ -286,28 +287,18 @@ def delete(inner: Callable[[], Any], collector: Any) -> Any:
         return inner()
 
 
-def can_fast_delete(inner: Callable[[], bool], collector: Any, objs: Any) -> bool:
-    """Whether rows can be deleted without being fetched, as Django asks it.
+def can_delete_without_instances(collector: Any, objs: Any) -> bool:
+    """Whether receivers allow rows to be deleted without being fetched, where Django refuses it.
 
     To Django, receivers stand against it. Those that come after the deletion get what the database
     has captured.
     """
-    if inner():
-        return True
     is_queryset = hasattr(objs, "_raw_delete") and hasattr(collector.origin, "_raw_delete")
     if not is_queryset or _watch(objs.model, collector.using) is None:
         return False
-    if connecting.has_others(post_delete, objs.model) or pre_delete.has_listeners(objs.model):
-        return False
-    collector._has_signal_listeners = _nobody
-    try:
-        return inner()
-    finally:
-        del collector._has_signal_listeners
-
-
-def _nobody(model: type[Model]) -> bool:
-    return False
+    return not (
+        connecting.has_others(post_delete, objs.model) or pre_delete.has_listeners(objs.model)
+    )
 
 
 def _root(collector: Any) -> type[Model] | None:
@@ -326,11 +317,6 @@ def link(inner: Callable[..., Any], manager: Any, *args: Any, **named: Any) -> A
         return inner(*args, **named)
     with watch.within(Linking(through=_concrete(manager.through))):
         return inner(*args, **named)
-
-
-def _for_write(queryset: Any) -> str:
-    queryset._for_write = True
-    return str(queryset.db)
 
 
 def _field_names(model: type[Model], fields: Any) -> frozenset[str]:

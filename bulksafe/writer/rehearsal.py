@@ -28,6 +28,7 @@ from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.assigning import assign
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
+from bulksafe.object_state import require_rollback, set_commit_hooks
 from bulksafe.outbox.events import UPDATED
 from bulksafe.writer import parents, telling, unstored
 from bulksafe.writer.changes import key_of_instance, row_of
@@ -201,7 +202,7 @@ class Rehearsal:
             if not self._is_stale:
                 return tried
             self.known = dict(known)
-            connection.run_on_commit = list(hooks)
+            set_commit_hooks(connection, hooks)
         raise OperationalError(
             f"The rows of a write were changed by others {_RETRIES} times while its receivers "
             "were to be called. Try again."
@@ -261,7 +262,8 @@ class Rehearsal:
             except OperationalError as error:
                 if not self._is_bearable(error):
                     raise
-                self._is_stale = self.watch.connection.needs_rollback = True
+                self._is_stale = True
+                require_rollback(self.watch.connection)
         if self._is_stale:
             raise Stale(self)
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError
 
-from bulksafe.compat import set_rowcount
 from bulksafe.dispatch.ordering import calls
+from bulksafe.object_state import set_rowcount
 from bulksafe.rendering import quoting
 from bulksafe.writer import parents, telling
 from bulksafe.writer.applying import Applying, Assigned
