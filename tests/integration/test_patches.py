@@ -27,6 +27,7 @@ from bulksafe.patches.patching import APPLIED
 from tests.apps.columns.models import TYPED, Target
 from tests.apps.invoices.models import Invoice, InvoiceProxy, Receipt, Voucher
 from tests.unit.declaring import declare, isolated, registered
+from tests.unit.patch_finder import made_by_bulksafe
 
 pytestmark = pytest.mark.django_db
 
@@ -298,6 +299,14 @@ class TestConnectionsCarryContexts:
         patches.apply()
         found = [w for w in connection.execute_wrappers if isinstance(w, contexts.Carrier)]
         assert len(found) == 1
+
+
+def test_a_connection_has_of_bulksafe_what_is_meant_for_it():
+    """See ``patches.connections``: the rest of it, and the driver's, is as Django makes it."""
+    connection.ensure_connection()
+    own = made_by_bulksafe(connections["default"])
+    assert own == {"wrap_database_errors", "_bulksafe_watch"}
+    assert made_by_bulksafe(connection.connection) == {"cursor_factory"}
 
 
 class TestSchemaEditor:
