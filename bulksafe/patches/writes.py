@@ -1,6 +1,7 @@
 """Patches of Django's ways to write: receivers run in the writer's transaction for each of them.
 
-The logic is in ``bulksafe.writer.paths``. Models without such receivers go straight through.
+The logic is in ``paths`` and ``bulk_paths`` of ``bulksafe.writer``. Models without such receivers
+go straight through.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from django.db.models.fields import related_descriptors
 from bulksafe import compat
 from bulksafe.patches.computed import read_back
 from bulksafe.patches.patching import Patch, wrap
-from bulksafe.writer import paths
+from bulksafe.writer import bulk_paths, paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,7 +52,7 @@ def _save_table(original: Original, self: Model, *args: Any, **kwargs: Any) -> A
 
 def _set_order(original: Original, self: Model, ordered: Any, keys: Any, using: Any = None) -> None:
     if paths.is_concerned(ordered):
-        paths.set_order(self, ordered, keys, using)
+        bulk_paths.set_order(self, ordered, keys, using)
     else:
         original(self, ordered, keys, using)
 
@@ -67,7 +68,7 @@ def _bulk_create(original: Original, self: Any, objs: Any, *args: Any, **kwargs:
         return created
 
     _route_for_write(self)
-    return paths.bulk_create(create, self, objs, *args, **kwargs)
+    return bulk_paths.bulk_create(create, self, objs, *args, **kwargs)
 
 
 def _bulk_update(
@@ -80,7 +81,7 @@ def _bulk_update(
         return count
 
     _route_for_write(self)
-    return paths.bulk_update(write, self, objs, fields, *args, **kwargs)
+    return bulk_paths.bulk_update(write, self, objs, fields, *args, **kwargs)
 
 
 def _update(original: Original, self: Any, **kwargs: Any) -> Any:

@@ -5,7 +5,7 @@ import inspect
 import pickle
 import threading
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from operator import is_
 
 import pgtrigger.apps
@@ -303,10 +303,10 @@ class TestConnectionsCarryContexts:
 
 def test_a_connection_has_of_bulksafe_what_is_meant_for_it():
     """See ``patches.connections``: the rest of it, and the driver's, is as Django makes it."""
-    connection.ensure_connection()
-    own = made_by_bulksafe(connections["default"])
-    assert own == {"wrap_database_errors", "_bulksafe_watch"}
-    assert made_by_bulksafe(connection.connection) == {"cursor_factory"}
+    with closing(connections.create_connection("default")) as created:
+        created.ensure_connection()
+        assert made_by_bulksafe(created) == {"wrap_database_errors", "_bulksafe_watch"}
+        assert made_by_bulksafe(created.connection) == {"cursor_factory"}
 
 
 class TestSchemaEditor:

@@ -195,7 +195,7 @@ def find_live():
     owners = {id(module): module for module in modules}
     for module in modules:
         for value in vars(module).values():
-            if isinstance(value, type) and is_foreign(value.__module__):
+            if _is(value, type) and is_foreign(value.__module__):
                 owners[id(value)] = value
     return {(owner, name) for owner in owners.values() for name in made_by_bulksafe(owner)}
 
@@ -215,23 +215,27 @@ def _is_made_by_bulksafe(value):
 
 def _homes(value):
     """The modules that a value comes from. ``functools.wraps`` copies ``__module__``."""
-    if isinstance(value, types.FunctionType):
+    if _is(value, types.FunctionType):
         return [value.__globals__.get("__name__", "")]
-    if isinstance(value, types.ModuleType):
+    if _is(value, types.ModuleType):
         return [value.__name__]
-    owner = value if isinstance(value, type) else type(value)
+    owner = value if _is(value, type) else type(value)
     return [str(one.__module__) for one in owner.__mro__]
 
 
 def _inner(value):
     """What a descriptor, a partial or a wrapper of another package has inside."""
-    match value:
-        case property():
-            return value.fget
-        case cached_property():
-            return value.real_func
-        case staticmethod() | classmethod() | types.MethodType():
-            return value.__func__
-        case functools.partial() | functools.cached_property():
-            return value.func
+    if _is(value, property):
+        return value.fget
+    if _is(value, cached_property):
+        return value.real_func
+    if _is(value, functools.cached_property, functools.partial):
+        return value.func
+    if _is(value, staticmethod, classmethod, types.MethodType):
+        return value.__func__
     return inspect.getattr_static(value, "__wrapped__", None)
+
+
+def _is(value, *kinds):
+    """``isinstance()`` would ask a lazy object of Django's for its class, which sets it up."""
+    return issubclass(type(value), kinds)

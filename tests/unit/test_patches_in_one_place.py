@@ -38,7 +38,7 @@ ALLOWED = {
         "state.adding": "the documented state of a model's instance",
         "state.db": "the same",
     },
-    "writer/paths.py": {"stored[key]._order": "the field of order_with_respect_to"},
+    "writer/bulk_paths.py": {"stored[key]._order": "the field of order_with_respect_to"},
     "writer/watch.py": {
         "connection.execute_wrappers.insert": "Django has execute wrappers for that"
     },
