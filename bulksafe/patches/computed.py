@@ -46,27 +46,6 @@ def _do_update(  # noqa: PLR0917  (Django's own signature)
     return bool(rows) or (self._meta.select_on_save and not is_forced and filtered.exists())
 
 
-EARLY = (
-    Patch(
-        Model,
-        "_do_update",
-        _do_update,
-        "The UPDATE of a save() returns the computed columns, so that the instance is not stale.",
-    ),
-)
-
-LATE = (
-    Patch(
-        Options,
-        "db_returning_fields",
-        _db_returning_fields,
-        "An INSERT returns the computed columns, as it does for database defaults. No public API "
-        "can add to this cached property.",
-        extend_cached_property,
-    ),
-)
-
-
 def forget_returning_fields() -> None:
     """Compute the cached property again where it was asked for before it was patched."""
     for item in declared():
@@ -104,3 +83,24 @@ def _key(instance: Model) -> tuple[Any, ...]:
     return tuple(
         field.to_python(getattr(instance, field.attname)) for field in instance._meta.pk_fields
     )
+
+
+EARLY = (
+    Patch(
+        Model,
+        "_do_update",
+        _do_update,
+        "The UPDATE of a save() returns the computed columns, so that the instance is not stale.",
+    ),
+)
+
+LATE = (
+    Patch(
+        Options,
+        "db_returning_fields",
+        _db_returning_fields,
+        "An INSERT returns the computed columns, as it does for database defaults. No public API "
+        "can add to this cached property.",
+        extend_cached_property,
+    ),
+)

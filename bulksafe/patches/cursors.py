@@ -67,30 +67,6 @@ def _carrying(connection: Any, text: str) -> AbstractContextManager[None]:
     return nullcontext() if carrier is None else carrier.carrying(text)
 
 
-LATE = (
-    Patch(
-        CursorWrapper,
-        "callproc",
-        _callproc,
-        "Carries the context, and runs the receivers: execute wrappers are not called for it.",
-    ),
-    Patch(
-        CursorWrapper,
-        "copy",
-        _copy,
-        "Carries the context. Django has no such method: it passes on the driver's.",
-        add_property,
-    ),
-    Patch(
-        CursorWrapper,
-        "stream",
-        _stream,
-        "Carries the context. Django has no such method: it passes on the driver's.",
-        add_property,
-    ),
-)
-
-
 class _Noticed:
     """A cursor of the driver's that lets the context's carrier know before it sends a statement."""
 
@@ -117,3 +93,27 @@ def noticed(factory: type) -> type:
     if issubclass(factory, _Noticed):
         return factory
     return type(factory.__name__, (_Noticed, factory), {"__module__": factory.__module__})
+
+
+LATE = (
+    Patch(
+        CursorWrapper,
+        "callproc",
+        _callproc,
+        "Carries the context, and runs the receivers: execute wrappers are not called for it.",
+    ),
+    Patch(
+        CursorWrapper,
+        "copy",
+        _copy,
+        "Carries the context. Django has no such method: it passes on the driver's.",
+        add_property,
+    ),
+    Patch(
+        CursorWrapper,
+        "stream",
+        _stream,
+        "Carries the context. Django has no such method: it passes on the driver's.",
+        add_property,
+    ),
+)

@@ -1,7 +1,7 @@
-"""Patches of signals: critical receivers are connected to them, and stay critical.
+"""Patches of signals: critical receivers are connected to them in order, and stay critical.
 
-What is connected are ``Connected`` receivers, which ``bulksafe.writer.connecting`` describes. Where
-one belongs in the list of a signal's receivers, no public API can say.
+A critical receiver is connected as a ``Connected``, see ``bulksafe.writer.connecting``. No public
+API sets the position of a receiver in its signal's list: this module writes to the list.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
     Original = Callable[..., Any]
 
-#: Every connection by its signal and its sender, also those that somebody has taken back.
+#: Each connection by its signal and its sender, including those disconnected since.
 _made: dict[tuple[int, int], dict[Hashable, Connected]] = defaultdict(dict)
 
 
 def connect_critical(receiver: Receiver) -> None:
-    """Connect a receiver to the models that it is for, and to their proxies."""
+    """Connect a receiver to its models and their proxies."""
     if not receiver.is_inline or not receiver.signal_name or not callable(receiver.function):
         return
     if not is_hashable(receiver.uid):
@@ -57,7 +57,7 @@ def connect_all() -> None:
 
 
 def disconnect_critical(receiver: Receiver) -> None:
-    """Take all connections of a receiver back: for tests."""
+    """Remove all connections of a receiver: for tests."""
     signal = receiver.signal
     for made in _made.values():
         for key in [key for key, one in made.items() if one.receiver is receiver]:
@@ -82,27 +82,10 @@ def _disconnect(original: Original, self: Any, *args: Any, **kwargs: Any) -> Any
     return result
 
 
-EARLY = (
-    Patch(
-        ModelSignal,
-        "connect",
-        _connect,
-        "disconnect() and connect() again is how receivers are muted: a critical receiver is "
-        "critical again afterwards.",
-    ),
-    Patch(
-        ModelSignal,
-        "disconnect",
-        _disconnect,
-        "A receiver may disconnect another one, or itself, in the middle of a bulk write.",
-    ),
-)
-
-
 def _restore(signal: Signal) -> None:
-    """Let a function be critical that somebody has connected again, after ``disconnect()``.
+    """Make a receiver critical again after ``disconnect()`` and ``connect()``.
 
-    Connected as an ordinary receiver, it would hear nothing of bulk writes.
+    Connected as an ordinary receiver, it would not run for bulk writes.
     """
     if not _made:
         return
@@ -166,7 +149,7 @@ def _connect_to(receiver: Receiver, model: type[Model], sender: type[Model]) -> 
 
 
 def _key(receiver: Receiver) -> Hashable:
-    """What Django tells the connections of a signal and a sender apart by."""
+    """The key under which Django stores a connection of a signal and a sender."""
     if receiver.has_uid:
         return receiver.uid
     return dispatcher._make_id(receiver.function)  # type: ignore[attr-defined, no-any-return]
@@ -182,7 +165,7 @@ def _receiver_of(entry: Any) -> Receiver | None:
 
 
 def _put_in_order(signal: Signal) -> None:
-    """Let the critical receivers among those of the signal follow their ``after``.
+    """Sort the critical receivers of the signal by their ``after``.
 
     Asynchronous ones run after all others, as in Django's ``send()``, which would await them if it
     could see that they are. The rest stay where they are.
@@ -200,3 +183,20 @@ def _put_in_order(signal: Signal) -> None:
             signal.receivers[place] = entry
         signal.receivers.sort(key=_is_async)
         signal.sender_receivers_cache.clear()
+
+
+EARLY = (
+    Patch(
+        ModelSignal,
+        "connect",
+        _connect,
+        "disconnect() and connect() again is how receivers are muted: a critical receiver is "
+        "critical again afterwards.",
+    ),
+    Patch(
+        ModelSignal,
+        "disconnect",
+        _disconnect,
+        "A receiver may disconnect another one, or itself, in the middle of a bulk write.",
+    ),
+)

@@ -1,9 +1,8 @@
 """Critical receivers as Django's signals have them.
 
 A critical receiver is connected to its signal like any other (``bulksafe.patches.signals`` does
-that): where Django sends, it sends to it; ``disconnect``, ``has_listeners`` and factory_boy's
-``mute_signals`` see it. Whether it is connected also decides whether it hears of the writes for
-which Django sends nothing.
+that): Django sends to it, and ``disconnect``, ``has_listeners`` and factory_boy's ``mute_signals``
+work for it. While it is connected, it also runs for the writes for which Django sends no signal.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def note_change() -> None:
 
 
 def changes() -> int:
-    """A number that is another one after receivers were connected or disconnected."""
+    """Version counter; changes whenever a receiver is connected or disconnected."""
     return _changes[0]
 
 
@@ -66,6 +65,6 @@ def live(signal: Signal, model: type[Model]) -> set[Receiver]:
 
 
 def has_others(signal: Signal, sender: type[Model]) -> bool:
-    """Whether anybody is connected to the signal for a model who is no critical receiver."""
+    """Whether the signal has receivers for a model that are not critical."""
     keys = {dispatcher._make_id(None), dispatcher._make_id(sender)}  # type: ignore[attr-defined]
     return any(type(entry[1]) is not Connected for entry in signal.receivers if entry[0][1] in keys)
