@@ -59,11 +59,6 @@ def set_commit_hooks(connection: Any, hooks: Iterable[Any]) -> None:
     connection.run_on_commit = [*hooks]
 
 
-def require_rollback(connection: Any) -> None:
-    """Let Django refuse statements until the transaction is rolled back."""
-    connection.needs_rollback = True
-
-
 @contextmanager
 def in_atomic_block(connection: Any) -> Iterator[None]:
     """Let Django know of the transaction that it is about to commit: ``atomic()`` joins it."""
@@ -83,11 +78,6 @@ def in_transaction_begun_by_hand(connection: Any) -> Iterator[None]:
         yield
     finally:
         connection.in_atomic_block, connection.autocommit = False, True
-
-
-def put_before_driver(connection: Any, guard: Any) -> None:
-    """Let Django use an object that stands before the driver's connection."""
-    connection.connection = guard
 
 
 def set_rowcount(cursor: Any, count: int) -> None:

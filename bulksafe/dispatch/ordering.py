@@ -62,6 +62,22 @@ def _calls(deliveries: Sequence[Delivery]) -> list[Call]:
     return found
 
 
+def split_at_batches(
+    ordered: Sequence[Receiver],
+) -> tuple[list[Receiver], list[Receiver]]:
+    """The receivers that are called row by row, and those that are, or come after, a batch one.
+
+    Args:
+        ordered: in the order in which they are called.
+    """
+    first: list[Receiver] = []
+    rest: list[Receiver] = []
+    for receiver in ordered:
+        before = {other for ref in receiver.after for other in meant_by(ref, ordered)}
+        (rest if receiver.batch or before.intersection(rest) else first).append(receiver)
+    return first, rest
+
+
 def _stages(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:
     """What runs event by event, then a batch, and so on."""
     levels = _levels(deliveries)

@@ -44,6 +44,7 @@ WRITING = (
     "bulksafe_prefix",
     "bulksafe_collect",
     "bulksafe_collected",
+    "bulksafe_stage",
     "bulksafe_staged_rows",
     "bulksafe_unstage",
 )

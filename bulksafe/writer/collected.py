@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from django.db import DatabaseError
 
 from bulksafe.contexts import current, running
 from bulksafe.dispatch.images import Image
@@ -19,7 +22,7 @@ from bulksafe.writer.staged_rows import Row
 if TYPE_CHECKING:
     from bulksafe.writer.collecting import Target
     from bulksafe.writer.scopes import Scope
-    from bulksafe.writer.session import Session
+    from bulksafe.writer.session import Execute, Session
     from bulksafe.writer.taking import Kind, Source
 
 
@@ -58,20 +61,37 @@ class Collection:
         self.watch = watch
         self.scope = scope
         self.target = target
+        self.rows: list[Row] = []
+        #: The columns that the statement returns, as the driver describes them.
+        self.description: Sequence[Any] = ()
         self._home = quoting.identifier(places(watch.connection).home)
         self._after = 0
 
-    def begin(self) -> None:
-        """Have the next statement collected."""
-        ((self._after,),) = self.ask("SELECT {home}.bulksafe_collect()")
+    def collect(self, execute: Execute, cursor: Any, sql: str, params: Any) -> Any:
+        """Execute the statement on the caller's cursor, with nothing written.
 
-    def end(self) -> list[Row]:
-        """Have the statements after this one executed as usual.
+        The ``rows`` are those that it would change, as they come. There are none if it changes
+        none, or if it has changed them, since the trigger was off.
 
         Returns:
-            the rows that the statement would change, as they come. None, if there are none or if
-            it has changed them, since the trigger was off.
+            what executing it returns.
+
+        Raises:
+            Uncollectable: a function or a trigger would write.
         """
+        self.begin("collect")
+        with refusing_nested():
+            result = execute(sql, params)
+        self.description = cursor.description or ()
+        self.rows = self.end()
+        return result
+
+    def begin(self, mode: Literal["collect", "record"]) -> None:
+        """Have the rows of the next statement kept."""
+        ((self._after,),) = self.ask("SELECT {home}.bulksafe_collect(%s)", [mode])
+
+    def end(self) -> list[Row]:
+        """Have the statements after this one executed as usual. Returns the rows that were kept."""
         parts = self.ask(
             "SELECT c.source::pg_catalog.int8, c.root::pg_catalog.int8, "
             "c.source::pg_catalog.regclass::pg_catalog.text, "
@@ -162,7 +182,7 @@ class Collection:
         with readable(source.model):
             rows = self.ask(_rows_query(source, kind, part.relation), params)
         return [
-            Row(number, applying, self._change(number, source, kind, rest))
+            Row(number, applying, self._change(number, source, kind, rest), self.scope.ledger)
             for number, *rest in rows
         ]
 
@@ -192,6 +212,25 @@ class Collection:
         )
         self.scope.prepare(change)
         return change
+
+
+#: The SQLSTATE with which the trigger refuses to collect what a function or a trigger writes.
+_NESTED = "BS004"
+
+
+@contextmanager
+def refusing_nested() -> Iterator[None]:
+    """Around a statement whose rows are kept.
+
+    Raises:
+        Uncollectable: a function or a trigger would write.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        if getattr(error.__cause__, "sqlstate", None) == _NESTED:
+            raise Uncollectable from error
+        raise
 
 
 def _rows_query(source: Source, kind: Kind, relation: str) -> str:

@@ -116,7 +116,7 @@ def _fits(model: type[Model]) -> bool:
 def target_of(text: str, connection: Any) -> Target | None:
     """What a statement writes to, if it can be collected as its text and the catalogs say."""
     statement = parse(text)
-    if statement is None or statement.has_conflict:
+    if statement is None:
         return None
     if statement.returning and (
         statement.verb == "MERGE"
@@ -147,18 +147,9 @@ def _is_of_links(receiver: Receiver) -> bool:
 
 
 def needs_turns(target: Target, connection: Any, text: str) -> bool:
-    """Whether receivers of the rows have to be called before they are written, or row by row.
-
-    Raises:
-        Uncollectable: they have to, and one of them is called for many rows at once.
-    """
+    """Whether receivers of the rows have to be called before they are written, or row by row."""
     early, late = live(target)
-    if any(receiver.batch for receiver in early):
-        # It is called once, for rows that have been read together.
-        raise Uncollectable
-    if early:
-        return True
-    if is_asked_for(late):
+    if early or is_asked_for(late):
         return True
     pattern = own_row(target.model)
     if not late or (pattern is not None and pattern.search(text)):

@@ -52,7 +52,7 @@ def _sent_before(
     instance: Any,
 ) -> None:
     """A receiver that comes before the write is called for an instance in hand, once."""
-    _note(scope, receiver, instance)
+    scope.ledger.note(receiver, instance)
     extra = early_arguments(receiver, [instance], session.alias).get(id(instance))
     if extra is not None:
         _send(session, receiver, {**named, **extra}, None)
@@ -61,7 +61,7 @@ def _sent_before(
 def _sent_after(
     session: Session, scope: InHand, receiver: Receiver, named: dict[str, Any], instance: Any
 ) -> None:
-    _note(scope, receiver, instance)
+    scope.ledger.note(receiver, instance)
     session.gather(scope)
     change: InlineChange | None = None
     if isinstance(scope, Saving):
@@ -77,13 +77,6 @@ def _sent_after(
         change.done.add(receiver)
         change.take_in_hand(instance)
     _send(session, receiver, named, change)
-
-
-def _note(scope: InHand, receiver: Receiver, instance: Any) -> None:
-    if isinstance(scope, Saving):
-        scope.called.add(receiver)
-    else:
-        scope.has_called(receiver, instance)
 
 
 def _send(

@@ -13,7 +13,8 @@ from django.db.models import Model
 from django.db.models.signals import pre_save
 
 from bulksafe.declarations import receivers
-from bulksafe.declarations.order import in_order, meant_by
+from bulksafe.declarations.order import in_order
+from bulksafe.dispatch.ordering import split_at_batches
 from bulksafe.outbox.events import INSERTED, UPDATED
 from bulksafe.writer import parents, telling, unstored
 from bulksafe.writer.changes import row_of_instance
@@ -21,6 +22,7 @@ from bulksafe.writer.conflicts import Conflicts, is_asked_for
 from bulksafe.writer.early import assigned_since, early_arguments
 from bulksafe.writer.instances import copied, take_over
 from bulksafe.writer.observing import Observer, Restart
+from bulksafe.writer.retrying import CONFLICTS
 from bulksafe.writer.row_queue import RowQueue
 from bulksafe.writer.scopes import InHand
 
@@ -96,7 +98,7 @@ class BulkWrite:
             what storing them has returned.
         """
         early, self._late = self._receivers()
-        self._singles, self._rest = _before_and_from_batches(early)
+        self._singles, self._rest = split_at_batches(early)
         self._ignores = self._ignores and bool(early)
         is_row_by_row = self._ignores or is_asked_for([*early, *self._late])
         kept = None if is_row_by_row or not self._late else [_Kept(one) for one in self.instances]
@@ -287,7 +289,7 @@ class BulkWrite:
         extra: dict[str, Any] | None,
         observer: Observer | None,
     ) -> None:
-        self.scope.has_called(receiver, instance)
+        self.scope.ledger.note(receiver, instance)
         row, fields = row_of_instance(instance), self.fields_of(instance)
         if extra is None or not telling.is_own_business(receiver):
             return
@@ -316,7 +318,7 @@ class BulkWrite:
         extras = early_arguments(receiver, chunk, self.watch.alias)
         chosen = [one for one in chunk if id(one) in extras]
         for instance in chunk:
-            self.scope.has_called(receiver, instance)
+            self.scope.ledger.note(receiver, instance)
         if not chosen or not telling.is_own_business(receiver):
             return
         named = telling.bulk_call(receiver, self.model, self.watch.alias, self.update_fields)
@@ -365,7 +367,7 @@ class _LeftOut(Exception):  # noqa: N818
 
 def _is_conflict(error: IntegrityError) -> bool:
     """Whether a constraint was violated that ``ON CONFLICT`` is about."""
-    return getattr(error.__cause__, "sqlstate", None) in {"23505", "23P01"}
+    return getattr(error.__cause__, "sqlstate", None) in CONFLICTS
 
 
 class _Kept:
@@ -385,15 +387,3 @@ class _Kept:
         values.clear()
         values.update(self.values, _state=state)
         state.adding, state.db, state.fields_cache = self.state
-
-
-def _before_and_from_batches(
-    ordered: Sequence[Receiver],
-) -> tuple[list[Receiver], list[Receiver]]:
-    """The receivers that come row by row, and those that are, or come after, one for many rows."""
-    first: list[Receiver] = []
-    rest: list[Receiver] = []
-    for receiver in ordered:
-        before = {other for ref in receiver.after for other in meant_by(ref, ordered)}
-        (rest if receiver.batch or before.intersection(rest) else first).append(receiver)
-    return first, rest

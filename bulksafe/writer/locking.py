@@ -1,6 +1,6 @@
-"""Locking rows that a write has been rehearsed for, and whether they are still what they were.
+"""Locking the rows of a write that was rolled back, and whether they are still what they were.
 
-A rehearsal is rolled back, and with it the locks of its rows are gone. What another transaction
+The rollback releases their locks. What another transaction
 commits before they are locked again must not be overwritten.
 """
 

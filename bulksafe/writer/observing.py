@@ -13,8 +13,6 @@ from bulksafe.writer.changes import key_of_instance
 from bulksafe.writer.relations import Touched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from django.db.models import Model, QuerySet
 
     from bulksafe.declarations import Receiver
@@ -70,7 +68,6 @@ class Observer:
         progress: the write.
         connection: Django's, that is written to.
         is_after: whether the receivers come after the write.
-        withdraw: called before the first statement, whatever it is.
     """
 
     def __init__(
@@ -80,13 +77,11 @@ class Observer:
         connection: Any,
         *,
         is_after: bool = False,
-        withdraw: Callable[[str], None] | None = None,
     ) -> None:
         self.conflicts = conflicts
         self.progress = progress
         self.connection = connection
         self.is_after = is_after
-        self.withdraw = withdraw
         self.instance: Model | None = None
         self.receiver: Receiver | None = None
         #: Whether a call has shown that the order matters, and the write cannot keep it any more.
@@ -101,8 +96,6 @@ class Observer:
 
     def look(self, text: str, params: Any) -> None:
         """Asked before each statement of a receiver."""
-        if self.withdraw is not None:
-            self.withdraw(text)
         if savepoint := _SAVEPOINT.match(text):
             self._follow(savepoint["verb"].upper(), savepoint["name"])
             return

@@ -114,7 +114,7 @@ def _sees_instances_only(receiver: Receiver) -> bool:
 
 
 def update(inner: Callable[..., int], queryset: Any, **values: Any) -> int:
-    """``QuerySet.update()``: rehearsed, where receivers come before it."""
+    """``QuerySet.update()``, in the way that its receivers need."""
     using = str(queryset.db)
     watch = watch_for(queryset.model, using)
     model = concrete(queryset.model)

@@ -19,9 +19,11 @@ from bulksafe.writer.collecting import (
 )
 from bulksafe.writer.conflicts import Conflicts
 from bulksafe.writer.observing import Observer, Restart
-from bulksafe.writer.rehearsal import Rehearsal
-from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Scope
+from bulksafe.writer.retrying import Overtaken
+from bulksafe.writer.row_queue import InBulk
+from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Scope, Turns
 from bulksafe.writer.staged import Staged
+from bulksafe.writer.through import Through
 from bulksafe.writer.vocabulary import has_early, is_insert, is_plain, on_conflict
 
 if TYPE_CHECKING:
@@ -32,19 +34,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bulksafe")
 
 
-class _InBulk:
-    """The progress of a write whose rows are all written at once."""
+#: How often a write may begin again, since others store rows like its own.
+_MOST_ATTEMPTS = 10
 
-    is_ahead = True
-
-    def flush(self) -> bool:
-        return False
-
-    def mark(self) -> None:
-        """Nothing is written in part."""
-
-    def return_to(self, mark: None) -> None:
-        """Neither is it taken back."""
+_IS_REPEATED = (
+    "a receiver looks at other rows of its table after the write: the write is made again, row by "
+    "row. Write row_by_row=True, or False if the order makes no difference to it."
+)
 
 
 def perform(
@@ -77,8 +73,7 @@ def perform(
             watch.due.clear()
             scope.reset()
     if has_early(models):
-        with watch.within(scope):
-            return Rehearsal(watch, scope, operation, is_plain=is_plain).run()
+        return _perform_through(watch, operation, scope, is_plain=is_plain)
     return _perform_at_once(watch, operation, scope, returning)
 
 
@@ -100,6 +95,25 @@ def _perform_at_once(
         return operation()
 
 
+def _perform_through(
+    watch: Session, operation: Callable[[], Any], scope: Scope, *, is_plain: bool
+) -> Any:
+    """Make a write that is executed twice."""
+    is_row_by_row = False
+    while True:
+        through = Through(watch, scope, operation, is_plain=is_plain, is_row_by_row=is_row_by_row)
+        try:
+            with watch.within(scope):
+                return through.run()
+        except Restart as restart:
+            if restart.progress is not scope.progress:
+                raise
+        logger.warning(_IS_REPEATED)
+        watch.due.clear()
+        scope.reset()
+        is_row_by_row = True
+
+
 def _perform_in_turn(
     watch: Session,
     operation: Callable[[], Any],
@@ -107,21 +121,23 @@ def _perform_in_turn(
     returning: tuple[type[Model], str] | None,
 ) -> Any:
     """Make a write of one statement, which is collected where its receivers want that."""
-    scope.turns = "found out"
-    try:
-        return _perform_at_once(watch, operation, scope, returning)
-    except Restart as restart:
-        if restart.progress is not scope.progress:
-            raise
-    logger.warning(
-        "a receiver looks at other rows of its table after the write: the write is made again, row "
-        "by row. Write row_by_row=True, or False if the order makes no difference to it."
-    )
-    watch.due.clear()
-    scope.reset()
-    scope.turns = "row by row"
-    with watch.within(scope):
-        return operation()
+    turns: Turns = "found out"
+    left = _MOST_ATTEMPTS
+    while True:
+        scope.turns = turns
+        try:
+            return _perform_at_once(watch, operation, scope, returning)
+        except Restart as restart:
+            if restart.progress is not scope.progress:
+                raise
+            turns = "row by row"
+            logger.warning(_IS_REPEATED)
+        except Overtaken as overtaken:
+            left -= 1
+            if not left:
+                raise overtaken.error from None
+        watch.due.clear()
+        scope.reset()
 
 
 def write(watch: Session, execution: Execution, named: Sequence[type[Model]]) -> Any:
@@ -172,19 +188,12 @@ def _write_alone(
         # Rows of a delete() have the order that Django gives them.
         target = None
     if target is not None and execution.many:
-        if _needs_turns(target, watch, text):
+        if needs_turns(target, watch.connection, text):
             return _execute_each(watch, target, execution)
         target = None
     model = None if target is None else target.model
     run = partial(execute_in_turn, watch, scope, execution)
     return perform(watch, run, scope, named, is_plain=is_plain(text), model=model)
-
-
-def _needs_turns(target: Target, watch: Session, text: str) -> bool:
-    try:
-        return needs_turns(target, watch.connection, text)
-    except Uncollectable:
-        return False
 
 
 def execute_in_turn(watch: Session, scope: Scope, execution: Execution) -> Any:
@@ -210,7 +219,7 @@ def execute_in_turn(watch: Session, scope: Scope, execution: Execution) -> Any:
         )
         scope.progress = staged.queue
         return staged.run(execution.sql, execution.params)
-    scope.progress = progress = _InBulk()
+    scope.progress = progress = InBulk()
     _, late = live(target)
     if late:
         conflicts = Conflicts(watch.connection, target.model, target.operation, late)

@@ -42,6 +42,21 @@ class Rows(Protocol):
         """The database has rolled back what was written of these rows."""
 
 
+class InBulk:
+    """The progress of a write whose rows are all written at once."""
+
+    is_ahead = True
+
+    def flush(self) -> bool:
+        return False
+
+    def mark(self) -> None:
+        """Nothing is written in part."""
+
+    def return_to(self, mark: None) -> None:
+        """Neither is it taken back."""
+
+
 class RowQueue:
     """Goes through the rows of one write.
 

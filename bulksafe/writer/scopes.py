@@ -5,20 +5,23 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from bulksafe.writer.changes import key_in_table, key_of_instance, row_of, row_of_instance
 from bulksafe.writer.django_sql import insertions, update_of_one_row
+from bulksafe.writer.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from django.db.models import Model
 
-    from bulksafe.declarations import Receiver
     from bulksafe.writer.changes import InlineChange
     from bulksafe.writer.observing import Observer, Progress
     from bulksafe.writer.taking import Kind
+
+
+Turns: TypeAlias = Literal["", "found out", "row by row"]
 
 
 class Again(Exception):  # noqa: N818
@@ -53,7 +56,8 @@ class Scope:
         given_fields: what receivers get as ``update_fields`` for rows that it updates.
         given_origin: what they get as ``origin`` for rows that it deletes.
         pending: changes that were taken and have not been told.
-        moved: the keys that rows got in the end, by what they were in a rehearsal.
+        ledger: who has been called for which of its rows.
+        moved: the keys that new rows got in the end, by those that they were recorded with.
         returned: the rows that its statement returns, if it is one that does.
         on_conflict: what its new rows do that are there already, as ``QuerySet._insert`` takes it.
         child: the model of multi-table inheritance whose rows it updates.
@@ -67,6 +71,7 @@ class Scope:
     given_fields: frozenset[str] | None = None
     given_origin: Any = None
     pending: list[InlineChange] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=Ledger)
     moved: dict[tuple[str, Any], Any] = field(default_factory=dict)
     returned: Returned | None = None
     on_conflict: dict[str, Any] = field(default_factory=dict)
@@ -74,13 +79,14 @@ class Scope:
     observer: Observer | None = None
     observers: tuple[Observer, ...] = ()
     progress: Progress | None = None
-    turns: Literal["", "found out", "row by row"] = ""
+    turns: Turns = ""
     #: Where the last change of each row is in ``pending``.
     _places: dict[tuple[str, Any], int] = field(default_factory=dict)
 
     def reset(self) -> None:
         """The write is made again: what has come of it is taken back."""
         self.pending.clear()
+        self.ledger = Ledger()
         self.moved.clear()
         self._places.clear()
         self.returned = self.observer = self.progress = None
@@ -154,7 +160,6 @@ class InHand(Scope):
     Attributes:
         model: the instances' concrete model.
         instances: by row.
-        ran: the receivers that have been called for an instance, by its ``id()``.
         is_storing: whether Django is at its SQL just now, and nobody else.
         is_spared: whether the database need not buffer what Django stores: all receivers are called
             with the instances and see nothing else.
@@ -163,7 +168,6 @@ class InHand(Scope):
 
     model: type[Model] | None = None
     instances: dict[tuple[str, Any], Model] = field(default_factory=dict)
-    ran: dict[int, set[Receiver]] = field(default_factory=dict)
     is_storing: bool = False
     is_spared: bool = False
     stored: int = 0
@@ -240,10 +244,7 @@ class InHand(Scope):
         if instance is not None:
             if not change.is_in_hand and type(instance)._meta.concrete_model is change.model:
                 change.take_in_hand(instance)
-            change.done |= self.ran.get(id(instance), set())
-
-    def has_called(self, receiver: Receiver, instance: Model) -> None:
-        self.ran.setdefault(id(instance), set()).add(receiver)
+            change.done |= self.ledger.called_for(instance)
 
 
 @dataclass(eq=False)
@@ -251,7 +252,6 @@ class Saving(InHand):
     """``save()``: one row, which may be without a key until it is stored."""
 
     instance: Model | None = None
-    called: set[Receiver] = field(default_factory=set)
 
     def _keys_in(self, table: type[Model]) -> Collection[Any]:
         return () if self.instance is None else (key_in_table(self.instance, table),)
@@ -282,7 +282,7 @@ class Saving(InHand):
         assert self.instance is not None  # noqa: S101
         if change.model is type(self.instance)._meta.concrete_model:
             change.take_in_hand(self.instance)
-        change.done |= self.called
+        change.done |= self.ledger.called_for(self.instance)
 
     def change_of_instance(self) -> InlineChange | None:
         assert self.instance is not None  # noqa: S101
@@ -351,7 +351,7 @@ class Along(Scope):
         super().prepare(change)
         if self.outer.holds(change):
             self.outer.prepare(change)
-            # What is rehearsed is not to touch the caller's instance.
+            # An execution that is rolled back must not touch the caller's instance.
             change.forget_instances()
 
     def left_over(self, changes: list[InlineChange]) -> list[InlineChange]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from bulksafe.writer.observing import Observer
     from bulksafe.writer.scopes import Returned, Scope
     from bulksafe.writer.taking import Source
+
+
+#: Executes a statement with its parameters on the caller's cursor.
+Execute: TypeAlias = Callable[[str, Any], Any]
 
 
 @dataclass(frozen=True)

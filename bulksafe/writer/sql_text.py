@@ -59,7 +59,7 @@ class Statement:
         table: the table that it writes to, without its schema.
         schema: the schema, if it names one.
         alias: how the statement calls the table; empty if by its name.
-        assigned: the columns that an UPDATE sets.
+        assigned: the columns that an UPDATE sets, or a branch of another statement that updates.
         returning: what stands behind ``RETURNING``; empty without it.
         has_source: whether it takes values from other tables by ``FROM`` or ``USING``.
         has_conflict: whether it has ``ON CONFLICT``.
@@ -134,7 +134,9 @@ def _parse(text: str) -> Statement | None:
     alias, place = _alias(found, place, verb)
     top = [token for token in found[place:] if token.depth == 0]
     words = [token.text if token.kind == "word" else "" for token in top]
-    assigned = _assigned(found[place:]) if verb in {"UPDATE", "MERGE"} else ()
+    has_conflict = verb == "INSERT" and "CONFLICT" in words
+    updates = verb in {"UPDATE", "MERGE"} or has_conflict
+    assigned = _assigned(found[place:]) if updates else ()
     if assigned is None:
         return None
     returning = ""
@@ -150,7 +152,7 @@ def _parse(text: str) -> Statement | None:
         assigned=tuple(dict.fromkeys(assigned)),
         returning=returning,
         has_source=bool({"FROM", "USING"} & set(words)),
-        has_conflict=verb == "INSERT" and "CONFLICT" in words,
+        has_conflict=has_conflict,
     )
 
 

@@ -9,37 +9,36 @@ and rules sees the final values.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError
+from django.db import IntegrityError
 
-from bulksafe.dispatch.ordering import calls
+from bulksafe.declarations.order import in_order
+from bulksafe.dispatch.ordering import calls, split_at_batches
 from bulksafe.object_state import set_rowcount
-from bulksafe.rendering import quoting
-from bulksafe.writer import parents, telling
+from bulksafe.writer import parents, returned_rows, telling
 from bulksafe.writer.applying import Applying, Assigned
 from bulksafe.writer.changes import InlineChange
 from bulksafe.writer.collected import Collection
-from bulksafe.writer.collecting import Uncollectable, live
+from bulksafe.writer.collecting import live
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
 from bulksafe.writer.observing import Observer
+from bulksafe.writer.recorded import Recording
+from bulksafe.writer.retrying import CONFLICTS, Overtaken
 from bulksafe.writer.row_queue import RowQueue
 from bulksafe.writer.scopes import is_one_write
-from bulksafe.writer.staged_rows import Row
+from bulksafe.writer.staged_rows import Row, assigned_to
 from bulksafe.writer.storing import batches, store
 from bulksafe.writer.taking import sorted_by_key
 
 if TYPE_CHECKING:
-    from django.db.models import Model
-
     from bulksafe.dispatch.calls import Call
+    from bulksafe.dispatch.ordering import Delivery
     from bulksafe.writer.collecting import Target
     from bulksafe.writer.scopes import Scope
-    from bulksafe.writer.session import Session
-
-#: The SQLSTATE with which the trigger refuses to collect what a function or a trigger writes.
-_NESTED = "BS004"
+    from bulksafe.writer.session import Execute, Session
 
 
 class Staged:
@@ -59,7 +58,7 @@ class Staged:
         watch: Session,
         scope: Scope,
         target: Target,
-        execute: Callable[[str, Any], Any],
+        execute: Execute,
         cursor: Any,
         *,
         is_row_by_row: bool = False,
@@ -70,10 +69,12 @@ class Staged:
         self.rows: list[Row] = []
         self._execute = execute
         self._cursor = cursor
-        #: The columns that the statement returns.
-        self._description: Sequence[Any] = ()
-        self._collection = Collection(watch, scope, target)
+        kind = Recording if target.statement.has_conflict else Collection
+        self._collection = kind(watch, scope, target)
         self._calls: dict[int, list[Call]] = {}
+        #: What is due to receivers that are called for many rows at once, and to those after them.
+        self._rest: list[Delivery] = []
+        self._by_change: dict[int, Row] = {}
         #: Whether rows were written already, so that what is stored may have changed.
         self._is_begun = False
         self._is_live = telling.Live(telling.BEFORE)
@@ -92,7 +93,7 @@ class Staged:
             self,
             self._conflicts,
             is_row_by_row=is_row_by_row or is_asked_for([*early, *late]),
-            is_whole=any(receiver.batch for receiver in late),
+            is_whole=any(receiver.batch for receiver in (*early, *late)),
         )
         self._observer = Observer(self._conflicts, self.queue, watch.connection)
 
@@ -102,15 +103,8 @@ class Staged:
         Raises:
             Uncollectable: a function or a trigger would write.
         """
-        self._collection.begin()
-        try:
-            result = self._execute(sql, params)
-        except DatabaseError as error:
-            if getattr(error.__cause__, "sqlstate", None) == _NESTED:
-                raise Uncollectable from error
-            raise
-        self._description = self._cursor.description or ()
-        self.rows = self._collection.end()
+        result = self._collection.collect(self._execute, self._cursor, sql, params)
+        self.rows = self._collection.rows
         if not self.rows:
             return result
         self._put_in_order()
@@ -130,10 +124,14 @@ class Staged:
 
     def _plan(self) -> None:
         """Find out who is called for which row."""
+        self._by_change = {id(row.change): row for row in self.rows}
         changes = [row.change for row in self.rows]
         due = telling.deliveries(changes, self.watch.listed, telling.BEFORE)
-        for call in calls(due):
+        first, _ = split_at_batches(in_order(list(dict.fromkeys(one.receiver for one in due))))
+        singles = set(first)
+        for call in calls([one for one in due if one.receiver in singles]):
             self._calls.setdefault(id(call.changes[0]), []).append(call)
+        self._rest = [one for one in due if one.receiver not in singles]
 
     # The rows, for the queue.
 
@@ -147,12 +145,24 @@ class Staged:
         due = [] if row.is_gone else self._calls.get(id(row.change), [])
         self._is_live.refresh()
         for call in due:
-            if self._is_live(call.receiver, row.change.model):
-                row.begin(call.receiver)
-                self.watch.call(call, None, self._observer)
+            self._call(call, self._observer)
+
+    def _call(self, call: Call, observer: Observer | None) -> None:
+        if self._is_live(call.receiver, self.target.model):
+            for change in call.changes:
+                self._by_change[id(change)].begin(call.receiver)
+            self.watch.call(call, None, observer)
+
+    def _call_batches(self, rows: Sequence[Row]) -> None:
+        """Call the receivers that are called for many rows at once, and those after them."""
+        changes = {id(row.change) for row in rows}
+        for call in calls([one for one in self._rest if id(one.change) in changes]):
+            self._call(call, None)
 
     def store(self, start: int, end: int) -> None:
         rows = [row for row in self.rows[start:end] if not row.is_gone]
+        if self._rest:
+            self._call_batches(rows)
         if end - start > 1:
             parents.forget([row.instance for row in rows if row.instance is not None], {})
         is_all = end - start == len(self.rows) and not self._is_begun
@@ -200,17 +210,18 @@ class Staged:
             self._count += len(saved)
         if not rest:
             return
-        assigned, later = _assigned(rest)
+        assigned, later = assigned_to(rest)
         text, params = self._statement(rest, assigned)
-        if is_all and not saved:
-            self._is_whole = True
-            self._execute(text, params)
-        else:
-            with self.watch.connection.cursor() as cursor:
-                cursor.execute(text, params)
-                self._count += cursor.rowcount
-                if self.target.statement.returning:
-                    self._returned += cursor.fetchall()
+        with self._noticing_overtakers():
+            if is_all and not saved:
+                self._is_whole = True
+                self._execute(text, params)
+            else:
+                with self.watch.connection.cursor() as cursor:
+                    cursor.execute(text, params)
+                    self._count += cursor.rowcount
+                    if self.target.statement.returning:
+                        self._returned += cursor.fetchall()
         if later:
             store(later, self.watch.alias)
 
@@ -225,6 +236,21 @@ class Staged:
                 return applying.delete(numbers)
         columns = self._collection.columns(applying.root)
         return applying.insert(numbers, assigned, columns)
+
+    @contextmanager
+    def _noticing_overtakers(self) -> Iterator[None]:
+        """Around writing rows that the statement would leave out or update if they were there.
+
+        Raises:
+            Overtaken: they are, by now.
+        """
+        try:
+            yield
+        except IntegrityError as error:
+            state = getattr(error.__cause__, "sqlstate", None)
+            if self.target.statement.has_conflict and state in CONFLICTS:
+                raise Overtaken(error) from error
+            raise
 
     # What was written.
 
@@ -254,44 +280,7 @@ class Staged:
         if self._is_whole:
             return
         if self.target.statement.returning:
-            self._return_rows()
+            description, rows = self._collection.description, self._returned
+            self._execute(*returned_rows.select(self.watch, description, rows))
         else:
             set_rowcount(self._cursor, self._count)
-
-    def _return_rows(self) -> None:
-        """Have the caller's cursor return what the parts have returned, in the types of those."""
-        oids = [column.type_code for column in self._description]
-        types = self._collection.ask(
-            "SELECT pg_catalog.format_type(t.oid, NULL) FROM "
-            "pg_catalog.unnest(%s::pg_catalog.oid[]) WITH ORDINALITY AS t (oid, n) ORDER BY t.n",
-            [oids],
-        )
-        names = [quoting.identifier(column.name) for column in self._description]
-        one = ", ".join(f"%s::{name}" for (name,) in types)
-        rows = self._returned or [(None,) * len(names)]
-        listed = ", ".join([f"({one})"] * len(rows))
-        columns = [f"c{place} AS {name}" for place, name in enumerate(names)]
-        aliases = ", ".join(f"c{place}" for place in range(len(names)))
-        text = f"SELECT {', '.join(columns)} FROM ".replace("%", "%%")  # noqa: S608
-        if not self._returned:
-            listed, aliases = f"(SELECT {one} WHERE false)", f"v ({aliases})"
-            text = f"{text}{listed} AS {aliases}"
-        else:
-            text = f"{text}(VALUES {listed}) AS v ({aliases})"
-        self._execute(text, [value for row in rows for value in row])
-
-
-def _assigned(
-    rows: Iterable[Row],
-) -> tuple[list[Assigned], list[tuple[Model, set[str], Any]]]:
-    """What receivers have assigned: values, and expressions, which Django has to compile."""
-    values, expressions = [], []
-    for row in rows:
-        names, instance = row.assigned(), row.instance
-        later = {n for n in names if hasattr(getattr(instance, n), "resolve_expression")}
-        if names - later or row.taken is not None:
-            given = row.change.instance if instance is None else instance
-            values.append(Assigned(row.number, given, names - later, row.taken))
-        if later and instance is not None:
-            expressions.append((instance, later, row.change.key()))
-    return values, expressions

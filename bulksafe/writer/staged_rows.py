@@ -6,17 +6,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.dispatch.assigning import assign
+from bulksafe.writer.applying import Applying, Assigned
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.early import assigned_since
 from bulksafe.writer.instances import as_before_the_insert, copied
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from django.db.models import Model
 
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.images import Image
-    from bulksafe.writer.applying import Applying
     from bulksafe.writer.changes import InlineChange
+    from bulksafe.writer.ledger import Ledger
 
 
 @dataclass(eq=False)
@@ -27,10 +30,10 @@ class Row:
         number: under which it is staged.
         applying: how the rows of its table are written.
         change: the row before and after, as the statement has it.
+        ledger: that of the write.
         written: the names of the fields that the statement writes.
         instance: what receivers get; None as long as none was called.
         before: the values of the instance before any of them ran.
-        ran: those that have been called.
         is_gone: it has been deleted since.
         taken: the columns that get the collected value, of a row that was read again; None
             if those do that differ from the row as it was collected.
@@ -39,10 +42,10 @@ class Row:
     number: int
     applying: Applying
     change: InlineChange
+    ledger: Ledger
     written: frozenset[str] = frozenset()
     instance: Model | None = None
     before: dict[str, Any] = field(default_factory=dict)
-    ran: set[Receiver] = field(default_factory=set)
     is_gone: bool = False
     taken: frozenset[str] | None = None
     #: Whether Django says which fields are updated.
@@ -67,9 +70,12 @@ class Row:
 
     def begin(self, receiver: Receiver) -> None:
         """A receiver that comes before the write is about to be called."""
-        self.ran.add(receiver)
-        if self.instance is not None:
-            return
+        if self.instance is None:
+            self._make_instance()
+        assert self.instance is not None  # noqa: S101
+        self.ledger.note(receiver, self.instance)
+
+    def _make_instance(self) -> None:
         self.instance = instance = self.change.instance
         if self.change.created:
             as_before_the_insert(instance)
@@ -133,7 +139,7 @@ class Row:
         if instance is None:
             return
         change.take_in_hand(instance)
-        change.done |= self.ran
+        change.done |= self.ledger.called_for(instance)
         made, seen = change.new_image, self.change.new_image
         if made is None or seen is None:
             return
@@ -157,3 +163,19 @@ class Row:
 
 def _is_expression(value: object) -> bool:
     return hasattr(value, "resolve_expression")
+
+
+def assigned_to(
+    rows: Iterable[Row],
+) -> tuple[list[Assigned], list[tuple[Model, set[str], Any]]]:
+    """What receivers have assigned: values, and expressions, which Django has to compile."""
+    values, expressions = [], []
+    for row in rows:
+        names, instance = row.assigned(), row.instance
+        later = {n for n in names if _is_expression(getattr(instance, n))}
+        if names - later or row.taken is not None:
+            given = row.change.instance if instance is None else instance
+            values.append(Assigned(row.number, given, names - later, row.taken))
+        if later and instance is not None:
+            expressions.append((instance, later, row.change.key()))
+    return values, expressions

@@ -1,4 +1,4 @@
-"""Storing what receivers have assigned, and rows as they were rehearsed: one UPDATE for many."""
+"""Storing attributes of instances: one UPDATE for many rows."""
 
 from __future__ import annotations
 

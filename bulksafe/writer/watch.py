@@ -22,10 +22,10 @@ from bulksafe.writer.buffer import Buffer
 from bulksafe.writer.changes import row_of
 from bulksafe.writer.collecting import forget
 from bulksafe.writer.django_signals import sent
+from bulksafe.writer.late import receive_late
 from bulksafe.writer.notices import listen
 from bulksafe.writer.observing import Observer, Restart
 from bulksafe.writer.performing import perform, write
-from bulksafe.writer.rehearsal import receive_late
 from bulksafe.writer.scopes import Again, Deleting, InHand, Linking, Returned, Saving, Scope
 from bulksafe.writer.session import Execution
 from bulksafe.writer.taking import (

@@ -1,23 +1,29 @@
--- Body of the function behind the trigger that collects a write: its rows are kept, and nothing is written. The
--- writer's session stores them when it has called the receivers that come before the write.
+-- Body of the function behind the trigger that keeps the rows of a write before they are written. The writer's
+-- session calls the receivers that come before the write, and writes the rows afterwards.
+--
+-- In the mode "collect" nothing is written. In the mode "record" the rows are written too, for the session to find out
+-- which of them conflict with stored rows; it rolls that back.
 --
 -- The rows are kept as text: jsonb loses a JSON null, the sign of a zero and the bounds of an array.
 
 DECLARE
+    mode CONSTANT text := split_part(current_setting('bulksafe.stage', true), ' ', 1);
     callers text;
 BEGIN
-    -- A mode that another transaction has left, or that somebody has set by hand, collects nothing: without a ticket,
-    -- nobody would see at the commit that the rows are not written.
-    IF current_setting('bulksafe.stage', true) IS DISTINCT FROM 'collect ' || pg_current_xact_id()::text
+    -- A mode that another transaction has left, or that somebody has set by hand, keeps nothing: without a ticket, the
+    -- commit would not be refused while rows are not written.
+    IF current_setting('bulksafe.stage', true) IS DISTINCT FROM mode || ' ' || pg_current_xact_id()::text
+        OR mode NOT IN ('collect', 'record')
         OR NOT EXISTS (SELECT FROM %10$I.bulksafe_ticket AS t WHERE t.xid = pg_current_xact_id())
+        -- What triggers write, they write again when the recorded rows are written.
+        OR (mode = 'record' AND pg_trigger_depth() > 1)
     THEN
         IF TG_OP = 'DELETE' THEN
             RETURN OLD;
         END IF;
         RETURN NEW;
     END IF;
-    -- Below the statement itself nobody expects that nothing is written: a foreign key's own DELETE that finds its
-    -- rows gone, and they are not, commits orphans.
+    -- Below the statement itself a row must not be left unwritten: a foreign key's own DELETE would commit orphans.
     GET DIAGNOSTICS callers = PG_CONTEXT;
     IF pg_trigger_depth() > 1 OR strpos(callers, chr(10)) > 0 THEN
         RAISE EXCEPTION USING
@@ -26,5 +32,8 @@ BEGIN
     END IF;
     INSERT INTO %10$I.bulksafe_staged (source, operation, old, new)
     VALUES (TG_RELID, left(TG_OP, 1)::"char", OLD::text, NEW::text);
+    IF mode = 'record' THEN
+        RETURN NEW;
+    END IF;
     RETURN NULL;
 END

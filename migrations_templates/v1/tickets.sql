@@ -82,10 +82,11 @@ BEGIN
         $body$
     $ddl$, home);
 
-    -- From here on, the triggers of tables with receivers collect what a statement would write. The ticket refuses the
-    -- commit as long as any of it is not written. Returns a number below those of the rows.
+    -- From here on, the triggers of tables with receivers keep the rows that a statement would write (mode "collect"), or
+    -- that it writes (mode "record"). The ticket refuses the commit as long as any of them is not written. Returns a
+    -- number below those of the rows.
     EXECUTE format($ddl$
-        CREATE FUNCTION %1$I.bulksafe_collect() RETURNS bigint
+        CREATE FUNCTION %1$I.bulksafe_collect(mode text) RETURNS bigint
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         AS $body$
@@ -94,11 +95,33 @@ BEGIN
                 SET CONSTRAINTS %1$I.bulksafe_ticket_open DEFERRED;
                 INSERT INTO %1$I.bulksafe_ticket DEFAULT VALUES;
             END IF;
-            PERFORM set_config('bulksafe.stage', 'collect ' || pg_current_xact_id()::text, true);
+            PERFORM set_config('bulksafe.stage', mode || ' ' || pg_current_xact_id()::text, true);
             RETURN nextval(%2$L::regclass);
         END
         $body$
     $ddl$, home, format('%I.bulksafe_staged_n_seq', home));
+
+    -- Keeps rows that the session has recorded, and whose recording it has rolled back. Returns their numbers.
+    EXECUTE format($ddl$
+        CREATE FUNCTION %1$I.bulksafe_stage(sources oid[], operations text[], olds text[], news text[])
+        RETURNS SETOF bigint
+        LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp
+        AS $body$
+        BEGIN
+            IF NOT EXISTS (SELECT FROM %1$I.bulksafe_ticket AS t WHERE t.xid = pg_current_xact_id()) THEN
+                SET CONSTRAINTS %1$I.bulksafe_ticket_open DEFERRED;
+                INSERT INTO %1$I.bulksafe_ticket DEFAULT VALUES;
+            END IF;
+            RETURN QUERY
+                INSERT INTO %1$I.bulksafe_staged (source, operation, old, new)
+                SELECT g.source::regclass, g.operation::"char", g.old, g.new
+                FROM unnest(sources, operations, olds, news) WITH ORDINALITY AS g (source, operation, old, new, place)
+                ORDER BY g.place
+                RETURNING n;
+        END
+        $body$
+    $ddl$, home);
 
     -- Ends that, and says which tables the rows are of.
     EXECUTE format($ddl$

@@ -49,7 +49,7 @@ from hypothesis.stateful import (
 from bulksafe import testing
 from bulksafe.declarations import receivers as declared
 from bulksafe.patches.signals import connect_critical
-from bulksafe.writer import performing, rehearsal
+from bulksafe.writer import performing, second_update
 from bulksafe.writer.observing import Observer
 from tests.acceptance.committed import _django_db_helper, committed  # noqa: F401
 from tests.acceptance.mirror_writes import (
@@ -644,7 +644,7 @@ def _nothing(*args: Any, **kwargs: Any) -> Any:
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (rehearsal, "store"),
+        (second_update, "store"),
         (performing, "needs_turns"),
         (Observer, "look"),
     ],

@@ -41,7 +41,7 @@ def bulk_update(row):
 @pytest.mark.parametrize("early", [pre_save, None], ids=["early", "late only"])
 @pytest.mark.parametrize("is_looking", [False, True])
 def test_a_receiver_of_the_other_child_changes_nothing_of_the_object(write, early, is_looking, low):
-    """Its rehearsal sees the row between the two statements, with the old depth."""
+    """The receiver before it sees the row between the two statements, with the old depth."""
     seen = []
 
     def note(instance, **kwargs):

@@ -335,7 +335,7 @@ def test_saving_such_a_row_makes_no_other():
     assert article.slug == f"no-{article.pk}"
 
 
-def test_a_rehearsed_row_is_of_no_database_yet():
+def test_a_row_is_of_no_database_before_the_write():
     seen = []
     inline.critical(pre_save, Stamped, lambda instance, **kwargs: seen.append(instance._state.db))
     execute(f"INSERT INTO {Stamped._meta.db_table} (code, number, created) VALUES ('a', 1, now())")

@@ -732,7 +732,7 @@ class TestThreads:
             assert len(own) == 1
 
     def test_updates_of_one_row(self, clean):  # noqa: F811
-        """Rehearsed updates lock the row, so that none is lost."""
+        """Staged updates lock the row, so that none is lost."""
         article = Article.objects.create(title="there")
 
         def count(instance, **kwargs):

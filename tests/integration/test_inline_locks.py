@@ -1,4 +1,4 @@
-"""The locks of a write that was rehearsed: the order in which it takes them, and deadlocks."""
+"""The locks of a write that goes through: the order in which it takes them, and deadlocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import F
 from django.db.models.signals import post_save, pre_save
 
-from bulksafe.writer import performing, rehearsal
+from bulksafe.writer import performing, through
 from examples.server import database_url
 from tests.apps.edges.models import Low, Top
 from tests.apps.practice.models import CriticalArticle as Article
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def rehearsed(monkeypatch):
+def through_only(monkeypatch):
     """As if the project had statement-level triggers on the tables: nothing is collected."""
     monkeypatch.setattr(performing, "is_collectable", lambda *args: False)
     monkeypatch.setattr(performing, "target_of", lambda *args: None)
@@ -63,16 +63,16 @@ def waits_for_a_lock(observer, pid):
 
 @pytest.fixture
 def before_each_lock(monkeypatch):
-    """Lets a test run functions, one each time, before the rows of a rehearsal are locked."""
+    """Lets a test run functions, one each time, before the rows of a write are locked."""
     left = []
-    original = rehearsal.lock
+    original = through.lock
 
     def lock(*args):
         if left:
             left.pop(0)()
         return original(*args)
 
-    monkeypatch.setattr(rehearsal, "lock", lock)
+    monkeypatch.setattr(through, "lock", lock)
     yield left.append
     assert not left
 
@@ -190,9 +190,9 @@ def test_a_row_that_a_trigger_changes_again_is_not_taken_for_one_that_others_cha
     """Its first change begins with what is stored, its second one does not."""
     Article.objects.create(title="a")
     inline.critical(pre_save, Article, look)
-    unchanged, original = [], rehearsal.lock
+    unchanged, original = [], through.lock
     monkeypatch.setattr(
-        rehearsal, "lock", lambda *args: unchanged.append(original(*args)) or unchanged[-1]
+        through, "lock", lambda *args: unchanged.append(original(*args)) or unchanged[-1]
     )
     execute(
         "CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "

@@ -183,13 +183,13 @@ def test_whichever_row_asks_first_sees_the_rows_as_they_were(first):
     made = updates_of(lambda: Article.objects.update(title="new"))
 
     assert seen == [f"old {n}" for n in range(first, 3)]
-    # The rehearsal, the performance, and what the receivers have assigned.
+    # Two executions, and what the receivers have assigned.
     assert len(made) == 3
     assert set(Article.objects.values_list("title", "notes")) == {("new", "checked")}
     assert [call["instance"].notes for call in after] == ["checked"] * 3
 
 
-def test_what_receivers_leave_for_the_commit_outlives_the_rehearsal(
+def test_what_receivers_leave_for_the_commit_outlives_the_first_execution(
     django_capture_on_commit_callbacks,
 ):
     done = []

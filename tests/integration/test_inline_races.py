@@ -11,7 +11,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import F
 from django.db.models.signals import post_save, pre_delete, pre_save
 
-from bulksafe.writer import performing, rehearsal
+from bulksafe.writer import performing, through
 from examples.server import database_url
 from tests.apps.edges.models import Stamped
 from tests.apps.practice.models import CriticalArticle as Article
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def rehearsed(monkeypatch):
+def through_only(monkeypatch):
     """As if the project had statement-level triggers on the tables: nothing is collected."""
     monkeypatch.setattr(performing, "is_collectable", lambda *args: False)
     monkeypatch.setattr(performing, "target_of", lambda *args: None)
@@ -87,12 +87,12 @@ def in_threads(count, work):
 
 @pytest.fixture
 def meanwhile(monkeypatch):
-    """Lets another transaction commit while the rows of a rehearsal are not locked, each time."""
+    """Lets another transaction commit while the rows of a write are not locked, each time."""
 
     @contextmanager
     def started(*statements):
         rest = list(statements)
-        original = rehearsal.lock
+        original = through.lock
 
         def lock(*args):
             if rest:
@@ -102,7 +102,7 @@ def meanwhile(monkeypatch):
             return original(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(rehearsal, "lock", lock)
+            patch.setattr(through, "lock", lock)
             yield
         assert not rest
 
@@ -271,7 +271,7 @@ def test_one_that_swallows_all_is_called_again(meanwhile):
 def test_the_server_ends_the_connection_before_the_rows_are_locked(look, is_atomic, monkeypatch):
     """Nothing is stored, and the next write has its receivers."""
     make(*"ab")
-    seen, original = [], rehearsal.lock
+    seen, original = [], through.lock
 
     def receiver(instance, **kwargs):
         look(instance=instance, **kwargs)
@@ -285,7 +285,7 @@ def test_the_server_ends_the_connection_before_the_rows_are_locked(look, is_atom
 
     inline.critical(pre_save, Article, receiver)
     block = transaction.atomic() if is_atomic else nullcontext()
-    monkeypatch.setattr(rehearsal, "lock", killed)
+    monkeypatch.setattr(through, "lock", killed)
     with pytest.raises((OperationalError, InterfaceError)), block:
         Article.objects.update(total=1)
     monkeypatch.undo()

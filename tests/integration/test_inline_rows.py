@@ -50,7 +50,7 @@ def trigger(table, event, body):
 # Deletions.
 
 
-def test_rows_that_a_deletion_sets_null_are_rehearsed_beside_rows_that_it_deletes():
+def test_rows_that_a_deletion_sets_null_go_through_beside_rows_that_it_deletes():
     CriticalShelf.objects.create(number=1)
     CriticalEntry.objects.create(number=1, shelf_id=1)
     CriticalEntry.objects.create(number=2, box_id=1)
@@ -352,7 +352,7 @@ def test_a_row_is_changed_several_times_in_one_write(looks):
     assert list(stored) == [(3, {"seen": [0, 1, 2]}), (1, {"seen": [0]})]
 
 
-def test_rows_that_refer_to_new_rows_are_rehearsed_once():
+def test_rows_that_refer_to_new_rows_go_through_once():
     """The database numbers the new rows otherwise each time."""
     link = CriticalEntry.tags.through
     CriticalTag.objects.create(number=1)

@@ -29,7 +29,7 @@ def other(clean):  # noqa: F811
 
 
 def collect(other, text):
-    ((after,),) = other.execute("SELECT bulksafe_collect()").fetchall()
+    ((after,),) = other.execute("SELECT bulksafe_collect('collect')").fetchall()
     assert other.execute(text).rowcount == 0
     return other.execute("SELECT * FROM bulksafe_collected(%s)", [after]).fetchall()
 

@@ -72,10 +72,15 @@ CALLING = [
         f"{INVOICE}; SELECT bulksafe_take('shop_invoice'::regclass, 'I', 0)",
         INVOICES,
     ),
-    Attempt("have writes collected", f"SELECT bulksafe_collect(); {INVOICE}", INVOICES),
+    Attempt("have writes collected", f"SELECT bulksafe_collect('collect'); {INVOICE}", INVOICES),
     Attempt("end the collection", "SELECT bulksafe_collected(0)"),
     Attempt(
         "read staged rows", "SELECT bulksafe_staged_rows('shop_invoice'::regclass, 0, 1::bigint)"
+    ),
+    Attempt(
+        "stage rows",
+        "SELECT bulksafe_stage("
+        "ARRAY['shop_invoice'::regclass::oid], ARRAY['I'], ARRAY['()'], ARRAY['()'])",
     ),
     Attempt("take staged rows", "SELECT bulksafe_unstage(ARRAY[1]::bigint[])"),
     Attempt("ask for the prefix of event ids", "SELECT bulksafe_prefix()"),

@@ -33,7 +33,6 @@ ALLOWED = {
         "proxy.bases": "the state of a model, which the migration alters",
     },
     "planning/expressions.py": {"lhs.output_field": "a copy of the expression"},
-    "writer/guarding.py": {"guard.__dict__['_guarded']": "an object of bulksafe's"},
     "writer/in_hand.py": {
         "state.adding": "the documented state of a model's instance",
         "state.db": "the same",

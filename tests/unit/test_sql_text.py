@@ -55,7 +55,9 @@ def statement(verb, table, **others):
         ),
         (
             "INSERT INTO t AS y (a) VALUES (%s) ON CONFLICT (a) DO UPDATE SET b = 1 RETURNING y.b",
-            statement("INSERT", "t", alias="y", has_conflict=True, returning="y.b"),
+            statement(
+                "INSERT", "t", alias="y", assigned=("b",), has_conflict=True, returning="y.b"
+            ),
         ),
         ("INSERT INTO t DEFAULT VALUES", statement("INSERT", "t")),
         ("INSERT INTO t SELECT * FROM s", statement("INSERT", "t", has_source=True)),

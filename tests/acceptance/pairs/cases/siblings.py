@@ -71,7 +71,7 @@ def one_of_some(m):
     values={"position": 1},
     new=lambda n: {"position": n % 3},
     kinds=(CREATE, UPDATE),
-    # update() of 100 rows takes minutes: each row shifts the others, and each shift is rehearsed.
+    # update() of 100 rows takes minutes: each row shifts the others by a statement of its own.
     sizes=(1, 2, 7, 30),
 )
 def make_room(m):

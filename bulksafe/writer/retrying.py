@@ -1,0 +1,79 @@
+"""Repeating a write that other transactions have interfered with."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from django.db import IntegrityError, OperationalError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bulksafe.writer.session import Session
+
+#: How often the rows of a write may change between its recording and their locks.
+_MOST = 50
+
+#: How often PostgreSQL may resolve a deadlock against a write, and its SQLSTATE.
+_MOST_DEADLOCKS, _DEADLOCK = 5, "40P01"
+
+
+#: The SQLSTATEs of what ``ON CONFLICT`` is about: a unique index, or an exclusion.
+CONFLICTS = frozenset({"23505", "23P01"})
+
+
+class Overtaken(BaseException):
+    """Another transaction has stored a row like one that was recorded as new.
+
+    The write is repeated from its beginning. An ``except Exception`` of a receiver must not end
+    this.
+
+    Args:
+        error: the violation of a unique index or an exclusion.
+    """
+
+    def __init__(self, error: IntegrityError) -> None:
+        super().__init__()
+        self.error = error
+
+
+class Retries:
+    """The attempts of one write.
+
+    Args:
+        watch: the connection's.
+    """
+
+    def __init__(self, watch: Session) -> None:
+        self._watch = watch
+        self._deadlocks = self._attempts = 0
+
+    @contextmanager
+    def of_deadlocks(self) -> Iterator[None]:
+        """Around a savepoint: a deadlock ends the attempt, and the next one may succeed.
+
+        Locks that are released and taken again make a deadlock possible where a single statement
+        would not.
+        """
+        try:
+            yield
+        except OperationalError as error:
+            self._deadlocks += 1
+            is_deadlock = getattr(error.__cause__, "sqlstate", None) == _DEADLOCK
+            if not is_deadlock or self._deadlocks > _MOST_DEADLOCKS:
+                raise
+            self._watch.due.clear()
+
+    def count(self) -> None:
+        """Another attempt follows.
+
+        Raises:
+            OperationalError: there were too many.
+        """
+        self._attempts += 1
+        if self._attempts >= _MOST:
+            raise OperationalError(
+                f"Other transactions changed the rows of a write {_MOST} times before its "
+                "receivers could be called. Try again."
+            )

@@ -1,0 +1,52 @@
+"""Storing what receivers have assigned to rows that are written already."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bulksafe.dispatch.assigning import assign
+from bulksafe.writer.storing import store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from django.db.models import Model
+
+    from bulksafe.writer.changes import InlineChange
+    from bulksafe.writer.session import Session
+
+
+def store_assigned(
+    watch: Session,
+    rows: Sequence[tuple[Model, set[str], Any]],
+    written: Mapping[tuple[str, Any], InlineChange],
+) -> list[InlineChange]:
+    """Store attributes by an UPDATE of its own, which is part of the change before it.
+
+    Args:
+        rows: instances, the names of the attributes, and the keys of the rows.
+        written: the changes of these rows that they belong to.
+
+    Returns:
+        the changes that belong to none of these.
+    """
+    store(rows, watch.alias)
+    rest = []
+    for change in watch.take():
+        first = written.get(change.row)
+        if first is None:
+            rest.append(change)
+        else:
+            first.end_with(change)
+            _refresh(first)
+    return rest
+
+
+def _refresh(change: InlineChange) -> None:
+    """Let the instance have the values as the database stores them, as a new query would."""
+    if change.new_image is None:
+        return
+    table, instance = change.table, change.instance
+    values = table.converted(change.new_image.values)
+    pairs = zip(table.attnames, values, strict=True)
+    assign(instance, {n: value for n, value in pairs if instance.__dict__.get(n) != value})

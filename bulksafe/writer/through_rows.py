@@ -1,0 +1,109 @@
+"""The rows of a write that goes through: as it was recorded, and what receivers made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bulksafe.declarations.lineage import lineage
+from bulksafe.dispatch.assigning import assign
+from bulksafe.writer import parents
+from bulksafe.writer.early import assigned_since
+from bulksafe.writer.fingerprints import STEADY
+from bulksafe.writer.instances import as_before_the_insert, copied
+
+if TYPE_CHECKING:
+    from django.db.models import Model
+
+    from bulksafe.writer.changes import InlineChange
+    from bulksafe.writer.fingerprints import Found
+    from bulksafe.writer.ledger import Ledger
+
+
+@dataclass(eq=False)
+class RecordedRow:
+    """One change of a row.
+
+    Attributes:
+        found: the change, as it was recorded last.
+        instance: what receivers get.
+        ledger: that of the write.
+        before: the values that the instance had before any of them ran.
+        earlier: the change of the same row before this one.
+        inherited: the attributes whose values are not those of the statement, and that no receiver
+            of this change has assigned: receivers of an earlier change have, or they are what
+            receivers have seen.
+        is_stored: whether the row was stored by itself, with its receivers called.
+    """
+
+    found: Found
+    instance: Model
+    ledger: Ledger
+    before: dict[str, Any] = field(default_factory=dict)
+    earlier: RecordedRow | None = None
+    inherited: set[str] = field(default_factory=set)
+    is_stored: bool = False
+
+    @property
+    def change(self) -> InlineChange:
+        return self.found.change
+
+    def assigned(self) -> set[str]:
+        """The attributes that receivers have assigned."""
+        return assigned_since(self.instance, self.before)
+
+    def inherit(self) -> None:
+        """Go on from what receivers assigned at the change before this one of the same row."""
+        earlier, self.earlier = self.earlier, None
+        if earlier is None:
+            return
+        earlier.inherit()
+        kept = self.change.table.all_names - self.change.changed
+        attnames = {one.attname for one in self.change.table.fields if one.name in kept}
+        for name in (earlier.assigned() | earlier.inherited) & attnames:
+            value = earlier.instance.__dict__[name]
+            assign(self.instance, {name: copied(value)})
+            self.before[name] = copied(value)
+            self.inherited.add(name)
+
+    def carry_to(self, change: InlineChange, using: str, *, has_no_cascades: bool) -> None:
+        """Let receivers after the write find what those before it left on the instance.
+
+        Args:
+            change: what was written in the end.
+            has_no_cascades: whether no row of other models is deleted along with this one.
+        """
+        change.take_in_hand(self.instance)
+        change.done |= self.ledger.called_for(self.instance)
+        change.announced |= self.change.announced
+        change.given_fields = self.change.given_fields
+        table = change.table
+        if change.deleted or change.new_image is None:
+            if has_no_cascades:
+                parents.forget([self.instance], {}, gone=lineage(change.model))
+            return
+        assigned = self.assigned() | self.inherited
+        if change.created or change is not self.change:
+            # A new row had no key before, which the database has given it since.
+            values = table.converted(change.new_image.values)
+            pairs = zip(table.attnames, values, strict=True)
+            different = {n: value for n, value in pairs if self.before.get(n, value) != value}
+            assign(self.instance, {n: value for n, value in different.items() if n not in assigned})
+        if change.created:
+            self.instance._state.adding = False
+            self.instance._state.db = using
+        parents.forget([self.instance], {})
+
+
+def recorded_row(found: Found, ledger: Ledger, *, is_stored: bool = False) -> RecordedRow:
+    """A row with its instance, which is without a key if it is new and not stored yet."""
+    instance = found.change.instance
+    if found.change.created and not is_stored:
+        as_before_the_insert(instance)
+    values = instance.__dict__
+    before = {
+        name: value if type(value := values[name]) in STEADY else copied(value)
+        for name in found.change.table.attnames
+        if name in values
+    }
+    return RecordedRow(found, instance, ledger, before)

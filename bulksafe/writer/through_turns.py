@@ -1,0 +1,199 @@
+"""The rows of a write that goes through, whose receivers are called before it is executed again.
+
+If one of them looks at the rows before its own, these are stored one by one, and so are the others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.db.models.signals import m2m_changed
+
+from bulksafe.dispatch.calls import Call
+from bulksafe.writer import telling
+from bulksafe.writer.changes import key_of_instance, row_of
+from bulksafe.writer.conflicts import Conflicts, is_asked_for
+from bulksafe.writer.instances import as_before_the_insert
+from bulksafe.writer.observing import Observer
+from bulksafe.writer.row_queue import RowQueue
+from bulksafe.writer.single_rows import delete, insert
+from bulksafe.writer.storing import store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bulksafe.declarations import Receiver
+    from bulksafe.writer.changes import InlineChange
+    from bulksafe.writer.scopes import Scope
+    from bulksafe.writer.session import Session
+    from bulksafe.writer.through_rows import RecordedRow
+
+
+class Turns:
+    """The rows of one execution.
+
+    Args:
+        watch: the connection's.
+        scope: the write.
+        rows: all that it changes, in their order.
+        due: the calls that come before the write.
+        can_be_stored: whether the rows can be stored one by one, in place of executing the write
+            again.
+    """
+
+    def __init__(
+        self,
+        watch: Session,
+        scope: Scope,
+        rows: Sequence[RecordedRow],
+        due: Sequence[Call],
+        *,
+        can_be_stored: bool,
+    ) -> None:
+        self.watch = watch
+        self.scope = scope
+        self.rows = rows
+        #: Whether rows were stored, so that the write is not to be executed again.
+        self.is_begun = False
+        # Links of one instance are one call, as are the rows of a batch.
+        is_grouped = any(len(call.changes) > 1 for call in due)
+        self._can_be_stored = can_be_stored and not is_grouped
+        self._by_change = {id(row.change): row for row in rows}
+        self._deleted = {row.change.row: row for row in rows if row.change.deleted}
+        self._calls: dict[int, list[Call]] = {}
+        for call in due:
+            first = rows[0].change if is_grouped else call.changes[0]
+            self._calls.setdefault(id(first), []).append(call)
+        self._observer: Observer | None = None
+        self._is_live = telling.Live(telling.EARLY)
+
+    def run(self, *, is_row_by_row: bool) -> None:
+        """Call the receivers, and store the rows if one of them depends on their order."""
+        first = self.rows[0].change
+        early, late = connected(self.watch, first)
+        conflicts = conflicts_of(self.watch, first, late, early)
+        queue = RowQueue(
+            self.watch,
+            self.scope,
+            self,
+            conflicts,
+            is_row_by_row=is_row_by_row or is_asked_for([*early, *late]),
+            # Rows cannot be written in bulk once others are stored one by one.
+            is_whole=True,
+        )
+        if self._can_be_stored:
+            connection = self.watch.connection
+            self._observer = Observer(conflicts, queue, connection)
+            self.scope.observer = Observer(conflicts, queue, connection, is_after=True)
+            self.scope.progress = queue
+        queue.run()
+
+    # The rows, for the queue.
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def before(self, place: int) -> None:
+        row = self.rows[place]
+        self._is_live.refresh()
+        for call in self._calls.get(id(row.change), ()):
+            if self._is_live(call.receiver, call.changes[-1].model):
+                self._call(call)
+
+    def _call(self, call: Call) -> None:
+        rows = [self._by_change[id(change)] for change in call.changes]
+        rows = [row for row in rows if not row.is_stored]
+        if not rows:
+            return
+        action = "pre" if call.receiver.signal is m2m_changed else None
+        for row in rows:
+            row.inherit()
+            if action:
+                row.change.announced.add(call.receiver)
+            else:
+                self.scope.ledger.note(call.receiver, row.instance)
+        self.watch.call(Call(call.receiver, [row.change for row in rows]), action, self._observer)
+
+    def store(self, start: int, end: int) -> None:
+        if not self._can_be_stored or (end - start == len(self.rows)):
+            # The write is executed again.
+            return
+        self.is_begun = True
+        for row in self.rows[start:end]:
+            if not row.is_stored:
+                row.is_stored = True
+                self._store(row)
+
+    def mark(self) -> set[int]:
+        return {id(row) for row in self.rows if row.is_stored}
+
+    def return_to(self, mark: set[int], start: int, end: int) -> None:
+        for row in self.rows:
+            if row.is_stored and id(row) not in mark:
+                row.is_stored = False
+                if row.change.created:
+                    as_before_the_insert(row.instance)
+
+    # Row by row.
+
+    def _store(self, row: RecordedRow) -> None:
+        change, using = row.change, self.watch.alias
+        if change.created:
+            recorded = change.row
+            insert(row, using, self.scope.on_conflict)
+            if row.instance.pk is not None:
+                self.scope.moved[recorded] = row.instance.pk
+        elif change.deleted:
+            delete(change, using)
+        else:
+            # An assigned value may be the row's own again, and no longer when its turn comes.
+            written = change.changed | (self.scope.given_fields or set())
+            changed = {f.attname for f in change.table.fields if f.name in written}
+            names = changed | row.assigned()
+            if not names:
+                # An update to the values that were there is a change without a statement.
+                self._carry(row, change)
+                self.watch.tell([change], self.scope.observer)
+                return
+            key = self.scope.moved.get(change.row, change.key(old=True))
+            store([(row.instance, names, key)], using)
+        self._deliver_stored(row)
+
+    def _deliver_stored(self, row: RecordedRow) -> None:
+        stored = row.change.row
+        if row.change.created:
+            stored = row_of(row.change.model, key_of_instance(row.instance))
+        elif stored in self.scope.moved:
+            stored = row_of(row.change.model, self.scope.moved[stored])
+        found = self.watch.take()
+        for change in found:
+            self.scope.prepare(change)
+            if change.row == stored:
+                self._carry(row, change)
+            elif change.deleted and change.row in self._deleted:
+                # The database has deleted it along with the other.
+                other = self._deleted[change.row]
+                other.is_stored = True
+                self._carry(other, change)
+        self.watch.tell(self.scope.left_over(found), self.scope.observer)
+
+    def _carry(self, row: RecordedRow, change: InlineChange) -> None:
+        row.carry_to(change, self.watch.alias, has_no_cascades=self._can_be_stored)
+
+
+def connected(watch: Session, change: InlineChange) -> tuple[list[Receiver], list[Receiver]]:
+    """The receivers of a row that are connected: those before the write, and those after it."""
+    is_live = telling.Live((*telling.BEFORE, *telling.LATE))
+    found = [one for one in watch.listed(change) if is_live(one, change.model)]
+    early = [one for one in found if one.signal_name in telling.BEFORE]
+    return early, [one for one in found if one not in early]
+
+
+def conflicts_of(
+    watch: Session,
+    change: InlineChange,
+    late: Sequence[Receiver],
+    early: Sequence[Receiver],
+) -> Conflicts:
+    """What the receivers of rows like this one depend on."""
+    return Conflicts(watch.connection, change.model, change.event.operation, late, early=early)
