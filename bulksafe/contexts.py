@@ -221,7 +221,6 @@ class Carrier:
         self.end()
         if driver is not None:
             _carriers[driver] = ref(self)
-            driver.cursor_factory = _noticed(driver.cursor_factory)
 
     @property
     def _driver(self) -> Any:
@@ -372,39 +371,12 @@ class Carrier:
 _carriers: WeakKeyDictionary[Any, ref[Carrier]] = WeakKeyDictionary()
 
 
-def _notice(driver: Any) -> None:
+def notice(driver: Any) -> None:
+    """A cursor of the driver's connection is about to send a statement."""
     found = _carriers.get(driver)
     carrier = None if found is None else found()
     if carrier is not None:
         carrier.notice()
-
-
-class _Noticed:
-    """A cursor of the driver's that lets the carrier know before it sends a statement."""
-
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
-        _notice(self.connection)  # type: ignore[attr-defined]
-        return super().execute(*args, **kwargs)  # type: ignore[misc]
-
-    def executemany(self, *args: Any, **kwargs: Any) -> Any:
-        _notice(self.connection)  # type: ignore[attr-defined]
-        return super().executemany(*args, **kwargs)  # type: ignore[misc]
-
-    def stream(self, *args: Any, **kwargs: Any) -> Any:
-        _notice(self.connection)  # type: ignore[attr-defined]
-        return super().stream(*args, **kwargs)  # type: ignore[misc]
-
-    def copy(self, *args: Any, **kwargs: Any) -> Any:
-        _notice(self.connection)  # type: ignore[attr-defined]
-        return super().copy(*args, **kwargs)  # type: ignore[misc]
-
-
-@functools.cache
-def _noticed(factory: type) -> type:
-    """The class of cursors as a connection has it, with the above before it."""
-    if issubclass(factory, _Noticed):
-        return factory
-    return type(factory.__name__, (_Noticed, factory), {"__module__": factory.__module__})
 
 
 def _sets_by_hand(text: str, params: Any) -> bool:

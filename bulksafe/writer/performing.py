@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bulksafe.compat import set_rowcount
+from bulksafe.object_state import set_rowcount
 from bulksafe.outbox.events import DELETED
 from bulksafe.writer.collecting import (
     Target,

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError
 
-from bulksafe.compat import set_rowcount
 from bulksafe.declarations.order import in_order
 from bulksafe.dispatch.ordering import calls, split_at_batches
+from bulksafe.object_state import set_rowcount
 from bulksafe.writer import delivering, parents, returned_rows
 from bulksafe.writer.applying import Applying, Assigned
 from bulksafe.writer.changes import InlineChange

@@ -15,6 +15,7 @@ from bulksafe.dispatch import arguments, calling, muting
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
 from bulksafe.exceptions import ReceiversNotRun
+from bulksafe.object_state import attributes, in_atomic_block
 from bulksafe.outbox.events import INSERTED, UPDATED
 from bulksafe.statements import text_of
 from bulksafe.writer import connecting, delivering
@@ -558,10 +559,18 @@ def _sends_links(scope: Scope, change: InlineChange) -> bool:
 
 def watch_of(connection: Any) -> Watch:
     """The watch of a connection of Django's."""
-    found: Watch | None = connection.__dict__.get("_bulksafe_watch")
+    found = begun_watch_of(connection)
     if found is None:
-        found = connection.__dict__["_bulksafe_watch"] = Watch(connection)
+        found = attributes(connection)[_WATCH] = Watch(connection)
     return found
+
+
+def begun_watch_of(connection: Any) -> Watch | None:
+    """The watch of a connection of Django's, if it was asked for before."""
+    return attributes(connection).get(_WATCH)
+
+
+_WATCH = "_bulksafe_watch"
 
 
 def watching(using: str) -> Watch | None:
@@ -605,7 +614,7 @@ def before_commit(connection: Any) -> None:
     Raises:
         Exception: whatever a receiver raises; the transaction is rolled back then.
     """
-    watch = connection.__dict__.get("_bulksafe_watch")
+    watch = begun_watch_of(connection)
     if watch is None:
         return
     watch.sync()
@@ -614,22 +623,18 @@ def before_commit(connection: Any) -> None:
     if connection.connection.info.transaction_status != TransactionStatus.INTRANS:
         watch.due.clear()
         return
-    was_open = connection.in_atomic_block
-    connection.in_atomic_block = True
     try:
-        watch.settle(Scope())
+        with in_atomic_block(connection):
+            watch.settle(Scope())
     except BaseException:
-        connection.in_atomic_block = was_open
         connection.rollback()
         raise
-    finally:
-        connection.in_atomic_block = was_open
 
 
 def _settle_due() -> None:
     """Run the receivers of what a block wrote past Django's cursors inside the block."""
     for connection in connections.all(initialized_only=True):
-        watch = connection.__dict__.get("_bulksafe_watch")
+        watch = begun_watch_of(connection)
         if watch is not None:
             watch.settle_due()
 

@@ -48,7 +48,8 @@ from hypothesis.stateful import (
 
 from bulksafe import testing
 from bulksafe.declarations import receivers as declared
-from bulksafe.writer import connecting, performing, second_update
+from bulksafe.patches.signals import connect_critical
+from bulksafe.writer import performing, second_update
 from bulksafe.writer.observing import Observer
 from tests.acceptance.committed import _django_db_helper, committed  # noqa: F401
 from tests.acceptance.mirror_writes import (
@@ -193,7 +194,7 @@ def connect(side: Side, names: set[str]) -> None:
             signal.connect(function, sender=sender)
         for receiver in declared.receivers:
             if receiver.function is function:
-                connecting.connect(receiver)
+                connect_critical(receiver)
 
 
 @pytest.fixture(scope="module", autouse=True)
