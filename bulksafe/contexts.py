@@ -53,6 +53,9 @@ WRITTEN_BY = "bulksafe.written_by"
 #: Called at the end of a block, still inside it; ``bulksafe.writer.watch`` adds to it.
 leaving: list[Callable[[], None]] = []
 
+#: Called with Django's connection before a statement that execute wrappers do not see.
+past_django: list[Callable[[Any, Any], None]] = []
+
 _SETTING = "bulksafe.context"
 _SET = "SELECT set_config(%s, %s, true)"
 
@@ -246,10 +249,14 @@ class Carrier:
         self._follow(text, params)
         return result
 
-    def notice(self) -> None:
+    def notice(self, statement: object) -> None:
         """A cursor of the driver's is about to send a statement: not in another call's name."""
-        if self.is_set and not self._is_seen and self.written_by != running():
+        if self._is_seen:
+            return
+        if self.is_set and self.written_by != running():
             self.correct()
+        for look in past_django:
+            look(self.connection, statement)
 
     @contextmanager
     def _seen(self) -> Iterator[None]:
@@ -371,12 +378,16 @@ class Carrier:
 _carriers: WeakKeyDictionary[Any, ref[Carrier]] = WeakKeyDictionary()
 
 
-def notice(driver: Any) -> None:
-    """A cursor of the driver's connection is about to send a statement."""
+def notice(driver: Any, statement: object) -> None:
+    """A cursor of the driver's connection is about to send a statement.
+
+    Args:
+        statement: as psycopg takes it.
+    """
     found = _carriers.get(driver)
     carrier = None if found is None else found()
     if carrier is not None:
-        carrier.notice()
+        carrier.notice(statement)
 
 
 def _sets_by_hand(text: str, params: Any) -> bool:

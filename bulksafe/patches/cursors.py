@@ -68,23 +68,23 @@ def _carrying(connection: Any, text: str) -> AbstractContextManager[None]:
 
 
 class _Noticed:
-    """A cursor of the driver's that lets the context's carrier know before it sends a statement."""
+    """A cursor of the driver's that announces each statement before it sends it."""
 
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
-        contexts.notice(self.connection)  # type: ignore[attr-defined]
-        return super().execute(*args, **kwargs)  # type: ignore[misc]
+    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        contexts.notice(self.connection, query)  # type: ignore[attr-defined]
+        return super().execute(query, *args, **kwargs)  # type: ignore[misc]
 
-    def executemany(self, *args: Any, **kwargs: Any) -> Any:
-        contexts.notice(self.connection)  # type: ignore[attr-defined]
-        return super().executemany(*args, **kwargs)  # type: ignore[misc]
+    def executemany(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        contexts.notice(self.connection, query)  # type: ignore[attr-defined]
+        return super().executemany(query, *args, **kwargs)  # type: ignore[misc]
 
-    def stream(self, *args: Any, **kwargs: Any) -> Any:
-        contexts.notice(self.connection)  # type: ignore[attr-defined]
-        return super().stream(*args, **kwargs)  # type: ignore[misc]
+    def stream(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        contexts.notice(self.connection, query)  # type: ignore[attr-defined]
+        return super().stream(query, *args, **kwargs)  # type: ignore[misc]
 
-    def copy(self, *args: Any, **kwargs: Any) -> Any:
-        contexts.notice(self.connection)  # type: ignore[attr-defined]
-        return super().copy(*args, **kwargs)  # type: ignore[misc]
+    def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        contexts.notice(self.connection, statement)  # type: ignore[attr-defined]
+        return super().copy(statement, *args, **kwargs)  # type: ignore[misc]
 
 
 @functools.cache

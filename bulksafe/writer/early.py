@@ -9,6 +9,7 @@ from django.db import connections
 from django.db.models.signals import pre_delete
 
 from bulksafe.declarations.signals import DELETE, INSERT, UPDATE
+from bulksafe.own_cursor import own_cursor
 from bulksafe.planning.capture import condition_of
 from bulksafe.rendering import quoting
 from bulksafe.writer.changes import key_of_instance
@@ -148,7 +149,7 @@ def _meets(receiver: Receiver, instance: Model, operation: str, using: str) -> b
         for name in (quoting.identifier(one.column) for one in model._meta.pk_fields)
     ).replace("%", "%%")
     text = text.replace("%", "%%")
-    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+    with own_cursor(connection) as cursor:
         cursor.execute(
             f'SELECT COALESCE(({text}), false) FROM (SELECT {new}) AS "new" '  # noqa: S608
             f'LEFT JOIN {relation} AS "old" ON {on}',

@@ -10,7 +10,7 @@ from django.db.models.signals import m2m_changed, post_init
 from psycopg.pq import TransactionStatus
 
 from bulksafe import call_stack
-from bulksafe.contexts import being_called, correct, current, leaving
+from bulksafe.contexts import being_called, correct, current, leaving, past_django
 from bulksafe.dispatch import arguments, calling, muting
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
@@ -133,6 +133,13 @@ class Watch:
         if self.transaction.is_open:
             return self._run_in_transaction(run, "")
         return self._run_alone(run, "", many=False)
+
+    def look_past_django(self, statement: Any) -> None:
+        """A receiver executes a statement with a cursor of the driver's."""
+        if self.observers:
+            text = text_of(statement, self.connection)
+            for observer in self.observers:
+                observer.look(text, None)
 
     def _named(self, text: str) -> Sequence[type[Model]]:
         """The models to whose tables a statement writes, as far as its text says."""
@@ -639,6 +646,13 @@ def _settle_due() -> None:
             watch.settle_due()
 
 
+def _look_past_django(connection: Any, statement: Any) -> None:
+    watch = begun_watch_of(connection)
+    if watch is not None:
+        watch.look_past_django(statement)
+
+
+past_django.append(_look_past_django)
 leaving.append(_settle_due)
 
 
