@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from django.db.models import Model
     from typing_extensions import TypeVar
 
+    from bulksafe.call_stack import Row
     from bulksafe.dispatch.images import Image
     from bulksafe.outbox.events import Event
 
@@ -58,6 +59,11 @@ class Change(Generic[_Model]):
     def deleted(self) -> bool:
         return self.event.operation == DELETED
 
+    @property
+    def row(self) -> Row:
+        """Tells rows apart; with the key as text."""
+        return self.model._meta.label_lower, self.event.key
+
     @cached_property
     def context(self) -> Mapping[str, Any]:
         """What ``bulksafe.context`` had for the write."""
@@ -76,9 +82,11 @@ class Change(Generic[_Model]):
         return told if isinstance(told, dict) else {}
 
     @property
-    def is_settled(self) -> bool:
-        """Whether a receiver wrote what was there already, so that nobody need react to it."""
-        return bool(self.written_by and not self.created and not self.deleted and not self.changed)
+    def is_noop(self) -> bool:
+        """Whether it is known to be an update that changes no value: both images can be read."""
+        if self.created or self.deleted or self.old_image is None or self.new_image is None:
+            return False
+        return not self.changed
 
     @property
     def instance(self) -> _Model:

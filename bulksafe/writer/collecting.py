@@ -14,9 +14,9 @@ from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
 from bulksafe.outbox.queries import query
 from bulksafe.writer import vocabulary
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
+from bulksafe.writer.delivering import BEFORE, LATE, Live
 from bulksafe.writer.observing import own_row
 from bulksafe.writer.sql_text import Statement, parse
-from bulksafe.writer.telling import BEFORE, LATE, Live
 from bulksafe.writer.vocabulary import name_of, vocabulary_of
 
 if TYPE_CHECKING:

@@ -12,11 +12,15 @@ from django.db import IntegrityError, transaction
 from django.db.models import Model
 from django.db.models.signals import pre_save
 
+from bulksafe import call_stack
 from bulksafe.declarations import receivers
 from bulksafe.declarations.order import in_order
+from bulksafe.dispatch import arguments
+from bulksafe.dispatch.arguments import Uncaptured
 from bulksafe.dispatch.ordering import split_at_batches
+from bulksafe.dispatch.recursion import Write, must_call
 from bulksafe.outbox.events import INSERTED, UPDATED
-from bulksafe.writer import parents, telling, unstored
+from bulksafe.writer import delivering, parents, unstored
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
 from bulksafe.writer.early import assigned_since, early_arguments
@@ -27,6 +31,7 @@ from bulksafe.writer.row_queue import RowQueue
 from bulksafe.writer.scopes import InHand
 
 if TYPE_CHECKING:
+    from bulksafe.call_stack import Row
     from bulksafe.declarations import Receiver
     from bulksafe.writer.session import Session
 
@@ -76,7 +81,7 @@ class BulkWrite:
             for instance in instances
         ]
         self._was_new = {id(one): one._state.adding and one.pk is None for one in instances}
-        self._is_live = telling.Live(("pre_save", "post_save"))
+        self._is_live = delivering.Live(("pre_save", "post_save"))
         #: Receivers that are called object by object before the write, and the rest of those.
         self._singles: list[Receiver] = []
         self._rest: list[Receiver] = []
@@ -282,6 +287,12 @@ class BulkWrite:
 
     # Calls.
 
+    def _must_call(self, receiver: Receiver, row: Row) -> bool:
+        return must_call(receiver, Write(call_stack.calls(), self.model, row))
+
+    def _same(self, receiver: Receiver, known: Uncaptured) -> dict[str, Any]:
+        return arguments.of_each_object(receiver, self.model, self.watch.alias, known)
+
     def _before(
         self,
         receiver: Receiver,
@@ -291,13 +302,10 @@ class BulkWrite:
     ) -> None:
         self.scope.ledger.note(receiver, instance)
         row, fields = row_of_instance(instance), self.fields_of(instance)
-        if extra is None or not telling.is_own_business(receiver):
+        if extra is None or not self._must_call(receiver, row):
             return
-        named = {
-            **telling.bulk_call(receiver, self.model, self.watch.alias, fields),
-            **extra,
-            "instance": instance,
-        }
+        same = self._same(receiver, Uncaptured(update_fields=fields))
+        named = arguments.of_object(same, instance, extra)
         unnamed = _unnamed(instance, fields)
         self.watch.call_with(receiver, named, row, observer=observer)
         if assigned := assigned_since(instance, unnamed):
@@ -319,33 +327,27 @@ class BulkWrite:
         chosen = [one for one in chunk if id(one) in extras]
         for instance in chunk:
             self.scope.ledger.note(receiver, instance)
-        if not chosen or not telling.is_own_business(receiver):
+        if not chosen:
             return
-        named = telling.bulk_call(receiver, self.model, self.watch.alias, self.update_fields)
-        wanted = {key: named[key] for key in ("signal", "sender", "using")}
-        self.watch.call_with(
-            receiver, {**wanted, "instances": chosen, "events": []}, row_of_instance(chosen[0])
-        )
+        row = row_of_instance(chosen[0])
+        if not self._must_call(receiver, row):
+            return
+        named = arguments.of_batch(receiver, self.model, self.watch.alias, chosen)
+        self.watch.call_with(receiver, named, row)
 
     def _after(self, chunk: Sequence[Model]) -> None:
         """Call the receivers for rows of which the database says nothing, as it was asked to."""
         self.watch.gather(self.scope)
         delivered = {change.row for change in self.scope.pending if not change.deleted}
         late = in_order(self._late)
-        common = {
-            receiver: {
-                **telling.bulk_call(receiver, self.model, self.watch.alias, None),
-                "created": True,
-            }
-            for receiver in late
-        }
+        same = {receiver: self._same(receiver, Uncaptured(created=True)) for receiver in late}
         for instance in chunk:
             row = row_of_instance(instance)
             if row in delivered:
                 continue
             for receiver in self._connected(late):
-                if telling.is_own_business(receiver):
-                    named = {**common[receiver], "instance": instance}
+                if self._must_call(receiver, row):
+                    named = arguments.of_object(same[receiver], instance)
                     self.watch.call_with(receiver, named, row, observer=self.scope.observer)
 
 

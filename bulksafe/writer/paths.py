@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, models, router
 from django.db.models.signals import m2m_changed, post_delete, pre_delete
 
+from bulksafe import call_stack
 from bulksafe.caching import per_model
 from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
 from bulksafe.outbox.events import DELETED, UPDATED
-from bulksafe.writer import connecting, telling
+from bulksafe.writer import connecting
 from bulksafe.writer.performing import perform
 from bulksafe.writer.scopes import Deleting, Linking, Saving, Scope
 from bulksafe.writer.vocabulary import vocabulary
@@ -93,7 +94,7 @@ def is_spared(model: type[Model]) -> bool:
     It need not if all receivers are called by Django, or with the objects, and can see nothing
     but these. Inside a receiver it has to: whether anything has changed decides who is called.
     """
-    return not telling.depth() and _all_see_instances_only(model)
+    return not call_stack.depth() and _all_see_instances_only(model)
 
 
 @per_model(receivers.changes)

@@ -105,7 +105,7 @@ class Session(Protocol):
     def settle(self, scope: Scope) -> None:
         """Tell what is waiting."""
 
-    def tell(self, changes: Sequence[InlineChange], observer: Observer | None = None) -> None:
+    def deliver(self, changes: Sequence[InlineChange], observer: Observer | None = None) -> None:
         """Call the receivers that have not been called for the changes yet."""
 
     def listed(self, change: InlineChange) -> list[Receiver]:

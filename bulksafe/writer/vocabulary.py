@@ -14,7 +14,7 @@ from bulksafe.dispatch.sources import models_of
 from bulksafe.outbox.queries import query
 from bulksafe.statements import WRITES
 from bulksafe.writer import relations
-from bulksafe.writer.telling import EARLY, Live
+from bulksafe.writer.delivering import EARLY, Live
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,15 +9,16 @@ from django.db import DatabaseError, connections
 from django.db.models.signals import m2m_changed, post_init
 from psycopg.pq import TransactionStatus
 
-from bulksafe.contexts import correct, current, leaving
-from bulksafe.dispatch import calling, muting
+from bulksafe import call_stack
+from bulksafe.contexts import being_called, correct, current, leaving
+from bulksafe.dispatch import arguments, calling, muting
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
 from bulksafe.exceptions import ReceiversNotRun
 from bulksafe.object_state import attributes, in_atomic_block
-from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
+from bulksafe.outbox.events import INSERTED, UPDATED
 from bulksafe.statements import text_of
-from bulksafe.writer import connecting, telling
+from bulksafe.writer import connecting, delivering
 from bulksafe.writer.buffer import Buffer
 from bulksafe.writer.changes import row_of
 from bulksafe.writer.collecting import forget
@@ -274,7 +275,7 @@ class Watch:
 
     def _tell_pending(self, scope: Scope) -> None:
         pending, scope.pending = scope.pending, []
-        self.tell(scope.left_over(pending), scope.observer)
+        self.deliver(scope.left_over(pending), scope.observer)
 
     def _settle_returned(self, scope: Scope) -> bool:
         """Tell what a statement has returned. Returns whether that is all that there is.
@@ -298,7 +299,7 @@ class Watch:
     def _tells_leanly(self, scope: Scope) -> bool:
         """Whether nobody knows more of the rows of a write than the rows say."""
         is_known = scope.pending or any(one.knows_rows for one in self.scopes)
-        return not is_known and not telling.depth()
+        return not is_known and not call_stack.depth()
 
     def _lean_kind(self, scope: Scope) -> Kind | None:
         """What is due, if it is many rows of one kind whose receivers need nothing but the rows."""
@@ -333,26 +334,23 @@ class Watch:
     def _call_for(self, kind: Kind, images: Iterable[tuple[Any, ...]], scope: Scope) -> None:
         table = kind.source.table
         model = table.model
-        is_live = telling.Live(telling.LATE)
+        is_live = delivering.Live(delivering.LATE)
         every = [r for route in kind.routes if not muting.is_muted(r := route.receiver)]
         listed = [receiver for receiver in every if is_live(receiver, model)]
-        is_new, is_gone = kind.operation == INSERTED, kind.operation == DELETED
-        fields = None if is_new else scope.given_fields
-        common: dict[str, Any] = {"sender": model, "using": self.alias}
-        if not is_gone:
-            common |= {"created": is_new, "raw": False, "update_fields": fields}
+        is_new = kind.operation == INSERTED
+        known = arguments.Uncaptured(
+            is_new, None if is_new else scope.given_fields, scope.given_origin
+        )
+        same = {one: arguments.of_each_object(one, model, self.alias, known) for one in every}
         if not is_new:
             images = sorted_by_key(images, table.key)
         for values in images if listed else ():
             instance = table.instance(values)
             row = row_of(model, table.key(values))
-            if is_gone:
-                origin = scope.given_origin
-                common["origin"] = instance if origin is None else origin
             if is_live.refresh():
                 listed = [receiver for receiver in every if is_live(receiver, model)]
             for receiver in listed:
-                named = {**common, "signal": receiver.signal, "instance": instance}
+                named = arguments.of_object(same[receiver], instance)
                 self.call_with(receiver, named, row, observer=scope.observer)
 
     def _forget_what_waits(self) -> None:
@@ -393,7 +391,7 @@ class Watch:
 
     # Calls.
 
-    def tell(self, changes: Sequence[InlineChange], observer: Observer | None = None) -> None:
+    def deliver(self, changes: Sequence[InlineChange], observer: Observer | None = None) -> None:
         """Call the receivers that have not been called for the changes yet.
 
         Args:
@@ -401,10 +399,10 @@ class Watch:
         """
         if not changes:
             return
-        if any(r.signal_name in telling.BEFORE for r in self._receivers_of(changes)):
+        if any(r.signal_name in delivering.BEFORE for r in self._receivers_of(changes)):
             receive_late(self, changes)
-        listed = telling.deliveries(changes, self.listed, telling.LATE)
-        for call in telling.still_connected(calls(listed), telling.LATE):
+        listed = delivering.deliveries(changes, self.listed, delivering.LATE)
+        for call in delivering.still_connected(calls(listed), delivering.LATE):
             if call.receiver.signal is m2m_changed:
                 self._announce(call)
             is_own = observer is not None and observer.conflicts.model is call.changes[-1].model
@@ -446,11 +444,11 @@ class Watch:
             ValueError: the receiver changed ``pk_set``, which nothing would come of.
         """
         last: Any = call.changes[-1]
-        named = telling.call_arguments(call, action)
+        named = arguments.of_changes(call.receiver, call.changes, is_before=action == "pre")
         given = frozenset(named.get("pk_set", ()))
         self.call_with(call.receiver, named, last.row, last.context, observer)
         if action == "pre" and given != named["pk_set"]:
-            raise ValueError(telling.edited_links(call, named))
+            raise ValueError(delivering.edited_links(call, named))
 
     def call_with(
         self,
@@ -467,7 +465,8 @@ class Watch:
             observer.begin(receiver, named.get("instance"))
             self.observers = (*self.observers, observer)
         try:
-            with telling.being_called(receiver, row, current() if context is None else context):
+            inside = call_stack.calls().plus(receiver.name, row)
+            with being_called(inside, current() if context is None else context):
                 is_open, status = self.transaction.is_open, self.transaction.status
                 calling.call(receiver.function, named)
                 if not self.transaction.is_as_before(status):
