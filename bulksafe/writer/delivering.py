@@ -24,7 +24,7 @@ LATE = ("post_save", "post_delete", "m2m_changed")
 
 
 class Live:
-    """Which receivers are connected, asked once for one round of telling.
+    """Which receivers are connected, asked once for one round of deliveries.
 
     A receiver may disconnect one while they are called. As with Django's ``send()`` that counts
     from the next row: see ``refresh``.
