@@ -52,7 +52,7 @@ class Scope:
     Attributes:
         given_fields: what receivers get as ``update_fields`` for rows that it updates.
         given_origin: what they get as ``origin`` for rows that it deletes.
-        pending: changes that were taken and have not been told.
+        pending: changes that were taken and have not been delivered.
         moved: the keys that rows got in the end, by what they were in a rehearsal.
         returned: the rows that its statement returns, if it is one that does.
         on_conflict: what its new rows do that are there already, as ``QuerySet._insert`` takes it.
@@ -104,7 +104,7 @@ class Scope:
         return False
 
     def left_over(self, changes: list[InlineChange]) -> list[InlineChange]:
-        """Those of its changes that are its own to tell."""
+        """Those of its changes that are its own to deliver."""
         return [change for change in changes if not self.is_part(change)]
 
     def is_part(self, change: InlineChange) -> bool:
