@@ -20,8 +20,7 @@ So ``save()`` may go down a tree, and receivers that maintain each other converg
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulksafe.call_stack import Calls
 from bulksafe.dispatch import muting
@@ -40,14 +39,13 @@ MOST_CALLS = 16
 MOST_NEW_ROWS = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
-    """A write of one row.
+class Write(NamedTuple):
+    """A write of one row. Made for each call of a receiver, and so a tuple.
 
     Attributes:
         calls: the calls that it was made in.
         model: of the row.
-        row: tells it apart.
+        row: identifies it.
         change: what the database has captured; None before that.
         is_sent: whether Django sends the signal, for an object that is saved or deleted.
         is_new: whether that object is a new row.
@@ -115,8 +113,7 @@ def must_call(receiver: Receiver, write: Write) -> bool:
     """
     if not is_called(receiver, write):
         return False
-    error = endless(receiver, write)
-    if error is not None:
+    if write.calls.names and (error := endless(receiver, write)) is not None:
         raise error
     return True
 

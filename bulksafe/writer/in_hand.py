@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,8 @@ class BulkWrite:
         self._late: list[Receiver] = []
         #: By receiver, what it gets beside Django's arguments, by the ``id()`` of the object.
         self._extras: dict[Receiver, dict[int, dict[str, Any]]] = {}
+        #: By receiver, and whether all fields are written: what is the same for all objects.
+        self._same: dict[tuple[Receiver, bool], Mapping[str, Any]] = {}
         #: The related objects that the caller has given; None where no receiver comes first.
         self._cached: parents.Cached | None = None
         #: Whether receivers were connected or disconnected on the way.
@@ -290,8 +292,15 @@ class BulkWrite:
     def _must_call(self, receiver: Receiver, row: Row) -> bool:
         return must_call(receiver, Write(call_stack.calls(), self.model, row))
 
-    def _same(self, receiver: Receiver, known: Uncaptured) -> dict[str, Any]:
-        return arguments.of_each_object(receiver, self.model, self.watch.alias, known)
+    def _same_before(self, receiver: Receiver, fields: frozenset[str] | None) -> Mapping[str, Any]:
+        """The arguments that a receiver before the write gets for each object."""
+        key = receiver, fields is None
+        if key not in self._same:
+            known = Uncaptured(update_fields=fields)
+            self._same[key] = arguments.of_each_object(
+                receiver, self.model, self.watch.alias, known
+            )
+        return self._same[key]
 
     def _before(
         self,
@@ -304,8 +313,8 @@ class BulkWrite:
         row, fields = row_of_instance(instance), self.fields_of(instance)
         if extra is None or not self._must_call(receiver, row):
             return
-        same = self._same(receiver, Uncaptured(update_fields=fields))
-        named = arguments.of_object(same, instance, extra)
+        same = self._same_before(receiver, fields)
+        named = arguments.of_object(receiver, same, instance, extra)
         unnamed = _unnamed(instance, fields)
         self.watch.call_with(receiver, named, row, observer=observer)
         if assigned := assigned_since(instance, unnamed):
@@ -340,14 +349,17 @@ class BulkWrite:
         self.watch.gather(self.scope)
         delivered = {change.row for change in self.scope.pending if not change.deleted}
         late = in_order(self._late)
-        same = {receiver: self._same(receiver, Uncaptured(created=True)) for receiver in late}
+        known = Uncaptured(created=True)
+        same = {
+            one: arguments.of_each_object(one, self.model, self.watch.alias, known) for one in late
+        }
         for instance in chunk:
             row = row_of_instance(instance)
             if row in delivered:
                 continue
             for receiver in self._connected(late):
                 if self._must_call(receiver, row):
-                    named = arguments.of_object(same[receiver], instance)
+                    named = arguments.of_object(receiver, same[receiver], instance)
                     self.watch.call_with(receiver, named, row, observer=self.scope.observer)
 
 

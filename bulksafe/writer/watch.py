@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from bulksafe.writer.connecting import Connected
 
 #: Behind a statement whose changes need not be buffered; ``capture_with_buffer.sql`` looks for it.
-#: With the session and the table: whoever runs a statement that was logged is refused.
+#: With the session and the table: a copy of a logged statement is refused.
 _IN_HAND = "/* bulksafe: in hand {} {} */"
 #: The same, if the database says that it has left them out.
 _TO_ANSWER = "/* bulksafe: answer to {} {} */"
@@ -165,17 +165,17 @@ class Watch:
 
     def _run_in_transaction(self, run: Callable[[], Any], text: str) -> Any:
         if self.due and ENDS_PART.match(text):
-            # What was written before a savepoint is not told inside it: it would be taken back with
-            # it. And after a commit it is too late.
-            self._told_late()
+            # What was written before a savepoint is not delivered inside it: the receivers' writes
+            # would be taken back with it. And after a commit it is too late.
+            self._deliver_late()
         result = run()
         self.settle_due()
         return result
 
     def settle_due(self) -> None:
-        """Run the receivers of changes that nobody expected, if their transaction is open."""
+        """Run the receivers of unexpected changes, if their transaction is open."""
         if self.due and self.transaction.status != TransactionStatus.IDLE:
-            self._told_late()
+            self._deliver_late()
 
     def _repeat(self, run: Callable[[], Any], refusal: ReceiversNotRun) -> Any:
         try:
@@ -193,7 +193,7 @@ class Watch:
             return ""
         if scope.model is None or not scope.is_own(sql, params):
             return ""
-        # Django tells what it saves, whatever the database says.
+        # Django sends the signals of what it saves, whatever the database says.
         mark = _IN_HAND if isinstance(scope, Saving) else _TO_ANSWER
         return f"{sql} {self._mark(mark, scope.model)}"
 
@@ -220,7 +220,7 @@ class Watch:
         return result
 
     def execute_in_bulk(self, execution: Execution) -> Any:
-        """Execute a statement, for its rows if nobody needs more of them."""
+        """Execute a statement, for its rows if no receiver needs more of them."""
         returned = self.scopes[-1].returned if self.scopes else None
         sql, params, text = execution.sql, execution.params, execution.text
         if not execution.many and isinstance(sql, str):
@@ -230,11 +230,11 @@ class Watch:
                 return execution.of(own, params)
         return execution()
 
-    def _told_late(self) -> None:
-        """Changes of a statement that nobody had expected to make any.
+    def _deliver_late(self) -> None:
+        """Deliver the changes of a statement that was not expected to make any.
 
         The statement cannot be taken back alone. If a receiver raises, the changes wait in the
-        buffer again: whoever catches that cannot commit them.
+        buffer again: code that catches the error cannot commit them.
         """
         if self.scopes:
             return
@@ -250,8 +250,8 @@ class Watch:
             observer.expect(queryset)
 
     def returned(self, model: type[Model], operation: str) -> Returned | None:
-        """Where the rows of a statement go, if it may return them and nobody needs more."""
-        if self.due or not self._tells_leanly(self.scopes[-1]) or self.is_in_pipeline:
+        """Where the rows of a statement go, if it may return them and no receiver needs more."""
+        if self.due or not self._may_deliver_leanly(self.scopes[-1]) or self.is_in_pipeline:
             return None
         source = self.buffer.source_of(model)
         kind = None if source is None else source.kind(operation)
@@ -263,12 +263,12 @@ class Watch:
         """A write in progress. All of it, and what receivers do, takes place or none.
 
         Raises:
-            BrokenTransaction: it has not taken place, and somebody has hidden that.
+            BrokenTransaction: it has not taken place, and a receiver has hidden that.
         """
         return _Within(self, scope)
 
     def settle(self, scope: Scope) -> None:
-        """Tell what is waiting. What receivers write in turn settles inside their calls."""
+        """Deliver what is waiting. What receivers write in turn settles inside their calls."""
         if self.is_migrating:
             self._forget_what_waits()
             return
@@ -278,14 +278,14 @@ class Watch:
         if kind is not None and self._settle_leanly(kind, scope):
             return
         self.gather(scope)
-        self._tell_pending(scope)
+        self._deliver_pending(scope)
 
-    def _tell_pending(self, scope: Scope) -> None:
+    def _deliver_pending(self, scope: Scope) -> None:
         pending, scope.pending = scope.pending, []
         self.deliver(scope.left_over(pending), scope.observer)
 
     def _settle_returned(self, scope: Scope) -> bool:
-        """Tell what a statement has returned. Returns whether that is all that there is.
+        """Deliver what a statement has returned. Returns whether that is all that there is.
 
         Raises:
             Again: more has been changed along with it, perhaps of the same rows.
@@ -303,15 +303,15 @@ class Watch:
         self._call_for(returned.kind, returned.rows, scope)
         return True
 
-    def _tells_leanly(self, scope: Scope) -> bool:
-        """Whether nobody knows more of the rows of a write than the rows say."""
+    def _may_deliver_leanly(self, scope: Scope) -> bool:
+        """Whether the rows of a write say all that decides who is called, and with what."""
         is_known = scope.pending or any(one.knows_rows for one in self.scopes)
         return not is_known and not call_stack.depth()
 
     def _lean_kind(self, scope: Scope) -> Kind | None:
         """What is due, if it is many rows of one kind whose receivers need nothing but the rows."""
         self.sync()
-        if len(self.due) != 1 or not self._tells_leanly(scope):
+        if len(self.due) != 1 or not self._may_deliver_leanly(scope):
             return None
         (((oid, operation), self.buffer.home),) = self.due.items()
         source = self.buffer.source(oid)
@@ -333,7 +333,7 @@ class Watch:
             for change in changes:
                 scope.prepare(change)
                 scope.add(change)
-            self._tell_pending(scope)
+            self._deliver_pending(scope)
             return True
         self._call_for(kind, kind.images(rows), scope)
         return True
@@ -357,7 +357,7 @@ class Watch:
             if is_live.refresh():
                 listed = [receiver for receiver in every if is_live(receiver, model)]
             for receiver in listed:
-                named = arguments.of_object(same[receiver], instance)
+                named = arguments.of_object(receiver, same[receiver], instance)
                 self.call_with(receiver, named, row, observer=scope.observer)
 
     def _forget_what_waits(self) -> None:
@@ -426,9 +426,10 @@ class Watch:
 
     def _announce(self, call: Call) -> None:
         """The first of the two calls of an ``m2m_changed`` receiver, unless it came before."""
-        unheard = [c for c in call.changes if call.receiver not in c.announced]  # type: ignore[attr-defined]
-        if unheard:
-            self.call(Call(call.receiver, unheard), "pre")
+        changes: Sequence[Any] = call.changes
+        unannounced = [one for one in changes if call.receiver not in one.announced]
+        if unannounced:
+            self.call(Call(call.receiver, unannounced), "pre")
 
     def listed(self, change: InlineChange) -> list[Receiver]:
         """The receivers that a change may go to, in their order."""
@@ -616,7 +617,7 @@ def attach(sender: object, connection: Any, **kwargs: Any) -> None:
 
 
 def before_commit(connection: Any) -> None:
-    """Tell what was written past Django's cursors, before the transaction is committed.
+    """Deliver what was written past Django's cursors, before the transaction is committed.
 
     Raises:
         Exception: whatever a receiver raises; the transaction is rolled back then.
