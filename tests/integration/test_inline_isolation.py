@@ -195,7 +195,24 @@ SERIALIZED = {
 }
 
 
-@pytest.mark.parametrize("steps", SERIALIZED.values(), ids=SERIALIZED)
+SHARED_PAGES = pytest.mark.xfail(
+    reason="staged: each transaction reads index pages of bulksafe_staged, bulksafe_buffer and "
+    "bulksafe_ticket that all others write to",
+    strict=True,
+)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(
+            steps,
+            id=title,
+            marks=[SHARED_PAGES] if title in {"disjoint rows", "disjoint rows, SQL"} else [],
+        )
+        for title, steps in SERIALIZED.items()
+    ],
+)
 def test_serializable_transactions_are_refused_where_plain_ones_are(steps, seen, sessions):
     # So that what a transaction reads is the row, and not the page or the table.
     for m in (PLAIN, CRITICAL):

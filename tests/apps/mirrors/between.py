@@ -6,13 +6,10 @@ changes a row only where it is not right yet, so that all of them come to rest.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import connection
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
-
-if TYPE_CHECKING:
-    from tests.apps.mirrors.receivers import Side
 
 #: What lies between the tables of one side, which is named in lower case.
 INSTALL = """
@@ -56,7 +53,8 @@ GROUP BY s.number
 """
 
 
-def between_rows(m: Side) -> list[tuple[Any, Any, Any]]:
+def between_rows(m: Any) -> list[tuple[Any, Any, Any]]:
+    """Signal, sender and function of those of one ``receivers.Side``."""
     return [*_reading(m), *_writing(m)]
 
 
@@ -67,7 +65,7 @@ def _asked(text: str, *params: Any) -> int:
         return row[0] if row else 0
 
 
-def _reading(m: Side) -> list[tuple[Any, Any, Any]]:
+def _reading(m: Any) -> list[tuple[Any, Any, Any]]:
     side = m.name.lower()
 
     def named_alike(name):
@@ -116,7 +114,7 @@ def _reading(m: Side) -> list[tuple[Any, Any, Any]]:
     ]
 
 
-def _writing(m: Side) -> list[tuple[Any, Any, Any]]:
+def _writing(m: Any) -> list[tuple[Any, Any, Any]]:
     def demote_before(sender, instance, **kwargs):
         m.heard("demote_before", instance)
         demote(sender, instance)
