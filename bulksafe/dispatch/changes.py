@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic
 
+from bulksafe.call_stack import NO_CALLS, Calls
 from bulksafe.contexts import WRITTEN_BY
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
 
@@ -70,10 +71,12 @@ class Change(Generic[_Model]):
         return {key: value for key, value in self._event_context.items() if key != WRITTEN_BY}
 
     @property
-    def written_by(self) -> tuple[str, ...]:
-        """The receivers that the write came from, each called because of the one before it."""
+    def calls(self) -> Calls:
+        """The calls of receivers that the write was made in."""
         names = self._event_context.get(WRITTEN_BY)
-        return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+        if not isinstance(names, list | tuple):
+            return NO_CALLS
+        return Calls.of_names(tuple(map(str, names)))
 
     @property
     def _event_context(self) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from bulksafe.call_stack import running
+from bulksafe import call_stack
 from bulksafe.contexts import current
 from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from django.db.models import Model
 
+    from bulksafe.call_stack import Calls
     from bulksafe.declarations import Receiver
 
 
@@ -294,8 +295,8 @@ def combined(taken: Sequence[Taken], using: str, prefix: str) -> list[InlineChan
     events = [one.event for one in taken]
     if any(map(outbox_events.is_shared, events)):
         events = outbox_events.in_order(events, lambda members: _chained(members, by_seq))
-    names = running()
-    return [_change(event, by_seq, using, prefix, names) for event in events]
+    inside = call_stack.calls()
+    return [_change(event, by_seq, using, prefix, inside) for event in events]
 
 
 def in_key_order(changes: list[InlineChange]) -> list[InlineChange]:
@@ -350,7 +351,7 @@ def _change(
     by_seq: Mapping[int, Taken],
     using: str,
     prefix: str,
-    names: tuple[str, ...],
+    inside: Calls,
 ) -> InlineChange:
     last, first = by_seq[event.seq], by_seq[event.before.seq]
     return InlineChange(
@@ -361,5 +362,5 @@ def _change(
         using=using,
         event_id=f"{prefix}-{event.seq}",
         met=last.met | first.met,
-        written_in=names,
+        calls=inside,
     )
