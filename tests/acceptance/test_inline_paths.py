@@ -150,6 +150,7 @@ def goes_past_django(path) -> bool:
     return bool(path.connects) or path.title.startswith("`COPY")
 
 
+@pytest.mark.matrix(3, start=2)
 @pytest.mark.parametrize(
     ("path", "change"), [cell for cell in CELLS if not cell[1].refused], ids=str
 )
@@ -189,6 +190,7 @@ def delivered(path, expected: Counter) -> Counter:
     return found
 
 
+@pytest.mark.matrix(3)
 @pytest.mark.parametrize("when", ["pre", "post"])
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize(("path", "change"), one_of_each(refused=False), ids=str)
@@ -235,6 +237,7 @@ def test_a_write_that_the_database_refuses_leaves_nothing(
     assert twin_tables.snapshot(path.model) == before_it
 
 
+@pytest.mark.matrix(3)
 @pytest.mark.parametrize("how", ["transaction", "savepoint"])
 @pytest.mark.parametrize(("path", "change"), one_of_each(refused=False), ids=str)
 def test_a_write_that_is_taken_back_leaves_nothing_to_tell(

@@ -58,6 +58,7 @@ def calls() -> Counter[Called]:
     return Counter(signals.of_critical)
 
 
+@pytest.mark.matrix(3, start=1)
 @pytest.mark.parametrize(
     ("path", "change"), [cell for cell in CELLS if not cell[1].refused], ids=str
 )
@@ -123,6 +124,7 @@ TAKEN_BACK = {
 }
 
 
+@pytest.mark.matrix(3)
 @pytest.mark.parametrize("how", TAKEN_BACK)
 @pytest.mark.parametrize(("path", "change"), one_of_each(refused=False), ids=str)
 def test_a_write_that_is_taken_back_reaches_nobody(how, path, change, write):  # noqa: F811

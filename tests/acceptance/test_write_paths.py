@@ -1,4 +1,7 @@
-"""The write-path matrix: every path does what ``save()`` with signal receivers does on the twin."""
+"""The write-path matrix: every path does what ``save()`` with signal receivers does on the twin.
+
+A run takes each third cell, and ``test_receiver_paths`` and ``test_inline_paths`` take the others.
+"""
 
 from __future__ import annotations
 
@@ -98,6 +101,7 @@ def check_cell(path: Path, change: Change, attempt: Write) -> None:
     assert twin_tables.snapshot(path.model) == expected.rows
 
 
+@pytest.mark.matrix(3, start=0)
 @pytest.mark.parametrize(("path", "change"), CELLS, ids=str)
 def test_write_path(path, change, write):  # noqa: F811
     check_cell(path, change, write(path, change))
