@@ -59,7 +59,7 @@ def pytest_addoption(parser):
         type=int,
         default=1,
         metavar="N",
-        help="of a test of several parameters, each N-th case, and each value at least once",
+        help="of a test of several parameters, one case in N, and each value at least once",
     )
 
 

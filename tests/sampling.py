@@ -47,7 +47,8 @@ def split(
     """The tests to run and those to leave out.
 
     Args:
-        least_step: the step of tests that the marker ``matrix`` gives none, or a smaller one.
+        least_step: the step of tests that the marker ``matrix`` gives none, or a smaller one. The
+            marker's ``each`` makes one more value of the parameters, to occur at least once.
     """
     functions: dict[str, dict[str, pytest.Item]] = defaultdict(dict)
     for item in items:
@@ -70,5 +71,9 @@ def _left_out(name: str, cases: dict[str, pytest.Item], least_step: int) -> list
     if least_step > 1:
         # CI tests several versions: each takes other cases.
         start += zlib.crc32(f"{platform.python_version()} {django.VERSION}".encode())
-    chosen = sample({case: item.callspec.params for case, item in cases.items()}, step, start)
+    parameters = {case: dict(item.callspec.params) for case, item in cases.items()}
+    if marker and (combine := marker.kwargs.get("each")):
+        for own in parameters.values():
+            own["each"] = combine(own)
+    chosen = sample(parameters, step, start)
     return [item for case, item in cases.items() if case not in chosen]

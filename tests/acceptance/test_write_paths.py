@@ -27,7 +27,7 @@ from tests.acceptance.data_changes import (
     Step,
 )
 from tests.acceptance.performing import browser, fill, perform, psql, write  # noqa: F401
-from tests.acceptance.write_paths import PATHS, Path, SqlRefusal, Write
+from tests.acceptance.write_paths import PATHS, Path, SqlRefusal, Write, operation_of_path
 from tests.apps.twins import receivers
 from tests.apps.twins.models import TWINS, Document, Entry, Memo, Parcel
 
@@ -101,7 +101,7 @@ def check_cell(path: Path, change: Change, attempt: Write) -> None:
     assert twin_tables.snapshot(path.model) == expected.rows
 
 
-@pytest.mark.matrix(3, start=0)
+@pytest.mark.matrix(3, start=0, each=operation_of_path)
 @pytest.mark.parametrize(("path", "change"), CELLS, ids=str)
 def test_write_path(path, change, write):  # noqa: F811
     check_cell(path, change, write(path, change))

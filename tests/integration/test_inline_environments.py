@@ -1301,7 +1301,7 @@ class TestWhatReceiversRaise:
         signals = {"early": [pre_save, pre_delete], "late": [post_save, post_delete]}
         inline.critical(signals[request.param], Article, fail)
 
-    @pytest.mark.matrix(3)
+    @pytest.mark.matrix(2)
     @some_ways
     def test_it_comes_out_of_the_call_and_nothing_is_stored(self, way, raising, error):
         before = Article.objects.values().get()
@@ -1314,7 +1314,7 @@ class TestWhatReceiversRaise:
         assert noted() == []
         assert waiting() == (0, 0)
 
-    @pytest.mark.matrix(3)
+    @pytest.mark.matrix(2)
     @some_ways
     def test_inside_atomic_the_transaction_goes_on(self, way, raising, error):
         with transaction.atomic():
