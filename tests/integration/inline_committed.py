@@ -84,7 +84,7 @@ def committed(django_db_setup, django_db_blocker) -> Iterator[dict[str, psycopg.
     that Django has would have to open again for that after each test, in both databases.
     """
     with django_db_blocker.unblock():
-        sessions = {alias: _session(alias) for alias in ("default", "other")}
+        sessions: dict[str, psycopg.Connection] = {}
         yield sessions
         for session in sessions.values():
             session.close()
@@ -100,6 +100,9 @@ def clean(request, committed) -> Iterator[None]:
     """Empty tables, no receivers but those of the test, and nothing that waits afterwards."""
     marker = request.node.get_closest_marker("django_db")
     aliases = marker.kwargs.get("databases", ["default"])
+    for alias in aliases:
+        if alias not in committed:
+            committed[alias] = _session(alias)
     try:
         with inline.only_these():
             yield
