@@ -103,6 +103,8 @@ def clean(request, committed) -> Iterator[None]:
     for alias in aliases:
         if alias not in committed:
             committed[alias] = _session(alias)
+    # Tests look at the driver's connection before they write.
+    connection.ensure_connection()
     try:
         with inline.only_these():
             yield
