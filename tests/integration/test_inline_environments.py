@@ -206,6 +206,7 @@ def hear(signals, sees, name, sender=Article):
     return found
 
 
+@pytest.mark.matrix(3)
 @every_way
 @in_atomic_or_not
 @seeing_all_or_little
@@ -1300,6 +1301,7 @@ class TestWhatReceiversRaise:
         signals = {"early": [pre_save, pre_delete], "late": [post_save, post_delete]}
         inline.critical(signals[request.param], Article, fail)
 
+    @pytest.mark.matrix(2)
     @some_ways
     def test_it_comes_out_of_the_call_and_nothing_is_stored(self, way, raising, error):
         before = Article.objects.values().get()
@@ -1312,6 +1314,7 @@ class TestWhatReceiversRaise:
         assert noted() == []
         assert waiting() == (0, 0)
 
+    @pytest.mark.matrix(2)
     @some_ways
     def test_inside_atomic_the_transaction_goes_on(self, way, raising, error):
         with transaction.atomic():
@@ -1502,6 +1505,7 @@ class TestEarlyReceiversThatUseTheDriver:
         "its transaction": inside_a_transaction,
     }
 
+    @pytest.mark.matrix(3)
     @every_way
     @pytest.mark.parametrize("using", USING)
     def test_to_read(self, way, using, article):

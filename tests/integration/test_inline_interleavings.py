@@ -121,17 +121,10 @@ SHELF_WRITES: dict[str, Any] = {
 }
 
 
-#: A write that goes through locks its rows again.
 def shelf_writes(titles: Iterable[str]) -> Any:
     return pytest.mark.parametrize(
         "way",
-        [
-            pytest.param(
-                SHELF_WRITES[title],
-                id=title,
-            )
-            for title in titles
-        ],
+        [pytest.param(SHELF_WRITES[title], id=title) for title in titles],
     )
 
 
