@@ -15,6 +15,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 import yaml
+from psycopg.conninfo import conninfo_to_dict
 
 from examples import listener_health, server
 from examples.listener_health import Answer
@@ -110,6 +111,21 @@ def migrated(url):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Applying shop.0001_initial... OK" in done.stdout
     return url
+
+
+@pytest.mark.parametrize("name", ["postgres", "pgbouncer"])
+def test_the_health_check_of_a_server_asks_it(url, postgres, name):
+    """Where the server is comes last, and so counts; the image has it elsewhere."""
+    _, program, *options = SERVICES[name]["healthcheck"]["test"]
+    here = conninfo_to_dict(url)
+
+    def ask(port):
+        where = [f"--host={here['host']}", f"--port={port}"]
+        return subprocess.run([postgres.bin / program, *options, *where], check=False).returncode
+
+    assert program == "pg_isready"
+    assert ask(here.get("port", 5432)) == 0
+    assert ask(1) != 0
 
 
 def test_the_app_becomes_healthy(migrated, port, tmp_path):
