@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from django.core.management import CommandError
 from bulksafe.conf import Settings
 from bulksafe.management.commands.bulksafe import Command
 from bulksafe.management.subcommands import status
+from examples.shop.demo.paths import PATHS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,9 +38,9 @@ def test_commands_are_found():
     assert len(list(commands())) > 15
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/receivers.md"])
-def test_the_documented_status_has_the_columns_of_the_command(page):
-    shown = re.findall(r"^queue +atomic .*$", (ROOT / page).read_text(), re.MULTILINE)
+def test_the_documented_status_has_the_columns_of_the_command():
+    text = "".join(page.read_text() for page in PAGES)
+    shown = re.findall(r"^queue +atomic .*$", text, re.MULTILINE)
 
     assert shown
     assert all(tuple(line.split()) == status._HEADER for line in shown)
@@ -51,3 +53,27 @@ def test_every_setting_is_documented_with_its_default():
     defaults = {field.name: field.default for field in fields(Settings)}
     as_written = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
     assert {key: eval(text) for key, text in documented.items()} == as_written
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+def test_relative_links_lead_to_files(page):
+    found = re.findall(r"\]\((?!#|\w+:)([^)#]+)", page.read_text())
+
+    assert found
+    assert [link for link in found if not (ROOT / link).exists()] == []
+
+
+def test_the_readme_names_the_versions_of_the_classifiers():
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+
+    def ends(prefix):
+        found = [one.rpartition(" :: ")[2] for one in classifiers if one.startswith(prefix)]
+        return f"{found[0]} to {found[-1]}"
+
+    shown = " ".join((ROOT / "README.md").read_text().split())
+    assert f"Django {ends('Framework :: Django :: ')}" in shown
+    assert f"Python {ends('Programming Language :: Python :: 3.')}" in shown
+
+
+def test_the_readme_counts_the_write_paths_of_the_demo():
+    assert f"`make demo` compares {len(PATHS)} write paths" in (ROOT / "README.md").read_text()
