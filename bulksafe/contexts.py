@@ -50,7 +50,7 @@ _here = _Here()
 #: Where an event's context names the receivers that its write came from.
 WRITTEN_BY = "bulksafe.written_by"
 
-#: Called at the end of a block, still inside it; ``bulksafe.writer.watch`` adds to it.
+#: Called at the end of a block, still inside it; ``bulksafe.writer.attaching`` adds to it.
 leaving: list[Callable[[], None]] = []
 
 #: Called with Django's connection before a statement that execute wrappers do not see.

@@ -25,6 +25,7 @@ from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Scope, Turns
 from bulksafe.writer.sql_text import writes_once
 from bulksafe.writer.staged import Staged
 from bulksafe.writer.through import Through
+from bulksafe.writer.unbuffered import execute_in_bulk, returned_by
 from bulksafe.writer.vocabulary import has_early, is_deletion, is_insert, on_conflict
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _perform_at_once(
     try:
         with watch.within(scope):
             if returning is not None:
-                scope.returned = watch.returned(*returning)
+                scope.returned = returned_by(watch, *returning)
             return operation()
     except Again:
         watch.due.clear()
@@ -150,7 +151,7 @@ def write(watch: Session, execution: Execution, named: Sequence[type[Model]]) ->
     scope = watch.scopes[-1] if watch.scopes else None
     if isinstance(scope, InHand):
         if scope.returned is not None and scope.returned.is_of(execution.text):
-            return watch.execute_in_bulk(execution)
+            return execute_in_bulk(watch, execution)
         left = [model for model in named if not scope.covers(model, execution.text)]
         if len(left) < len(named):
             return _write_in_hand(watch, scope, execution, left)
@@ -170,7 +171,7 @@ def _write_in_hand(
     # An INSERT changes no row that is there. What others are called for afterwards, the database
     # says.
     if is_insert(execution.text) or not has_early(left):
-        result = watch.execute_in_bulk(execution)
+        result = execute_in_bulk(watch, execution)
         scope.stored += max(execution.cursor.rowcount, 0)
         return result
     return perform(watch, execution, Along(outer=scope), left, is_plain=writes_once(execution.text))
@@ -206,7 +207,7 @@ def execute_in_turn(watch: Session, scope: Scope, execution: Execution) -> Any:
     """
     turns, scope.turns = scope.turns, ""
     if not turns:
-        return watch.execute_in_bulk(execution)
+        return execute_in_bulk(watch, execution)
     target = target_of(execution.text, watch.connection)
     if target is None:
         raise Uncollectable
@@ -226,7 +227,7 @@ def execute_in_turn(watch: Session, scope: Scope, execution: Execution) -> Any:
     if late:
         conflicts = Conflicts(watch.connection, target.model, target.operation, late)
         scope.observer = Observer(conflicts, progress, watch.connection, is_after=True)
-    return watch.execute_in_bulk(execution)
+    return execute_in_bulk(watch, execution)
 
 
 def _execute_each(watch: Session, target: Target, execution: Execution) -> None:

@@ -109,8 +109,12 @@ class Scope:
         """
         return False
 
+    def sends_links(self, change: InlineChange) -> bool:
+        """Whether ``m2m_changed`` for a row of a many-to-many table is Django's to send."""
+        return False
+
     def left_over(self, changes: list[InlineChange]) -> list[InlineChange]:
-        """Those of its changes that are its own to tell."""
+        """Those of its changes whose receivers are still to be called."""
         return [change for change in changes if not self.is_part(change)]
 
     def is_part(self, change: InlineChange) -> bool:
@@ -325,6 +329,10 @@ class Deleting(InHand):
         is_deletion = text.lstrip()[:6].upper() == "DELETE"
         return is_deletion and model in self.models and not model._meta.auto_created
 
+    def sends_links(self, change: InlineChange) -> bool:
+        # Links removed by a cascade send no signal, as in Django.
+        return change.deleted and self.root is not change.model
+
     def change_of(self, instance: Model) -> InlineChange | None:
         for change in self.pending[self._seen :]:
             if change.deleted:
@@ -369,6 +377,9 @@ class Linking(Scope):
     """A many-to-many manager at work: Django sends ``m2m_changed`` itself."""
 
     through: type[Model] | None = None
+
+    def sends_links(self, change: InlineChange) -> bool:
+        return self.through is change.model
 
     @property
     def knows_rows(self) -> bool:

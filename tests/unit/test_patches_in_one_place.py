@@ -38,7 +38,7 @@ ALLOWED = {
         "state.db": "the same",
     },
     "writer/bulk_paths.py": {"stored[key]._order": "the field of order_with_respect_to"},
-    "writer/watch.py": {
+    "writer/attaching.py": {
         "connection.execute_wrappers.insert": "Django has execute wrappers for that"
     },
 }
