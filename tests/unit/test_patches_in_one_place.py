@@ -33,7 +33,7 @@ ALLOWED = {
         "proxy.bases": "the state of a model, which the migration alters",
     },
     "planning/expressions.py": {"lhs.output_field": "a copy of the expression"},
-    "writer/in_hand.py": {
+    "writer/snapshots.py": {
         "state.adding": "the documented state of a model's instance",
         "state.db": "the same",
     },
