@@ -14,10 +14,10 @@ from bulksafe.writer import parents
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
 from bulksafe.writer.ignored import LeftOut, ObjectSavepoint
 from bulksafe.writer.instance_calls import InstanceCalls
+from bulksafe.writer.instance_scopes import InHand
 from bulksafe.writer.instances import take_over
 from bulksafe.writer.observing import Observer, Restart
 from bulksafe.writer.row_queue import RowQueue
-from bulksafe.writer.scopes import InHand
 from bulksafe.writer.session import Session
 from bulksafe.writer.snapshots import Snapshot
 

@@ -16,7 +16,7 @@ from bulksafe.dispatch.recursion import Write, must_call
 from bulksafe.writer import delivering, unstored
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.early import assigned_since, early_arguments
-from bulksafe.writer.scopes import InHand
+from bulksafe.writer.instance_scopes import InHand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -20,8 +20,9 @@ from bulksafe.declarations.lineage import lineage
 from bulksafe.outbox.events import DELETED, UPDATED
 from bulksafe.writer import connecting
 from bulksafe.writer.attaching import begun_session_of, session_on
+from bulksafe.writer.instance_scopes import Deleting, Saving
 from bulksafe.writer.performing import perform
-from bulksafe.writer.scopes import Deleting, Linking, Saving, Scope
+from bulksafe.writer.scopes import Linking, Scope
 from bulksafe.writer.vocabulary import vocabulary
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ from bulksafe.writer.collecting import (
     target_of,
 )
 from bulksafe.writer.conflicts import Conflicts
+from bulksafe.writer.instance_scopes import Along, Deleting, InHand
 from bulksafe.writer.observing import Observer, Restart
 from bulksafe.writer.retrying import Overtaken
 from bulksafe.writer.row_queue import InBulk
-from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Scope, Turns
+from bulksafe.writer.scopes import Again, Scope, Turns
 from bulksafe.writer.sql_text import writes_once
 from bulksafe.writer.staged import Staged
 from bulksafe.writer.through import Through

@@ -8,7 +8,8 @@ from django.db import DatabaseError
 from django.db.models.signals import post_init
 
 from bulksafe.writer import lean_delivery
-from bulksafe.writer.scopes import Again, InHand, Returned, Saving
+from bulksafe.writer.instance_scopes import InHand, Saving
+from bulksafe.writer.scopes import Again, Returned
 
 if TYPE_CHECKING:
     from django.db.models import Model
