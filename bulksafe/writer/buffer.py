@@ -14,8 +14,10 @@ from bulksafe.dispatch.sources import by_oid
 from bulksafe.exceptions import ReceiversNotRun
 from bulksafe.outbox.queries import query
 from bulksafe.own_cursor import own_cursor
+from bulksafe.writer.combining import combined, in_key_order
 from bulksafe.writer.readable import readable
-from bulksafe.writer.taking import Kind, Source, Taken, combined, in_key_order, in_schema
+from bulksafe.writer.take_query import in_schema
+from bulksafe.writer.taking import Kind, Source, Taken
 from bulksafe.writer.vocabulary import vocabulary
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from bulksafe.dispatch import arguments, muting
 from bulksafe.outbox.events import INSERTED, UPDATED
 from bulksafe.writer import delivering
 from bulksafe.writer.changes import row_of
-from bulksafe.writer.taking import is_any_shared, sorted_by_key
+from bulksafe.writer.combining import sorted_by_key
+from bulksafe.writer.taking import is_any_shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -23,6 +23,7 @@ from bulksafe.writer.applying import Applying, Assigned
 from bulksafe.writer.changes import InlineChange
 from bulksafe.writer.collected import Collection
 from bulksafe.writer.collecting import live
+from bulksafe.writer.combining import sorted_by_key
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
 from bulksafe.writer.observing import Observer
 from bulksafe.writer.recorded import Recording
@@ -31,7 +32,6 @@ from bulksafe.writer.row_queue import RowQueue
 from bulksafe.writer.scopes import is_one_write
 from bulksafe.writer.staged_rows import Row, assigned_to
 from bulksafe.writer.storing import batches, store
-from bulksafe.writer.taking import sorted_by_key
 
 if TYPE_CHECKING:
     from bulksafe.dispatch.calls import Call

@@ -17,6 +17,7 @@ from django.db import transaction
 from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.events import UPDATED
 from bulksafe.writer import delivering
+from bulksafe.writer.combining import in_order_of_locks
 from bulksafe.writer.conflicts import is_asked_for
 from bulksafe.writer.fingerprints import Found, differing, may_differ, recognizable
 from bulksafe.writer.locking import lock
@@ -25,7 +26,6 @@ from bulksafe.writer.retrying import Retries
 from bulksafe.writer.row_queue import InBulk
 from bulksafe.writer.second_update import store_assigned
 from bulksafe.writer.single_rows import delete
-from bulksafe.writer.taking import in_order_of_locks
 from bulksafe.writer.through_rows import RecordedRow, recorded_row
 from bulksafe.writer.through_turns import Turns, conflicts_of, connected
 
