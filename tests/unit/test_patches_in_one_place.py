@@ -20,7 +20,9 @@ OBJECT_STATE = Path(object_state.__file__)
 #: What is written outside these, and why it is no patch.
 ALLOWED = {
     "compat.py": {"query.annotations": "a query of its own, which chain() has returned"},
-    "contexts.py": {"connection.execute_wrappers.insert": "Django has execute wrappers for that"},
+    "contexts/carrier.py": {
+        "connection.execute_wrappers.insert": "Django has execute wrappers for that"
+    },
     "dispatch/worker.py": {"batch.routes.models": "an object of bulksafe's"},
     "listener/serving.py": {
         "connection.connection.isolation_level": "psycopg documents the attribute as writable"
