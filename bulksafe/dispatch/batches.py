@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.db import transaction
 
+from bulksafe.dispatch.amending import Amendment
 from bulksafe.dispatch.changes import Change
 from bulksafe.dispatch.images import UNFIT, Image, Images, Table, Unreadable
 from bulksafe.dispatch.ordering import Delivery
-from bulksafe.dispatch.parts import Amendment, Parts
+from bulksafe.dispatch.parts import Parts
 from bulksafe.dispatch.recursion import Write, endless, is_called
 from bulksafe.outbox import events as outbox_events
 from bulksafe.outbox.contexts import Unread, UnreadableContext

@@ -76,7 +76,7 @@ class Event:
         attempts: how often it has failed.
         members: the events that are one change, where there are several.
         amended: columns in which its row differs from its images, as JSON by side: see
-            ``bulksafe.dispatch.parts``.
+            ``bulksafe.dispatch.part_history``.
     """
 
     slot: int
