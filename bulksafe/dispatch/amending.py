@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from bulksafe.dispatch.images import Images
     from bulksafe.dispatch.parts import Part, Parts, State, States
-    from bulksafe.outbox.store import Cursor, Store
+    from bulksafe.outbox.cursors import Cursor
+    from bulksafe.outbox.store import Store
 
     #: The source and the key of a row. Events for receivers of a writer's transaction that did not
     #: run there are a sequence of their own.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.routes import Route, Routes
-    from bulksafe.outbox.store import Cursor
+    from bulksafe.outbox.cursors import Cursor
 
 logger = logging.getLogger("bulksafe")
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from bulksafe.dispatch.batches import Batch
     from bulksafe.dispatch.caller import Caller
+    from bulksafe.outbox.cursors import Cursor, Suspect
     from bulksafe.outbox.events import Event
-    from bulksafe.outbox.store import Cursor, Store, Suspect
+    from bulksafe.outbox.store import Store
 
 logger = logging.getLogger("bulksafe")
 

@@ -26,8 +26,9 @@ from bulksafe.dispatch.pages import Page
 from bulksafe.dispatch.routes import Routes
 from bulksafe.dispatch.sources import known, sources
 from bulksafe.outbox import parking
+from bulksafe.outbox.cursors import BUCKETS, Cursor, Known
 from bulksafe.outbox.paging import next_events
-from bulksafe.outbox.store import BUCKETS, Cursor, Known, Store
+from bulksafe.outbox.store import Store
 from bulksafe.outbox.windows import Mark
 
 if TYPE_CHECKING:

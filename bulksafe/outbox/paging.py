@@ -9,8 +9,9 @@ from bulksafe.outbox.events import is_shared
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bulksafe.outbox.cursors import Cursor
     from bulksafe.outbox.events import Event
-    from bulksafe.outbox.store import Cursor, Store
+    from bulksafe.outbox.store import Store
 
 
 #: How large the images of one cursor's page may be, compressed. They are up to a hundred times as
