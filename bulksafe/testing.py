@@ -19,7 +19,8 @@ from bulksafe.dispatch.batches import Batch
 from bulksafe.dispatch.muting import muted
 from bulksafe.dispatch.ordering import calls
 from bulksafe.dispatch.routes import Routes
-from bulksafe.outbox.cursors import BUCKETS, Known
+from bulksafe.outbox.cursors import BUCKETS
+from bulksafe.outbox.known import Known
 from bulksafe.outbox.paging import next_events
 from bulksafe.outbox.store import Store
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from bulksafe.dispatch.batches import Batch
     from bulksafe.dispatch.caller import Caller
-    from bulksafe.outbox.cursors import Known
+    from bulksafe.outbox.known import Known
     from bulksafe.outbox.store import Store
 
 logger = logging.getLogger("bulksafe")

@@ -9,7 +9,7 @@ from django.db import connections
 
 from bulksafe.declarations import receivers
 from bulksafe.declarations.options import DEFAULT_LANE
-from bulksafe.outbox.cursors import Known
+from bulksafe.outbox.known import Known
 from bulksafe.outbox.parking import EVERY_RECEIVER
 from bulksafe.own_cursor import own_cursor
 from bulksafe.rendering import quoting

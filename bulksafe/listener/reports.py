@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from bulksafe.listener.slots import Death, Places
-    from bulksafe.outbox.cursors import Known
+    from bulksafe.outbox.known import Known
     from bulksafe.outbox.store import Store
 
 #: Seconds between two reports, and between two looks at what waits.

@@ -1,17 +1,12 @@
-"""How far each queue has come, and which calls a process can make."""
+"""How far each queue has come with the events of each bucket."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 from bulksafe.outbox.windows import Snapshot, Window
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from bulksafe.declarations.options import Lane
 
 #: How many buckets the keys of rows fall into; ``capture_rows.sql`` has it as ``& 15``.
 BUCKETS = 16
@@ -56,34 +51,6 @@ class Cursor:
 
     def at(self, window: Window) -> Cursor:
         return replace(self, window=window)
-
-
-@dataclass(frozen=True)
-class Known:
-    """What this code can call: other calls are left to listeners that have their code.
-
-    Attributes:
-        pairs: the names of its receivers, each with the oid of a table that it is for.
-        lanes: the lanes that it serves, each with the oids of the tables of its receivers.
-    """
-
-    pairs: Sequence[tuple[str, int]] = ()
-    lanes: Mapping[Lane, Collection[int]] = field(default_factory=dict)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return {
-            "receivers": [receiver for receiver, _ in self.pairs],
-            "sources": [source for _, source in self.pairs],
-        }
-
-    @property
-    def lane_parameters(self) -> dict[str, Any]:
-        return {
-            "lane_queues": [queue for queue, _ in self.lanes],
-            "lane_atomics": [atomic for _, atomic in self.lanes],
-            "lane_sources": [f"{{{','.join(map(str, oids))}}}" for oids in self.lanes.values()],
-        }
 
 
 def read_cursor(row: tuple[Any, ...]) -> Cursor:

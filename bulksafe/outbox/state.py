@@ -11,7 +11,7 @@ from django.utils import timezone
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from bulksafe.outbox.cursors import Known
+    from bulksafe.outbox.known import Known
     from bulksafe.outbox.store import Store
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 
 from bulksafe.outbox.contexts import read_context
-from bulksafe.outbox.cursors import Cursor, Known, read_cursor
+from bulksafe.outbox.cursors import Cursor, read_cursor
 from bulksafe.outbox.events import Event
+from bulksafe.outbox.known import Known
 from bulksafe.outbox.queries import query
 from bulksafe.outbox.windows import Snapshot
 

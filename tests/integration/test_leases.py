@@ -7,8 +7,8 @@ from django.contrib.auth.models import Group
 from django.db import connection
 
 from bulksafe.outbox import parking, queries
-from bulksafe.outbox.cursors import Known
 from bulksafe.outbox.failures import Failure
+from bulksafe.outbox.known import Known
 from bulksafe.outbox.store import Store
 
 pytestmark = pytest.mark.django_db

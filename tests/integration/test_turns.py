@@ -6,8 +6,8 @@ import pytest
 from django.db.models.signals import post_save
 
 from bulksafe.outbox import parking
-from bulksafe.outbox.cursors import Known
 from bulksafe.outbox.failures import UNTRIED
+from bulksafe.outbox.known import Known
 from bulksafe.outbox.parking import Parking
 from tests.apps.columns.models import Nullable
 from tests.integration import reception

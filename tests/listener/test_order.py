@@ -7,7 +7,7 @@ from threading import Thread
 import psycopg
 import pytest
 
-from bulksafe.outbox.cursors import Known
+from bulksafe.outbox.known import Known
 from bulksafe.outbox.queries import query
 from examples import server
 from tests.listener import interleavings

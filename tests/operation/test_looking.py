@@ -5,7 +5,7 @@ import json
 import pytest
 from psycopg import ClientCursor
 
-from bulksafe.outbox.cursors import Known
+from bulksafe.outbox.known import Known
 from bulksafe.outbox.queries import query
 from tests.operation.conftest import order, texts
 

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 
 from bulksafe.dispatch.worker import Worker
-from bulksafe.outbox.cursors import Known
+from bulksafe.outbox.known import Known
 from bulksafe.outbox.store import Store
 
 
