@@ -11,7 +11,7 @@ from bulksafe.dispatch.images import Image
 from bulksafe.dispatch.sources import by_oid
 from bulksafe.outbox.events import DELETED, INSERTED, Event
 from bulksafe.planning import fields
-from bulksafe.planning.capture import Lineage, key_of, row_as_json
+from bulksafe.planning.images import Lineage, key_of, row_as_json
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:

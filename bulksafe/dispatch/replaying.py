@@ -18,8 +18,8 @@ from bulksafe.dispatch.replayable import condition_on_rows, operation_of
 from bulksafe.outbox.events import Replay
 from bulksafe.outbox.store import Store
 from bulksafe.planning import fields
-from bulksafe.planning.capture import stored_row
 from bulksafe.planning.expressions import NEW
+from bulksafe.planning.images import stored_row
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from django.db import connections
 from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.images import Table, stored_fields
 from bulksafe.own_cursor import own_cursor
-from bulksafe.planning.capture import row_as_json
+from bulksafe.planning.images import row_as_json
 from bulksafe.rendering import quoting
 from bulksafe.writer.storing import batches, placeholder
 
