@@ -90,7 +90,7 @@ class Buffer:
         taken: list[Taken] = []
         self.sync()
         while self.due:
-            # All at once: to find the table of one asks a query, which would tell the others.
+            # All at once: the query that finds a table would otherwise deliver the other changes.
             due = dict(self.due)
             self.due.clear()
             for (oid, operation), home in due.items():

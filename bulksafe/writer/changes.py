@@ -53,7 +53,7 @@ class InlineChange(Change):
 
     @cached_property
     def row(self) -> Row:
-        """Tells rows apart, also those of instances in hand."""
+        """Identifies a row, also that of an instance in hand."""
         return row_of(self.model, self.key(old=True))
 
     @cached_property

@@ -36,7 +36,7 @@ class Live:
         self._changes = connecting.changes()
 
     def refresh(self) -> bool:
-        """Ask anew from here on. Returns whether anything may have changed."""
+        """Ask again from here on. Returns whether anything may have changed."""
         changes = connecting.changes()
         if changes == self._changes:
             return False
@@ -63,7 +63,7 @@ def deliveries(
     Args:
         listed: the receivers of a change, in their order; the same for all changes of a table by
             one operation.
-        signals: the names of the signals that are told.
+        signals: the names of the signals to deliver.
 
     Raises:
         EndlessWrites: receivers react to each other without end.

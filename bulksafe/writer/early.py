@@ -137,7 +137,7 @@ def _meets(receiver: Receiver, instance: Model, operation: str, using: str) -> b
         value = None if field.generated else getattr(instance, field.attname)
         if field.generated or hasattr(value, "resolve_expression"):
             if f'"new".{column}' in text:
-                # Nobody can say before it is stored.
+                # Unknown until the row is stored.
                 return True
             continue
         columns.append(f"{placeholder(field, value, connection)} AS {column.replace('%', '%%')}")

@@ -30,7 +30,7 @@ _Parts = dict[tuple[Any, ...], str]
 
 
 def lock(changes: Sequence[InlineChange], using: str) -> bool:
-    """Lock the rows that are there already, so that nobody else changes them.
+    """Lock the stored rows against changes by other transactions.
 
     Args:
         changes: what a write would do, in its order; it has been rolled back.

@@ -47,7 +47,7 @@ _IS_REPEATED = (
 
 
 def perform(
-    watch: Session,
+    session: Session,
     operation: Callable[[], Any],
     scope: Scope,
     models: Sequence[type[Model]] = (),
@@ -68,57 +68,57 @@ def perform(
             many rows.
     """
     others = [one for one in models if one is not model]
-    is_simple = not (watch.is_migrating or watch.is_in_pipeline or has_early(others))
-    if is_simple and model is not None and is_collectable(model, watch.connection):
+    is_simple = not (session.is_migrating or session.is_in_pipeline or has_early(others))
+    if is_simple and model is not None and is_collectable(model, session.connection):
         try:
-            return _perform_in_turn(watch, operation, scope, returning)
+            return _perform_in_turn(session, operation, scope, returning)
         except Uncollectable:
-            watch.due.clear()
+            session.due.clear()
             scope.reset()
-    if has_early(models) or (is_simple and is_plain and may_need_turns(models, watch.connection)):
-        return _perform_through(watch, operation, scope, is_plain=is_plain)
-    return _perform_at_once(watch, operation, scope, returning)
+    if has_early(models) or (is_simple and is_plain and may_need_turns(models, session.connection)):
+        return _perform_through(session, operation, scope, is_plain=is_plain)
+    return _perform_at_once(session, operation, scope, returning)
 
 
 def _perform_at_once(
-    watch: Session,
+    session: Session,
     operation: Callable[[], Any],
     scope: Scope,
     returning: tuple[type[Model], str] | None,
 ) -> Any:
     try:
-        with watch.within(scope):
+        with session.within(scope):
             if returning is not None:
-                scope.returned = returned_by(watch, *returning)
+                scope.returned = returned_by(session, *returning)
             return operation()
     except Again:
-        watch.due.clear()
+        session.due.clear()
     scope.reset()
-    with watch.within(scope):
+    with session.within(scope):
         return operation()
 
 
 def _perform_through(
-    watch: Session, operation: Callable[[], Any], scope: Scope, *, is_plain: bool
+    session: Session, operation: Callable[[], Any], scope: Scope, *, is_plain: bool
 ) -> Any:
     """Make a write that is executed twice."""
     is_row_by_row = False
     while True:
-        through = Through(watch, scope, operation, is_plain=is_plain, is_row_by_row=is_row_by_row)
+        through = Through(session, scope, operation, is_plain=is_plain, is_row_by_row=is_row_by_row)
         try:
-            with watch.within(scope):
+            with session.within(scope):
                 return through.run()
         except Restart as restart:
             if restart.progress is not scope.progress:
                 raise
         logger.warning(_IS_REPEATED)
-        watch.due.clear()
+        session.due.clear()
         scope.reset()
         is_row_by_row = True
 
 
 def _perform_in_turn(
-    watch: Session,
+    session: Session,
     operation: Callable[[], Any],
     scope: Scope,
     returning: tuple[type[Model], str] | None,
@@ -129,7 +129,7 @@ def _perform_in_turn(
     while True:
         scope.turns = turns
         try:
-            return _perform_at_once(watch, operation, scope, returning)
+            return _perform_at_once(session, operation, scope, returning)
         except Restart as restart:
             if restart.progress is not scope.progress:
                 raise
@@ -139,30 +139,30 @@ def _perform_in_turn(
             left -= 1
             if not left:
                 raise overtaken.error from None
-        watch.due.clear()
+        session.due.clear()
         scope.reset()
 
 
-def write(watch: Session, execution: Execution, named: Sequence[type[Model]]) -> Any:
+def write(session: Session, execution: Execution, named: Sequence[type[Model]]) -> Any:
     """Execute a statement that writes to tables with receivers.
 
     Args:
         named: the models of these tables.
     """
-    scope = watch.scopes[-1] if watch.scopes else None
+    scope = session.scopes[-1] if session.scopes else None
     if isinstance(scope, InHand):
         if scope.returned is not None and scope.returned.is_of(execution.text):
-            return execute_in_bulk(watch, execution)
+            return execute_in_bulk(session, execution)
         left = [model for model in named if not scope.covers(model, execution.text)]
         if len(left) < len(named):
-            return _write_in_hand(watch, scope, execution, left)
+            return _write_in_hand(session, scope, execution, left)
     elif scope is not None:
-        return execute_in_turn(watch, scope, execution)
-    return _write_alone(watch, scope, execution, named)
+        return execute_in_turn(session, scope, execution)
+    return _write_alone(session, scope, execution, named)
 
 
 def _write_in_hand(
-    watch: Session, scope: InHand, execution: Execution, left: Sequence[type[Model]]
+    session: Session, scope: InHand, execution: Execution, left: Sequence[type[Model]]
 ) -> Any:
     """A statement with which Django stores instances in hand.
 
@@ -172,35 +172,37 @@ def _write_in_hand(
     # An INSERT changes no row that is there. What others are called for afterwards, the database
     # says.
     if is_insert(execution.text) or not has_early(left):
-        result = execute_in_bulk(watch, execution)
+        result = execute_in_bulk(session, execution)
         scope.stored += max(execution.cursor.rowcount, 0)
         return result
-    return perform(watch, execution, Along(outer=scope), left, is_plain=writes_once(execution.text))
+    return perform(
+        session, execution, Along(outer=scope), left, is_plain=writes_once(execution.text)
+    )
 
 
 def _write_alone(
-    watch: Session, outer: Scope | None, execution: Execution, named: Sequence[type[Model]]
+    session: Session, outer: Scope | None, execution: Execution, named: Sequence[type[Model]]
 ) -> Any:
     """A statement that is a write by itself."""
     text = execution.text
     origin = None if outer is None else outer.given_origin
     scope = Scope(given_origin=origin, on_conflict=on_conflict(text))
-    is_simple = not (watch.is_in_pipeline or watch.is_migrating)
-    target = target_of(text, watch.connection) if is_simple else None
+    is_simple = not (session.is_in_pipeline or session.is_migrating)
+    target = target_of(text, session.connection) if is_simple else None
     is_plain = writes_once(text)
     if isinstance(outer, Deleting) and is_deletion(text):
         # Rows of a delete() have the order that Django gives them.
         target, is_plain = None, False
     if target is not None and execution.many:
-        if needs_turns(target, watch.connection, text):
-            return _execute_each(watch, target, execution)
+        if needs_turns(target, session.connection, text):
+            return _execute_each(session, target, execution)
         target = None
     model = None if target is None else target.model
-    run = partial(execute_in_turn, watch, scope, execution)
-    return perform(watch, run, scope, named, is_plain=is_plain, model=model)
+    run = partial(execute_in_turn, session, scope, execution)
+    return perform(session, run, scope, named, is_plain=is_plain, model=model)
 
 
-def execute_in_turn(watch: Session, scope: Scope, execution: Execution) -> Any:
+def execute_in_turn(session: Session, scope: Scope, execution: Execution) -> Any:
     """Execute the one statement of a write, in turns where its receivers want that.
 
     Raises:
@@ -208,13 +210,13 @@ def execute_in_turn(watch: Session, scope: Scope, execution: Execution) -> Any:
     """
     turns, scope.turns = scope.turns, ""
     if not turns:
-        return execute_in_bulk(watch, execution)
-    target = target_of(execution.text, watch.connection)
+        return execute_in_bulk(session, execution)
+    target = target_of(execution.text, session.connection)
     if target is None:
         raise Uncollectable
-    if turns == "row by row" or needs_turns(target, watch.connection, execution.text):
+    if turns == "row by row" or needs_turns(target, session.connection, execution.text):
         staged = Staged(
-            watch,
+            session,
             scope,
             target,
             execution.of,
@@ -226,18 +228,18 @@ def execute_in_turn(watch: Session, scope: Scope, execution: Execution) -> Any:
     scope.progress = progress = InBulk()
     _, late = live(target)
     if late:
-        conflicts = Conflicts(watch.connection, target.model, target.operation, late)
-        scope.observer = Observer(conflicts, progress, watch.connection, is_after=True)
-    return execute_in_bulk(watch, execution)
+        conflicts = Conflicts(session.connection, target.model, target.operation, late)
+        scope.observer = Observer(conflicts, progress, session.connection, is_after=True)
+    return execute_in_bulk(session, execution)
 
 
-def _execute_each(watch: Session, target: Target, execution: Execution) -> None:
+def _execute_each(session: Session, target: Target, execution: Execution) -> None:
     """``executemany()``, whose statements are writes one after the other."""
     count, cursor = 0, execution.context["cursor"]
-    with watch.within(Scope()):
+    with session.within(Scope()):
         for params in execution.params:
             # Through the wrappers again: this one would take parameters for lists of them.
             run = partial(cursor.execute, execution.sql, params)
-            perform(watch, run, Scope(), [target.model], model=target.model)
+            perform(session, run, Scope(), [target.model], model=target.model)
             count += max(cursor.rowcount, 0)
     set_rowcount(execution.cursor, count)

@@ -66,7 +66,7 @@ class RowQueue:
     next one's turn comes.
 
     Args:
-        watch: the connection's.
+        session: the connection's.
         scope: the write.
         rows: those that it is about.
         conflicts: what its receivers depend on.
@@ -76,7 +76,7 @@ class RowQueue:
 
     def __init__(
         self,
-        watch: Session,
+        session: Session,
         scope: Scope,
         rows: Rows,
         conflicts: Conflicts,
@@ -84,7 +84,7 @@ class RowQueue:
         is_row_by_row: bool,
         is_whole: bool = False,
     ) -> None:
-        self.watch = watch
+        self.session = session
         self.scope = scope
         self.rows = rows
         self.conflicts = conflicts
@@ -130,7 +130,7 @@ class RowQueue:
     def flush(self) -> bool:
         if self.done >= self._next:
             return False
-        with call_stack.outside(self._depth), self.watch.as_scope(self.scope):
+        with call_stack.outside(self._depth), self.session.as_scope(self.scope):
             self.store_up_to(self._next)
         return True
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def store_assigned(
-    watch: Session,
+    session: Session,
     rows: Sequence[tuple[Model, set[str], Any]],
     written: Mapping[tuple[str, Any], InlineChange],
 ) -> list[InlineChange]:
@@ -30,9 +30,9 @@ def store_assigned(
     Returns:
         the changes that belong to none of these.
     """
-    store(rows, watch.alias)
+    store(rows, session.alias)
     rest = []
-    for change in watch.take():
+    for change in session.take():
         first = written.get(change.row)
         if first is None:
             rest.append(change)

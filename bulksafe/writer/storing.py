@@ -71,7 +71,7 @@ def store(rows: Sequence[tuple[Model, Collection[str], Any]], using: str) -> Non
     for instance, names, key in rows:
         wanted: dict[type[Model], set[str]] = defaultdict(set)
         for field in instance._meta.concrete_fields:
-            # What the database generates nobody may store, though it changes along.
+            # The database generates it, and refuses a value.
             if field.attname in names and not field.generated:
                 wanted[field.model].add(field.attname)
         for table, own in wanted.items():

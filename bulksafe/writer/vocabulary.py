@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _WORD = r"(?<![\w$]){}(?![\w$])"
 
 
-#: A statement after which it is too late to tell what was written before it.
+#: A statement after which it is too late to deliver earlier changes.
 ENDS_PART = re.compile(r"\s*(?:SAVEPOINT|COMMIT|END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
 
 _COMMITS = re.compile(r"(?:\A|;)\s*(?:COMMIT|END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
@@ -115,7 +115,7 @@ _of_databases: dict[str, tuple[int, Vocabulary]] = {}
 
 
 def vocabulary() -> Vocabulary:
-    """The one in force; made anew when receivers were declared since."""
+    """The one in force; built again when receivers were declared since."""
     changes = receivers.changes()
     if not _kept or _kept[0][0] != changes:
         _kept[:] = [(changes, Vocabulary.of_receivers())]
