@@ -23,7 +23,9 @@ from bulksafe.writer.vocabulary import vocabulary
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Model
+    from psycopg import Cursor
 
     from bulksafe.writer.changes import InlineChange
 
@@ -45,7 +47,7 @@ class Buffer:
         home: the schema of the buffer that was taken from last.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
         self.due: dict[tuple[int, str], str] = {}
         self.home = ""
@@ -106,7 +108,7 @@ class Buffer:
         return self.combined(taken)
 
     @contextmanager
-    def asking(self) -> Iterator[Any]:
+    def asking(self) -> Iterator[Cursor[Any]]:
         """A cursor of the driver's for what waits in the buffer.
 
         Raises:
@@ -143,7 +145,7 @@ class Buffer:
         if not self._prefix:
             with self.asking() as cursor:
                 cursor.execute(in_schema(self.home, "SELECT {home}.bulksafe_prefix()"), [])
-                self._prefix = cursor.fetchone()[0]
+                ((self._prefix,),) = cursor.fetchall()
         return self._prefix
 
     def source(self, oid: int) -> Source | None:

@@ -20,13 +20,17 @@ from bulksafe.writer.scopes import Scope
 from bulksafe.writer.upserting import Upsert
 
 if TYPE_CHECKING:
-    from django.db.models import Model
+    from django.db.models import Model, QuerySet
 
     from bulksafe.writer.session import Session
 
 
 def bulk_create(
-    inner: Callable[..., Any], queryset: Any, objs: Any, *args: Any, **named: Any
+    inner: Callable[..., Any],
+    queryset: Any,
+    objs: Iterable[Model],
+    *args: Any,
+    **named: Any,
 ) -> Any:
     """``pre_save`` on the objects, then the INSERT, then ``post_save`` on the same objects."""
     using = str(queryset.db)
@@ -109,7 +113,12 @@ def _on_conflict(model: type[Model], options: dict[str, Any]) -> dict[str, Any]:
 
 
 def bulk_update(
-    inner: Callable[..., int], queryset: Any, objs: Any, fields: Any, *args: Any, **named: Any
+    inner: Callable[..., int],
+    queryset: QuerySet[Model],
+    objs: Iterable[Model],
+    fields: Any,
+    *args: Any,
+    **named: Any,
 ) -> int:
     """The same for ``bulk_update()``."""
     using = str(queryset.db)

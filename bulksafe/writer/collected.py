@@ -21,6 +21,8 @@ from bulksafe.writer.readable import readable
 from bulksafe.writer.staged_rows import Row
 
 if TYPE_CHECKING:
+    from psycopg import Cursor
+
     from bulksafe.writer.collecting import Target
     from bulksafe.writer.scopes import Scope
     from bulksafe.writer.session import Execute, Session
@@ -68,7 +70,7 @@ class Collection:
         self._home = quoting.identifier(places(session.connection).home)
         self._after = 0
 
-    def collect(self, execute: Execute, cursor: Any, sql: str, params: Any) -> Any:
+    def collect(self, execute: Execute, cursor: Cursor[Any], sql: str, params: Any) -> Any:
         """Execute the statement on the caller's cursor, with nothing written.
 
         The ``rows`` are those that it would change, as they come. There are none if it changes

@@ -13,6 +13,7 @@ from bulksafe.writer.changes import key_of_instance
 from bulksafe.writer.relations import Touched
 
 if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Model, QuerySet
 
     from bulksafe.declarations import Receiver
@@ -74,7 +75,7 @@ class Observer:
         self,
         conflicts: Conflicts,
         progress: Progress,
-        connection: Any,
+        connection: BaseDatabaseWrapper,
         *,
         is_after: bool = False,
     ) -> None:

@@ -26,6 +26,9 @@ from bulksafe.writer.scopes import Linking, Scope
 from bulksafe.writer.vocabulary import vocabulary
 
 if TYPE_CHECKING:
+    from django.db.models import QuerySet
+    from django.db.models.deletion import Collector
+
     from bulksafe.declarations import Receiver
     from bulksafe.writer.connection_session import ConnectionSession
 
@@ -116,7 +119,7 @@ def _sees_instances_only(receiver: Receiver) -> bool:
     )
 
 
-def update(inner: Callable[..., int], queryset: Any, **values: Any) -> int:
+def update(inner: Callable[..., int], queryset: QuerySet[Model], **values: Any) -> int:
     """``QuerySet.update()``, in the way that its receivers need."""
     using = str(queryset.db)
     session = session_for(queryset.model, using)
@@ -142,7 +145,7 @@ def update(inner: Callable[..., int], queryset: Any, **values: Any) -> int:
     return count
 
 
-def delete(inner: Callable[[], Any], collector: Any) -> Any:
+def delete(inner: Callable[[], Any], collector: Collector) -> Any:
     """``delete()``: Django has the instances and sends the signals."""
     affected = {
         *collector.data,
@@ -169,7 +172,7 @@ def delete(inner: Callable[[], Any], collector: Any) -> Any:
         return inner()
 
 
-def can_delete_without_instances(collector: Any, objs: Any) -> bool:
+def can_delete_without_instances(collector: Collector, objs: Any) -> bool:
     """Whether receivers allow rows to be deleted without being fetched, where Django refuses it.
 
     To Django, receivers stand against it. Those that come after the deletion get what the database
@@ -183,7 +186,7 @@ def can_delete_without_instances(collector: Any, objs: Any) -> bool:
     )
 
 
-def _root(collector: Any) -> type[Model] | None:
+def _root(collector: Collector) -> type[Model] | None:
     """The model whose rows ``delete()`` was called for."""
     origin = collector.origin
     model: Any = getattr(origin, "model", None) or type(origin)

@@ -23,6 +23,8 @@ from bulksafe.writer.retrying import Retries
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from psycopg import Cursor
+
     from bulksafe.dispatch.images import Image
     from bulksafe.writer.applying import Applying
     from bulksafe.writer.session import Execute
@@ -45,7 +47,7 @@ class _Kept(NamedTuple):
 class Recording(Collection):
     """What one ``INSERT … ON CONFLICT`` would write."""
 
-    def collect(self, execute: Execute, cursor: Any, sql: str, params: Any) -> Any:
+    def collect(self, execute: Execute, cursor: Cursor[Any], sql: str, params: Any) -> Any:
         """Record the statement; see ``Collection.collect``.
 
         Raises:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from django.db.models import Model
 
+    from bulksafe.call_stack import Row
     from bulksafe.writer.changes import InlineChange
     from bulksafe.writer.session import Session
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def store_assigned(
     session: Session,
     rows: Sequence[tuple[Model, set[str], Any]],
-    written: Mapping[tuple[str, Any], InlineChange],
+    written: Mapping[Row, InlineChange],
 ) -> list[InlineChange]:
     """Store attributes by an UPDATE of its own, which is part of the change before it.
 

@@ -29,6 +29,7 @@ from bulksafe.writer.staged_store import StagedStore
 if TYPE_CHECKING:
     from psycopg import Cursor
 
+    from bulksafe.call_stack import Row as RowName
     from bulksafe.dispatch.calls import Call
     from bulksafe.dispatch.ordering import Delivery
     from bulksafe.writer.collecting import Target
@@ -177,7 +178,7 @@ class Staged:
     def _deliver(self, rows: Sequence[Row]) -> None:
         by_key = {row.stored_row: row for row in rows}
         found: list[InlineChange] = []
-        last: dict[tuple[str, Any], int] = {}
+        last: dict[RowName, int] = {}
         for change in self.session.take():
             self.scope.prepare(change)
             place = last.get(change.row)

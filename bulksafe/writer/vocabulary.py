@@ -20,6 +20,7 @@ from bulksafe.writer.delivering import EARLY, Live
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Model
 
     from bulksafe.declarations import Receiver
@@ -72,7 +73,7 @@ class Vocabulary:
         found = {name: tuple(listed) for name, listed in by_name.items()}
         return cls(tuple(models), found, _pattern(found))
 
-    def and_others(self, connection: Any) -> Vocabulary:
+    def and_others(self, connection: BaseDatabaseWrapper) -> Vocabulary:
         """The same with what the catalogs of a database know.
 
         Args:
@@ -122,7 +123,7 @@ def vocabulary() -> Vocabulary:
     return _kept[0][1]
 
 
-def vocabulary_of(connection: Any) -> Vocabulary:
+def vocabulary_of(connection: BaseDatabaseWrapper) -> Vocabulary:
     """The same for a database: asked once, and when ``forget`` says so."""
     found = _of_databases.get(connection.alias)
     changes = receivers.changes()
