@@ -1,4 +1,4 @@
-"""The way in which a write is made, chosen from what is known of it and of its receivers."""
+"""Choosing the way of a write: at once, in turns, staged, or through."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bulksafe")
 
 
-#: How often a write may begin again, since others store rows like its own.
+#: How often a write may begin again because other transactions store the same new rows.
 _MOST_ATTEMPTS = 10
 
 _IS_REPEATED = (
@@ -56,14 +56,14 @@ def perform(
     model: type[Model] | None = None,
     returning: tuple[type[Model], str] | None = None,
 ) -> Any:
-    """Make a write, with the receivers of all that it changes.
+    """Make a write, and run the receivers of all rows that it changes.
 
     Args:
-        operation: what writes; made twice where ``pre_*`` receivers have to see what it does.
+        operation: makes it; called twice where ``pre_*`` receivers have to see its changes first.
         scope: what is known of it.
-        models: those whose tables it is about.
-        is_plain: whether it does nothing but change rows of their tables.
-        model: the one whose rows it changes, if it is a single statement that changes no others.
+        models: the models whose tables it names.
+        is_plain: whether it only changes rows of their tables.
+        model: the model whose rows it changes, if it is a single statement that changes no others.
         returning: the table and the operation, if it is one statement of Django's that changes
             many rows.
     """
@@ -123,7 +123,7 @@ def _perform_in_turn(
     scope: Scope,
     returning: tuple[type[Model], str] | None,
 ) -> Any:
-    """Make a write of one statement, which is collected where its receivers want that."""
+    """Make a write of one statement, which is collected if its receivers need that."""
     turns: Turns = "found out"
     left = _MOST_ATTEMPTS
     while True:
@@ -169,8 +169,8 @@ def _write_in_hand(
     Args:
         left: the models whose rows it may change along with theirs.
     """
-    # An INSERT changes no row that is there. What others are called for afterwards, the database
-    # says.
+    # An INSERT changes no stored row. The database reports the changes that receivers of other
+    # models are called for afterwards.
     if is_insert(execution.text) or not has_early(left):
         result = execute_in_bulk(session, execution)
         scope.stored += max(execution.cursor.rowcount, 0)
@@ -191,7 +191,7 @@ def _write_alone(
     target = target_of(text, session.connection) if is_simple else None
     is_plain = writes_once(text)
     if isinstance(outer, Deleting) and is_deletion(text):
-        # Rows of a delete() have the order that Django gives them.
+        # Rows of a delete() keep Django's order.
         target, is_plain = None, False
     if target is not None and execution.many:
         if needs_turns(target, session.connection, text):
@@ -203,7 +203,7 @@ def _write_alone(
 
 
 def execute_in_turn(session: Session, scope: Scope, execution: Execution) -> Any:
-    """Execute the one statement of a write, in turns where its receivers want that.
+    """Execute the one statement of a write, in turns if its receivers need that.
 
     Raises:
         Uncollectable: they do, and it cannot be collected.
@@ -234,11 +234,11 @@ def execute_in_turn(session: Session, scope: Scope, execution: Execution) -> Any
 
 
 def _execute_each(session: Session, target: Target, execution: Execution) -> None:
-    """``executemany()``, whose statements are writes one after the other."""
+    """``executemany()``: each of its statements is a write."""
     count, cursor = 0, execution.context["cursor"]
     with session.within(Scope()):
         for params in execution.params:
-            # Through the wrappers again: this one would take parameters for lists of them.
+            # Through the wrappers again: this execution expects a list of parameters.
             run = partial(cursor.execute, execution.sql, params)
             perform(session, run, Scope(), [target.model], model=target.model)
             count += max(cursor.rowcount, 0)
