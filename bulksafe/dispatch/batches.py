@@ -14,7 +14,7 @@ from bulksafe.dispatch.event_images import EventImages, ImageReader
 from bulksafe.dispatch.images import UNFIT, Image, Images, Table, Unreadable
 from bulksafe.dispatch.ordering import Delivery
 from bulksafe.dispatch.recursion import Write, endless, is_called
-from bulksafe.outbox import events as outbox_events
+from bulksafe.outbox import event_order
 from bulksafe.outbox.contexts import Unread, UnreadableContext
 from bulksafe.outbox.events import DELETED, HANDED_OVER, INSERTED, Event
 
@@ -48,7 +48,7 @@ class Batch:
 
     def ordered(self, events: Sequence[Event]) -> list[Event]:
         """The events, bucket by bucket, each row's in the order in which it was changed."""
-        if not any(map(outbox_events.is_shared, events)):
+        if not any(map(event_order.is_shared, events)):
             return list(events)
         images: dict[str, dict[int, Any]] | None = None
 
@@ -61,13 +61,13 @@ class Batch:
                 return members
             if self._has_parents(members[0]):
                 own = {side: self._images.own_parts(members, images[side]) for side in images}
-                return outbox_events.chained_by_part(members, own["old"], own["new"])
-            return outbox_events.chained(members, images["old"], images["new"])
+                return event_order.chained_by_part(members, own["old"], own["new"])
+            return event_order.chained(members, images["old"], images["new"])
 
         return [
             event
-            for _, group in outbox_events.by_bucket(events)
-            for event in outbox_events.in_order(group, chain)
+            for _, group in event_order.by_bucket(events)
+            for event in event_order.in_order(group, chain)
         ]
 
     def deliveries(self, events: Iterable[Event], cursors: Sequence[Cursor] = ()) -> list[Delivery]:

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event, chained
+from bulksafe.outbox.event_order import chained
+from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

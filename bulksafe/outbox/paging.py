@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulksafe.outbox.events import is_shared
+from bulksafe.outbox.event_order import is_shared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

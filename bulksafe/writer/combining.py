@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulksafe.call_stack import running
-from bulksafe.outbox import events as outbox_events
+from bulksafe.outbox import event_order
 from bulksafe.outbox.events import DELETED, INSERTED, Event
 from bulksafe.writer.changes import InlineChange
 
@@ -23,8 +23,8 @@ def combined(taken: Sequence[Taken], using: str, prefix: str) -> list[InlineChan
     """
     by_seq = {one.event.seq: one for one in taken}
     events = [one.event for one in taken]
-    if any(map(outbox_events.is_shared, events)):
-        events = outbox_events.in_order(events, lambda members: _chained(members, by_seq))
+    if any(map(event_order.is_shared, events)):
+        events = event_order.in_order(events, lambda members: _chained(members, by_seq))
     names = running()
     return [_change(event, by_seq, using, prefix, names) for event in events]
 
@@ -69,7 +69,7 @@ def _chained(members: list[Event], by_seq: Mapping[int, Taken]) -> list[Event]:
         image = getattr(by_seq[event.seq], side)
         return None if image is None else image.values
 
-    return outbox_events.chained(
+    return event_order.chained(
         members,
         {event.seq: values(event, "old") for event in members},
         {event.seq: values(event, "new") for event in members},

@@ -188,6 +188,6 @@ def _is_lean(receiver: Receiver) -> bool:
 
 
 def is_any_shared(rows: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether any of the changes may belong to the one before it, as ``events.is_shared``."""
+    """Whether any of the changes may belong to the one before it, as ``event_order.is_shared``."""
     _, at, *_ = rows[0]
     return at is not None
