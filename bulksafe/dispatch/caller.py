@@ -1,4 +1,4 @@
-"""Making calls: in a batch, in a savepoint, or outside a transaction."""
+"""Making calls, in the open transaction or outside of one, each within its time limit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db import DatabaseError, InterfaceError, connections
 from psycopg.pq import TransactionStatus
 
 from bulksafe import conf
@@ -18,7 +18,6 @@ from bulksafe.dispatch import sharing
 from bulksafe.dispatch.activity import Activity
 from bulksafe.exceptions import BrokenTransaction, CallTimedOut, PermanentFailure, RetryAfter
 from bulksafe.object_state import set_commit_hooks
-from bulksafe.outbox.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,30 +33,15 @@ logger = logging.getLogger("bulksafe")
 RAISED = (Exception, SystemExit, GeneratorExit, KeyboardInterrupt, CancelledError)
 
 
-class CallFailed(Exception):  # noqa: N818
-    """A call has failed that had no savepoint: the transaction has to be rolled back."""
-
-
-class CallTookTooLong(Exception):  # noqa: N818
-    """A call has taken too long for a batch, which has to be rolled back.
-
-    Args:
-        call: the call.
-        error: the timeout, if it has exceeded its own; None if it goes on alone.
-    """
-
-    def __init__(self, call: Call, error: CallTimedOut | None) -> None:
-        super().__init__(call.receiver.name)
-        self.call = call
-        self.error = error
-
-
 class Caller:
     """Makes calls on a connection, and counts them.
 
     Args:
         using: the database.
         activity: shows the call that is being made.
+
+    Attributes:
+        slow: seconds after which a call is too slow for a batch.
     """
 
     def __init__(self, using: str, activity: Activity) -> None:
@@ -65,7 +49,7 @@ class Caller:
         self.activity = activity
         settings = conf.get()
         self._timeout = settings.TIMEOUT
-        self._slow = settings.SLOW_CALL
+        self.slow = settings.SLOW_CALL
 
     @cached_property
     def _connection(self) -> Any:
@@ -215,52 +199,6 @@ class Caller:
                 # The receiver has forked, and this copy would go on with the same connection.
                 os._exit(1)
             self.activity.end()
-
-    # In a batch.
-
-    def make_or_fail(self, call: Call) -> None:
-        """Make a call in a batch without a savepoint: the batch ends with it if it fails.
-
-        Raises:
-            CallFailed: it has; its cause is what it raised.
-            CallTookTooLong: it has to run alone.
-        """
-        try:
-            self.make(call, self._batch_limit(call.receiver))
-        except CallTimedOut as late:
-            raise self._too_long(call, late) from late
-        except RAISED as error:
-            if self.is_lost:
-                raise
-            raise CallFailed(call.receiver.name) from error
-
-    def attempt(self, call: Call) -> BaseException | None:
-        """Make a call in a batch, in a savepoint.
-
-        Returns:
-            what it raised.
-
-        Raises:
-            CallTookTooLong: it has to run alone.
-        """
-        try:
-            with transaction.atomic(using=self.using):
-                before = Store(self.using).session()
-                self.make(call, self._batch_limit(call.receiver))
-                self.check_session(call, before, Store(self.using).session())
-        except CallTimedOut as late:
-            raise self._too_long(call, late) from late
-        except RAISED as error:  # whatever a receiver raises is noted with its event
-            return self.noted(call, error, 1)
-        return None
-
-    def _batch_limit(self, receiver: Receiver) -> float:
-        return min(self.timeout(receiver), self._slow)
-
-    def _too_long(self, call: Call, late: CallTimedOut) -> CallTookTooLong:
-        """A call that may take longer than it may in a batch goes on alone."""
-        has_timed_out = self.timeout(call.receiver) <= self._slow
-        return CallTookTooLong(call, late if has_timed_out else None)
 
     def noted(self, call: Call, error: BaseException, attempt: int) -> BaseException:
         """The error, logged; one that took the connection along is none of the receiver's."""

@@ -9,8 +9,8 @@ from django.db import connections
 
 from bulksafe.declarations import receivers
 from bulksafe.declarations.options import DEFAULT_LANE
+from bulksafe.outbox.known import Known
 from bulksafe.outbox.parking import EVERY_RECEIVER
-from bulksafe.outbox.store import Known
 from bulksafe.own_cursor import own_cursor
 from bulksafe.rendering import quoting
 

@@ -18,7 +18,7 @@ from bulksafe.dispatch import sharing
 from bulksafe.outbox import schema
 from bulksafe.patches import cursors, errors
 from bulksafe.patches.patching import Patch
-from bulksafe.writer import watch
+from bulksafe.writer import attaching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,11 +42,11 @@ def _extend(sender: object, connection: Any, **kwargs: Any) -> None:
     if driver is not None:
         driver.cursor_factory = cursors.noticed(errors.translating(driver.cursor_factory))
     contexts.carry(sender, connection)
-    watch.attach(sender, connection)
+    attaching.attach(sender, connection)
 
 
 def _commit(original: Original, self: Any) -> Any:
-    watch.before_commit(self)
+    attaching.before_commit(self)
     carrier = contexts.carrier_of(self)
     if carrier is None:
         return original(self)

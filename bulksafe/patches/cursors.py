@@ -11,7 +11,7 @@ from django.db.backends.utils import CursorWrapper
 from bulksafe import contexts
 from bulksafe.patches.patching import Patch, add_property
 from bulksafe.statements import text_of
-from bulksafe.writer import watch
+from bulksafe.writer import attaching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def _callproc(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any
         with _carrying(self.db, "CALL"):
             return run()
 
-    return watch.watch_of(self.db).run(carried)
+    return attaching.watch_of(self.db).run(carried)
 
 
 def _copy(self: Any) -> Any:

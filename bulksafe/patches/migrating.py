@@ -13,7 +13,7 @@ from bulksafe.compiler import Trigger
 from bulksafe.outbox import schema
 from bulksafe.patches.patching import Patch, extend_cached_property
 from bulksafe.planning import autodetection
-from bulksafe.writer import watch
+from bulksafe.writer import attaching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def _migrate(
     original: Original, self: Any, state: Any, schema_editor: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    with watch.migrating(schema_editor.connection):
+    with attaching.migrating(schema_editor.connection):
         return original(self, state, schema_editor, *args, **kwargs)
 
 

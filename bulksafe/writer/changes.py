@@ -54,7 +54,7 @@ class InlineChange(Change):
 
     @cached_property
     def row(self) -> Row:
-        """Identifies the row, also that of an instance in hand."""
+        """Identifies a row, also that of an instance in hand."""
         return row_of(self.model, self.key(old=True))
 
     @cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db.models import Model
 from django.db.models.signals import m2m_changed
@@ -22,6 +22,8 @@ from bulksafe.writer.vocabulary import name_of, vocabulary_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
     from bulksafe.declarations import Receiver
 
@@ -77,7 +79,7 @@ class Places:
 _of_databases: dict[str, tuple[int, Places]] = {}
 
 
-def places(connection: Any) -> Places:
+def places(connection: BaseDatabaseWrapper) -> Places:
     """Asked once for each database, and when ``forget`` says so."""
     found = _of_databases.get(connection.alias)
     changes = receivers.changes()
@@ -100,7 +102,7 @@ def forget(alias: str) -> None:
     vocabulary.forget(alias)
 
 
-def is_collectable(model: type[Model], connection: Any) -> bool:
+def is_collectable(model: type[Model], connection: BaseDatabaseWrapper) -> bool:
     """Whether statements that write to the model's table can be, as far as the catalogs say."""
     return _fits(model) and name_of(model) in places(connection).names
 
@@ -114,7 +116,7 @@ def _fits(model: type[Model]) -> bool:
     )
 
 
-def target_of(text: str, connection: Any) -> Target | None:
+def target_of(text: str, connection: BaseDatabaseWrapper) -> Target | None:
     """What a statement writes to, if it can be collected as its text and the catalogs say."""
     statement = parse(text)
     if statement is None:
@@ -153,7 +155,7 @@ def _is_of_links(receiver: Receiver) -> bool:
     return receiver.is_inline and receiver.signal is m2m_changed
 
 
-def needs_turns(target: Target, connection: Any, text: str) -> bool:
+def needs_turns(target: Target, connection: BaseDatabaseWrapper, text: str) -> bool:
     """Whether receivers of the rows have to be called before they are written, or row by row."""
     early, late = live(target)
     if early or is_asked_for(late):
@@ -166,7 +168,7 @@ def needs_turns(target: Target, connection: Any, text: str) -> bool:
     return conflicts.has_unknown or conflicts.is_row_by_row
 
 
-def may_need_turns(models: Iterable[type[Model]], connection: Any) -> bool:
+def may_need_turns(models: Iterable[type[Model]], connection: BaseDatabaseWrapper) -> bool:
     """Whether receivers after a write depend on the order of its rows, or are not known yet."""
     for model in models:
         for operation, signals in _SIGNALS.items():

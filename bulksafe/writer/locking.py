@@ -14,7 +14,7 @@ from django.db import connections
 from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.images import Table, stored_fields
 from bulksafe.own_cursor import own_cursor
-from bulksafe.planning.capture import row_as_json
+from bulksafe.planning.images import row_as_json
 from bulksafe.rendering import quoting
 from bulksafe.writer.storing import batches, placeholder
 
@@ -30,7 +30,7 @@ _Parts = dict[tuple[Any, ...], str]
 
 
 def lock(changes: Sequence[InlineChange], using: str) -> bool:
-    """Lock the rows that are there already, so that nobody else changes them.
+    """Lock the stored rows against changes by other transactions.
 
     Args:
         changes: what a write would do, in its order; it has been rolled back.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from django.db.models import Model
 
+    from bulksafe.call_stack import Row as RowName
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.images import Image
     from bulksafe.writer.changes import InlineChange
@@ -128,7 +129,7 @@ class Row:
         instance._save_table(cls=type(instance), using=using)
 
     @property
-    def stored_row(self) -> tuple[str, Any]:
+    def stored_row(self) -> RowName:
         """What identifies the row as the database has it after the write."""
         if self.instance is not None and self.change.created and self.instance.pk is not None:
             return row_of_instance(self.instance)

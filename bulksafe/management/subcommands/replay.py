@@ -14,7 +14,8 @@ from bulksafe.declarations import Capture
 from bulksafe.declarations.lineage import lineage
 from bulksafe.declarations.receivers import by_name, receivers
 from bulksafe.declarations.senders import resolve
-from bulksafe.dispatch.replaying import BadRows, NotReplayable, Rows, operation_of
+from bulksafe.dispatch.replayable import NotReplayable, operation_of
+from bulksafe.dispatch.replaying import BadRows, Rows
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, failed, store_of
 from bulksafe.planning.problems import Refused, did_you_mean
 
