@@ -42,7 +42,7 @@ class Compute(Invariant):
         rank = max(len(chain) - 1, 0)
         return names.identifier(f"pgtrigger_zz{rank:02}_", self.name, self.get_uri(model))
 
-    def register(self, *models: type[models.Model]) -> Any:
+    def register(self, *models: type[models.Model]) -> None:
         global _registrations  # noqa: PLW0603
         super().register(*models)
         _registrations += 1
