@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard
 
 from django.core.exceptions import EmptyResultSet, FullResultSet
 from django.db import models
@@ -31,6 +31,27 @@ from django.utils import timezone, translation
 from bulksafe.planning import fields, offline, refusals
 from bulksafe.planning.nodes import output_field, walk
 from bulksafe.planning.problems import Refused, did_you_mean, shown
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models import Lookup
+    from django.db.models.expressions import BaseExpression
+    from django.db.models.options import Options
+    from django.db.models.sql.compiler import _AsSqlType, _ParamsT
+    from django.db.models.sql.query import JoinInfo
+
+    #: What an expression is after its names were looked up.
+    Resolved: TypeAlias = BaseExpression | WhereNode
+
+    class _Resolvable(Protocol):
+        """An ``F``, a ``Q`` or any other expression of Django's."""
+
+        def resolve_expression(
+            self, query: Query, allow_joins: bool, reuse: set[str] | None
+        ) -> Resolved: ...
+
 
 OLD = "old"
 NEW = "new"
@@ -57,11 +78,11 @@ class RowSQL:
 
 def compile_expression(
     model: type[models.Model],
-    expression: Any,
+    expression: object,
     *,
     row: str = NEW,
     bare: bool = False,
-    annotations: Mapping[str, Any] | None = None,
+    annotations: Mapping[str, object] | None = None,
     missing: str | None = None,
 ) -> RowSQL:
     """Compile ``expression`` over a row of ``model``.
@@ -93,6 +114,8 @@ class _RowQuery(Query):
     """A query whose only tables are the old and the new row of a change."""
 
     model: type[models.Model]
+    #: Conditions are among them, which the stubs leave out.
+    annotations: dict[str, Any]
 
     def __init__(
         self, model: type[models.Model], row: str, bare: bool, missing: str | None
@@ -129,7 +152,9 @@ class _RowQuery(Query):
             )
         return (first, rest) if is_path else (self.row, names)
 
-    def solve_lookup_type(self, lookup: str, summarize: bool = False) -> Any:
+    def solve_lookup_type(
+        self, lookup: str, summarize: bool = False
+    ) -> tuple[Sequence[str], Sequence[str], Expression | Literal[False]]:
         parts = lookup.split(LOOKUP_SEP)
         row, rest = (self.row, parts) if parts[0] in self.annotations else self.split_row(parts)
         lookups, field_parts, annotation = super().solve_lookup_type(
@@ -139,22 +164,23 @@ class _RowQuery(Query):
         return lookups, [row, *field_parts] if rest is not parts else field_parts, annotation
 
     def setup_joins(
-        self, names: Sequence[str], opts: Any, alias: str, *args: Any, **kwargs: Any
-    ) -> Any:
+        self, names: Sequence[str], opts: Options[Any], alias: str, *args: Any, **kwargs: Any
+    ) -> JoinInfo:
         if opts.concrete_model is self.model._meta.concrete_model and alias == self.row:
             alias, names = self.split_row(list(names))
         return super().setup_joins(names, opts, alias, *args, **kwargs)
 
-    def resolve_ref(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def resolve_ref(self, name: str, *args: Any, **kwargs: Any) -> Expression:
         reference = super().resolve_ref(name, *args, **kwargs)
         target = getattr(reference, "target", None)
         is_new = isinstance(reference, Col) and reference.alias == self.row
         if self.bare and is_new and target is not None and target.generated:
             # A generated column has no value before the row is stored: use what it is made from.
-            return self.resolve(Cast(target.expression, target.output_field))
+            computed = Cast(target.expression, target.output_field)
+            return computed.resolve_expression(self, allow_joins=True, reuse=None)
         return reference
 
-    def build_lookup(self, lookups: Sequence[str], lhs: Any, rhs: Any) -> Any:
+    def build_lookup(self, lookups: Sequence[str], lhs: Any, rhs: object) -> Lookup[Any]:
         if list(lookups) in (["df"], ["ndf"]) and getattr(lhs.output_field, "is_relation", False):
             # Django knows no lookups but its own on a relation; its column is a plain value.
             lhs = lhs.copy()
@@ -164,13 +190,13 @@ class _RowQuery(Query):
 
     # Resolution and text.
 
-    def resolve_lookup_value(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+    def resolve_lookup_value(self, value: object, *args: Any, **kwargs: Any) -> object:
         if isinstance(value, set | frozenset):
             # Every process has them in another order, and the migration would differ.
             value = sorted(value, key=repr)
         return super().resolve_lookup_value(value, *args, **kwargs)
 
-    def add_row_annotation(self, name: str, annotation: Any) -> None:
+    def add_row_annotation(self, name: str, annotation: object) -> None:
         if not _is_expression(annotation):
             raise Refused(
                 "E029",
@@ -189,7 +215,7 @@ class _RowQuery(Query):
             )
         self.annotations[name] = self.resolve(annotation)
 
-    def resolve(self, expression: Any) -> Any:
+    def resolve(self, expression: object) -> Resolved:
         if not _is_expression(expression):
             raise Refused(
                 "E029",
@@ -198,7 +224,7 @@ class _RowQuery(Query):
             )
         return expression.resolve_expression(self, allow_joins=True, reuse=None)
 
-    def compile(self, resolved: Any) -> RowSQL:
+    def compile(self, resolved: Resolved) -> RowSQL:
         compiler = _RowCompiler(self, offline.connection(), None)
         try:
             sql, params = compiler.compile(resolved)
@@ -214,7 +240,11 @@ class _RowQuery(Query):
 class _RowCompiler(SQLCompiler):
     """Quotes every name, on every version of Django, and notes which columns are read."""
 
-    def __init__(self, query: _RowQuery, connection: Any, using: Any) -> None:
+    query: _RowQuery
+
+    def __init__(
+        self, query: _RowQuery, connection: BaseDatabaseWrapper, using: str | None
+    ) -> None:
         super().__init__(query, connection, using)
         self.reads: set[tuple[str, models.Field[Any, Any]]] = set()
 
@@ -223,25 +253,25 @@ class _RowCompiler(SQLCompiler):
 
     quote_name_unless_alias = quote_name
 
-    def compile(self, node: Any) -> Any:
+    def compile(self, node: Resolved) -> _AsSqlType:
         if self._tests_missing_row(node):
             return "false", ()
         if isinstance(node, WhereNode) and node.connector == XOR:
             node = self._with_tests_made(node)
         if isinstance(node, Col):
             # pgtrigger.F() writes the rows in capitals.
-            row = (node.alias or self.query.row).lower()  # type: ignore[attr-defined]
+            row = (node.alias or self.query.row).lower()
             self.reads.add((row, node.target))
-            if self.query.bare:  # type: ignore[attr-defined]
+            if self.query.bare:
                 return self._parameter(node.target)
             node = Col(row, node.target, node.output_field)
         if isinstance(node, CombinedExpression) and _moves_a_moment(node):
             return self._moved(node)
-        return super().compile(node)
+        return super().compile(node)  # type: ignore[arg-type]  # Django compiles WhereNode, too
 
-    def _tests_missing_row(self, node: Any) -> bool:
+    def _tests_missing_row(self, node: object) -> bool:
         """Whether it is a single test, of a row that is not there."""
-        missing = self.query.missing  # type: ignore[attr-defined]
+        missing = self.query.missing
         if missing is None or isinstance(node, WhereNode | ExpressionWrapper):
             return False
         return bool(getattr(node, "conditional", False)) and any(
@@ -250,14 +280,14 @@ class _RowCompiler(SQLCompiler):
 
     def _with_tests_made(self, node: WhereNode) -> WhereNode:
         """Django makes XOR one test of a sum, in which those of a missing row would be lost."""
-        if self.query.missing is None:  # type: ignore[attr-defined]
+        if self.query.missing is None:
             return node
         tests: list[Any] = [_Compiled(*self._test(child)) for child in node.children]
         return WhereNode(tests, XOR, node.negated)
 
-    def _test(self, node: Any) -> tuple[str, Any]:
+    def _test(self, node: Any) -> _AsSqlType:
         try:
-            return self.compile(node)  # type: ignore[no-any-return]
+            return self.compile(node)
         except EmptyResultSet:
             return "false", ()
         except FullResultSet:
@@ -269,7 +299,7 @@ class _RowCompiler(SQLCompiler):
         collation = fields.collation(field)
         return (f"({name} COLLATE {self.quote_name(collation)})" if collation else name), ()
 
-    def _moved(self, node: CombinedExpression) -> tuple[str, tuple[Any, ...]]:
+    def _moved(self, node: CombinedExpression) -> _AsSqlType:
         """A moment moved by a duration, in Django's time zone.
 
         A day has 23 or 25 hours where the clocks change, and PostgreSQL would ask the session where
@@ -292,12 +322,12 @@ class _Compiled(Expression):
 
     output_field = models.BooleanField()
 
-    def __init__(self, sql: str, params: Sequence[Any]) -> None:
+    def __init__(self, sql: str, params: _ParamsT) -> None:
         super().__init__()
         self.text = sql
         self.params = params
 
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _AsSqlType:
         return f"({self.text})", self.params
 
 
@@ -307,7 +337,7 @@ class _AtTimeZone(Func):
     output_field = models.DateTimeField()
 
 
-def _is_moment(node: Any) -> bool:
+def _is_moment(node: object) -> bool:
     return isinstance(output_field(node), models.DateTimeField)
 
 
@@ -318,7 +348,7 @@ def _moves_a_moment(node: CombinedExpression) -> bool:
     return any(durations) and any(map(_is_moment, sides))
 
 
-def _is_expression(given: object) -> bool:
+def _is_expression(given: object) -> TypeGuard[_Resolvable]:
     return hasattr(given, "resolve_expression") and not isinstance(given, type)
 
 
@@ -333,7 +363,7 @@ def _has_transform(model: type[models.Model], field: str, name: str) -> bool:
         return False
 
 
-def _refuse_what_cannot_be_kept(resolved: Any, query: _RowQuery) -> None:
+def _refuse_what_cannot_be_kept(resolved: object, query: _RowQuery) -> None:
     for expression in (*query.annotations.values(), resolved):
         refusals.refuse_nodes(expression)
     for alias, table in query.alias_map.items():
@@ -351,7 +381,12 @@ class _Refusing:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if error is None or isinstance(error, Refused) or not isinstance(error, Exception):
             return
         raise refusals.translated(error, self.model, self.query.annotations) from error

@@ -10,10 +10,13 @@ from django.db.models import Value
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from django.db.models import Lookup
+    from django.db.models.expressions import CombinedExpression
+
     from bulksafe.planning import fields
 
 
-def walk(node: Any) -> Iterator[Any]:
+def walk(node: object) -> Iterator[Any]:
     """A resolved expression and all that it is made of."""
     yield node
     if hasattr(node, "get_source_expressions"):
@@ -25,7 +28,7 @@ def walk(node: Any) -> Iterator[Any]:
             yield from walk(child)
 
 
-def output_field(node: Any) -> fields.Field | None:
+def output_field(node: object) -> fields.Field | None:
     """The type of a resolved expression's value, where Django knows it."""
     try:
         return getattr(node, "_output_field_or_none", None) or getattr(node, "output_field", None)
@@ -33,7 +36,7 @@ def output_field(node: Any) -> fields.Field | None:
         return None
 
 
-def operands(node: Any) -> list[Any]:
+def operands(node: Lookup[Any] | CombinedExpression) -> list[Any]:
     """The sides of a comparison or an operator that have a type; a literal takes the other's."""
     sides = (node.lhs, node.rhs)
     return [s for s in sides if hasattr(s, "resolve_expression") and not isinstance(s, Value)]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from enum import Enum
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import pgtrigger
 from django.db import connections, router
@@ -357,7 +357,7 @@ def _immutable(immutable: Immutable, model: type[models.Model]) -> list[Problem]
     return [*found, *_column_problems(model, immutable.fields)]
 
 
-def _column_problems(model: type[models.Model], listed: Any) -> Iterator[Problem]:
+def _column_problems(model: type[models.Model], listed: Iterable[object]) -> Iterator[Problem]:
     for name in listed:
         try:
             fields.column_field(model, name)
@@ -422,11 +422,11 @@ def _initial_problems(transition: Transition) -> Iterator[Problem]:
         yield from _unhashable(initial)
 
 
-def _is_listed(states: object) -> bool:
+def _is_listed(states: object) -> TypeGuard[Iterable[Any]]:
     return hasattr(states, "__iter__") and not isinstance(states, str | bytes)
 
 
-def _unhashable(states: Any) -> Iterator[Problem]:
+def _unhashable(states: Iterable[Any]) -> Iterator[Problem]:
     for state in states:
         if not isinstance(state, Hashable):
             yield Problem(
@@ -460,7 +460,7 @@ def _state_problems(transition: Transition, field: fields.Field) -> Iterator[Pro
                 yield refused.problem
 
 
-def _unknown_state(state: Any, field: fields.Field, choices: list[Any]) -> Problem:
+def _unknown_state(state: object, field: fields.Field, choices: list[Any]) -> Problem:
     listed = f"Its choices are {', '.join(repr(fields.plain(choice)) for choice in choices)}."
     meant = state.value if isinstance(state, Enum) else str(state)
     fix = f"Write {meant!r}." if meant in choices else did_you_mean(meant, choices, listed)
