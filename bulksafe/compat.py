@@ -11,6 +11,7 @@ import pgtrigger
 from django.conf import settings
 from django.db import connections, transaction
 from django.db.models.sql import UpdateQuery
+from pgtrigger import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -51,6 +52,11 @@ M2M_CHANGED_SENDERS = (
     "_remove_items",
     "_clear_base" if django.VERSION >= (6, 1) else "clear",
 )
+
+
+def registered() -> list[tuple[type[Model], PgTrigger]]:
+    """All triggers that pgtrigger knows, each with its model."""
+    return registry.registered()  # type: ignore[return-value]  # the same: a class, no instance
 
 
 def own_signature(function: Callable[..., object]) -> inspect.Signature | None:

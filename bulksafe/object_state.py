@@ -61,6 +61,11 @@ def add_dependency(operation: Operation, dependency: OperationDependency) -> Non
 # Connections.
 
 
+def commit_hooks(connection: BaseDatabaseWrapper) -> list[CommitHook]:
+    """What ``transaction.on_commit()`` has collected: Django's own list."""
+    return connection.run_on_commit  # type: ignore[return-value]  # the stubs lack a third item
+
+
 def set_commit_hooks(connection: BaseDatabaseWrapper, hooks: Iterable[CommitHook]) -> None:
     """Replace what ``transaction.on_commit()`` has collected."""
     attributes(connection)["run_on_commit"] = [*hooks]

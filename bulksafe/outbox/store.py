@@ -123,7 +123,9 @@ class Store:
         self.using = using
         self._idle = idle
 
-    def rows(self, name: str, parameters: Any = None, **parts: str) -> list[tuple[Any, ...]]:
+    def rows(
+        self, name: str, parameters: Mapping[str, Any] | None = None, **parts: str
+    ) -> list[tuple[Any, ...]]:
         """The rows that the query ``name`` returns."""
         text = query(name)
         for part, value in parts.items():
