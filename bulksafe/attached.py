@@ -181,6 +181,6 @@ def model_in(state: ProjectState, key: Key) -> type[models.Model] | None:
     """
     registry: Apps = installed_apps if key[0] in state.real_apps else state.apps
     try:
-        return registry.get_model(*key)  # type: ignore[no-any-return]
+        return registry.get_model(*key)
     except LookupError:
         return None

@@ -412,7 +412,7 @@ def _initial_problems(transition: Transition) -> Iterator[Problem]:
         yield Problem(
             "E074", f"initial is {shown(initial)}, not a list.", f"Write initial=[{initial!r}]."
         )
-    elif not list(initial):  # type: ignore[call-overload]
+    elif not list(initial):
         yield Problem(
             "E073",
             "initial is empty: no row could be inserted.",
