@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal
 
 from django.core.exceptions import EmptyResultSet, FullResultSet
 from django.db import models
@@ -29,7 +29,7 @@ from django.db.models.sql.where import XOR, WhereNode
 from django.utils import timezone, translation
 
 from bulksafe.planning import fields, offline, refusals
-from bulksafe.planning.nodes import output_field, walk
+from bulksafe.planning.nodes import is_expression, output_field, walk
 from bulksafe.planning.problems import Refused, did_you_mean, shown
 
 if TYPE_CHECKING:
@@ -37,20 +37,11 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Lookup
-    from django.db.models.expressions import BaseExpression
     from django.db.models.options import Options
     from django.db.models.sql.compiler import _AsSqlType, _ParamsT
     from django.db.models.sql.query import JoinInfo
 
-    #: What an expression is after its names were looked up.
-    Resolved: TypeAlias = BaseExpression | WhereNode
-
-    class _Resolvable(Protocol):
-        """An ``F``, a ``Q`` or any other expression of Django's."""
-
-        def resolve_expression(
-            self, query: Query, allow_joins: bool, reuse: set[str] | None
-        ) -> Resolved: ...
+    from bulksafe.planning.nodes import Resolved
 
 
 OLD = "old"
@@ -197,7 +188,7 @@ class _RowQuery(Query):
         return super().resolve_lookup_value(value, *args, **kwargs)
 
     def add_row_annotation(self, name: str, annotation: object) -> None:
-        if not _is_expression(annotation):
+        if not is_expression(annotation):
             raise Refused(
                 "E029",
                 f"{name}={shown(annotation)} is no expression.",
@@ -216,7 +207,7 @@ class _RowQuery(Query):
         self.annotations[name] = self.resolve(annotation)
 
     def resolve(self, expression: object) -> Resolved:
-        if not _is_expression(expression):
+        if not is_expression(expression):
             raise Refused(
                 "E029",
                 f"{shown(expression)} is no expression.",
@@ -346,10 +337,6 @@ def _moves_a_moment(node: CombinedExpression) -> bool:
     sides = node.get_source_expressions()
     durations = [isinstance(output_field(s), models.DurationField) for s in sides]
     return any(durations) and any(map(_is_moment, sides))
-
-
-def _is_expression(given: object) -> TypeGuard[_Resolvable]:
-    return hasattr(given, "resolve_expression") and not isinstance(given, type)
 
 
 def _has_transform(model: type[models.Model], field: str, name: str) -> bool:

@@ -1,8 +1,8 @@
-"""Looking at resolved expressions."""
+"""Looking at expressions, most of them resolved: their names stand for columns."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
 
 from django.core.exceptions import FieldError
 from django.db.models import Value
@@ -11,9 +11,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django.db.models import Lookup
-    from django.db.models.expressions import CombinedExpression
+    from django.db.models.expressions import BaseExpression, CombinedExpression
+    from django.db.models.sql import Query
+    from django.db.models.sql.where import WhereNode
 
     from bulksafe.planning import fields
+
+    Resolved: TypeAlias = BaseExpression | WhereNode
+
+    class Resolvable(Protocol):
+        """An ``F``, a ``Q`` or any other expression of Django's."""
+
+        def resolve_expression(
+            self, query: Query, allow_joins: bool, reuse: set[str] | None
+        ) -> Resolved: ...
+
+
+def is_expression(given: object) -> TypeGuard[Resolvable]:
+    return hasattr(given, "resolve_expression") and not isinstance(given, type)
 
 
 def walk(node: object) -> Iterator[Any]:
