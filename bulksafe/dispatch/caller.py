@@ -7,7 +7,7 @@ import os
 from asyncio import CancelledError
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db import DatabaseError, InterfaceError, connections
 from psycopg.pq import TransactionStatus
@@ -17,10 +17,12 @@ from bulksafe.declarations.receivers import listened
 from bulksafe.dispatch import sharing
 from bulksafe.dispatch.activity import Activity
 from bulksafe.exceptions import BrokenTransaction, CallTimedOut, PermanentFailure, RetryAfter
-from bulksafe.object_state import set_commit_hooks
+from bulksafe.object_state import commit_hooks, set_commit_hooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.calls import Call
@@ -52,7 +54,7 @@ class Caller:
         self.slow = settings.SLOW_CALL
 
     @cached_property
-    def _connection(self) -> Any:
+    def _connection(self) -> BaseDatabaseWrapper:
         return connections[self.using]
 
     @property
@@ -100,7 +102,7 @@ class Caller:
             yield
         hooks = [
             (savepoints, partial(_after_commit, function), robust)
-            for savepoints, function, robust in connection.run_on_commit
+            for savepoints, function, robust in commit_hooks(connection)
         ]
         set_commit_hooks(connection, hooks)
 
@@ -116,7 +118,7 @@ class Caller:
             BrokenTransaction: it has left the transaction unusable, and hidden that.
             CallTimedOut: it has taken longer.
         """
-        earlier = len(self._connection.run_on_commit)
+        earlier = len(commit_hooks(self._connection))
         self._run(call, limit)
         self._limit_callbacks(call, earlier)
         if self._is_broken:
@@ -132,7 +134,7 @@ class Caller:
         Args:
             earlier: how many callbacks earlier calls of the transaction have left.
         """
-        callbacks = self._connection.run_on_commit
+        callbacks = commit_hooks(self._connection)
         callbacks[earlier:] = [
             (savepoints, partial(self.follow, call, function), robust)
             for savepoints, function, robust in callbacks[earlier:]

@@ -118,7 +118,7 @@ class Change(Generic[_Model]):
         # Asked for every event: the function is called only for what seems to differ.
         return frozenset([name for name, old, new in pairs if old != new and _differ(old, new)])
 
-    def stored(self, attname: str) -> Any:
+    def stored(self, attname: str) -> object:
         """A column as the database returned it. Runs none of the model's code, unlike ``instance``.
 
         A model whose ``__init__`` hangs must not do so before its call has begun.
@@ -132,7 +132,7 @@ class Change(Generic[_Model]):
         return None if self.created else self.changed
 
     @property
-    def origin(self) -> Any:
+    def origin(self) -> _Model:
         """The instance or the queryset that a deletion came from."""
         return self.instance
 
@@ -154,6 +154,6 @@ class Change(Generic[_Model]):
         return found  # type: ignore[no-any-return]
 
 
-def _differ(one: Any, other: Any) -> bool:
+def _differ(one: object, other: object) -> bool:
     """Whether two values that are not equal differ: a NaN, wherever it lies, is a NaN."""
     return repr(one) != repr(other)

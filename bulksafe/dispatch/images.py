@@ -109,7 +109,7 @@ class Table:
     def _convert(self) -> Callable[[tuple[Any, ...]], Sequence[Any]]:
         return self.converter(self.fields)
 
-    def converted_at(self, place: int, value: Any) -> Any:
+    def converted_at(self, place: int, value: object) -> object:
         """One of an image's values as a query's rows have it."""
         functions, expression = self._converters.get(place, ((), None))
         for function in functions:
@@ -145,7 +145,7 @@ class Table:
         place = self.fields.index(self.model._meta.pk) if len(self._key[0]) == 1 else None
         return None if place in self._converters else place
 
-    def key(self, values: tuple[Any, ...]) -> Any:
+    def key(self, values: tuple[Any, ...]) -> object:
         """The primary key as a query returns it: one value, or a tuple of several."""
         if self._plain_key is not None:
             return values[self._plain_key]

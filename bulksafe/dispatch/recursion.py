@@ -24,13 +24,15 @@ signals, an ``update()`` inside a receiver calls none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bulksafe.call_stack import Calls
 from bulksafe.dispatch import muting
 from bulksafe.exceptions import EndlessWrites
 
 if TYPE_CHECKING:
+    from django.db.models import Model
+
     from bulksafe.call_stack import Row
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.changes import Change
@@ -56,7 +58,7 @@ class Write(NamedTuple):
     """
 
     calls: Calls
-    model: Any
+    model: type[Model]
     row: Row
     change: Change | None = None
     is_sent: bool = False
@@ -102,7 +104,7 @@ def endless(receiver: Receiver, write: Write) -> EndlessWrites | None:
             return None
     # The later half: the calls that led into the circle are not among these.
     circle = " → ".join(dict.fromkeys(calls.names[len(calls) // 2 :]))
-    label, change = write.model._meta.concrete_model._meta.label, write.change
+    label, change = (write.model._meta.concrete_model or write.model)._meta.label, write.change
     changed = "" if change is None else f", where {_listed(change.changed)} changed"
     return EndlessWrites(
         f"Receivers react to each other's writes without end: {circle}. "

@@ -203,7 +203,9 @@ class Rows:
         """SQL for the keys of the rows; None if the lookups match nothing whatever there is."""
         names = [one.attname for one in self.model._meta.pk_fields]
         try:
-            rows: Any = QuerySet(self.model, using=self.using).order_by().values_list(*names)
+            rows: QuerySet[Any, Any] = (
+                QuerySet(self.model, using=self.using).order_by().values_list(*names)
+            )
             if self.lookups:
                 # A lookup through a relation may find a row several times.
                 rows = rows.filter(**self.lookups).distinct()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db import connections
 
@@ -59,7 +59,7 @@ def known(using: str, queues: Collection[str] | None = None) -> Known:
 def by_oid(models: Sequence[type[Model]], using: str) -> dict[int, type[Model]]:
     """Models by the oid of their table; those without one in this database are left out."""
     names = [quoting.relation(model._meta.db_table) for model in models]
-    connection: Any = connections[using]
+    connection = connections[using]
     connection.ensure_connection()
     # Past Django's cursor: which write asks first is of no concern to tests that count queries.
     with own_cursor(connection) as cursor:

@@ -17,7 +17,7 @@ from bulksafe.outbox.queries import query
 from bulksafe.outbox.windows import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from bulksafe.declarations.options import Lane
 
@@ -53,7 +53,9 @@ class Store:
         self.using = using
         self._idle = idle
 
-    def rows(self, name: str, parameters: Any = None, **parts: str) -> list[tuple[Any, ...]]:
+    def rows(
+        self, name: str, parameters: Mapping[str, Any] | None = None, **parts: str
+    ) -> list[tuple[Any, ...]]:
         """The rows that the query ``name`` returns."""
         text = query(name)
         for part, value in parts.items():
