@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-#: Tells rows apart: the label of the model, and the primary key.
+#: Identifies a row: the label of the model, and the primary key.
 Row = tuple[str, Any]
 
 

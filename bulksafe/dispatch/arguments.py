@@ -79,15 +79,14 @@ def of_batch(
 
 def of_each_object(receiver: Receiver, model: Any, using: str, known: Uncaptured) -> dict[str, Any]:
     """The arguments that are the same for all objects of a bulk write, for ``of_object()``."""
-    return {
-        **_of_signal(receiver, model, using),
-        **_of_row(receiver, known),
-        **_own(receiver, None),
-    }
+    return {**_of_signal(receiver, model, using), **_of_row(receiver, known)}
 
 
 def of_object(
-    same: Mapping[str, Any], instance: Model, early: Mapping[str, Any] | None = None
+    receiver: Receiver,
+    same: Mapping[str, Any],
+    instance: Model,
+    early: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The arguments for one object of a bulk write.
 
@@ -96,8 +95,9 @@ def of_object(
         early: ``old`` and ``changed``, for a receiver that names them and runs before the write.
     """
     named = {**same, "instance": instance}
-    if early:
-        named.update(early)
+    if receiver.extras:
+        named |= _own(receiver, None)
+        named |= early or {}
     if "origin" in named and named["origin"] is None:
         named["origin"] = instance
     return named
@@ -128,7 +128,7 @@ def _of_signal(receiver: Receiver, model: Any, using: str) -> dict[str, Any]:
 
 
 def _of_row(receiver: Receiver, row: Change | Uncaptured) -> dict[str, Any]:
-    if receiver.signal in {pre_delete, post_delete}:
+    if receiver.signal is pre_delete or receiver.signal is post_delete:
         return {"origin": row.origin}
     if receiver.signal is pre_save:
         return {"raw": False, "update_fields": row.update_fields}

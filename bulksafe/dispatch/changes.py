@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic
 
+from bulksafe.call_stack import NO_CALLS, Calls
 from bulksafe.contexts import WRITTEN_BY
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
 
@@ -33,7 +34,7 @@ class Change(Generic[_Model]):
     In annotations it names its model: ``Sequence[bulksafe.Change[Order]]``.
 
     The instances are made once and shared by the receivers, as with Django's signals;
-    ``forget_instances`` has them made anew after a rollback.
+    ``forget_instances`` has them made again after a rollback.
 
     Attributes:
         event: what was captured.
@@ -61,25 +62,27 @@ class Change(Generic[_Model]):
 
     @property
     def row(self) -> Row:
-        """Tells rows apart; with the key as text."""
+        """Identifies the row, with the key as text."""
         return self.model._meta.label_lower, self.event.key
 
     @cached_property
     def context(self) -> Mapping[str, Any]:
         """What ``bulksafe.context`` had for the write."""
-        return {key: value for key, value in self._told.items() if key != WRITTEN_BY}
+        return {key: value for key, value in self._event_context.items() if key != WRITTEN_BY}
 
     @property
-    def written_by(self) -> tuple[str, ...]:
-        """The receivers that the write came from, each called because of the one before it."""
-        names = self._told.get(WRITTEN_BY)
-        return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+    def calls(self) -> Calls:
+        """The calls of receivers that the write was made in."""
+        names = self._event_context.get(WRITTEN_BY)
+        if not isinstance(names, list | tuple):
+            return NO_CALLS
+        return Calls.of_names(tuple(map(str, names)))
 
     @property
-    def _told(self) -> Mapping[str, Any]:
+    def _event_context(self) -> Mapping[str, Any]:
         """The event's context. SQL may have set any JSON: what is no object is none."""
-        told: object = self.event.context
-        return told if isinstance(told, dict) else {}
+        found: object = self.event.context
+        return found if isinstance(found, dict) else {}
 
     @property
     def is_noop(self) -> bool:

@@ -9,19 +9,22 @@ A write inside a call is a write like any other, and calls the receivers of its 
 A receiver's own       for the row that it is called for: not   for any row: not called
 write                  called. For another row: called, as in
                        Django.
+A write of another     called                                   for a row that it is being called
+receiver inside it                                              for: not called. For another row:
+                                                                called
 A write that changes   not called again for a row that it is    not called
 no value               being called for
 Does not settle        ``EndlessWrites`` after 16 calls for     ``EndlessWrites`` after 16 calls
                        one row, or 50 calls and a new row
 =====================  =======================================  ==================================
 
-So ``save()`` may go down a tree, and receivers that maintain each other converge.
+So ``save()`` may go down a tree, and receivers that maintain each other converge. With plain
+signals, an ``update()`` inside a receiver calls none.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulksafe.call_stack import Calls
 from bulksafe.dispatch import muting
@@ -40,14 +43,13 @@ MOST_CALLS = 16
 MOST_NEW_ROWS = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
-    """A write of one row.
+class Write(NamedTuple):
+    """A write of one row. Made for each call of a receiver, and so a tuple.
 
     Attributes:
         calls: the calls that it was made in.
         model: of the row.
-        row: tells it apart.
+        row: identifies it.
         change: what the database has captured; None before that.
         is_sent: whether Django sends the signal, for an object that is saved or deleted.
         is_new: whether that object is a new row.
@@ -63,7 +65,7 @@ class Write:
     @classmethod
     def of(cls, change: Change) -> Write:
         """The captured write of a row."""
-        return cls(Calls.of_names(change.written_by), change.model, change.row, change)
+        return cls(change.calls, change.model, change.row, change)
 
     @property
     def is_noop(self) -> bool:
@@ -78,12 +80,13 @@ def is_called(receiver: Receiver, write: Write) -> bool:
     calls = write.calls
     if not calls.names:
         return True
-    is_own = calls.names[-1] == receiver.name
-    if write.is_sent:
-        if not calls.count(receiver.name, write.row):
-            return True
-        is_own = is_own and calls.rows[-1] == write.row
-    return not is_own and not write.is_noop
+    is_innermost = calls.names[-1] == receiver.name
+    is_called_for_row = calls.count(receiver.name, write.row) > 0
+    if not write.is_sent:
+        return not (is_innermost or is_called_for_row or write.is_noop)
+    if not is_called_for_row:
+        return True
+    return not (is_innermost and calls.rows[-1] == write.row) and not write.is_noop
 
 
 def endless(receiver: Receiver, write: Write) -> EndlessWrites | None:
@@ -115,8 +118,7 @@ def must_call(receiver: Receiver, write: Write) -> bool:
     """
     if not is_called(receiver, write):
         return False
-    error = endless(receiver, write)
-    if error is not None:
+    if write.calls.names and (error := endless(receiver, write)) is not None:
         raise error
     return True
 

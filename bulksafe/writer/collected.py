@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from django.db import DatabaseError
 
-from bulksafe.call_stack import running
+from bulksafe import call_stack
 from bulksafe.contexts import current
 from bulksafe.dispatch.images import Image
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
@@ -211,7 +211,7 @@ class Collection:
             using=self.session.alias,
             event_id="",
             met=kind.every - unmet,
-            written_in=running(),
+            calls=call_stack.calls(),
         )
         self.scope.prepare(change)
         return change

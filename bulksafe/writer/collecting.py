@@ -17,7 +17,7 @@ from bulksafe.writer import vocabulary
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
 from bulksafe.writer.delivering import BEFORE, LATE, Live
 from bulksafe.writer.observing import own_row
-from bulksafe.writer.sql_text import Statement, parse
+from bulksafe.writer.sql_text import Statement, names_only, parse
 from bulksafe.writer.vocabulary import name_of, vocabulary_of
 
 if TYPE_CHECKING:
@@ -121,12 +121,8 @@ def target_of(text: str, connection: BaseDatabaseWrapper) -> Target | None:
     statement = parse(text)
     if statement is None:
         return None
-    if statement.returning and (
-        statement.verb == "MERGE"
-        or (statement.has_source and statement.verb != "INSERT")
-        or "%" in statement.returning
-    ):
-        # What it returns may be of other tables, or hold parameters of its own.
+    if statement.returning and (statement.verb == "MERGE" or "%" in statement.returning):
+        # What it returns may be its own action, or hold parameters.
         return None
     known = places(connection)
     if not known.home or statement.table not in known.names:
@@ -142,7 +138,17 @@ def target_of(text: str, connection: BaseDatabaseWrapper) -> Target | None:
     if len(models) != 1 or not _fits(models[0]):
         # Rows of several models lie in it.
         return None
+    if statement.has_source and not _returns_own_columns(statement, models[0]):
+        return None
     return Target(statement, models[0])
+
+
+def _returns_own_columns(statement: Statement, model: type[Model]) -> bool:
+    """Whether a statement with joined tables returns columns of its own table alone."""
+    if not statement.returning or statement.verb == "INSERT":
+        return True
+    columns = [str(field.column) for field in model._meta.local_concrete_fields]
+    return names_only(statement.returning, [statement.alias or statement.table], columns)
 
 
 def _is_of_links(receiver: Receiver) -> bool:

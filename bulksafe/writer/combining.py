@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bulksafe.call_stack import running
+from bulksafe import call_stack
 from bulksafe.outbox import event_order
 from bulksafe.outbox.events import DELETED, INSERTED, Event
 from bulksafe.writer.changes import InlineChange
@@ -12,6 +12,7 @@ from bulksafe.writer.changes import InlineChange
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from bulksafe.call_stack import Calls
     from bulksafe.writer.taking import Taken
 
 
@@ -25,8 +26,8 @@ def combined(taken: Sequence[Taken], using: str, prefix: str) -> list[InlineChan
     events = [one.event for one in taken]
     if any(map(event_order.is_shared, events)):
         events = event_order.in_order(events, lambda members: _chained(members, by_seq))
-    names = running()
-    return [_change(event, by_seq, using, prefix, names) for event in events]
+    inside = call_stack.calls()
+    return [_change(event, by_seq, using, prefix, inside) for event in events]
 
 
 def in_key_order(changes: list[InlineChange]) -> list[InlineChange]:
@@ -81,7 +82,7 @@ def _change(
     by_seq: Mapping[int, Taken],
     using: str,
     prefix: str,
-    names: tuple[str, ...],
+    inside: Calls,
 ) -> InlineChange:
     last, first = by_seq[event.seq], by_seq[event.before.seq]
     return InlineChange(
@@ -92,5 +93,5 @@ def _change(
         using=using,
         event_id=f"{prefix}-{event.seq}",
         met=last.met | first.met,
-        written_in=names,
+        calls=inside,
     )

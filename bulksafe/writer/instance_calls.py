@@ -19,7 +19,7 @@ from bulksafe.writer.early import assigned_since, early_arguments
 from bulksafe.writer.instance_scopes import InHand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from django.db.models import Model
 
@@ -61,6 +61,8 @@ class InstanceCalls:
         self._singles, self._rest = split_at_batches(self.early)
         #: By receiver, what it gets beside Django's arguments, by the ``id()`` of the object.
         self._extras: dict[Receiver, dict[int, dict[str, Any]]] = {}
+        #: By receiver, and whether all fields are written: what is the same for all objects.
+        self._same: dict[tuple[Receiver, bool], Mapping[str, Any]] = {}
         #: Whether receivers were connected or disconnected during the write.
         self._has_gone = False
         self._scope = InHand()
@@ -107,14 +109,15 @@ class InstanceCalls:
         self._session.gather(self._scope)
         delivered = {change.row for change in self._scope.pending if not change.deleted}
         late = in_order(self.late)
-        same = {receiver: self._same(receiver, Uncaptured(created=True)) for receiver in late}
+        known, using = Uncaptured(created=True), self._session.alias
+        same = {one: arguments.of_each_object(one, self._model, using, known) for one in late}
         for instance in chunk:
             row = row_of_instance(instance)
             if row in delivered:
                 continue
             for receiver in self._connected(late):
                 if self._must_call(receiver, row):
-                    named = arguments.of_object(same[receiver], instance)
+                    named = arguments.of_object(receiver, same[receiver], instance)
                     self._session.call_with(receiver, named, row, observer=self._scope.observer)
 
     def _connected(self, listed: Sequence[Receiver]) -> Sequence[Receiver]:
@@ -127,8 +130,15 @@ class InstanceCalls:
     def _must_call(self, receiver: Receiver, row: Row) -> bool:
         return must_call(receiver, Write(call_stack.calls(), self._model, row))
 
-    def _same(self, receiver: Receiver, known: Uncaptured) -> dict[str, Any]:
-        return arguments.of_each_object(receiver, self._model, self._session.alias, known)
+    def _same_before(self, receiver: Receiver, fields: frozenset[str] | None) -> Mapping[str, Any]:
+        """The arguments that a receiver before the write gets for each object."""
+        key = receiver, fields is None
+        if key not in self._same:
+            known = Uncaptured(update_fields=fields)
+            self._same[key] = arguments.of_each_object(
+                receiver, self._model, self._session.alias, known
+            )
+        return self._same[key]
 
     def _call_before(
         self,
@@ -141,8 +151,8 @@ class InstanceCalls:
         row, fields = row_of_instance(instance), self._fields_of(instance)
         if extra is None or not self._must_call(receiver, row):
             return
-        same = self._same(receiver, Uncaptured(update_fields=fields))
-        named = arguments.of_object(same, instance, extra)
+        same = self._same_before(receiver, fields)
+        named = arguments.of_object(receiver, same, instance, extra)
         unnamed = _unnamed(instance, fields)
         self._session.call_with(receiver, named, row, observer=observer)
         if assigned := assigned_since(instance, unnamed):

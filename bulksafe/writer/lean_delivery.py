@@ -85,5 +85,5 @@ def deliver_rows(
         if is_live.refresh():
             listed = [receiver for receiver in every if is_live(receiver, model)]
         for receiver in listed:
-            named = arguments.of_object(same[receiver], instance)
+            named = arguments.of_object(receiver, same[receiver], instance)
             session.call_with(receiver, named, row, observer=scope.observer)

@@ -7,6 +7,7 @@ questions need of SQL's grammar.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -60,6 +61,7 @@ class Statement:
         schema: the schema, if it names one.
         alias: how the statement calls the table; empty if by its name.
         assigned: the columns that an UPDATE sets, or a branch of another statement that updates.
+        inserted: the columns that an INSERT gives values to; None for all of them.
         returning: what stands behind ``RETURNING``; empty without it.
         has_source: whether it takes values from other tables by ``FROM`` or ``USING``.
         has_conflict: whether it has ``ON CONFLICT``.
@@ -70,9 +72,14 @@ class Statement:
     schema: str
     alias: str
     assigned: tuple[str, ...]
+    inserted: tuple[str, ...] | None
     returning: str
     has_source: bool
     has_conflict: bool
+
+    def inserts(self, columns: Iterable[str]) -> bool:
+        """Whether it gives values to all of these columns."""
+        return self.inserted is None or set(columns) <= set(self.inserted)
 
 
 def tokens(text: str) -> list[Token]:
@@ -150,6 +157,7 @@ def _parse(text: str) -> Statement | None:
         schema=names[-2] if len(names) > 1 else "",
         alias=alias,
         assigned=tuple(dict.fromkeys(assigned)),
+        inserted=_inserted(found, place),
         returning=returning,
         has_source=bool({"FROM", "USING"} & set(words)),
         has_conflict=has_conflict,
@@ -263,6 +271,53 @@ def _of_set_clause(found: list[Token], place: int) -> list[str] | None:
             return columns
         place += 1
     return None
+
+
+def _inserted(found: list[Token], place: int) -> tuple[str, ...] | None:
+    """The columns that get values in any branch; none if one of these may be ``DEFAULT``."""
+    if any(_is_word(found, at, "DEFAULT") for at in range(len(found))):
+        return ()
+    if found[0].text == "INSERT":
+        starts = [place]
+    else:
+        starts = [at + 1 for at in range(place, len(found)) if _is_word(found, at, "INSERT")]
+    columns: list[str] = []
+    for start in starts:
+        if start >= len(found) or found[start].text != "(":
+            return None
+        if _is_word(found, start + 1, "SELECT") or _is_word(found, start + 1, "VALUES"):
+            return None
+        end = next(at for at in range(start, len(found)) if found[at].text == ")")
+        columns += [token.identifier for token in found[start:end] if token.is_identifier]
+    return tuple(dict.fromkeys(columns))
+
+
+def names_only(text: str, tables: Collection[str], columns: Collection[str]) -> bool:
+    """Whether a list of expressions names nothing but columns of one table, as far as is seen.
+
+    Args:
+        tables: the names that it may stand behind.
+        columns: those of the table.
+    """
+    found = tokens(text)
+    place = 0
+    while place < len(found):
+        token = found[place]
+        following = found[place + 1].text if place + 1 < len(found) else ""
+        preceding = found[place - 1].text if place else ","
+        if token.is_identifier and following == ".":
+            if token.identifier not in tables:
+                return False
+            place += 2
+        elif (token.text == "*" and preceding in {",", "("}) or (
+            token.is_identifier
+            and "AS" not in {preceding, token.text}
+            and following != "("
+            and token.identifier not in columns
+        ):
+            return False
+        place += 1
+    return True
 
 
 def _ends_set(token: Token) -> bool:
