@@ -72,8 +72,7 @@ class IdentitySetting:
     def begin(self) -> None:
         """Follow a new connection of the driver's."""
         driver = self.connection.connection
-        # Not the guard that stands in its place while a receiver runs. A strong reference would
-        # keep closed connections alive.
+        # A strong reference would keep closed connections alive.
         self._known = None if driver is None else ref(driver)
         self.is_seen = False
         self.end()

@@ -154,7 +154,8 @@ class ConnectionSession:
 
     def _announce(self, call: Call) -> None:
         """Make the first of the two calls of an ``m2m_changed`` receiver, unless it was made."""
-        unannounced = [c for c in call.changes if call.receiver not in c.announced]  # type: ignore[attr-defined]
+        changes: Sequence[Any] = call.changes
+        unannounced = [one for one in changes if call.receiver not in one.announced]
         if unannounced:
             self.call(Call(call.receiver, unannounced), "pre")
 

@@ -1,54 +1,12 @@
-"""What the text of a writing statement says of it: pure functions of the text.
-
-Strings, comments, quoted names and bodies of functions are known, which is all that these few
-questions need of SQL's grammar.
-"""
+"""What the text of a writing statement says of it: pure functions of its tokens."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-_TOKEN = re.compile(
-    r"""
-    (?P<space> \s+ | --[^\n]* | /\*.*?\*/ )
-    | (?P<text> [EeBbXxNn]'(?:[^'\\]|''|\\.)*' | '(?:[^']|'')*' | (?P<tag>\$\w*\$).*?(?P=tag) )
-    | (?P<name> "(?:[^"]|"")+" )
-    | (?P<word> [^\W\d][\w$]* )
-    | (?P<other> . )
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-
-
-@dataclass(frozen=True)
-class Token:
-    """A piece of SQL.
-
-    Attributes:
-        kind: ``text``, ``name`` (quoted), ``word`` or ``other``.
-        text: as it stands; a word in upper case.
-        start: where it begins.
-        depth: how many parentheses and ``CASE … END`` it is in.
-    """
-
-    kind: str
-    text: str
-    start: int
-    depth: int
-
-    @property
-    def identifier(self) -> str:
-        """What it names."""
-        if self.kind == "name":
-            return self.text[1:-1].replace('""', '"')
-        return self.text.lower()
-
-    @property
-    def is_identifier(self) -> bool:
-        return self.kind in {"name", "word"}
+from bulksafe.writer.sql_tokens import Token, tokens
 
 
 @dataclass(frozen=True)
@@ -80,25 +38,6 @@ class Statement:
     def inserts(self, columns: Iterable[str]) -> bool:
         """Whether it gives values to all of these columns."""
         return self.inserted is None or set(columns) <= set(self.inserted)
-
-
-def tokens(text: str) -> list[Token]:
-    """The text in pieces, without spaces and comments."""
-    found, depth = [], 0
-    for match in _TOKEN.finditer(text):
-        kind = match.lastgroup if match["tag"] is None else "text"
-        piece = match[0]
-        if kind == "space":
-            continue
-        assert kind is not None  # noqa: S101
-        shown = piece.upper() if kind == "word" else piece
-        # What is inside CASE … END is no clause of the statement.
-        if shown in {")", "END"}:
-            depth -= 1
-        found.append(Token(kind, shown, match.start(), depth))
-        if shown in {"(", "CASE"}:
-            depth += 1
-    return found
 
 
 #: A text of this length takes about 50 ms; and up to which length one is kept with its statement.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bulksafe.writer.sql_text import Statement, names_only, parse, tokens, writes_once
+from bulksafe.writer.sql_text import Statement, names_only, parse, writes_once
+from bulksafe.writer.sql_tokens import tokens
 
 
 def statement(verb, table, **others):
