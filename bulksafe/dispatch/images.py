@@ -93,6 +93,11 @@ class Table:
         return stored_fields(self.model._meta.concrete_fields)
 
     @cached_property
+    def generated(self) -> list[int]:
+        """The places of the values that the database generates."""
+        return [place for place, one in enumerate(self.fields) if one.generated]
+
+    @cached_property
     def names(self) -> list[str]:
         """The field names, in the order of an image's values."""
         return [one.name for one in self.fields]

@@ -183,7 +183,7 @@ class Collection:
         )
         params = [part.oid, self._after, part.last, part.operation]
         with readable(source.model):
-            rows = self.ask(_rows_query(source, kind, part.relation), params)
+            rows = self.ask(kind.staged_query(part.relation), params)
         return [
             Row(number, applying, self._change(number, source, kind, rest), self.scope.ledger)
             for number, *rest in rows
@@ -197,12 +197,12 @@ class Collection:
         unmet = {route.receiver for route, is_met in answers if not is_met}
         middle = first + len(table.fields)
         old, new = tuple(values[first:middle]), tuple(values[middle:])
-        if kind.operation == UPDATED:
+        if kind.operation == UPDATED and table.generated:
             # What is generated is so after all triggers: until then the row has the value before.
-            new = tuple(
-                before if one.generated else value
-                for one, before, value in zip(table.fields, old, new, strict=True)
-            )
+            mixed = list(new)
+            for place in table.generated:
+                mixed[place] = old[place]
+            new = tuple(mixed)
         change = InlineChange(
             Event(0, number, 0, 0, 0.0, source.oid, None, kind.operation, 1, "", context=current()),
             source.model,
@@ -234,26 +234,3 @@ def refusing_nested() -> Iterator[None]:
         if getattr(error.__cause__, "sqlstate", None) == _NESTED:
             raise Uncollectable from error
         raise
-
-
-def _rows_query(source: Source, kind: Kind, relation: str) -> str:
-    """What was collected of one table by one operation, with the conditions of receivers."""
-    columns = [quoting.identifier(str(one.column)) for one in source.table.fields]
-    selected = [
-        "s.n",
-        *(f"COALESCE(({route.condition}), false)" for route in kind.conditional),
-        *(f'"old".{column}' for column in columns),
-        *(f'"new".{column}' for column in columns),
-    ]
-    # OFFSET 0: the text is made into a row once, and not for each column.
-    side = (
-        "CROSS JOIN LATERAL "
-        "(SELECT (x.r).* FROM (SELECT s.{side}::{relation} AS r OFFSET 0) AS x) AS {side}"
-    )
-    sides = " ".join(side.format(side=name, relation=relation) for name in ("old", "new"))
-    parts = [part.replace("%", "%%") for part in (", ".join(selected), sides)]
-    return (
-        f"SELECT {parts[0]} "  # noqa: S608
-        f"FROM {{home}}.bulksafe_staged_rows(%s::pg_catalog.oid, %s, %s) AS s {parts[1]} "
-        'WHERE s.operation OPERATOR(pg_catalog.=) %s::pg_catalog."char" ORDER BY s.n'
-    )

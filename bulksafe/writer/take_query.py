@@ -1,4 +1,4 @@
-"""The query that takes the changes of one table by one operation from the buffer."""
+"""The queries that read the changes of one table: from the buffer, and those that are staged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bulksafe.outbox.events import UPDATED
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from django.db.models import Model
 
@@ -141,3 +141,26 @@ def _aliases(model: type[Model], side: str) -> dict[type[Model], str]:
         table: f'"{side}"' if number == 0 else f'"{side} {number}"'
         for number, table in enumerate(lineage(model))
     }
+
+
+def staged_query(table: Table, conditional: Iterable[Route], relation: str) -> str:
+    """What was collected of one table by one operation, with the conditions of receivers."""
+    columns = [quoting.identifier(str(one.column)) for one in table.fields]
+    selected = [
+        "s.n",
+        *(f"COALESCE(({route.condition}), false)" for route in conditional),
+        *(f'"old".{column}' for column in columns),
+        *(f'"new".{column}' for column in columns),
+    ]
+    # OFFSET 0: the text is made into a row once, and not for each column.
+    side = (
+        "CROSS JOIN LATERAL "
+        "(SELECT (x.r).* FROM (SELECT s.{side}::{relation} AS r OFFSET 0) AS x) AS {side}"
+    )
+    sides = " ".join(side.format(side=name, relation=relation) for name in ("old", "new"))
+    parts = [part.replace("%", "%%") for part in (", ".join(selected), sides)]
+    return (
+        f"SELECT {parts[0]} "  # noqa: S608
+        f"FROM {{home}}.bulksafe_staged_rows(%s::pg_catalog.oid, %s, %s) AS s {parts[1]} "
+        'WHERE s.operation OPERATOR(pg_catalog.=) %s::pg_catalog."char" ORDER BY s.n'
+    )

@@ -14,7 +14,7 @@ from bulksafe.dispatch.routes import routes_of
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
 from bulksafe.rendering import quoting
 from bulksafe.writer.django_sql import is_plain_name
-from bulksafe.writer.take_query import EVENT, in_schema, is_wide, take_query
+from bulksafe.writer.take_query import EVENT, in_schema, is_wide, staged_query, take_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -85,6 +85,8 @@ class Kind:
         self.may_return = bool(self.routes) and self.is_lean and is_plain_name(source.model)
         self.every = frozenset(route.receiver for route in self.routes)
         self.conditional = [route for route in self.routes if route.condition is not None]
+        #: The queries for staged rows, by the table that they are of.
+        self._staged_queries: dict[str, str] = {}
 
     @cached_property
     def is_lean(self) -> bool:
@@ -128,6 +130,14 @@ class Kind:
         return take_query(
             self.source.table, self.operation, self.sides, self.routes, is_lean=is_lean
         )
+
+    def staged_query(self, relation: str) -> str:
+        """The staged rows of a table, or of a partition, with the conditions of receivers."""
+        if relation not in self._staged_queries:
+            self._staged_queries[relation] = staged_query(
+                self.source.table, self.conditional, relation
+            )
+        return self._staged_queries[relation]
 
     @property
     def is_wide(self) -> bool:
