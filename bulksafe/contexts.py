@@ -176,9 +176,9 @@ def running() -> tuple[str, ...]:
     return _here.running
 
 
-def current() -> Mapping[str, Any]:
-    """The context that is in force here."""
-    return _current.get()
+def current() -> dict[str, Any]:
+    """A copy of the active context: a receiver may store it as JSON, or change it."""
+    return dict(_current.get())
 
 
 def correct() -> None:

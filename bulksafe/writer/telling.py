@@ -158,7 +158,7 @@ def extra_arguments(receiver: Receiver, change: InlineChange | None) -> dict[str
     known: dict[str, Any] = {}
     for name in receiver.extras:
         if name == "context":
-            known[name] = dict(current())
+            known[name] = current()
         elif change is None:
             known[name] = frozenset() if name == "changed" else None
         else:
