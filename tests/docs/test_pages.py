@@ -10,7 +10,7 @@ from psycopg import sql
 
 from examples import server
 from tests.docs import running
-from tests.docs.blocks import DOCS, ERRORS, PAGES, blocks_of
+from tests.docs.blocks import DOCS, ERRORS, PAGES, Block, blocks_of
 from tests.migration.conftest import forge  # noqa: F401
 from tests.migration.project import Databases, Project
 
@@ -113,3 +113,24 @@ def test_excerpts_are_rare():
     listed = [block for page in PAGES if page != ERRORS for block in blocks_of(page)]
     excerpts = [str(block) for block in listed if block.language.endswith("-excerpt")]
     assert len(excerpts) * 8 <= len(listed), excerpts
+
+
+WRONG = [
+    ("python", "assert Order.objects.exists()"),
+    ("python", 'Check(Q(nothing__gt=1), name="of_no_field")'),
+    ("python", '@bulksafe.critical("saved", sender=Order)\ndef f(**kwargs): ...'),
+    ("python", 'BULKSAFE = {"SERCH_PATH": []}'),
+    ("pycon", ">>> Order.objects.count()\n1"),
+    ("console", "$ python manage.py bulksafe ls\nnothing"),
+    ("console", '$ psql shop -c "SELECT 1 FROM nothing"'),
+    ("console", "$ rm -r /"),
+    ("sql", "SELECT nothing"),
+]
+
+
+def test_what_does_not_happen_is_found(begin):
+    page = DOCS / "index.md"
+    reader = begin(page)
+    for line, (language, text) in enumerate(WRONG):
+        with pytest.raises(AssertionError, match=rf"index\.md, line {line}"):
+            reader.run(Block(page, line, language, text))
