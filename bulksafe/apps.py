@@ -12,7 +12,7 @@ from django.utils.module_loading import autodiscover_modules
 from bulksafe import conf, declarations, patches, syncdb
 from bulksafe.declarations import capture, receivers
 from bulksafe.exceptions import InvariantViolation
-from bulksafe.writer import connecting
+from bulksafe.patches import signals
 
 patches.apply_early()
 
@@ -25,8 +25,8 @@ class BulksafeConfig(AppConfig):
         # No receivers.py: importing one would also connect plain receivers that its app leaves off.
         autodiscover_modules("invariants", *conf.get().DISCOVER)
         capture.attach_all()
-        connecting.connect_all()
-        receivers.listeners.append(connecting.connect)
+        signals.connect_all()
+        receivers.listeners.append(signals.connect_critical)
         InvariantViolation.declared_message = staticmethod(_declared_message)
         patches.apply()
         # pgtrigger has a models module and so gets one signal for each migrate; bulksafe has none.

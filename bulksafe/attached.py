@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps as installed_apps
 
+from bulksafe.object_state import attributes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -106,19 +108,19 @@ class Attachments:
 
 def of(state: ProjectState) -> Attachments:
     """The attachments of a migration state."""
-    return vars(state).setdefault(_ATTRIBUTE, Attachments())  # type: ignore[no-any-return]
+    return attributes(state).setdefault(_ATTRIBUTE, Attachments())  # type: ignore[no-any-return]
 
 
 def carry(source: ProjectState, copied: ProjectState) -> None:
     """Give the copy of a state a copy of its attachments."""
-    setattr(copied, _ATTRIBUTE, of(source).copy())
-    if "apps" in vars(copied):
+    attributes(copied)[_ATTRIBUTE] = of(source).copy()
+    if "apps" in attributes(copied):
         link(copied, copied.apps)
 
 
 def link(state: ProjectState, apps: Any) -> None:
     """Let the models of ``apps`` find the attachments of their state."""
-    setattr(apps, _ATTRIBUTE, of(state))
+    attributes(apps)[_ATTRIBUTE] = of(state)
 
 
 def on_model(model: type[models.Model]) -> list[Trigger]:

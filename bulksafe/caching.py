@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.apps import apps
 
+from bulksafe.object_state import attributes
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -33,7 +35,7 @@ def per_model(
         @functools.wraps(function)
         def cached(model: type[Model]) -> _Result:
             # The class's own dict: a child inherits attributes of a class, but has its own _meta.
-            kept: dict[str, Any] = model._meta.__dict__
+            kept = attributes(model._meta)
             now = version()
             found = kept.get(key)
             if found is None or found[0] != now:

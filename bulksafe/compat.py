@@ -89,11 +89,6 @@ def update_returning(
     return [tuple(row) for row in compiler.apply_converters(rows, converters)]
 
 
-def set_rowcount(cursor: Any, count: int) -> None:
-    """Let a cursor of psycopg's say that its last statement has changed so many rows."""
-    cursor._rowcount = count
-
-
 def allow_meta_triggers() -> None:
     """Let Django accept ``Meta.triggers``, also where 'pgtrigger' is missing in INSTALLED_APPS.
 

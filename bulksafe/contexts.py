@@ -17,11 +17,15 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError, transaction
 from psycopg.pq import PipelineStatus, TransactionStatus
 
+from bulksafe import call_stack
+from bulksafe.call_stack import running
 from bulksafe.statements import fits_in_transaction, may_undo_settings, may_write, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
+
+    from bulksafe.call_stack import Calls
 
 _Function = TypeVar("_Function", bound="Callable[..., Any]")
 
@@ -34,14 +38,10 @@ class _Here(threading.local):
     """What belongs to a thread, as its connections do, and not to a ``contextvars.Context``.
 
     Attributes:
-        running: the receivers that are being called, each because of a write of the one before it.
-            Work that one of them hands to another thread is not its own write: it has connections
-            of its own, and may outlast the call.
         carriers: those of connections whose open transaction has been given an identity.
     """
 
     def __init__(self) -> None:
-        self.running: tuple[str, ...] = ()
         self.carriers: WeakSet[Carrier] = WeakSet()
 
 
@@ -52,6 +52,9 @@ WRITTEN_BY = "bulksafe.written_by"
 
 #: Called at the end of a block, still inside it; ``bulksafe.writer.watch`` adds to it.
 leaving: list[Callable[[], None]] = []
+
+#: Called with Django's connection before a statement that execute wrappers do not see.
+past_django: list[Callable[[Any, Any], None]] = []
 
 _SETTING = "bulksafe.context"
 _SET = "SELECT set_config(%s, %s, true)"
@@ -134,33 +137,33 @@ class context(ContextDecorator):  # noqa: N801  (used as a function, like contex
         correct()
 
 
-class reacting:  # noqa: N801  (used as a function)
-    """Run a receiver with the context of the write that it is called for.
+class being_called:  # noqa: N801  (used as a function)
+    """Call a receiver: push the call, and use the context of the write that it is made for.
 
-    Written for speed: a block for each event, and the values have been JSON already.
+    What the block writes comes from this receiver. Written for speed: a block for each call, and
+    the values have been JSON already.
 
     Args:
-        values: the context.
-        names: what the events of the block's own writes say that they come from: receivers, each
-            called because of the one before it.
+        calls: the calls in progress, with this one.
+        context: of the write.
     """
 
-    __slots__ = ("_current", "_outer", "names", "values")
+    __slots__ = ("_calls", "_context", "_outer_calls", "_outer_context")
 
-    def __init__(self, values: Mapping[str, Any], names: tuple[str, ...]) -> None:
-        self.values = values
-        self.names = names
+    def __init__(self, calls: Calls, context: Mapping[str, Any]) -> None:
+        self._calls = self._outer_calls = calls
+        self._context = self._outer_context = context
 
     def __enter__(self) -> None:
-        before = _current.get()
+        self._outer_context = outer = _current.get()
         # Mostly there is none, and this is done for every event.
-        values = {**before, **self.values} if before or self.values else before
-        self._current = _current.set(values)
-        self._outer, _here.running = _here.running, self.names
+        if self._context:
+            _current.set({**outer, **self._context})
+        self._outer_calls = call_stack.replace(self._calls)
 
     def __exit__(self, *error: object) -> None:
-        _here.running = self._outer
-        _current.reset(self._current)
+        call_stack.replace(self._outer_calls)
+        _current.set(self._outer_context)
 
 
 def _refuse_what_jsonb_refuses(values: Mapping[str, Any]) -> None:
@@ -169,11 +172,6 @@ def _refuse_what_jsonb_refuses(values: Mapping[str, Any]) -> None:
     text.encode()
     if _NUL.search(text):
         raise ValueError("PostgreSQL's JSON holds no NUL character.")
-
-
-def running() -> tuple[str, ...]:
-    """The receivers being called in this thread, each because of a write of the one before it."""
-    return _here.running
 
 
 def current() -> dict[str, Any]:
@@ -219,14 +217,12 @@ class Carrier:
     def begin(self) -> None:
         """Follow a new connection of the driver's."""
         driver = self.connection.connection
-        # Not the guard that stands in its place while a receiver runs. A strong reference would
-        # keep closed connections alive.
+        # A strong reference would keep closed connections alive.
         self._known = None if driver is None else ref(driver)
         self._is_seen = False
         self.end()
         if driver is not None:
             _carriers[driver] = ref(self)
-            driver.cursor_factory = _noticed(driver.cursor_factory)
 
     @property
     def _driver(self) -> Any:
@@ -252,10 +248,14 @@ class Carrier:
         self._follow(text, params)
         return result
 
-    def notice(self) -> None:
+    def notice(self, statement: object) -> None:
         """A cursor of the driver's is about to send a statement: not in another call's name."""
-        if self.is_set and not self._is_seen and self.written_by != _here.running:
+        if self._is_seen:
+            return
+        if self.is_set and self.written_by != running():
             self.correct()
+        for look in past_django:
+            look(self.connection, statement)
 
     @contextmanager
     def _seen(self) -> Iterator[None]:
@@ -310,10 +310,10 @@ class Carrier:
         return run()
 
     def _has_work(self) -> bool:
-        return bool(self.is_set or _here.running or _current.get())
+        return bool(self.is_set or running() or _current.get())
 
     def _wanted(self) -> str:
-        values, names = _current.get(), _here.running
+        values, names = _current.get(), running()
         if names:
             values = {**values, WRITTEN_BY: names}
         return json.dumps(values, cls=DjangoJSONEncoder) if values else ""
@@ -357,7 +357,7 @@ class Carrier:
         with self.connection.wrap_database_errors, self._seen():
             # Not through Django's cursor, whose wrappers would be called again.
             self._driver.execute(_SET, [_SETTING, wanted])
-        self._value, self.written_by, self.is_set = wanted, _here.running, True
+        self._value, self.written_by, self.is_set = wanted, running(), True
         _here.carriers.add(self)
 
     def _follow(self, text: str, params: Any) -> None:
@@ -377,39 +377,16 @@ class Carrier:
 _carriers: WeakKeyDictionary[Any, ref[Carrier]] = WeakKeyDictionary()
 
 
-def _notice(driver: Any) -> None:
+def notice(driver: Any, statement: object) -> None:
+    """A cursor of the driver's connection is about to send a statement.
+
+    Args:
+        statement: as psycopg takes it.
+    """
     found = _carriers.get(driver)
     carrier = None if found is None else found()
     if carrier is not None:
-        carrier.notice()
-
-
-class _Noticed:
-    """A cursor of the driver's that lets the carrier know before it sends a statement."""
-
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
-        _notice(self.connection)  # type: ignore[attr-defined]
-        return super().execute(*args, **kwargs)  # type: ignore[misc]
-
-    def executemany(self, *args: Any, **kwargs: Any) -> Any:
-        _notice(self.connection)  # type: ignore[attr-defined]
-        return super().executemany(*args, **kwargs)  # type: ignore[misc]
-
-    def stream(self, *args: Any, **kwargs: Any) -> Any:
-        _notice(self.connection)  # type: ignore[attr-defined]
-        return super().stream(*args, **kwargs)  # type: ignore[misc]
-
-    def copy(self, *args: Any, **kwargs: Any) -> Any:
-        _notice(self.connection)  # type: ignore[attr-defined]
-        return super().copy(*args, **kwargs)  # type: ignore[misc]
-
-
-@functools.cache
-def _noticed(factory: type) -> type:
-    """The class of cursors as a connection has it, with the above before it."""
-    if issubclass(factory, _Noticed):
-        return factory
-    return type(factory.__name__, (_Noticed, factory), {"__module__": factory.__module__})
+        carrier.notice(statement)
 
 
 def _sets_by_hand(text: str, params: Any) -> bool:

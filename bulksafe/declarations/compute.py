@@ -9,6 +9,7 @@ from pgtrigger import registry
 from bulksafe.caching import models_of, per_model
 from bulksafe.declarations.base import Invariant
 from bulksafe.declarations.dependencies import Dependencies, field_name
+from bulksafe.object_state import forget_returning_fields
 from bulksafe.rendering import names
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Compute(Invariant):
         _registrations += 1
         for model in models:
             for other in (model, model._meta.concrete_model):
-                other._meta.__dict__.pop("db_returning_fields", None)  # type: ignore[union-attr]
+                forget_returning_fields(other)  # type: ignore[arg-type]
 
     def default_message(self, label: str) -> str:
         return (

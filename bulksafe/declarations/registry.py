@@ -15,6 +15,7 @@ from pgtrigger import registry
 from bulksafe.declarations.base import Invariant
 from bulksafe.declarations.capture import is_installed_package
 from bulksafe.declarations.emit import Emit
+from bulksafe.object_state import set_meta_triggers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +79,7 @@ def _sorted_out(model: type[models.Model]) -> list[Any]:
     if triggers and not isinstance(given, list | tuple | set):
         misplaced.append((model, given))
     if len(triggers) < len(listed) or listed is not given:
-        meta.triggers = meta.original_attrs["triggers"] = triggers
+        set_meta_triggers(model, triggers)
     for emit in found:
         emits.append((model, emit))
         emit.register(model)

@@ -16,10 +16,10 @@ from django.db import transaction
 
 from bulksafe import conf
 from bulksafe.declarations import receivers
-from bulksafe.dispatch.batches import is_called
 from bulksafe.dispatch.caller import RAISED
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.dead_letters import DeadLetter
+from bulksafe.dispatch.recursion import Write, is_called
 from bulksafe.outbox import parking
 from bulksafe.outbox.failures import Failure
 from bulksafe.outbox.parking import EVERY_RECEIVER, Taken
@@ -140,7 +140,7 @@ class Alone:
         (event,) = taken.events
         unknown = batch.unknown_receiver(event)
         deliveries = batch.parked([(event, receiver) for receiver in batch.wanted(event)])
-        called = [d.receiver.name for d in deliveries if is_called(d.receiver, d.change)]
+        called = [d.receiver.name for d in deliveries if is_called(d.receiver, Write.of(d.change))]
         parking.unfold(self._store, taken, [unknown] if unknown else called)
 
     def _deal_with(self, taken: Taken, call: Call) -> None:

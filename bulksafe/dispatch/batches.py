@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.db import transaction
 
-from bulksafe.dispatch import muting
 from bulksafe.dispatch.changes import Change
 from bulksafe.dispatch.images import UNFIT, Image, Images, Table, Unreadable
 from bulksafe.dispatch.ordering import Delivery
 from bulksafe.dispatch.parts import Amendment, Parts
-from bulksafe.exceptions import EndlessWrites
+from bulksafe.dispatch.recursion import Write, endless, is_called
 from bulksafe.outbox import events as outbox_events
 from bulksafe.outbox.contexts import Unread, UnreadableContext
 from bulksafe.outbox.events import DELETED, HANDED_OVER, INSERTED, Event
@@ -89,12 +88,16 @@ class Batch:
         routed = self._with_new_conditions(routed)
         routed = [(event, found) for event, found in routed if found]
         changes = self._changes([event for event, _ in routed], images)
-        return [
-            Delivery(route.receiver, *changes[event.seq])
-            for event, found in routed
-            for route in found
-            if is_called(route.receiver, changes[event.seq][0])
-        ]
+        due = []
+        for event, found in routed:
+            change, error = changes[event.seq]
+            write = Write.of(change)
+            due += [
+                Delivery(route.receiver, change, error or endless(route.receiver, write))
+                for route in found
+                if is_called(route.receiver, write)
+            ]
+        return due
 
     def wanted(self, event: Event) -> list[Receiver]:
         """The receivers of an event, by the conditions that it met when it was captured."""
@@ -117,7 +120,7 @@ class Batch:
             # One event may be parked for several receivers, under an id for each.
             change, error = changes[event.seq]
             own = replace(change, event=event, _instances={})
-            found.append(Delivery(receiver, own, error))
+            found.append(Delivery(receiver, own, error or endless(receiver, Write.of(own))))
         return found
 
     def _own_parts(
@@ -261,7 +264,7 @@ class Batch:
             wrong = [
                 UnreadableContext(f"The event's context cannot be read: {event.context.reason}.")
             ]
-        return change, wrong[0] if wrong else endless(change)
+        return change, wrong[0] if wrong else None
 
     def _read(self, events: Sequence[Event], sides: Sequence[str]) -> Images:
         by_source: dict[int, list[Event]] = defaultdict(list)
@@ -282,32 +285,3 @@ class Batch:
             seq: image.values if isinstance(image, Image) else None for seq, image in found.items()
         }
         return values
-
-
-def is_called(receiver: Receiver, change: Change) -> bool:
-    """Whether the receiver is called for a change that it is declared for.
-
-    It is not for one that it made itself while it ran; the others are, since it is a change like
-    any other. A write of a receiver's that changes no value reaches nobody: receivers that keep
-    each other right come to rest.
-    """
-    if muting.is_muted(receiver):
-        return False
-    names = change.written_by
-    return not names or (names[-1] != receiver.name and not change.is_settled)
-
-
-#: How many receivers may react to each other's writes before that is taken for a loop.
-MOST_REACTIONS = 16
-
-
-def endless(change: Change) -> EndlessWrites | None:
-    names = change.written_by
-    if len(names) < MOST_REACTIONS:
-        return None
-    circle = " → ".join(dict.fromkeys(names[-MOST_REACTIONS // 2 :]))
-    return EndlessWrites(
-        f"Receivers react to each other's writes without end: {circle}. The last one is to "
-        f"{change.model._meta.label} {change.event.key}, where "
-        f"{', '.join(sorted(change.changed)) or 'nothing'} changed."
-    )

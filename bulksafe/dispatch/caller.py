@@ -14,8 +14,10 @@ from psycopg.pq import TransactionStatus
 
 from bulksafe import conf
 from bulksafe.declarations.receivers import listened
+from bulksafe.dispatch import sharing
 from bulksafe.dispatch.activity import Activity
 from bulksafe.exceptions import BrokenTransaction, CallTimedOut, PermanentFailure, RetryAfter
+from bulksafe.object_state import set_commit_hooks
 from bulksafe.outbox.store import Store
 
 if TYPE_CHECKING:
@@ -72,8 +74,7 @@ class Caller:
     @property
     def is_lost(self) -> bool:
         """Whether the connection is."""
-        driver = self._connection.connection
-        return driver is None or driver.closed
+        return sharing.is_lost(self._connection)
 
     @property
     def _is_broken(self) -> bool:
@@ -111,25 +112,13 @@ class Caller:
             BrokenTransaction: inside a receiver that closes the connection.
         """
         connection = self._connection
-        close = connection.close
-
-        def refuse() -> None:
-            if not self.is_lost and not connection.connection.broken:
-                raise BrokenTransaction(
-                    "A receiver closes the connection that it shares with others: leave that out, "
-                    "or declare it with atomic=False."
-                )
-            close()
-
-        connection.close = refuse
-        try:
+        with sharing.open_connection(connection):
             yield
-        finally:
-            del connection.close
-        connection.run_on_commit = [
+        hooks = [
             (savepoints, partial(_after_commit, function), robust)
             for savepoints, function, robust in connection.run_on_commit
         ]
+        set_commit_hooks(connection, hooks)
 
     # Making a call.
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from django.db.models import Model
     from typing_extensions import TypeVar
 
+    from bulksafe.call_stack import Row
     from bulksafe.dispatch.images import Image
     from bulksafe.outbox.events import Event
 
@@ -32,7 +33,7 @@ class Change(Generic[_Model]):
     In annotations it names its model: ``Sequence[bulksafe.Change[Order]]``.
 
     The instances are made once and shared by the receivers, as with Django's signals;
-    ``forget_instances`` has them made anew after a rollback.
+    ``forget_instances`` has them made again after a rollback.
 
     Attributes:
         event: what was captured.
@@ -58,27 +59,34 @@ class Change(Generic[_Model]):
     def deleted(self) -> bool:
         return self.event.operation == DELETED
 
+    @property
+    def row(self) -> Row:
+        """Identifies the row, with the key as text."""
+        return self.model._meta.label_lower, self.event.key
+
     @cached_property
     def context(self) -> Mapping[str, Any]:
         """What ``bulksafe.context`` had for the write."""
-        return {key: value for key, value in self._told.items() if key != WRITTEN_BY}
+        return {key: value for key, value in self._event_context.items() if key != WRITTEN_BY}
 
     @property
     def written_by(self) -> tuple[str, ...]:
         """The receivers that the write came from, each called because of the one before it."""
-        names = self._told.get(WRITTEN_BY)
+        names = self._event_context.get(WRITTEN_BY)
         return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
     @property
-    def _told(self) -> Mapping[str, Any]:
+    def _event_context(self) -> Mapping[str, Any]:
         """The event's context. SQL may have set any JSON: what is no object is none."""
-        told: object = self.event.context
-        return told if isinstance(told, dict) else {}
+        found: object = self.event.context
+        return found if isinstance(found, dict) else {}
 
     @property
-    def is_settled(self) -> bool:
-        """Whether a receiver wrote what was there already, so that nobody need react to it."""
-        return bool(self.written_by and not self.created and not self.deleted and not self.changed)
+    def is_noop(self) -> bool:
+        """Whether it is known to be an update that changes no value: both images can be read."""
+        if self.created or self.deleted or self.old_image is None or self.new_image is None:
+            return False
+        return not self.changed
 
     @property
     def instance(self) -> _Model:

@@ -11,6 +11,7 @@ from bulksafe.declarations import receivers
 from bulksafe.declarations.options import DEFAULT_LANE
 from bulksafe.outbox.parking import EVERY_RECEIVER
 from bulksafe.outbox.store import Known
+from bulksafe.own_cursor import own_cursor
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def by_oid(models: Sequence[type[Model]], using: str) -> dict[int, type[Model]]:
     connection: Any = connections[using]
     connection.ensure_connection()
     # Past Django's cursor: which write asks first is of no concern to tests that count queries.
-    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+    with own_cursor(connection) as cursor:
         cursor.execute(
             "SELECT n.number, pg_catalog.to_regclass(n.name)::pg_catalog.oid::pg_catalog.int8 "
             "FROM pg_catalog.unnest(%s::pg_catalog.text[]) WITH ORDINALITY AS n (name, number)",

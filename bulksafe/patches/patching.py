@@ -1,26 +1,79 @@
-"""How a method of Django's or pgtrigger's is replaced."""
+"""How an attribute of a class or module of Django, psycopg or pgtrigger is replaced."""
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from django.utils.functional import cached_property
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The attribute of what replaces a method.
+#: The attribute of a function that replaces another.
 APPLIED = "_bulksafe_applied"
 
 
-def patch(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
-    """Put ``replacement(original, self, …)`` in the place of ``owner.name``."""
+def wrap(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+    """Replace a function by one that calls ``replacement(original, *args, **kwargs)``."""
     original = getattr(owner, name)
     if getattr(original, APPLIED, False):
         return
 
     @functools.wraps(original)
-    def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return replacement(original, self, *args, **kwargs)
+    def patched(*args: Any, **kwargs: Any) -> Any:
+        return replacement(original, *args, **kwargs)
 
     setattr(patched, APPLIED, True)
     setattr(owner, name, patched)
+
+
+def extend_cached_property(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+    """Compute a cached property by ``replacement(original, self)``."""
+    original = vars(owner)[name].func
+    if getattr(original, APPLIED, False):
+        return
+
+    @functools.wraps(original)
+    def patched(self: Any) -> Any:
+        return replacement(original, self)
+
+    setattr(patched, APPLIED, True)
+    extended = cached_property(patched)
+    extended.__set_name__(owner, name)
+    setattr(owner, name, extended)
+
+
+def add_property(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+    """Add a property; where Django has an attribute of this name, it stays."""
+    if name not in vars(owner):
+        setattr(owner, name, property(replacement))
+
+
+def substitute(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+    """Put what ``replacement(original)`` returns in the place of a class."""
+    setattr(owner, name, replacement(getattr(owner, name)))
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A place where Django or pgtrigger is changed.
+
+    Attributes:
+        owner: the class or module.
+        name: its attribute.
+        replacement: what takes its place, in the form that ``install`` wants.
+        why: the reason.
+        install: one of the functions above.
+    """
+
+    owner: Any
+    name: str
+    replacement: Callable[..., Any]
+    why: str
+    install: Callable[[Any, str, Callable[..., Any]], None] = wrap
+
+    def apply(self) -> None:
+        """Apply it; a second call changes nothing."""
+        self.install(self.owner, self.name, self.replacement)

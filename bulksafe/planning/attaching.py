@@ -25,6 +25,7 @@ from pgtrigger import features
 from bulksafe import attached, operations
 from bulksafe.declarations import declared
 from bulksafe.declarations.capture import is_installed_package
+from bulksafe.object_state import add_dependency, set_dependencies
 from bulksafe.planning import dropping
 from bulksafe.planning.dropping import Orphan
 
@@ -73,7 +74,7 @@ class Planned:
     def wait(self, generated: Mapping[str, Sequence[Operation]]) -> None:
         """Let the operations that it blocks wait for it."""
         for operation in self.blocked:
-            operation._auto_deps.append(_on_trigger(self))  # type: ignore[attr-defined]
+            add_dependency(operation, _on_trigger(self))
 
 
 def _on_trigger(item: Planned) -> OperationDependency:
@@ -192,7 +193,7 @@ class Attaching:
         operation: Any = operations.AddTrigger(model=label, trigger=trigger, **extra)
         # Taken back, it leaves what the other apps have attached: their migrations come before it.
         earlier = [OperationDependency(other, key[1], _EARLIER, _ALTER) for other in others]
-        operation._auto_deps = [*self._table(key), *own_tables(trigger), *earlier]
+        set_dependencies(operation, [*self._table(key), *own_tables(trigger), *earlier])
         return Planned(home, operation)
 
     def _removal(
@@ -203,9 +204,9 @@ class Attaching:
             model=item.label, name=str(item.attached.trigger.name)
         )
         # The migration that gave the model its present name.
-        operation._auto_deps = [OperationDependency(app_label, model_name, None, _CREATE)]
+        set_dependencies(operation, [OperationDependency(app_label, model_name, None, _CREATE)])
         if after is not None:
-            operation._auto_deps.append(_on_trigger(after))
+            add_dependency(operation, _on_trigger(after))
         return Planned(item.attached.home, operation, breaking)
 
     def _table(self, key: Key) -> Iterator[OperationDependency]:

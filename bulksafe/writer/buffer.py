@@ -13,6 +13,7 @@ from bulksafe.declarations import receivers
 from bulksafe.dispatch.sources import by_oid
 from bulksafe.exceptions import ReceiversNotRun
 from bulksafe.outbox.queries import query
+from bulksafe.own_cursor import own_cursor
 from bulksafe.writer.readable import readable
 from bulksafe.writer.taking import Kind, Source, Taken, combined, in_key_order, in_schema
 from bulksafe.writer.vocabulary import vocabulary
@@ -110,10 +111,7 @@ class Buffer:
             ReceiversNotRun: the connection's role may not take it.
         """
         try:
-            with (
-                self.connection.wrap_database_errors,
-                self.connection.connection.cursor() as cursor,
-            ):
+            with own_cursor(self.connection) as cursor:
                 yield cursor
         except DatabaseError as error:
             if getattr(error.__cause__, "sqlstate", None) != _NOT_ALLOWED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.exceptions import ValidationError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from django.db.models import Field, Model
 
+    from bulksafe.call_stack import Row
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.images import Image, Table
 
@@ -51,12 +52,12 @@ class InlineChange(Change):
         return image.table
 
     @cached_property
-    def row(self) -> tuple[str, Any]:
-        """Tells rows apart, also those of instances in hand."""
+    def row(self) -> Row:
+        """Identifies the row, also that of an instance in hand."""
         return row_of(self.model, self.key(old=True))
 
     @cached_property
-    def new_row(self) -> tuple[str, Any]:
+    def new_row(self) -> Row:
         """The same after the change, which may have been one of the key."""
         if self.old_image is None or self.new_image is None:
             return self.row
@@ -143,7 +144,7 @@ def _converted(field: Field[Any, Any], value: Any) -> Any:
         return value
 
 
-def row_of(model: type[Model], key: Hashable) -> tuple[str, Any]:
+def row_of(model: type[Model], key: Hashable) -> Row:
     return _label(model), key
 
 
@@ -153,11 +154,20 @@ def _label(model: type[Model]) -> str:
     return str(concrete._meta.label_lower)
 
 
-def row_of_instance(instance: Model) -> tuple[str, Any]:
+class Unsaved(NamedTuple):
+    """In place of the key of an object that has none yet."""
+
+    object_id: int
+
+    def __str__(self) -> str:
+        return "without a key"
+
+
+def row_of_instance(instance: Model) -> Row:
     """The row of an instance; of one that has no key yet, the instance itself."""
     key = key_of_instance(instance)
     if key is None or (isinstance(key, tuple) and None in key):
-        key = ("unsaved", id(instance))
+        key = Unsaved(id(instance))
     return row_of(type(instance), key)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from django.db import DatabaseError
 
-from bulksafe.contexts import current, running
+from bulksafe.call_stack import running
+from bulksafe.contexts import current
 from bulksafe.dispatch.images import Image
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
 from bulksafe.outbox.queries import query

@@ -12,15 +12,16 @@ from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
 from bulksafe.outbox.queries import query
+from bulksafe.own_cursor import own_cursor
 from bulksafe.writer import vocabulary
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
+from bulksafe.writer.delivering import BEFORE, LATE, Live
 from bulksafe.writer.observing import own_row
 from bulksafe.writer.sql_text import Statement, parse
-from bulksafe.writer.telling import BEFORE, LATE, Live
 from bulksafe.writer.vocabulary import name_of, vocabulary_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from bulksafe.declarations import Receiver
 
@@ -83,7 +84,7 @@ def places(connection: Any) -> Places:
     if found is None or found[0] != changes:
         names = [name_of(model) for model in vocabulary.vocabulary().models]
         connection.ensure_connection()
-        with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+        with own_cursor(connection) as cursor:
             cursor.execute(query("home"), {"table": "bulksafe_outbox"})
             home = cursor.fetchone()
             cursor.execute(query("collectable"), {"names": names})
@@ -159,6 +160,17 @@ def needs_turns(target: Target, connection: Any, text: str) -> bool:
     return conflicts.has_unknown or conflicts.is_row_by_row
 
 
+def may_need_turns(models: Iterable[type[Model]], connection: Any) -> bool:
+    """Whether receivers after a write depend on the order of its rows, or are not known yet."""
+    for model in models:
+        for operation, signals in _SIGNALS.items():
+            _, late = _connected(model, set(signals))
+            conflicts = Conflicts(connection, model, operation, late)
+            if is_asked_for(late) or conflicts.has_unknown or conflicts.is_row_by_row:
+                return True
+    return False
+
+
 def live(target: Target) -> tuple[list[Receiver], list[Receiver]]:
     """The receivers that are connected, those before the write and those after it."""
     wanted = (
@@ -166,12 +178,17 @@ def live(target: Target) -> tuple[list[Receiver], list[Receiver]]:
         if target.statement.verb == "MERGE"
         else set(_SIGNALS[target.operation])
     )
+    return _connected(target.model, wanted)
+
+
+def _connected(
+    model: type[Model], signals: Collection[str]
+) -> tuple[list[Receiver], list[Receiver]]:
     is_live = Live((*BEFORE, *LATE))
-    listed: Collection[Receiver] = receivers.of_model(target.model, receivers.is_inline)
     found = [
         receiver
-        for receiver in listed
-        if receiver.signal_name in wanted and is_live(receiver, target.model)
+        for receiver in receivers.of_model(model, receivers.is_inline)
+        if receiver.signal_name in signals and is_live(receiver, model)
     ]
     early = [receiver for receiver in found if receiver.signal_name in BEFORE]
     return early, [receiver for receiver in found if receiver.signal_name not in BEFORE]

@@ -1,37 +1,25 @@
 """Critical receivers as Django's signals have them.
 
-A critical receiver is connected to its signal like any other: where Django sends, it sends to it;
-``disconnect``, ``has_listeners`` and factory_boy's ``mute_signals`` see it. Whether it is connected
-also decides whether it hears of the writes for which Django sends nothing.
+A critical receiver is connected to its signal like any other (``bulksafe.patches.signals`` does
+that): Django sends to it, and ``disconnect``, ``has_listeners`` and factory_boy's ``mute_signals``
+work for it. While it is connected, it also runs for the writes for which Django sends no signal.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
-from operator import is_
 from typing import TYPE_CHECKING, Any
-from weakref import ReferenceType
 
-from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.dispatch import dispatcher
 
-from bulksafe.declarations import receivers
-from bulksafe.declarations.naming import is_hashable
-from bulksafe.declarations.order import in_order
-from bulksafe.declarations.receiver import is_same_callable
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable
 
     from django.db.models import Model
     from django.dispatch import Signal
 
     from bulksafe.declarations import Receiver
-
-#: Every connection by its signal and its sender, also those that somebody has taken back.
-_made: dict[tuple[int, int], dict[Hashable, Connected]] = defaultdict(dict)
 
 #: Goes up whenever a signal's receivers are connected or disconnected.
 _changes = [0]
@@ -55,84 +43,12 @@ class Connected:
         return repr(self.receiver)
 
 
-def connect(receiver: Receiver) -> None:
-    """Connect a receiver to the models that it is for, and to their proxies."""
-    if not receiver.is_inline or not receiver.signal_name or not callable(receiver.function):
-        return
-    if not is_hashable(receiver.uid):
-        # A system check refuses it.
-        return
-    for model in receiver.models():
-        if not receivers.is_repeated(receiver, model._meta.label_lower):
-            for sender in _senders(model):
-                _connect_to(receiver, model, sender)
-    _put_in_order(receiver.signal)
-
-
-def connect_all() -> None:
-    for receiver in receivers.receivers:
-        connect(receiver)
-
-
-def disconnect(receiver: Receiver) -> None:
-    """Take all connections of a receiver back: for tests."""
-    signal = receiver.signal
-    for made in _made.values():
-        for key in [key for key, one in made.items() if one.receiver is receiver]:
-            del made[key]
-    with signal.lock:
-        signal.receivers = [
-            entry for entry in signal.receivers if _receiver_of(entry) is not receiver
-        ]
-        signal.sender_receivers_cache.clear()
-
-
-def restore(signal: Signal) -> None:
-    """Let a function be critical that somebody has connected again, after ``disconnect()``.
-
-    Connected as an ordinary receiver, it would hear nothing of bulk writes.
-    """
-    if not _made:
-        return
-    with signal.lock:
-        found: list[Any] = []
-        for entry in signal.receivers:
-            connected = _critical(signal, entry)
-            if connected is None:
-                found.append(entry)
-            elif not any(one[1] is connected for one in signal.receivers):
-                found.append(_replaced(entry, connected))
-        is_same = len(found) == len(signal.receivers) and all(map(is_, found, signal.receivers))
-        if not is_same:
-            signal.receivers = found
-            signal.sender_receivers_cache.clear()
-    if not is_same or any(map(_is_async, signal.receivers)):
-        _put_in_order(signal)
-
-
-def _replaced(entry: Any, connected: Connected) -> Any:
-    """The entry of an ordinary receiver for the critical one of its function."""
-    key = _key(connected.receiver), entry[0][1]
-    # Django would await what is marked as asynchronous, and a Connected never is.
-    return key, connected, *(False if item is True else item for item in entry[2:])
-
-
-def _critical(signal: Signal, entry: Any) -> Connected | None:
-    """What an entry of an ordinary receiver should be, if its function is a critical one."""
-    if type(entry[1]) is Connected:
-        return None
-    function = entry[1]() if isinstance(entry[1], ReferenceType) else entry[1]
-    made = _made.get((id(signal), entry[0][1]), {})
-    found = made.values()
-    return next((o for o in found if is_same_callable(o.receiver.function, function)), None)
-
-
 def note_change() -> None:
     _changes[0] += 1
 
 
 def changes() -> int:
-    """A number that is another one after receivers were connected or disconnected."""
+    """Version counter; changes whenever a receiver is connected or disconnected."""
     return _changes[0]
 
 
@@ -149,69 +65,6 @@ def live(signal: Signal, model: type[Model]) -> set[Receiver]:
 
 
 def has_others(signal: Signal, sender: type[Model]) -> bool:
-    """Whether anybody is connected to the signal for a model who is no critical receiver."""
+    """Whether the signal has receivers for a model that are not critical."""
     keys = {dispatcher._make_id(None), dispatcher._make_id(sender)}  # type: ignore[attr-defined]
     return any(type(entry[1]) is not Connected for entry in signal.receivers if entry[0][1] in keys)
-
-
-def _senders(model: type[Model]) -> Iterator[type[Model]]:
-    yield model
-    for other in apps.get_models(include_auto_created=True):
-        if other._meta.proxy and other._meta.concrete_model is model:
-            yield other
-
-
-def _connect_to(receiver: Receiver, model: type[Model], sender: type[Model]) -> None:
-    signal = receiver.signal
-    connected = Connected(receiver, model)
-    uid = _key(receiver)
-    key = (uid, dispatcher._make_id(sender))  # type: ignore[attr-defined]
-    _made[id(signal), key[1]][uid] = connected
-    # A function that is connected as an ordinary receiver too is a critical one from now on, and a
-    # second registration takes the place of the first.
-    with signal.lock:
-        place = next((n for n, entry in enumerate(signal.receivers) if entry[0] == key), None)
-        signal.receivers = [entry for entry in signal.receivers if entry[0] != key]
-        signal.sender_receivers_cache.clear()
-    signal.connect(connected, sender=sender, weak=False, dispatch_uid=uid)
-    if place is not None:
-        with signal.lock:
-            signal.receivers.insert(place, signal.receivers.pop())
-            signal.sender_receivers_cache.clear()
-
-
-def _key(receiver: Receiver) -> Hashable:
-    """What Django tells the connections of a signal and a sender apart by."""
-    if receiver.has_uid:
-        return receiver.uid
-    return dispatcher._make_id(receiver.function)  # type: ignore[attr-defined, no-any-return]
-
-
-def _is_async(entry: Any) -> bool:
-    receiver = _receiver_of(entry)
-    return receiver is not None and receiver.is_async
-
-
-def _receiver_of(entry: Any) -> Receiver | None:
-    return entry[1].receiver if type(entry[1]) is Connected else None
-
-
-def _put_in_order(signal: Signal) -> None:
-    """Let the critical receivers among those of the signal follow their ``after``.
-
-    Asynchronous ones run after all others, as in Django's ``send()``, which would await them if it
-    could see that they are. The rest stay where they are.
-    """
-    with signal.lock:
-        places = [n for n, entry in enumerate(signal.receivers) if _receiver_of(entry)]
-        entries = [signal.receivers[n] for n in places]
-        if not any(entry[1].receiver.after or entry[1].receiver.is_async for entry in entries):
-            return
-        wanted = in_order(list(dict.fromkeys(entry[1].receiver for entry in entries)))
-        rank = {receiver: number for number, receiver in enumerate(wanted)}
-        for place, entry in zip(
-            places, sorted(entries, key=lambda e: rank[e[1].receiver]), strict=True
-        ):
-            signal.receivers[place] = entry
-        signal.receivers.sort(key=_is_async)
-        signal.sender_receivers_cache.clear()

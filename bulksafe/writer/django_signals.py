@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models.signals import m2m_changed
 
-from bulksafe.writer import telling
+from bulksafe import call_stack
+from bulksafe.dispatch import arguments
+from bulksafe.dispatch.recursion import Write, must_call
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.early import early_arguments
 from bulksafe.writer.scopes import Deleting, InHand, Saving
 
 if TYPE_CHECKING:
-    from bulksafe.declarations import Receiver
     from bulksafe.writer.changes import InlineChange
     from bulksafe.writer.connecting import Connected
     from bulksafe.writer.session import Session
@@ -21,18 +22,17 @@ if TYPE_CHECKING:
 def sent(session: Session, connected: Connected, named: dict[str, Any]) -> None:
     """A signal of Django's has come to a critical receiver."""
     receiver, instance = connected.receiver, named.get("instance")
-    named = {"signal": receiver.signal, "sender": connected.model, **named}
     if receiver.signal is m2m_changed:
-        _send(session, receiver, named, None)
+        _send(session, connected, named, None)
         return
     scope = _scope_of(session, instance)
     if scope is None:
         # Sent by hand: there is no write to go with it.
-        _send(session, receiver, named, None)
+        _send(session, connected, named, None)
     elif receiver.signal_name.startswith("pre_"):
-        _sent_before(session, scope, receiver, named, instance)
+        _sent_before(session, scope, connected, named, instance)
     else:
-        _sent_after(session, scope, receiver, named, instance)
+        _sent_after(session, scope, connected, named, instance)
 
 
 def _scope_of(session: Session, instance: Any) -> InHand | None:
@@ -47,20 +47,22 @@ def _scope_of(session: Session, instance: Any) -> InHand | None:
 def _sent_before(
     session: Session,
     scope: InHand,
-    receiver: Receiver,
+    connected: Connected,
     named: dict[str, Any],
     instance: Any,
 ) -> None:
     """A receiver that comes before the write is called for an instance in hand, once."""
+    receiver = connected.receiver
     scope.ledger.note(receiver, instance)
     extra = early_arguments(receiver, [instance], session.alias).get(id(instance))
     if extra is not None:
-        _send(session, receiver, {**named, **extra}, None)
+        _send(session, connected, {**named, **extra}, None)
 
 
 def _sent_after(
-    session: Session, scope: InHand, receiver: Receiver, named: dict[str, Any], instance: Any
+    session: Session, scope: InHand, connected: Connected, named: dict[str, Any], instance: Any
 ) -> None:
+    receiver = connected.receiver
     scope.ledger.note(receiver, instance)
     session.gather(scope)
     change: InlineChange | None = None
@@ -76,23 +78,22 @@ def _sent_after(
     if change is not None:
         change.done.add(receiver)
         change.take_in_hand(instance)
-    _send(session, receiver, named, change)
+    _send(session, connected, named, change)
 
 
 def _send(
     session: Session,
-    receiver: Receiver,
+    connected: Connected,
     named: dict[str, Any],
     change: InlineChange | None,
 ) -> None:
-    row = row_of_instance(named["instance"])
-    is_new = named.get("created") is True or named["instance"]._state.adding
-    if not telling.is_sent_to(receiver, row, change, is_new=is_new):
+    receiver = connected.receiver
+    instance = named["instance"]
+    row = row_of_instance(instance)
+    is_new = named.get("created") is True or instance._state.adding
+    calls = call_stack.calls()
+    if not must_call(
+        receiver, Write(calls, type(instance), row, change, is_sent=True, is_new=is_new)
+    ):
         return
-    named = {**telling.extra_arguments(receiver, change), **named}
-    if receiver.batch and receiver.signal is not m2m_changed:
-        instance = named.pop("instance")
-        wanted = ("signal", "sender", "using")
-        named = {key: named[key] for key in wanted if key in named}
-        named |= {"instances": [instance], "events": [] if change is None else [change]}
-    session.call_with(receiver, named, row)
+    session.call_with(receiver, arguments.of_sent(receiver, connected.model, named, change), row)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
-from django.db import connections
 from django.db.models.signals import pre_delete
 
 from bulksafe.declarations.signals import DELETE, INSERT, UPDATE
-from bulksafe.planning.capture import condition_of
-from bulksafe.rendering import quoting
 from bulksafe.writer.changes import key_of_instance
-from bulksafe.writer.storing import batches, placeholder
+from bulksafe.writer.conditions import meeting
+from bulksafe.writer.storing import batches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,44 +113,11 @@ def _met(
 ) -> set[int]:
     if receiver.when is None:
         return {id(instance) for instance in instances}
-    met = set()
+    met: set[int] = set()
+    by_operation: dict[str, list[Model]] = defaultdict(list)
     for instance in instances:
         operation = UPDATE if key_of_instance(instance) in stored else INSERT
-        if receiver.signal is pre_delete:
-            operation = DELETE
-        if _meets(receiver, instance, operation, using):
-            met.add(id(instance))
+        by_operation[DELETE if receiver.signal is pre_delete else operation].append(instance)
+    for operation, listed in by_operation.items():
+        met |= meeting(receiver, listed, operation, using)
     return met
-
-
-def _meets(receiver: Receiver, instance: Model, operation: str, using: str) -> bool:
-    """Whether the instance would meet ``when`` if it were stored as it is."""
-    model: Any = type(instance)._meta.concrete_model
-    condition = condition_of(receiver, model, operation)
-    connection = connections[using]
-    text = condition or "true"
-    columns, params = [], []
-    for field in model._meta.local_concrete_fields:
-        column = quoting.identifier(field.column)
-        value = None if field.generated else getattr(instance, field.attname)
-        if field.generated or hasattr(value, "resolve_expression"):
-            if f'"new".{column}' in text:
-                # Nobody can say before it is stored.
-                return True
-            continue
-        columns.append(f"{placeholder(field, value, connection)} AS {column.replace('%', '%%')}")
-        params.append(field.get_db_prep_save(value, connection))
-    new = ", ".join(columns)
-    relation = quoting.relation(model._meta.db_table).replace("%", "%%")
-    on = " AND ".join(
-        f'"old".{name} = "new".{name}'
-        for name in (quoting.identifier(one.column) for one in model._meta.pk_fields)
-    ).replace("%", "%%")
-    text = text.replace("%", "%%")
-    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
-        cursor.execute(
-            f'SELECT COALESCE(({text}), false) FROM (SELECT {new}) AS "new" '  # noqa: S608
-            f'LEFT JOIN {relation} AS "old" ON {on}',
-            params,
-        )
-        return bool(cursor.fetchone()[0])

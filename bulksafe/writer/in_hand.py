@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,15 @@ from django.db import IntegrityError, transaction
 from django.db.models import Model
 from django.db.models.signals import pre_save
 
+from bulksafe import call_stack
 from bulksafe.declarations import receivers
 from bulksafe.declarations.order import in_order
+from bulksafe.dispatch import arguments
+from bulksafe.dispatch.arguments import Uncaptured
 from bulksafe.dispatch.ordering import split_at_batches
+from bulksafe.dispatch.recursion import Write, must_call
 from bulksafe.outbox.events import INSERTED, UPDATED
-from bulksafe.writer import parents, telling, unstored
+from bulksafe.writer import delivering, parents, unstored
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
 from bulksafe.writer.early import assigned_since, early_arguments
@@ -27,6 +31,7 @@ from bulksafe.writer.row_queue import RowQueue
 from bulksafe.writer.scopes import InHand
 
 if TYPE_CHECKING:
+    from bulksafe.call_stack import Row
     from bulksafe.declarations import Receiver
     from bulksafe.writer.session import Session
 
@@ -76,13 +81,15 @@ class BulkWrite:
             for instance in instances
         ]
         self._was_new = {id(one): one._state.adding and one.pk is None for one in instances}
-        self._is_live = telling.Live(("pre_save", "post_save"))
+        self._is_live = delivering.Live(("pre_save", "post_save"))
         #: Receivers that are called object by object before the write, and the rest of those.
         self._singles: list[Receiver] = []
         self._rest: list[Receiver] = []
         self._late: list[Receiver] = []
         #: By receiver, what it gets beside Django's arguments, by the ``id()`` of the object.
         self._extras: dict[Receiver, dict[int, dict[str, Any]]] = {}
+        #: By receiver, and whether all fields are written: what is the same for all objects.
+        self._same: dict[tuple[Receiver, bool], Mapping[str, Any]] = {}
         #: The related objects that the caller has given; None where no receiver comes first.
         self._cached: parents.Cached | None = None
         #: Whether receivers were connected or disconnected on the way.
@@ -282,6 +289,19 @@ class BulkWrite:
 
     # Calls.
 
+    def _must_call(self, receiver: Receiver, row: Row) -> bool:
+        return must_call(receiver, Write(call_stack.calls(), self.model, row))
+
+    def _same_before(self, receiver: Receiver, fields: frozenset[str] | None) -> Mapping[str, Any]:
+        """The arguments that a receiver before the write gets for each object."""
+        key = receiver, fields is None
+        if key not in self._same:
+            known = Uncaptured(update_fields=fields)
+            self._same[key] = arguments.of_each_object(
+                receiver, self.model, self.watch.alias, known
+            )
+        return self._same[key]
+
     def _before(
         self,
         receiver: Receiver,
@@ -291,13 +311,10 @@ class BulkWrite:
     ) -> None:
         self.scope.ledger.note(receiver, instance)
         row, fields = row_of_instance(instance), self.fields_of(instance)
-        if extra is None or not telling.is_own_business(receiver):
+        if extra is None or not self._must_call(receiver, row):
             return
-        named = {
-            **telling.bulk_call(receiver, self.model, self.watch.alias, fields),
-            **extra,
-            "instance": instance,
-        }
+        same = self._same_before(receiver, fields)
+        named = arguments.of_object(receiver, same, instance, extra)
         unnamed = _unnamed(instance, fields)
         self.watch.call_with(receiver, named, row, observer=observer)
         if assigned := assigned_since(instance, unnamed):
@@ -319,33 +336,30 @@ class BulkWrite:
         chosen = [one for one in chunk if id(one) in extras]
         for instance in chunk:
             self.scope.ledger.note(receiver, instance)
-        if not chosen or not telling.is_own_business(receiver):
+        if not chosen:
             return
-        named = telling.bulk_call(receiver, self.model, self.watch.alias, self.update_fields)
-        wanted = {key: named[key] for key in ("signal", "sender", "using")}
-        self.watch.call_with(
-            receiver, {**wanted, "instances": chosen, "events": []}, row_of_instance(chosen[0])
-        )
+        row = row_of_instance(chosen[0])
+        if not self._must_call(receiver, row):
+            return
+        named = arguments.of_batch(receiver, self.model, self.watch.alias, chosen)
+        self.watch.call_with(receiver, named, row)
 
     def _after(self, chunk: Sequence[Model]) -> None:
         """Call the receivers for rows of which the database says nothing, as it was asked to."""
         self.watch.gather(self.scope)
         delivered = {change.row for change in self.scope.pending if not change.deleted}
         late = in_order(self._late)
-        common = {
-            receiver: {
-                **telling.bulk_call(receiver, self.model, self.watch.alias, None),
-                "created": True,
-            }
-            for receiver in late
+        known = Uncaptured(created=True)
+        same = {
+            one: arguments.of_each_object(one, self.model, self.watch.alias, known) for one in late
         }
         for instance in chunk:
             row = row_of_instance(instance)
             if row in delivered:
                 continue
             for receiver in self._connected(late):
-                if telling.is_own_business(receiver):
-                    named = {**common[receiver], "instance": instance}
+                if self._must_call(receiver, row):
+                    named = arguments.of_object(receiver, same[receiver], instance)
                     self.watch.call_with(receiver, named, row, observer=self.scope.observer)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bulksafe.dispatch.ordering import calls
-from bulksafe.writer import telling
+from bulksafe.writer import delivering
 from bulksafe.writer.fingerprints import recognizable
 from bulksafe.writer.scopes import Scope
 from bulksafe.writer.second_update import store_assigned
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def receive_late(watch: Session, changes: Sequence[InlineChange]) -> None:
     """Call the receivers, and store what they assign by a second UPDATE."""
-    due = telling.deliveries(changes, watch.listed, telling.BEFORE)
+    due = delivering.deliveries(changes, watch.listed, delivering.BEFORE)
     if not due:
         return
     scope = Scope()
@@ -33,7 +33,7 @@ def receive_late(watch: Session, changes: Sequence[InlineChange]) -> None:
         for found in recognizable(changes)
         if id(found.change) in wanted
     }
-    for call in telling.still_connected(calls(due), telling.BEFORE):
+    for call in delivering.still_connected(calls(due), delivering.BEFORE):
         for change in call.changes:
             scope.ledger.note(call.receiver, rows[id(change)].instance)
         watch.call(call)
@@ -49,4 +49,4 @@ def receive_late(watch: Session, changes: Sequence[InlineChange]) -> None:
         with watch.as_scope(scope):
             rest = store_assigned(watch, to_store, written)
         if rest:
-            watch.tell(rest)
+            watch.deliver(rest)

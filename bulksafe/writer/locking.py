@@ -13,6 +13,7 @@ from django.db import connections
 
 from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.images import Table, stored_fields
+from bulksafe.own_cursor import own_cursor
 from bulksafe.planning.capture import row_as_json
 from bulksafe.rendering import quoting
 from bulksafe.writer.storing import batches, placeholder
@@ -131,7 +132,7 @@ def _listed(
 
 def _rows(text: str, params: Sequence[Any], using: str) -> list[tuple[Any, ...]]:
     connection = connections[using]
-    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+    with own_cursor(connection) as cursor:
         cursor.execute(text, params)
         found: list[tuple[Any, ...]] = cursor.fetchall()
         return found

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bulksafe.compat import set_rowcount
-from bulksafe.outbox.events import DELETED
+from bulksafe.object_state import set_rowcount
 from bulksafe.writer.collecting import (
     Target,
     Uncollectable,
     is_collectable,
     live,
+    may_need_turns,
     needs_turns,
     target_of,
 )
@@ -22,9 +22,10 @@ from bulksafe.writer.observing import Observer, Restart
 from bulksafe.writer.retrying import Overtaken
 from bulksafe.writer.row_queue import InBulk
 from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Scope, Turns
+from bulksafe.writer.sql_text import writes_once
 from bulksafe.writer.staged import Staged
 from bulksafe.writer.through import Through
-from bulksafe.writer.vocabulary import has_early, is_insert, is_plain, on_conflict
+from bulksafe.writer.vocabulary import has_early, is_deletion, is_insert, on_conflict
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -72,7 +73,7 @@ def perform(
         except Uncollectable:
             watch.due.clear()
             scope.reset()
-    if has_early(models):
+    if has_early(models) or (is_simple and is_plain and may_need_turns(models, watch.connection)):
         return _perform_through(watch, operation, scope, is_plain=is_plain)
     return _perform_at_once(watch, operation, scope, returning)
 
@@ -172,7 +173,7 @@ def _write_in_hand(
         result = watch.execute_in_bulk(execution)
         scope.stored += max(execution.cursor.rowcount, 0)
         return result
-    return perform(watch, execution, Along(outer=scope), left, is_plain=is_plain(execution.text))
+    return perform(watch, execution, Along(outer=scope), left, is_plain=writes_once(execution.text))
 
 
 def _write_alone(
@@ -184,16 +185,17 @@ def _write_alone(
     scope = Scope(given_origin=origin, on_conflict=on_conflict(text))
     is_simple = not (watch.is_in_pipeline or watch.is_migrating)
     target = target_of(text, watch.connection) if is_simple else None
-    if isinstance(outer, Deleting) and target is not None and target.operation == DELETED:
+    is_plain = writes_once(text)
+    if isinstance(outer, Deleting) and is_deletion(text):
         # Rows of a delete() have the order that Django gives them.
-        target = None
+        target, is_plain = None, False
     if target is not None and execution.many:
         if needs_turns(target, watch.connection, text):
             return _execute_each(watch, target, execution)
         target = None
     model = None if target is None else target.model
     run = partial(execute_in_turn, watch, scope, execution)
-    return perform(watch, run, scope, named, is_plain=is_plain(text), model=model)
+    return perform(watch, run, scope, named, is_plain=is_plain, model=model)
 
 
 def execute_in_turn(watch: Session, scope: Scope, execution: Execution) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from bulksafe.outbox.queries import query
+from bulksafe.own_cursor import own_cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -186,7 +187,7 @@ def relations_of(connection: BaseDatabaseWrapper) -> Relations:
     """Those of a database: asked once, and when ``forget`` says so."""
     found = _of_databases.get(connection.alias)
     if found is None:
-        with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+        with own_cursor(connection) as cursor:
             cursor.execute(query("definitions"))
             found = _of_databases[connection.alias] = Relations(cursor.fetchall())
     return found

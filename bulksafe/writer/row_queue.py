@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
-from bulksafe.writer import telling
+from bulksafe import call_stack
 
 if TYPE_CHECKING:
     from bulksafe.declarations import Receiver
@@ -93,7 +93,7 @@ class RowQueue:
         self._is_row_by_row = is_row_by_row
         self._is_whole = is_whole
         self._next = 0
-        self._depth = telling.depth()
+        self._depth = call_stack.depth()
         self._is_many = False
         #: How many rows were written by themselves though no receiver asks for that.
         self._singles = 0
@@ -130,7 +130,7 @@ class RowQueue:
     def flush(self) -> bool:
         if self.done >= self._next:
             return False
-        with telling.outside(self._depth), self.watch.as_scope(self.scope):
+        with call_stack.outside(self._depth), self.watch.as_scope(self.scope):
             self.store_up_to(self._next)
         return True
 

@@ -55,7 +55,7 @@ class Scope:
     Attributes:
         given_fields: what receivers get as ``update_fields`` for rows that it updates.
         given_origin: what they get as ``origin`` for rows that it deletes.
-        pending: changes that were taken and have not been told.
+        pending: changes that were taken and have not been delivered.
         ledger: who has been called for which of its rows.
         moved: the keys that new rows got in the end, by those that they were recorded with.
         returned: the rows that its statement returns, if it is one that does.
@@ -110,7 +110,7 @@ class Scope:
         return False
 
     def left_over(self, changes: list[InlineChange]) -> list[InlineChange]:
-        """Those of its changes that are its own to tell."""
+        """Those of its changes that are its own to deliver."""
         return [change for change in changes if not self.is_part(change)]
 
     def is_part(self, change: InlineChange) -> bool:

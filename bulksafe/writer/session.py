@@ -78,10 +78,10 @@ class Session(Protocol):
         """Go on with a write from inside a call of one of its receivers."""
 
     def execute_in_bulk(self, execution: Execution) -> Any:
-        """Execute a statement, for its rows if nobody needs more of them."""
+        """Execute a statement, for its rows if no receiver needs more of them."""
 
     def returned(self, model: type[Model], operation: str) -> Returned | None:
-        """Where the rows of a statement go, if it may return them and nobody needs more."""
+        """Where the rows of a statement go, if it may return them and no receiver needs more."""
 
     def asking(self) -> AbstractContextManager[Any]:
         """A cursor of the driver's for what waits in the buffer."""
@@ -103,9 +103,9 @@ class Session(Protocol):
     # Calls.
 
     def settle(self, scope: Scope) -> None:
-        """Tell what is waiting."""
+        """Deliver what is waiting."""
 
-    def tell(self, changes: Sequence[InlineChange], observer: Observer | None = None) -> None:
+    def deliver(self, changes: Sequence[InlineChange], observer: Observer | None = None) -> None:
         """Call the receivers that have not been called for the changes yet."""
 
     def listed(self, change: InlineChange) -> list[Receiver]:

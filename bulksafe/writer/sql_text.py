@@ -156,6 +156,31 @@ def _parse(text: str) -> Statement | None:
     )
 
 
+def writes_once(text: str) -> bool:
+    """Whether a text is one statement that writes to one table, perhaps behind a ``WITH``.
+
+    A data-modifying ``WITH`` writes more than once. What functions write is not known here.
+    """
+    if len(text) > _LONGEST:
+        return parse(text) is not None
+    found = tokens(text)
+    while found and found[-1].text == ";":
+        found.pop()
+    if any(token.text == ";" for token in found):
+        return False
+    if found and found[0].text == "MERGE":
+        return True
+    verbs = [
+        token
+        for before, token in zip([None, *found], found, strict=False)
+        if token.kind == "word"
+        and token.text in {"INSERT", "UPDATE", "DELETE", "MERGE"}
+        # FOR NO KEY UPDATE, ON CONFLICT DO UPDATE
+        and (before is None or before.text not in {"FOR", "KEY", "DO"})
+    ]
+    return len(verbs) == 1
+
+
 def _after_verb(found: list[Token]) -> int | None:
     """Where the name of the table begins."""
     match found[0].text:

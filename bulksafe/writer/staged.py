@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError
 
-from bulksafe.compat import set_rowcount
 from bulksafe.declarations.order import in_order
 from bulksafe.dispatch.ordering import calls, split_at_batches
-from bulksafe.writer import parents, returned_rows, telling
+from bulksafe.object_state import set_rowcount
+from bulksafe.writer import delivering, parents, returned_rows
 from bulksafe.writer.applying import Applying, Assigned
 from bulksafe.writer.changes import InlineChange
 from bulksafe.writer.collected import Collection
@@ -77,7 +77,7 @@ class Staged:
         self._by_change: dict[int, Row] = {}
         #: Whether rows were written already, so that what is stored may have changed.
         self._is_begun = False
-        self._is_live = telling.Live(telling.BEFORE)
+        self._is_live = delivering.Live(delivering.BEFORE)
         #: Whether one statement has written all of the rows, so that the caller's cursor has it.
         self._is_whole = False
         #: What was written in parts: the number of rows, and what they returned.
@@ -126,7 +126,7 @@ class Staged:
         """Find out who is called for which row."""
         self._by_change = {id(row.change): row for row in self.rows}
         changes = [row.change for row in self.rows]
-        due = telling.deliveries(changes, self.watch.listed, telling.BEFORE)
+        due = delivering.deliveries(changes, self.watch.listed, delivering.BEFORE)
         first, _ = split_at_batches(in_order(list(dict.fromkeys(one.receiver for one in due))))
         singles = set(first)
         for call in calls([one for one in due if one.receiver in singles]):
@@ -273,7 +273,7 @@ class Staged:
             row = by_key.get(change.row)
             if row is not None:
                 row.carry_to(change)
-        self.watch.tell(self.scope.left_over(found), self.scope.observer)
+        self.watch.deliver(self.scope.left_over(found), self.scope.observer)
 
     def _finish(self) -> None:
         """Let the caller's cursor say what the statement would have said."""

@@ -6,7 +6,8 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from bulksafe.contexts import current, running
+from bulksafe.call_stack import running
+from bulksafe.contexts import current
 from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.assigning import keeps_values

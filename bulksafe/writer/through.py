@@ -16,7 +16,7 @@ from django.db import transaction
 
 from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.events import UPDATED
-from bulksafe.writer import telling
+from bulksafe.writer import delivering
 from bulksafe.writer.conflicts import is_asked_for
 from bulksafe.writer.fingerprints import Found, differing, may_differ, recognizable
 from bulksafe.writer.locking import lock
@@ -136,7 +136,7 @@ class Through:
             self._is_aligned = {one.name for one in found} == self._known.keys()
             new = [one for one in found if not self._is_known(one)]
             own = [one.change for one in new if not self.scope.is_part(one.change)]
-            due = telling.deliveries(own, self.watch.listed, telling.EARLY)
+            due = delivering.deliveries(own, self.watch.listed, delivering.EARLY)
             self._can_be_stored = self._is_storable(changes)
             stands = is_last or not (due or self._has_turns(changes))
             if not stands:

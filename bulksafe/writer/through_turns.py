@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from django.db.models.signals import m2m_changed
 
 from bulksafe.dispatch.calls import Call
-from bulksafe.writer import telling
+from bulksafe.writer import delivering
 from bulksafe.writer.changes import key_of_instance, row_of
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
 from bulksafe.writer.instances import as_before_the_insert
@@ -65,7 +65,7 @@ class Turns:
             first = rows[0].change if is_grouped else call.changes[0]
             self._calls.setdefault(id(first), []).append(call)
         self._observer: Observer | None = None
-        self._is_live = telling.Live(telling.EARLY)
+        self._is_live = delivering.Live(delivering.EARLY)
 
     def run(self, *, is_row_by_row: bool) -> None:
         """Call the receivers, and store the rows if one of them depends on their order."""
@@ -153,7 +153,7 @@ class Turns:
             if not names:
                 # An update to the values that were there is a change without a statement.
                 self._carry(row, change)
-                self.watch.tell([change], self.scope.observer)
+                self.watch.deliver([change], self.scope.observer)
                 return
             key = self.scope.moved.get(change.row, change.key(old=True))
             store([(row.instance, names, key)], using)
@@ -175,7 +175,7 @@ class Turns:
                 other = self._deleted[change.row]
                 other.is_stored = True
                 self._carry(other, change)
-        self.watch.tell(self.scope.left_over(found), self.scope.observer)
+        self.watch.deliver(self.scope.left_over(found), self.scope.observer)
 
     def _carry(self, row: RecordedRow, change: InlineChange) -> None:
         row.carry_to(change, self.watch.alias, has_no_cascades=self._can_be_stored)
@@ -183,9 +183,9 @@ class Turns:
 
 def connected(watch: Session, change: InlineChange) -> tuple[list[Receiver], list[Receiver]]:
     """The receivers of a row that are connected: those before the write, and those after it."""
-    is_live = telling.Live((*telling.BEFORE, *telling.LATE))
+    is_live = delivering.Live((*delivering.BEFORE, *delivering.LATE))
     found = [one for one in watch.listed(change) if is_live(one, change.model)]
-    early = [one for one in found if one.signal_name in telling.BEFORE]
+    early = [one for one in found if one.signal_name in delivering.BEFORE]
     return early, [one for one in found if one not in early]
 
 

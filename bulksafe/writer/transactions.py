@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 from psycopg.pq import TransactionStatus
 
+from bulksafe import object_state
 from bulksafe.exceptions import BrokenTransaction
 
 if TYPE_CHECKING:
@@ -65,13 +66,11 @@ class Transaction:
             with transaction.atomic(using=connection.alias):
                 yield
             return
-        # Let Django know of it, so that there is a savepoint.
-        connection.in_atomic_block, connection.autocommit = True, False
-        try:
-            with transaction.atomic(using=connection.alias):
-                yield
-        finally:
-            connection.in_atomic_block, connection.autocommit = False, True
+        with (
+            object_state.in_transaction_begun_by_hand(connection),
+            transaction.atomic(using=connection.alias),
+        ):
+            yield
         # At once, as Django does where it knows of no transaction.
         connection.run_and_clear_commit_hooks()
 

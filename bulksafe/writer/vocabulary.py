@@ -12,9 +12,10 @@ from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.sources import models_of
 from bulksafe.outbox.queries import query
+from bulksafe.own_cursor import own_cursor
 from bulksafe.statements import WRITES
 from bulksafe.writer import relations
-from bulksafe.writer.telling import EARLY, Live
+from bulksafe.writer.delivering import EARLY, Live
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,7 +81,7 @@ class Vocabulary:
         if not self.models:
             return self
         names = sorted({name_of(table) for model in self.models for table in lineage(model)})
-        with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+        with own_cursor(connection) as cursor:
             cursor.execute(query("reaching"), {"names": names})
             rows = cursor.fetchall()
         found = dict(self.by_name)
@@ -145,6 +146,10 @@ def is_insert(text: str) -> bool:
     return _INSERTS.match(text) is not None
 
 
+def is_deletion(text: str) -> bool:
+    return text.lstrip()[:6].upper() == "DELETE"
+
+
 def commits(text: str) -> bool:
     """Whether a string of several statements commits between them."""
     return _COMMITS.search(_QUOTED.sub("", text)) is not None
@@ -152,15 +157,6 @@ def commits(text: str) -> bool:
 
 _DO_NOTHING = re.compile(r"\bON\s+CONFLICT\b.*\bDO\s+NOTHING\b", re.IGNORECASE | re.DOTALL)
 _INSERTS = re.compile(r"\s*INSERT\b", re.IGNORECASE)
-
-_PLAIN = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE | re.DOTALL
-)
-
-
-def is_plain(text: str) -> bool:
-    """Whether a statement writes to one table, as far as its text says: one WITH may do more."""
-    return _PLAIN.match(text) is not None and ";" not in text.rstrip().rstrip(";")
 
 
 def on_conflict(text: str) -> dict[str, Any]:

@@ -9,14 +9,16 @@ from django.db import DatabaseError, connections
 from django.db.models.signals import m2m_changed, post_init
 from psycopg.pq import TransactionStatus
 
-from bulksafe.contexts import correct, current, leaving
-from bulksafe.dispatch import calling, muting
+from bulksafe import call_stack
+from bulksafe.contexts import being_called, correct, current, leaving, past_django
+from bulksafe.dispatch import arguments, calling, muting
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
 from bulksafe.exceptions import ReceiversNotRun
-from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
+from bulksafe.object_state import attributes, in_atomic_block
+from bulksafe.outbox.events import INSERTED, UPDATED
 from bulksafe.statements import text_of
-from bulksafe.writer import connecting, telling
+from bulksafe.writer import connecting, delivering
 from bulksafe.writer.buffer import Buffer
 from bulksafe.writer.changes import row_of
 from bulksafe.writer.collecting import forget
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from bulksafe.writer.connecting import Connected
 
 #: Behind a statement whose changes need not be buffered; ``capture_with_buffer.sql`` looks for it.
-#: With the session and the table: whoever runs a statement that was logged is refused.
+#: With the session and the table: a copy of a logged statement is refused.
 _IN_HAND = "/* bulksafe: in hand {} {} */"
 #: The same, if the database says that it has left them out.
 _TO_ANSWER = "/* bulksafe: answer to {} {} */"
@@ -132,6 +134,13 @@ class Watch:
             return self._run_in_transaction(run, "")
         return self._run_alone(run, "", many=False)
 
+    def look_past_django(self, statement: Any) -> None:
+        """A receiver executes a statement with a cursor of the driver's."""
+        if self.observers:
+            text = text_of(statement, self.connection)
+            for observer in self.observers:
+                observer.look(text, None)
+
     def _named(self, text: str) -> Sequence[type[Model]]:
         """The models to whose tables a statement writes, as far as its text says."""
         if not is_write(text) or self.transaction.is_broken:
@@ -156,17 +165,17 @@ class Watch:
 
     def _run_in_transaction(self, run: Callable[[], Any], text: str) -> Any:
         if self.due and ENDS_PART.match(text):
-            # What was written before a savepoint is not told inside it: it would be taken back with
-            # it. And after a commit it is too late.
-            self._told_late()
+            # What was written before a savepoint is not delivered inside it: the receivers' writes
+            # would be taken back with it. And after a commit it is too late.
+            self._deliver_late()
         result = run()
         self.settle_due()
         return result
 
     def settle_due(self) -> None:
-        """Run the receivers of changes that nobody expected, if their transaction is open."""
+        """Run the receivers of unexpected changes, if their transaction is open."""
         if self.due and self.transaction.status != TransactionStatus.IDLE:
-            self._told_late()
+            self._deliver_late()
 
     def _repeat(self, run: Callable[[], Any], refusal: ReceiversNotRun) -> Any:
         try:
@@ -184,7 +193,7 @@ class Watch:
             return ""
         if scope.model is None or not scope.is_own(sql, params):
             return ""
-        # Django tells what it saves, whatever the database says.
+        # Django sends the signals of what it saves, whatever the database says.
         mark = _IN_HAND if isinstance(scope, Saving) else _TO_ANSWER
         return f"{sql} {self._mark(mark, scope.model)}"
 
@@ -211,7 +220,7 @@ class Watch:
         return result
 
     def execute_in_bulk(self, execution: Execution) -> Any:
-        """Execute a statement, for its rows if nobody needs more of them."""
+        """Execute a statement, for its rows if no receiver needs more of them."""
         returned = self.scopes[-1].returned if self.scopes else None
         sql, params, text = execution.sql, execution.params, execution.text
         if not execution.many and isinstance(sql, str):
@@ -221,11 +230,11 @@ class Watch:
                 return execution.of(own, params)
         return execution()
 
-    def _told_late(self) -> None:
-        """Changes of a statement that nobody had expected to make any.
+    def _deliver_late(self) -> None:
+        """Deliver the changes of a statement that was not expected to make any.
 
         The statement cannot be taken back alone. If a receiver raises, the changes wait in the
-        buffer again: whoever catches that cannot commit them.
+        buffer again: code that catches the error cannot commit them.
         """
         if self.scopes:
             return
@@ -241,8 +250,8 @@ class Watch:
             observer.expect(queryset)
 
     def returned(self, model: type[Model], operation: str) -> Returned | None:
-        """Where the rows of a statement go, if it may return them and nobody needs more."""
-        if self.due or not self._tells_leanly(self.scopes[-1]) or self.is_in_pipeline:
+        """Where the rows of a statement go, if it may return them and no receiver needs more."""
+        if self.due or not self._may_deliver_leanly(self.scopes[-1]) or self.is_in_pipeline:
             return None
         source = self.buffer.source_of(model)
         kind = None if source is None else source.kind(operation)
@@ -254,12 +263,12 @@ class Watch:
         """A write in progress. All of it, and what receivers do, takes place or none.
 
         Raises:
-            BrokenTransaction: it has not taken place, and somebody has hidden that.
+            BrokenTransaction: it has not taken place, and a receiver has hidden that.
         """
         return _Within(self, scope)
 
     def settle(self, scope: Scope) -> None:
-        """Tell what is waiting. What receivers write in turn settles inside their calls."""
+        """Deliver what is waiting. What receivers write in turn settles inside their calls."""
         if self.is_migrating:
             self._forget_what_waits()
             return
@@ -269,14 +278,14 @@ class Watch:
         if kind is not None and self._settle_leanly(kind, scope):
             return
         self.gather(scope)
-        self._tell_pending(scope)
+        self._deliver_pending(scope)
 
-    def _tell_pending(self, scope: Scope) -> None:
+    def _deliver_pending(self, scope: Scope) -> None:
         pending, scope.pending = scope.pending, []
-        self.tell(scope.left_over(pending), scope.observer)
+        self.deliver(scope.left_over(pending), scope.observer)
 
     def _settle_returned(self, scope: Scope) -> bool:
-        """Tell what a statement has returned. Returns whether that is all that there is.
+        """Deliver what a statement has returned. Returns whether that is all that there is.
 
         Raises:
             Again: more has been changed along with it, perhaps of the same rows.
@@ -294,15 +303,15 @@ class Watch:
         self._call_for(returned.kind, returned.rows, scope)
         return True
 
-    def _tells_leanly(self, scope: Scope) -> bool:
-        """Whether nobody knows more of the rows of a write than the rows say."""
+    def _may_deliver_leanly(self, scope: Scope) -> bool:
+        """Whether the rows of a write say all that decides who is called, and with what."""
         is_known = scope.pending or any(one.knows_rows for one in self.scopes)
-        return not is_known and not telling.depth()
+        return not is_known and not call_stack.depth()
 
     def _lean_kind(self, scope: Scope) -> Kind | None:
         """What is due, if it is many rows of one kind whose receivers need nothing but the rows."""
         self.sync()
-        if len(self.due) != 1 or not self._tells_leanly(scope):
+        if len(self.due) != 1 or not self._may_deliver_leanly(scope):
             return None
         (((oid, operation), self.buffer.home),) = self.due.items()
         source = self.buffer.source(oid)
@@ -324,7 +333,7 @@ class Watch:
             for change in changes:
                 scope.prepare(change)
                 scope.add(change)
-            self._tell_pending(scope)
+            self._deliver_pending(scope)
             return True
         self._call_for(kind, kind.images(rows), scope)
         return True
@@ -332,26 +341,23 @@ class Watch:
     def _call_for(self, kind: Kind, images: Iterable[tuple[Any, ...]], scope: Scope) -> None:
         table = kind.source.table
         model = table.model
-        is_live = telling.Live(telling.LATE)
+        is_live = delivering.Live(delivering.LATE)
         every = [r for route in kind.routes if not muting.is_muted(r := route.receiver)]
         listed = [receiver for receiver in every if is_live(receiver, model)]
-        is_new, is_gone = kind.operation == INSERTED, kind.operation == DELETED
-        fields = None if is_new else scope.given_fields
-        common: dict[str, Any] = {"sender": model, "using": self.alias}
-        if not is_gone:
-            common |= {"created": is_new, "raw": False, "update_fields": fields}
+        is_new = kind.operation == INSERTED
+        known = arguments.Uncaptured(
+            is_new, None if is_new else scope.given_fields, scope.given_origin
+        )
+        same = {one: arguments.of_each_object(one, model, self.alias, known) for one in every}
         if not is_new:
             images = sorted_by_key(images, table.key)
         for values in images if listed else ():
             instance = table.instance(values)
             row = row_of(model, table.key(values))
-            if is_gone:
-                origin = scope.given_origin
-                common["origin"] = instance if origin is None else origin
             if is_live.refresh():
                 listed = [receiver for receiver in every if is_live(receiver, model)]
             for receiver in listed:
-                named = {**common, "signal": receiver.signal, "instance": instance}
+                named = arguments.of_object(receiver, same[receiver], instance)
                 self.call_with(receiver, named, row, observer=scope.observer)
 
     def _forget_what_waits(self) -> None:
@@ -392,7 +398,7 @@ class Watch:
 
     # Calls.
 
-    def tell(self, changes: Sequence[InlineChange], observer: Observer | None = None) -> None:
+    def deliver(self, changes: Sequence[InlineChange], observer: Observer | None = None) -> None:
         """Call the receivers that have not been called for the changes yet.
 
         Args:
@@ -400,10 +406,10 @@ class Watch:
         """
         if not changes:
             return
-        if any(r.signal_name in telling.BEFORE for r in self._receivers_of(changes)):
+        if any(r.signal_name in delivering.BEFORE for r in self._receivers_of(changes)):
             receive_late(self, changes)
-        listed = telling.deliveries(changes, self.listed, telling.LATE)
-        for call in telling.still_connected(calls(listed), telling.LATE):
+        listed = delivering.deliveries(changes, self.listed, delivering.LATE)
+        for call in delivering.still_connected(calls(listed), delivering.LATE):
             if call.receiver.signal is m2m_changed:
                 self._announce(call)
             is_own = observer is not None and observer.conflicts.model is call.changes[-1].model
@@ -420,9 +426,10 @@ class Watch:
 
     def _announce(self, call: Call) -> None:
         """The first of the two calls of an ``m2m_changed`` receiver, unless it came before."""
-        unheard = [c for c in call.changes if call.receiver not in c.announced]  # type: ignore[attr-defined]
-        if unheard:
-            self.call(Call(call.receiver, unheard), "pre")
+        changes: Sequence[Any] = call.changes
+        unannounced = [one for one in changes if call.receiver not in one.announced]
+        if unannounced:
+            self.call(Call(call.receiver, unannounced), "pre")
 
     def listed(self, change: InlineChange) -> list[Receiver]:
         """The receivers that a change may go to, in their order."""
@@ -445,11 +452,11 @@ class Watch:
             ValueError: the receiver changed ``pk_set``, which nothing would come of.
         """
         last: Any = call.changes[-1]
-        named = telling.call_arguments(call, action)
+        named = arguments.of_changes(call.receiver, call.changes, is_before=action == "pre")
         given = frozenset(named.get("pk_set", ()))
         self.call_with(call.receiver, named, last.row, last.context, observer)
         if action == "pre" and given != named["pk_set"]:
-            raise ValueError(telling.edited_links(call, named))
+            raise ValueError(delivering.edited_links(call, named))
 
     def call_with(
         self,
@@ -466,7 +473,8 @@ class Watch:
             observer.begin(receiver, named.get("instance"))
             self.observers = (*self.observers, observer)
         try:
-            with telling.being_called(receiver, row, current() if context is None else context):
+            inside = call_stack.calls().plus(receiver.name, row)
+            with being_called(inside, current() if context is None else context):
                 is_open, status = self.transaction.is_open, self.transaction.status
                 calling.call(receiver.function, named)
                 if not self.transaction.is_as_before(status):
@@ -559,10 +567,18 @@ def _sends_links(scope: Scope, change: InlineChange) -> bool:
 
 def watch_of(connection: Any) -> Watch:
     """The watch of a connection of Django's."""
-    found: Watch | None = connection.__dict__.get("_bulksafe_watch")
+    found = begun_watch_of(connection)
     if found is None:
-        found = connection.__dict__["_bulksafe_watch"] = Watch(connection)
+        found = attributes(connection)[_WATCH] = Watch(connection)
     return found
+
+
+def begun_watch_of(connection: Any) -> Watch | None:
+    """The watch of a connection of Django's, if it was asked for before."""
+    return attributes(connection).get(_WATCH)
+
+
+_WATCH = "_bulksafe_watch"
 
 
 def watching(using: str) -> Watch | None:
@@ -601,12 +617,12 @@ def attach(sender: object, connection: Any, **kwargs: Any) -> None:
 
 
 def before_commit(connection: Any) -> None:
-    """Tell what was written past Django's cursors, before the transaction is committed.
+    """Deliver what was written past Django's cursors, before the transaction is committed.
 
     Raises:
         Exception: whatever a receiver raises; the transaction is rolled back then.
     """
-    watch = connection.__dict__.get("_bulksafe_watch")
+    watch = begun_watch_of(connection)
     if watch is None:
         return
     watch.sync()
@@ -615,26 +631,29 @@ def before_commit(connection: Any) -> None:
     if connection.connection.info.transaction_status != TransactionStatus.INTRANS:
         watch.due.clear()
         return
-    was_open = connection.in_atomic_block
-    connection.in_atomic_block = True
     try:
-        watch.settle(Scope())
+        with in_atomic_block(connection):
+            watch.settle(Scope())
     except BaseException:
-        connection.in_atomic_block = was_open
         connection.rollback()
         raise
-    finally:
-        connection.in_atomic_block = was_open
 
 
 def _settle_due() -> None:
     """Run the receivers of what a block wrote past Django's cursors inside the block."""
     for connection in connections.all(initialized_only=True):
-        watch = connection.__dict__.get("_bulksafe_watch")
+        watch = begun_watch_of(connection)
         if watch is not None:
             watch.settle_due()
 
 
+def _look_past_django(connection: Any, statement: Any) -> None:
+    watch = begun_watch_of(connection)
+    if watch is not None:
+        watch.look_past_django(statement)
+
+
+past_django.append(_look_past_django)
 leaving.append(_settle_due)
 
 

@@ -142,7 +142,9 @@ def _in_turn(model: type[models.Model], found: Mapping[Any, dict]) -> Iterable[t
 def _assign(instance: models.Model, new: Mapping[str, Any]) -> None:
     for name, value in new.items():
         field = type(instance)._meta.get_field(name)
-        setattr(instance, name if isinstance(value, models.Model) else field.attname, value)
+        # Receivers may alter what a row holds, and each row has its own.
+        own = copy.deepcopy(value) if isinstance(value, dict | list) else value
+        setattr(instance, name if isinstance(value, models.Model) else field.attname, own)
 
 
 def _values(instance: models.Model) -> dict[str, Any]:

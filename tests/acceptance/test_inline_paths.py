@@ -17,7 +17,7 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 
 import bulksafe
 from bulksafe.declarations import Capture, receivers
-from bulksafe.writer import connecting
+from bulksafe.patches.signals import connect_critical, disconnect_critical
 from tests.acceptance import twin_tables
 from tests.acceptance.committed import _django_db_helper, committed  # noqa: F401
 from tests.acceptance.data_changes import COMPUTED, Operation
@@ -98,12 +98,12 @@ def critical_receivers(committed) -> Iterator[None]:  # noqa: F811
             bulksafe.critical(signal, sender=list(TWINS), dispatch_uid=uid)(function)
         declared = list(receivers.receivers)
         for receiver in declared:
-            connecting.connect(receiver)
+            connect_critical(receiver)
         for table in _tables():
             install(table, Capture())
         yield
         for receiver in declared:
-            connecting.disconnect(receiver)
+            disconnect_critical(receiver)
     for signal, function, twin in plain:
         signal.disconnect(function, sender=twin)
     for table in _tables():

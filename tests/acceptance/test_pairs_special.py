@@ -119,14 +119,21 @@ def test_a_query_cache_in_front_of_a_receiver_s_query(m, write, query_cache):
 @pytest.mark.parametrize(
     "write",
     [
-        pytest.param("save()", marks=pytest.mark.xfail(reason="case u", strict=True)),
-        pytest.param("update()", marks=pytest.mark.xfail(reason="case u", strict=True)),
-        "bulk_create()",
+        pytest.param(
+            write,
+            marks=pytest.mark.xfail(
+                reason="case u: a bulk write of another receiver calls a receiver for the row that "
+                "it is running for, until EndlessWrites",
+                strict=True,
+            ),
+        )
+        for write in ("save()", "update()", "bulk_create()")
     ],
 )
 def test_receivers_that_stamp_each_other_s_rows_end(m, write):
     """Case u: with plain signals, ``update()`` inside a receiver calls no other receiver."""
-    clock = itertools.count()
+    # From one on: a zero would be what is stored already, and such a write calls nobody.
+    clock = itertools.count(1)
 
     def stamp_parts(sender, instance, **kwargs):
         m.Part.objects.filter(item=instance).update(code=next(clock))
@@ -144,7 +151,7 @@ def test_receivers_that_stamp_each_other_s_rows_end(m, write):
         else:
             m.Part.objects.bulk_create([m.Part(name="further part", item=item)])
 
-    assert next(clock) >= 1
+    assert next(clock) > 2
 
 
 def test_a_field_that_bulk_update_does_not_name_is_warned_of_once(m, caplog, monkeypatch):

@@ -80,11 +80,11 @@ def declare_critical(practice: Practice):
 
     def reconnect(signal, sender, function):
         from bulksafe.declarations import receivers
-        from bulksafe.writer import connecting
+        from bulksafe.patches.signals import connect_critical
 
         for receiver in receivers.receivers:
             if receiver.function is function:
-                connecting.connect(receiver)
+                connect_critical(receiver)
 
     models.reconnect = reconnect
     for signal, sender, function in practice.plain(models):

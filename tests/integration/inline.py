@@ -9,7 +9,7 @@ from typing import Any
 import bulksafe
 from bulksafe.declarations import Capture, receivers
 from bulksafe.declarations.lineage import lineage
-from bulksafe.writer import connecting
+from bulksafe.patches.signals import connect_critical, disconnect_critical
 from tests.apps.columns.trying import install
 from tests.integration import reception
 
@@ -23,7 +23,7 @@ def only_these() -> Iterator[None]:
         finally:
             for receiver in receivers.receivers:
                 if receiver.is_inline:
-                    connecting.disconnect(receiver)
+                    disconnect_critical(receiver)
 
 
 def critical(signal: Any, sender: Any, function: Any = None, **options: Any) -> Any:
@@ -36,7 +36,7 @@ def critical(signal: Any, sender: Any, function: Any = None, **options: Any) -> 
     options = {"dispatch_uid": f"receiver {count}", **options}
     bulksafe.critical(signal, sender=sender, **options)(function or calls)
     for receiver in receivers.receivers[count:]:
-        connecting.connect(receiver)
+        connect_critical(receiver)
         capture(*receiver.models())
     return calls if function is None else function
 

@@ -21,12 +21,12 @@ from django.db import (
     connections,
     transaction,
 )
-from django.db.models.signals import post_save
+from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 from psycopg import sql
 
 import bulksafe
-from bulksafe import contexts, testing
+from bulksafe import call_stack, testing
 from tests.apps.practice.models import CriticalArticle as Article
 from tests.apps.practice.models import CriticalTag as Tag
 from tests.apps.practice.models import Log
@@ -713,7 +713,7 @@ def test_a_thread_s_work_in_the_listener_is_not_the_receiver_s_own():
     def hand_on(instance, **kwargs):
         heard.append(instance.title)
         if instance.title == "first":
-            in_a_thread(lambda: handed.append(contexts.running()))
+            in_a_thread(lambda: handed.append(call_stack.running()))
             in_a_thread(lambda: Article.objects.create(title="thread"))
             Article.objects.create(title="own")
 
@@ -770,7 +770,7 @@ def test_asynchronous_work_of_a_receiver_is_its_own():
         await asyncio.gather(*[sync_to_async(Article.objects.create)(title=x) for x in ("a", "b")])
 
     def react(instance, **kwargs):
-        names.append(contexts.running())
+        names.append(call_stack.running())
         if instance.title == "first":
             async_to_sync(work)(instance)
 
@@ -783,6 +783,51 @@ def test_asynchronous_work_of_a_receiver_is_its_own():
 
     assert calls == ["first"]
     assert names == [("react",)]
+
+
+def test_rows_stored_early_in_a_listener_s_call_are_the_receiver_s_own():
+    """The receiver before the write counts rows: each is stored before the next one is counted."""
+    heard = []
+
+    def add(instance, **kwargs):
+        heard.append(instance.title)
+        if instance.title == "first":
+            Article.objects.bulk_create([Article(title=title) for title in "abc"])
+
+    def count(sender, **kwargs):
+        sender.objects.count()
+
+    bulksafe.critical(post_save, sender=Article, run="after_commit", dispatch_uid="add")(add)
+    inline.critical(pre_save, Article, count)
+    reception.capture(Article)
+    testing.deliver()
+    Article.objects.create(title="first")
+    for _ in range(3):
+        testing.deliver()
+
+    assert heard == ["first"]
+
+
+def test_a_listener_s_call_that_changes_no_value_calls_no_receiver():
+    heard = []
+
+    def write_again(instance, **kwargs):
+        Article.objects.filter(pk=instance.pk).update(amount=instance.amount)
+        Article.objects.all().update(amount=7)
+
+    def hear(instance, **kwargs):
+        heard.append(instance.amount)
+
+    bulksafe.critical(post_save, sender=Article, run="after_commit", dispatch_uid="again")(
+        write_again
+    )
+    inline.critical(post_save, Article, hear)
+    reception.capture(Article)
+    testing.deliver()
+    Article.objects.create(title="first", amount=1)
+    testing.deliver()
+
+    assert heard == [1, 7]
 
 
 def written_by():

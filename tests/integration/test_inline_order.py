@@ -264,6 +264,40 @@ def test_a_write_inside_a_receiver_begins_again_alone():
     assert logged() == ["3: 4", "4: 5", "outer"]
 
 
+# The driver's own cursors.
+
+
+def count_by_driver():
+    with connection.connection.cursor() as cursor:
+        return cursor.execute(f"SELECT count(*) FROM {ARTICLES} WHERE amount = 10").fetchone()[0]
+
+
+def copied_count():
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(f"COPY (SELECT count(*) FROM {ARTICLES} WHERE amount = 10) TO STDOUT") as copy,
+    ):
+        return int(bytes(b"".join(copy)))
+
+
+@pytest.mark.parametrize("count", [count_by_driver, copied_count])
+@pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre", "post"])
+@pytest.mark.parametrize("way", ["bulk_create", "update", "through"])
+def test_what_receivers_ask_past_django_counts(way, signal, count):
+    found = []
+    if way != "bulk_create":
+        Article.objects.bulk_create(articles(3))
+    inline.critical(signal, Article, lambda **kwargs: found.append(count()))
+    if way == "bulk_create":
+        Article.objects.bulk_create(Article(title=str(n), amount=10) for n in range(3))
+    elif way == "update":
+        Article.objects.update(amount=10)
+    else:
+        execute(f"WITH a AS (SELECT 1) UPDATE {ARTICLES} SET amount = 10")
+
+    assert found[-3:] == ([0, 1, 2] if signal is pre_save else [1, 2, 3])
+
+
 # Said.
 
 

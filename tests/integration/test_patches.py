@@ -1,10 +1,12 @@
 """What bulksafe changes in Django, seen from outside: a release that moves it fails here."""
 
 import asyncio
+import inspect
 import pickle
 import threading
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from operator import is_
 
 import pgtrigger.apps
 import pytest
@@ -21,9 +23,11 @@ from django.db.models import F, Q
 import bulksafe
 from bulksafe import attached, contexts, patches
 from bulksafe.compiler import Trigger
+from bulksafe.patches.patching import APPLIED
 from tests.apps.columns.models import TYPED, Target
 from tests.apps.invoices.models import Invoice, InvoiceProxy, Receipt, Voucher
 from tests.unit.declaring import declare, isolated, registered
+from tests.unit.patch_finder import made_by_bulksafe
 
 pytestmark = pytest.mark.django_db
 
@@ -297,6 +301,14 @@ class TestConnectionsCarryContexts:
         assert len(found) == 1
 
 
+def test_a_connection_has_of_bulksafe_what_is_meant_for_it():
+    """See ``patches.connections``: the rest of it, and the driver's, is as Django makes it."""
+    with closing(connections.create_connection("default")) as created:
+        created.ensure_connection()
+        assert made_by_bulksafe(created) == {"wrap_database_errors", "_bulksafe_watch"}
+        assert made_by_bulksafe(created.connection) == {"cursor_factory"}
+
+
 class TestSchemaEditor:
     @pytest.fixture
     def order(self):
@@ -386,7 +398,7 @@ class TestMigrationState:
 def test_what_is_wrong_in_meta_does_not_end_the_setup(monkeypatch):
     """pgtrigger's ``ready()`` asks for the function by its name, and so finds ours."""
     asked = []
-    assert pgtrigger.apps.register_triggers_from_meta is patches._register_triggers_from_meta
+    assert hasattr(pgtrigger.apps.register_triggers_from_meta, APPLIED)
     monkeypatch.setattr(pgtrigger.apps, "register_triggers_from_meta", lambda: asked.append(1))
     for name in ("patch_migrations", "patch_schema_editor"):
         monkeypatch.setattr(pgtrigger.apps, name, lambda: None)
@@ -400,11 +412,11 @@ def test_both_commands_have_one_autodetector():
 
 
 def test_applying_twice_changes_nothing():
-    before = {name: getattr(patches.QuerySet, name) for name in ("bulk_create", "bulk_update")}
-    detector = makemigrations.Command.autodetector
+    before = [inspect.getattr_static(patch.owner, patch.name) for patch in patches.PATCHES]
+    patches.apply_early()
     patches.apply()
-    assert {name: getattr(patches.QuerySet, name) for name in before} == before
-    assert makemigrations.Command.autodetector is detector
+    after = [inspect.getattr_static(patch.owner, patch.name) for patch in patches.PATCHES]
+    assert all(map(is_, before, after))
 
 
 class TestStatementsBesideASettingOfPgtrigger:

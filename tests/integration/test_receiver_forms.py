@@ -17,7 +17,7 @@ import bulksafe
 from bulksafe import testing
 from bulksafe.declarations import receivers
 from bulksafe.dispatch.calling import call
-from bulksafe.writer import connecting
+from bulksafe.patches.signals import connect_critical
 from tests.apps.columns.models import Nullable, Wide
 from tests.apps.invoices.models import Invoice, InvoiceProxy, Voucher
 from tests.integration import inline
@@ -34,7 +34,7 @@ def only_these_receivers(db):
 
 def connect(receiver):
     """What bulksafe.apps does with a receiver that is declared later."""
-    connecting.connect(receiver)
+    connect_critical(receiver)
     inline.capture(*receiver.models())
 
 

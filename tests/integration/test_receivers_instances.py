@@ -416,6 +416,20 @@ def test_a_row_that_python_cannot_hold_fails_as_it_does_in_a_query():
         testing.deliver()
 
 
+def test_a_row_that_a_receiver_leaves_so_fails_for_the_others():
+    model = TYPED["DateTime"]
+
+    def leave(instance, **kwargs):
+        execute(f"UPDATE {model._meta.db_table} SET a = 'infinity' WHERE id = {instance.pk}")
+
+    bulksafe.critical(post_save, sender=model, run="after_commit", dispatch_uid="leave")(leave)
+    reception.listen(post_save, model)
+    model.objects.create()
+
+    with pytest.raises(Unreadable, match="timestamp too large"):
+        testing.deliver()
+
+
 def test_an_array_with_bounds_and_dimensions_of_its_own():
     model = TYPED["ArrayOfArray"]
     calls = reception.listen(SIGNALS, model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bulksafe.writer.sql_text import Statement, parse, tokens
+from bulksafe.writer.sql_text import Statement, parse, tokens, writes_once
 
 
 def statement(verb, table, **others):
@@ -103,3 +103,22 @@ def test_one_piece(text):
 def test_depth():
     found = {token.text: token.depth for token in tokens("a (b (c) d) e")}
     assert (found["A"], found["B"], found["C"], found["D"], found["E"]) == (0, 1, 2, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("UPDATE t SET a = 1;", True),
+        ("WITH a AS (SELECT 1 FOR UPDATE) UPDATE t SET a = 1", True),
+        ("WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a ON CONFLICT DO NOTHING", True),
+        ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 1", True),
+        ("-- DELETE\nUPDATE t SET a = 'DELETE; x', \"update\" = 2", True),
+        ("MERGE INTO t USING s ON true WHEN MATCHED THEN UPDATE SET a = 1", True),
+        ("WITH a AS (DELETE FROM s RETURNING *) INSERT INTO t SELECT * FROM a", False),
+        ("UPDATE t SET a = 1; UPDATE t SET a = 2", False),
+        ("SELECT f()", False),
+        ("", False),
+    ],
+)
+def test_whether_a_text_writes_once(text, expected):
+    assert writes_once(text) is expected

@@ -16,7 +16,7 @@ from django.db.models import AutoField
 
 from bulksafe import syncdb
 from bulksafe.declarations import receivers
-from bulksafe.writer import connecting
+from bulksafe.patches.signals import connect_critical
 from tests.acceptance.pairs.case import Case, Side
 from tests.integration import inline
 
@@ -223,7 +223,7 @@ def critical_receivers(case: Case, m: Side) -> Iterator[None]:
 def _reconnect_critical(signal: Any, model: Any, function: Any) -> None:
     for receiver in receivers.receivers:
         if receiver.function is function:
-            connecting.connect(receiver)
+            connect_critical(receiver)
 
 
 #: What cases add to the tables, as statements that take it off.

@@ -31,6 +31,17 @@ class Tag(models.Model):
         abstract = True
 
 
+class Stock(models.Model):
+    """What is on a shelf, kept by a trigger of the project's own."""
+
+    number = models.IntegerField(primary_key=True)
+    entries = models.IntegerField(default=0)
+    amount = models.IntegerField(default=0)
+
+    class Meta:
+        abstract = True
+
+
 class Entry(models.Model):
     number = models.IntegerField(unique=True)
     name = models.CharField(max_length=40, default="")
@@ -50,6 +61,14 @@ class PlainShelf(Shelf):
 
 
 class CriticalShelf(Shelf):
+    pass
+
+
+class PlainStock(Stock):
+    pass
+
+
+class CriticalStock(Stock):
     pass
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 
 from tests.apps.mirrors import models
+from tests.apps.mirrors.between import between_rows
 
 FIELDS = [
     "number",
@@ -47,6 +48,7 @@ class Side:
     def __post_init__(self) -> None:
         self.Entry = getattr(models, f"{self.name}Entry")
         self.Shelf = getattr(models, f"{self.name}Shelf")
+        self.Stock = getattr(models, f"{self.name}Stock")
         self.Tag = getattr(models, f"{self.name}Tag")
         self.Link = self.Entry.tags.through
 
@@ -67,7 +69,7 @@ class Side:
         names = (
             FIELDS if type(instance) is self.Entry else [f.attname for f in instance._meta.fields]
         )
-        return tuple(repr(getattr(instance, name)) for name in names)
+        return tuple(_as_text(getattr(instance, name)) for name in names)
 
     def stored(self, instance: Any) -> tuple[Any, ...] | None:
         if instance.pk is None:
@@ -97,6 +99,11 @@ class Side:
             shelf.save()
 
 
+def _as_text(value: Any) -> str:
+    """Keys have the order of their assignment, or that of PostgreSQL."""
+    return repr(sorted(value.items()) if isinstance(value, dict) else value)
+
+
 Declared = list[tuple[str, Any, Any, Any]]
 
 
@@ -104,7 +111,7 @@ def declare(m: Side) -> Declared:
     """The receivers of one side in their order: name, signal, sender, function."""
     return [
         (function.__name__, signal, sender, function)
-        for make in (before_saves, after_saves, around_deletions, of_others)
+        for make in (before_saves, after_saves, around_deletions, of_others, between_rows)
         for signal, sender, function in make(m)
     ]
 

@@ -100,17 +100,8 @@ class _Translating:
 
 
 @functools.cache
-def _translating(factory: type) -> type:
+def translating(factory: type) -> type:
+    """The class of cursors as a connection has it, with the above before it."""
     if issubclass(factory, _Translating):
         return factory
     return type(factory.__name__, (_Translating, factory), {"__module__": factory.__module__})
-
-
-def raise_violations(sender: object, connection: Any, **kwargs: Any) -> None:
-    """Receiver of ``connection_created``: let the connection raise bulksafe's errors."""
-    if connection.vendor != "postgresql":
-        return
-    connection.wrap_database_errors = ViolationWrapper(connection)
-    driver = connection.connection
-    if driver is not None:
-        driver.cursor_factory = _translating(driver.cursor_factory)

@@ -1,0 +1,106 @@
+"""Patches for computed fields: instances get the values that the database has computed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Model
+from django.db.models.options import Options
+
+from bulksafe import compat, object_state
+from bulksafe.declarations import declared
+from bulksafe.declarations.compute import computed_fields
+from bulksafe.patches.patching import Patch, extend_cached_property
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+def _db_returning_fields(original: Callable[..., Any], meta: Options[Any]) -> list[Any]:
+    returning = original(meta)
+    return [*returning, *(f for f in computed_fields(meta.model) if f not in returning)]
+
+
+def _do_update(  # noqa: PLR0917  (Django's own signature)
+    original: Callable[..., Any],
+    self: Model,
+    base_qs: Any,
+    using: str,
+    pk_val: Any,
+    values: Any,
+    *rest: Any,
+) -> Any:
+    computed = computed_fields(base_qs.model)
+    if not computed or not values:
+        return original(self, base_qs, using, pk_val, values, *rest)
+    if compat.UPDATE_RETURNS_FIELDS:
+        returning = rest[-1]
+        returning += [field for field in computed if field not in returning]
+        return original(self, base_qs, using, pk_val, values, *rest)
+    filtered = base_qs.filter(pk=pk_val)
+    rows = compat.update_returning(filtered, values, computed)
+    for field, value in zip(computed, rows[0] if rows else (), strict=False):
+        setattr(self, field.attname, value)
+    # With select_on_save, a row that a BEFORE trigger kept from the UPDATE is not a missing one.
+    is_forced = bool(rest[-1])
+    return bool(rows) or (self._meta.select_on_save and not is_forced and filtered.exists())
+
+
+def forget_returning_fields() -> None:
+    """Compute the cached property again where it was asked for before it was patched."""
+    for item in declared():
+        object_state.forget_returning_fields(item.model)
+
+
+_READ_BACK_BATCH = 5000
+
+
+def read_back(queryset: Any, instances: Sequence[Model]) -> None:
+    """Give ``instances`` the computed values that are stored, with one query for a batch.
+
+    ``bulk_update()`` returns no columns, nor does ``bulk_create(ignore_conflicts=True)``.
+    """
+    tables = (queryset.model, *queryset.model._meta.get_parent_list())
+    names = [field.attname for table in tables for field in computed_fields(table)]
+    if not names:
+        return
+    pk_names = [field.attname for field in queryset.model._meta.pk_fields]
+    for start in range(0, len(instances), _READ_BACK_BATCH):
+        batch = [(_key(instance), instance) for instance in instances[start:][:_READ_BACK_BATCH]]
+        keys = [instance.pk for key, instance in batch if None not in key]
+        rows = queryset.model._base_manager.using(queryset.db).filter(pk__in=keys)
+        listed = rows.values_list(*pk_names, *names) if keys else ()
+        stored = {row[: len(pk_names)]: row[len(pk_names) :] for row in listed}
+        for key, instance in batch:
+            values = stored.get(key, (None,) * len(names))
+            for name, value in zip(names, values, strict=True):
+                # Not into __dict__: a foreign key forgets the object that it had before.
+                setattr(instance, name, value)
+
+
+def _key(instance: Model) -> tuple[Any, ...]:
+    """The primary key as a query returns it: it may have been set as text."""
+    return tuple(
+        field.to_python(getattr(instance, field.attname)) for field in instance._meta.pk_fields
+    )
+
+
+EARLY = (
+    Patch(
+        Model,
+        "_do_update",
+        _do_update,
+        "The UPDATE of a save() returns the computed columns, so that the instance is not stale.",
+    ),
+)
+
+LATE = (
+    Patch(
+        Options,
+        "db_returning_fields",
+        _db_returning_fields,
+        "An INSERT returns the computed columns, as it does for database defaults. No public API "
+        "can add to this cached property.",
+        extend_cached_property,
+    ),
+)

@@ -1,0 +1,108 @@
+"""Patches of connections: violations, contexts, and receivers that run at the end of transactions.
+
+What a new connection gets of its own comes with ``connection_created``: the wrapper of errors, the
+class of the driver's cursors, and the execute wrappers of contexts and of the writer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+from django.db.backends.postgresql.base import DatabaseWrapper
+from django.db.backends.postgresql.operations import DatabaseOperations
+from django.db.backends.signals import connection_created
+
+from bulksafe import contexts
+from bulksafe.dispatch import sharing
+from bulksafe.outbox import schema
+from bulksafe.patches import cursors, errors
+from bulksafe.patches.patching import Patch
+from bulksafe.writer import watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Original = Callable[..., Any]
+
+
+def extend_connections() -> None:
+    """Extend the connections that are open, and those to come; a second call changes nothing."""
+    connection_created.connect(_extend, dispatch_uid="bulksafe.extend_connection")
+    for connection in connections.all(initialized_only=True):
+        _extend(sender=type(connection), connection=connection)
+
+
+def _extend(sender: object, connection: Any, **kwargs: Any) -> None:
+    """Receiver of ``connection_created``."""
+    if connection.vendor != "postgresql":
+        return
+    connection.wrap_database_errors = errors.ViolationWrapper(connection)
+    driver = connection.connection
+    if driver is not None:
+        driver.cursor_factory = cursors.noticed(errors.translating(driver.cursor_factory))
+    contexts.carry(sender, connection)
+    watch.attach(sender, connection)
+
+
+def _commit(original: Original, self: Any) -> Any:
+    watch.before_commit(self)
+    carrier = contexts.carrier_of(self)
+    if carrier is None:
+        return original(self)
+    carrier.correct()
+    try:
+        return original(self)
+    finally:
+        carrier.end()
+
+
+def _rollback(original: Original, self: Any) -> Any:
+    carrier = contexts.carrier_of(self)
+    if carrier is not None:
+        carrier.end()
+    return original(self)
+
+
+def _close(original: Original, self: Any) -> Any:
+    sharing.check_close(self)
+    return original(self)
+
+
+def _execute_sql_flush(original: Original, self: Any, sql_list: Any) -> Any:
+    if not sql_list:
+        return original(self, sql_list)
+    mute = "SELECT set_config('bulksafe.muted', '{*}', true)"
+    own = schema.EMPTY if schema.exists(self.connection.alias) else []
+    return original(self, [mute, *sql_list, *own])
+
+
+LATE = (
+    Patch(
+        DatabaseWrapper,
+        "_commit",
+        _commit,
+        "Receivers of what was written past Django's cursors run before the commit, which would "
+        "refuse it. Deferred triggers run without the identity of an earlier call, and the next "
+        "transaction begins without one.",
+    ),
+    Patch(
+        DatabaseWrapper,
+        "_rollback",
+        _rollback,
+        "The next transaction begins without an identity.",
+    ),
+    Patch(
+        DatabaseWrapper,
+        "close",
+        _close,
+        "A receiver must not close the connection of a transaction that it shares with others.",
+    ),
+    Patch(
+        DatabaseOperations,
+        "execute_sql_flush",
+        _execute_sql_flush,
+        "flush and TransactionTestCase empty the database: rules on deletion are muted, and the "
+        "events of the deleted rows leave the outbox.",
+    ),
+)

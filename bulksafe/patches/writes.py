@@ -1,0 +1,190 @@
+"""Patches of Django's ways to write: receivers run in the writer's transaction for each of them.
+
+The logic is in ``paths`` and ``bulk_paths`` of ``bulksafe.writer``. Models without such receivers
+go straight through.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from django.db import DEFAULT_DB_ALIAS
+from django.db.models import Model, QuerySet, base
+from django.db.models.deletion import Collector
+from django.db.models.fields import related_descriptors
+
+from bulksafe import compat
+from bulksafe.patches.computed import read_back
+from bulksafe.patches.patching import Patch, wrap
+from bulksafe.writer import bulk_paths, paths
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Original = Callable[..., Any]
+
+# Instances.
+
+#: The arguments of ``Model.save_base`` and ``Model._save_table``, which may be given by position.
+_SAVE_BASE = ("raw", "force_insert", "force_update", "using", "update_fields")
+_SAVE_TABLE = ("raw", "cls", "force_insert", "force_update", "using", "update_fields")
+
+
+def _named(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(names, values, strict=False))
+
+
+def _save_base(original: Original, self: Model, *args: Any, **kwargs: Any) -> Any:
+    if not paths.is_concerned(type(self)):
+        return original(self, *args, **kwargs)
+    inner = functools.partial(original, self)
+    return paths.save_base(inner, self, **_named(_SAVE_BASE, args), **kwargs)
+
+
+def _save_table(original: Original, self: Model, *args: Any, **kwargs: Any) -> Any:
+    if not paths.is_concerned(type(self)):
+        return original(self, *args, **kwargs)
+    named = {**_named(_SAVE_TABLE, args), **kwargs}
+    inner = functools.partial(original, self, **named)
+    return paths.save_table(inner, self, named.get("using") or DEFAULT_DB_ALIAS)
+
+
+def _set_order(original: Original, self: Model, ordered: Any, keys: Any, using: Any = None) -> None:
+    if paths.is_concerned(ordered):
+        bulk_paths.set_order(self, ordered, keys, using)
+    else:
+        original(self, ordered, keys, using)
+
+
+# Querysets.
+
+
+def _bulk_create(original: Original, self: Any, objs: Any, *args: Any, **kwargs: Any) -> Any:
+    def create(objs: Any, *args: Any, **kwargs: Any) -> Any:
+        created = original(self, objs, *args, **kwargs)
+        if kwargs.get("ignore_conflicts") or (len(args) > 1 and args[1]):
+            read_back(self, created)
+        return created
+
+    _route_for_write(self)
+    return bulk_paths.bulk_create(create, self, objs, *args, **kwargs)
+
+
+def _bulk_update(
+    original: Original, self: Any, objs: Any, fields: Any, *args: Any, **kwargs: Any
+) -> Any:
+    def write(objs: Any, fields: Any, *args: Any, **kwargs: Any) -> Any:
+        instances = tuple(objs)
+        count = original(self, instances, fields, *args, **kwargs)
+        read_back(self, instances)
+        return count
+
+    _route_for_write(self)
+    return bulk_paths.bulk_update(write, self, objs, fields, *args, **kwargs)
+
+
+def _update(original: Original, self: Any, **kwargs: Any) -> Any:
+    if not paths.is_concerned(self.model):
+        return original(self, **kwargs)
+    _route_for_write(self)
+    return paths.update(functools.partial(original, self), self, **kwargs)
+
+
+def _route_for_write(queryset: Any) -> None:
+    """Let ``queryset.db`` be the database that is written to, as Django's own methods do."""
+    queryset._for_write = True
+
+
+# Deletions.
+
+
+def _collector_delete(original: Original, self: Any) -> Any:
+    return paths.delete(functools.partial(original, self), self)
+
+
+def _can_fast_delete(original: Original, self: Any, objs: Any, *args: Any, **kwargs: Any) -> bool:
+    """To Django, any receiver stands against it, also one that gets the rows from the database."""
+    inner = functools.partial(original, self, objs, *args, **kwargs)
+    if inner():
+        return True
+    if not paths.can_delete_without_instances(self, objs):
+        return False
+    self._has_signal_listeners = _has_none
+    try:
+        return bool(inner())
+    finally:
+        del self._has_signal_listeners
+
+
+def _has_none(model: type[Model]) -> bool:
+    return False
+
+
+# Links.
+
+
+def _create_manager(original: Original, superclass: Any, rel: Any, reverse: Any) -> Any:
+    manager = original(superclass, rel, reverse)
+    for name in compat.M2M_CHANGED_SENDERS:
+        wrap(manager, name, _link)
+    return manager
+
+
+def _link(original: Original, self: Any, *args: Any, **kwargs: Any) -> Any:
+    return paths.link(functools.partial(original, self), self, *args, **kwargs)
+
+
+EARLY = (
+    Patch(
+        Model,
+        "save_base",
+        _save_base,
+        "The signals of a save() and the change that the database captured are one call.",
+    ),
+    Patch(
+        Model,
+        "_save_table",
+        _save_table,
+        "Separates the SQL of a save() from what receivers write before and after it.",
+    ),
+    Patch(
+        base,
+        "method_set_order",
+        _set_order,
+        "set_…_order() updates instances that have nothing but a key; receivers need the rows.",
+    ),
+    Patch(
+        QuerySet,
+        "bulk_create",
+        _bulk_create,
+        "Receivers run before and after it; with ignore_conflicts, instances get the computed "
+        "values of the stored row.",
+    ),
+    Patch(
+        QuerySet,
+        "bulk_update",
+        _bulk_update,
+        "Receivers run before and after it; instances get the computed values.",
+    ),
+    Patch(QuerySet, "update", _update, "Receivers run before and after it."),
+    Patch(
+        Collector,
+        "delete",
+        _collector_delete,
+        "Receivers run for the rows that Django deletes without fetching them.",
+    ),
+    Patch(
+        Collector,
+        "can_fast_delete",
+        _can_fast_delete,
+        "post_delete receivers that get the rows from the database need no fetched instances.",
+    ),
+    Patch(
+        related_descriptors,
+        "create_forward_many_to_many_manager",
+        _create_manager,
+        "Creates the classes of many-to-many managers, whose methods send m2m_changed: the links "
+        "that they write are not dispatched twice.",
+    ),
+)
