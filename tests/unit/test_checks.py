@@ -1518,3 +1518,22 @@ def test_the_documented_settings_are_what_they_are_said_to_be(settings, position
     exec(examples_of("E009")[position], known)
     settings.BULKSAFE = known["BULKSAFE"]
     assert ids(checks.check_settings(None)) == expected
+
+
+def test_what_is_documented_for_a_many_to_many_field():
+    model = order_with()
+    known = {**globals(), "__name__": "tests.apps.practice.invariants", "Order": model}
+    with registered(model, model.tags.through):
+        exec(examples_of("E033")[1], known)
+        assert ids(checks.check_declarations(None)) == []
+
+
+def test_what_is_documented_in_place_of_a_trigger():
+    condition, expression = (
+        eval(examples_of(code)[1], dict(globals())) for code in ("I001", "I002")
+    )
+
+    model = order_with(constraints=[condition], fields={"net": expression})
+
+    assert [constraint.name for constraint in model._meta.constraints] == ["not_negative"]
+    assert model._meta.get_field("net").generated
