@@ -97,3 +97,10 @@ def test_every_option_of_a_receiver_is_documented_with_its_default():
 
     found = inspect.signature(bulksafe.critical).parameters.values()
     assert documented == {parameter.name: parameter.default for parameter in found}
+
+
+def test_every_public_name_is_on_the_page_of_the_api():
+    text = (ROOT / "docs" / "api.md").read_text()
+    described = re.findall(r"^\.\. (?:auto|py:)\w+:: bulksafe\.([A-Za-z_]+)$", text, re.MULTILINE)
+
+    assert sorted(described) == sorted(bulksafe.__all__)
