@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.dev  ## Show rules and receivers on every write path, and a listener that is killed
+demo: $(VENV)/.demo  ## Show rules and receivers on every write path, and a listener that is killed
 	$(BIN)/python -m examples.shop.demo $(ARGS)
 
 test: $(VENV)/.dev  ## Run the tests (ARGS="-k name -x" goes to pytest)
@@ -37,8 +37,13 @@ clean:  ## Remove everything that the other targets made
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# pip shows what it installs, since this takes a while the first time.
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --editable ".[demo]"
+	@touch $@
+
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --editable ".[dev]"
 	@touch $@
 
 # The libraries that the listener is held against. Where they do not install, it says so and goes on.

@@ -8,7 +8,7 @@ have no ``ModelState``: automatic through tables, and models of apps without mig
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.apps import apps as installed_apps
 
@@ -17,8 +17,9 @@ from bulksafe.object_state import attributes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from django.apps.registry import Apps
     from django.db import models
-    from django.db.migrations.state import ModelState, ProjectState
+    from django.db.migrations.state import ModelState, ProjectState, StateApps
 
     from bulksafe.compiler import Trigger
 
@@ -118,7 +119,7 @@ def carry(source: ProjectState, copied: ProjectState) -> None:
         link(copied, copied.apps)
 
 
-def link(state: ProjectState, apps: Any) -> None:
+def link(state: ProjectState, apps: StateApps) -> None:
     """Let the models of ``apps`` find the attachments of their state."""
     attributes(apps)[_ATTRIBUTE] = of(state)
 
@@ -162,7 +163,7 @@ def owner_of(state: ProjectState, key: Key) -> tuple[ModelState, str] | None:
 def automatic_links(model_state: ModelState) -> Iterator[str]:
     """The many-to-many fields whose through tables Django creates."""
     for name, field in model_state.fields.items():
-        remote: Any = field.remote_field
+        remote = field.remote_field
         if field.many_to_many and remote is not None and not getattr(remote, "through", None):
             yield name
 
@@ -178,8 +179,8 @@ def model_in(state: ProjectState, key: Key) -> type[models.Model] | None:
     Django renders apps without migrations without their relations: those come from the code, which
     is all that such an app has.
     """
-    registry: Any = installed_apps if key[0] in state.real_apps else state.apps
+    registry: Apps = installed_apps if key[0] in state.real_apps else state.apps
     try:
-        return registry.get_model(*key)  # type: ignore[no-any-return]
+        return registry.get_model(*key)
     except LookupError:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from django.apps import apps
 
@@ -12,6 +12,7 @@ from bulksafe.object_state import attributes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from django.apps.registry import Apps
     from django.db.models import Model
 
 _Result = TypeVar("_Result")
@@ -48,14 +49,13 @@ def per_model(
     return decorate
 
 
-def models_of(registry: Any, *, include_auto_created: bool = False) -> list[type[Model]]:
+def models_of(registry: Apps, *, include_auto_created: bool = False) -> list[type[Model]]:
     """``registry.get_models()``, which caches its result for good, and the registry with it.
 
     That would keep the historical models of a migration.
     """
     if registry is apps:
-        found: list[type[Model]] = registry.get_models(include_auto_created=include_auto_created)
-        return found
+        return registry.get_models(include_auto_created=include_auto_created)
     return [
         model
         for models in registry.all_models.values()

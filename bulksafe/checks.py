@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from django.apps import AppConfig
+    from django.db.models import Model
+
+    from bulksafe.compat import PgTrigger
 
 _LEVELS = {"E": checks.Error, "W": checks.Warning, "I": checks.Info}
 
 
-def message(code: str, fact: str, fix: str, obj: Any = None) -> checks.CheckMessage:
+def message(code: str, fact: str, fix: str, obj: object = None) -> checks.CheckMessage:
     """``fact`` and ``fix`` under the id that ``docs/errors.md`` explains."""
     hint = f"{fix} See docs/errors.md#bulksafe{code.lower()}."
     return _LEVELS[code[0]](fact, hint=hint, obj=obj, id=f"bulksafe.{code}")
@@ -133,7 +136,7 @@ class _Named:
         return self.name
 
 
-def _in(app_configs: Sequence[AppConfig] | None, model: Any) -> bool:
+def _in(app_configs: Sequence[AppConfig] | None, model: type[Model]) -> bool:
     return app_configs is None or model._meta.app_config in app_configs
 
 
@@ -170,8 +173,8 @@ def _check_rejected(app_configs: Sequence[AppConfig] | None) -> Iterator[checks.
             yield from _check_one_rejected(model, trigger)
 
 
-def _check_one_rejected(model: Any, trigger: Any) -> Iterator[checks.CheckMessage]:
-    where: Any = model
+def _check_one_rejected(model: type[Model], trigger: PgTrigger) -> Iterator[checks.CheckMessage]:
+    where: object = model
     if isinstance(trigger, Invariant):
         where = _Where(Declared(model, trigger))
         for problem in planning.problems_of(trigger, model):

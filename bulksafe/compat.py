@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import django
 import pgtrigger
 from django.conf import settings
 from django.db import connections, transaction
 from django.db.models.sql import UpdateQuery
+from pgtrigger import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from django.db.models import Field, Model, QuerySet
+
+    #: A column, the model that has it where that is a parent, and the value that it gets.
+    Assignment: TypeAlias = tuple[Field[Any, Any], type[Model] | None, object]
 
     class PgTrigger:
         """pgtrigger.Trigger with a class where its annotations say that it takes an instance."""
@@ -24,8 +28,8 @@ if TYPE_CHECKING:
 
         def get_uri(self, model: type[Model]) -> str: ...
         def get_pgid(self, model: type[Model]) -> str: ...
-        def compile(self, model: type[Model]) -> Any: ...
-        def register(self, *models: type[Model]) -> Any: ...
+        def compile(self, model: type[Model]) -> object: ...
+        def register(self, *models: type[Model]) -> object: ...
         def validate_name(self) -> None: ...
 
 else:
@@ -50,7 +54,12 @@ M2M_CHANGED_SENDERS = (
 )
 
 
-def own_signature(function: Any) -> inspect.Signature | None:
+def registered() -> list[tuple[type[Model], PgTrigger]]:
+    """All triggers that pgtrigger knows, each with its model."""
+    return registry.registered()  # type: ignore[return-value]  # the same: a class, no instance
+
+
+def own_signature(function: Callable[..., object]) -> inspect.Signature | None:
     """The signature of a callable itself, not of what it wraps; None if it has none."""
     # Python 3.14 evaluates annotations here: one may name what is imported for type checkers only.
     lenient: dict[str, Any] = {}
@@ -65,7 +74,7 @@ def own_signature(function: Any) -> inspect.Signature | None:
 
 
 def update_returning(
-    queryset: QuerySet[Any], values: Any, fields: Sequence[Field[Any, Any]]
+    queryset: QuerySet[Any], values: Collection[Assignment], fields: Sequence[Field[Any, Any]]
 ) -> list[tuple[Any, ...]]:
     """Do what ``QuerySet._update(values)`` does and return ``fields`` of the updated rows.
 

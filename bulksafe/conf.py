@@ -85,7 +85,7 @@ def _value_problems(key: str, value: object) -> list[tuple[str, str]]:
         wrong = value not in ("refuse", "allow")
         fix = 'Write "refuse" or "allow".'
     else:
-        kinds: Any = int if isinstance(default, int) else (int, float)
+        kinds = (int,) if isinstance(default, int) else (int, float)
         wrong = isinstance(value, bool) or not isinstance(value, kinds) or not value > 0
         fix = f"Write a positive number, like the default {default}."
     return [(f"BULKSAFE[{key!r}] is {value!r}.", fix)] if wrong else []
@@ -149,7 +149,7 @@ def _wrong_schema(key: str, name: object) -> tuple[str, str]:
 
 def get() -> Settings:
     """The settings in force. One that is wrong has its default: the system checks report it."""
-    configured: Any = getattr(settings, "BULKSAFE", {})
+    configured: object = getattr(settings, "BULKSAFE", {})
     if not isinstance(configured, Mapping):
         return Settings()
     values: dict[str, Any] = {

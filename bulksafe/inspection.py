@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, router, transaction
+from django.db.models import ForeignObjectRel
 
 from bulksafe.attached import on_model
 from bulksafe.caching import models_of
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+    from django.db.models import Field, Model
 
 INSTALLED, OUTDATED, MISSING, DISABLED = "installed", "outdated", "missing", "disabled"
 
@@ -152,7 +154,10 @@ def installed(using: str, table: str) -> list[Installed]:
 
 @contextmanager
 def triggers_put_aside(
-    editor: BaseDatabaseSchemaEditor, model: Any, old_field: Any, new_field: Any
+    editor: BaseDatabaseSchemaEditor,
+    model: type[Model],
+    old_field: Field[Any, Any],
+    new_field: Field[Any, Any],
 ) -> Iterator[None]:
     """Drop our triggers while the type of a column changes, and create them again.
 
@@ -179,7 +184,7 @@ def triggers_put_aside(
             editor.execute(statement, params=None)
 
 
-def _restoring(model: Any, aside: list[tuple[Installed, str]]) -> Iterator[str]:
+def _restoring(model: type[Model], aside: list[tuple[Installed, str]]) -> Iterator[str]:
     """SQL that creates the triggers again, in the state that they had.
 
     Those that the migrations know are installed from there: what a ``Compute`` has for its columns'
@@ -196,7 +201,7 @@ def _restoring(model: Any, aside: list[tuple[Installed, str]]) -> Iterator[str]:
             yield _ddl(_MODES[trigger.enabled], trigger, table)
 
 
-def _known_by_name(model: Any, tables: set[str]) -> dict[str, Trigger]:
+def _known_by_name(model: type[Model], tables: set[str]) -> dict[str, Trigger]:
     """The compiled triggers on ``tables`` in the migration state that ``model`` belongs to."""
     return {
         name: trigger.compile(other)
@@ -208,7 +213,7 @@ def _known_by_name(model: Any, tables: set[str]) -> dict[str, Trigger]:
     }
 
 
-def removing_unknown(editor: BaseDatabaseSchemaEditor, model: Any) -> Iterator[str]:
+def removing_unknown(editor: BaseDatabaseSchemaEditor, model: type[Model]) -> Iterator[str]:
     """SQL that removes from a table those of our triggers that the migrations do not know of."""
     with editor.connection.cursor() as cursor:
         cursor.execute(_FUNCTIONS, [quoting.relation(model._meta.db_table), f"{MARK}%"])
@@ -226,13 +231,12 @@ _MODES = {
 }
 
 
-def _tables_altered_with(model: Any, field: Any) -> Iterator[str]:
+def _tables_altered_with(model: type[Model], field: Field[Any, Any]) -> Iterator[str]:
     """The field's table, and those whose foreign keys take over the type of the field."""
     yield model._meta.db_table
     for relation in model._meta.get_fields(include_hidden=True):
         if (
-            relation.auto_created
-            and not relation.concrete
+            isinstance(relation, ForeignObjectRel)
             and (relation.one_to_many or relation.one_to_one)
             and field.name in {target.name for target in relation.field.foreign_related_fields}
         ):

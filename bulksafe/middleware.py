@@ -12,6 +12,8 @@ from bulksafe.contexts import context
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from django.contrib.auth.base_user import AbstractBaseUser
+    from django.contrib.auth.models import AnonymousUser
     from django.http import HttpRequest
 
 
@@ -49,6 +51,7 @@ def _values(request: HttpRequest) -> dict[str, Any]:
     return values | ({"traceparent": traceparent} if traceparent else {})
 
 
-def _user(user: Any) -> dict[str, Any]:
-    known = user is not None and getattr(user, "is_authenticated", False)
-    return {"user": user.pk} if known else {}
+def _user(user: AbstractBaseUser | AnonymousUser | None) -> dict[str, Any]:
+    if user is None or not getattr(user, "is_authenticated", False):
+        return {}
+    return {"user": user.pk}

@@ -108,7 +108,12 @@ class _Setting:
                 [_SETTING, self.before, self.labels],
             )
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         # After an error the rollback that follows takes the setting back.
         if error is None and not self.connection.needs_rollback:
             with self.connection.cursor() as cursor:

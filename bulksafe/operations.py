@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.core.management import CommandError
 from django.db import connections, router, transaction
@@ -63,7 +63,7 @@ class _TriggerOperation(Operation):
             return False
         if model is None:
             return router.allow_migrate(using, key[0], model_name=key[1])
-        concrete: Any = model._meta.concrete_model
+        concrete = model._meta.concrete_model or model
         return self.allow_migrate_model(using, concrete)
 
     def _on(

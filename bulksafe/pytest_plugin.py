@@ -5,12 +5,15 @@ Installed with bulksafe; nothing is imported from Django before a test asks for 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from bulksafe.dispatch.calls import Call
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ def bulksafe_deliver(db: None) -> Callable[..., int]:
 
 
 @pytest.fixture
-def bulksafe_captured(db: None) -> Any:
+def bulksafe_captured(db: None) -> Callable[..., AbstractContextManager[list[Call]]]:
     """``bulksafe.testing.captured``: collect the calls that a block leads to."""
     from bulksafe import testing  # noqa: PLC0415
 
@@ -30,7 +33,7 @@ def bulksafe_captured(db: None) -> Any:
 
 
 @pytest.fixture
-def bulksafe_muted() -> Any:
+def bulksafe_muted() -> Callable[..., AbstractContextManager[None]]:
     """``bulksafe.testing.muted``: let events pass receivers by."""
     from bulksafe import testing  # noqa: PLC0415
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 from psycopg import sql
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
 _BEFORE = r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*"
 _FLAGS = re.IGNORECASE | re.DOTALL
@@ -136,7 +139,7 @@ _BUILT_IN = frozenset(
 _BUILT_IN_PREFIXES = ("pg_", "st_")
 
 
-def text_of(statement: Any, connection: Any) -> str:
+def text_of(statement: object, connection: BaseDatabaseWrapper) -> str:
     """A statement as text, whatever the driver takes.
 
     Args:

@@ -6,7 +6,7 @@ has migrations and the app that attaches an invariant to it has none, nothing wo
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
 from django.db.migrations.loader import MigrationLoader
@@ -20,6 +20,12 @@ from bulksafe.operations import table_exists
 from bulksafe.outbox import access, schema
 from bulksafe.outbox.store import Store
 from bulksafe.writer.vocabulary import forget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from django.core.management.base import OutputWrapper
+    from django.db.migrations.migration import Migration
 
 
 def create_outbox(sender: object, using: str, **kwargs: Any) -> None:
@@ -41,7 +47,9 @@ def create_outbox(sender: object, using: str, **kwargs: Any) -> None:
         schema.create(using)
 
 
-def refuse_to_lose_events(sender: object, using: str, plan: Any = (), **kwargs: Any) -> None:
+def refuse_to_lose_events(
+    sender: object, using: str, plan: Iterable[tuple[Migration, bool]] = (), **kwargs: Any
+) -> None:
     """Receiver of ``pre_migrate``: ``migrate bulksafe zero`` drops no event that waits.
 
     Before the first step: Django takes back the migrations that depend on bulksafe's first, and
@@ -59,7 +67,11 @@ def refuse_unknown_roles(sender: object, using: str, **kwargs: Any) -> None:
 
 
 def settle_privileges(
-    sender: object, using: str, verbosity: int = 0, stdout: Any = None, **kwargs: Any
+    sender: object,
+    using: str,
+    verbosity: int = 0,
+    stdout: OutputWrapper | None = None,
+    **kwargs: Any,
 ) -> None:
     """Receiver of ``post_migrate``: the roles of the settings get what they need, others nothing.
 

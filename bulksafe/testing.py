@@ -19,15 +19,17 @@ from bulksafe.dispatch.batches import Batch
 from bulksafe.dispatch.muting import muted
 from bulksafe.dispatch.ordering import calls
 from bulksafe.dispatch.routes import Routes
+from bulksafe.outbox.cursors import BUCKETS
+from bulksafe.outbox.known import Known
 from bulksafe.outbox.paging import next_events
-from bulksafe.outbox.store import BUCKETS, Known, Store
+from bulksafe.outbox.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from bulksafe.dispatch.calls import Call
+    from bulksafe.outbox.cursors import Cursor
     from bulksafe.outbox.events import Event
-    from bulksafe.outbox.store import Cursor
 
 __all__ = ["captured", "deliver", "muted", "pending"]
 

@@ -248,7 +248,7 @@ class Change:
             raise _Unknown
         return _typed(self._literal(field, value), field)
 
-    def _computed(self, field: fields.Field, expression: Any, seen: tuple[str, ...]) -> str:
+    def _computed(self, field: fields.Field, expression: object, seen: tuple[str, ...]) -> str:
         value = compile_expression(self.model, expression, bare=True)
         inputs = [
             f"{self._value(read, seen)} AS {quoting.identifier(str(read.column))}"
@@ -257,7 +257,7 @@ class Change:
         source = f' FROM (SELECT {", ".join(inputs)}) AS "inputs"' if inputs else ""
         return _typed(f"(SELECT {value.sql}{source})", field)
 
-    def _is_unknown(self, field: fields.Field, value: Any) -> bool:
+    def _is_unknown(self, field: fields.Field, value: object) -> bool:
         adding = self.instance._state.adding
         return (
             field.name in self.exclude
@@ -268,7 +268,7 @@ class Change:
             or (field.primary_key and value is None)
         )
 
-    def _literal(self, field: fields.Field, value: Any) -> str:
+    def _literal(self, field: fields.Field, value: object) -> str:
         try:
             prepared = field.get_db_prep_save(value, connections[self.using])
             return quoting.literal(prepared)

@@ -18,6 +18,7 @@ from django.conf import settings
 from django.db import connections
 
 from examples import server
+from tests import sampling
 
 POSTGRES = pytest.StashKey[server.Server]()
 VERSIONS = pytest.StashKey[set]()
@@ -52,6 +53,18 @@ def pytest_configure(config):
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="write the golden files again")
+    parser.addoption(
+        "--sample",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of a test of several parameters, one case in N, and each value at least once",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    items[:], left_out = sampling.split(items, config.getoption("sample"))
+    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_unconfigure(config):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pgtrigger import registry
 
@@ -67,7 +67,7 @@ class Invariant(PgTrigger):
         """The label of the app whose migrations put it on ``model``, if it is attached."""
         return self.home
 
-    def register(self, *models: type[models.Model]) -> Any:
+    def register(self, *models: type[models.Model]) -> None:
         for model in models:
             try:
                 registry.set(self.get_uri(model), model=model, trigger=self)  # type: ignore[arg-type]
@@ -83,6 +83,6 @@ class Invariant(PgTrigger):
 
 def _keep_out_of_state(model: type[models.Model], invariant: Invariant) -> None:
     """``makemigrations`` would write it into the migrations of the model's app."""
-    attributes: Any = model._meta.original_attrs
+    attributes = model._meta.original_attrs
     listed = attributes.get("triggers", [])
     attributes["triggers"] = [trigger for trigger in listed if trigger is not invariant]

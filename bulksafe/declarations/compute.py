@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pgtrigger import registry
-
 from bulksafe.caching import models_of, per_model
+from bulksafe.compat import registered
 from bulksafe.declarations.base import Invariant
 from bulksafe.declarations.dependencies import Dependencies, field_name
 from bulksafe.object_state import forget_returning_fields
@@ -28,7 +27,9 @@ class Compute(Invariant):
         name: defaults to ``compute_<field>``.
     """
 
-    def __init__(self, field: str = "", expression: Any = None, *, name: str | None = None) -> None:
+    def __init__(
+        self, field: str = "", expression: object = None, *, name: str | None = None
+    ) -> None:
         # If they are swapped, the label names the field all the same.
         named = expression if isinstance(expression, str) else field
         self.default_name = f"compute_{named}"
@@ -42,7 +43,7 @@ class Compute(Invariant):
         rank = max(len(chain) - 1, 0)
         return names.identifier(f"pgtrigger_zz{rank:02}_", self.name, self.get_uri(model))
 
-    def register(self, *models: type[models.Model]) -> Any:
+    def register(self, *models: type[models.Model]) -> None:
         global _registrations  # noqa: PLW0603
         super().register(*models)
         _registrations += 1
@@ -81,10 +82,9 @@ def computes_of(model: type[models.Model]) -> dict[str, Compute]:
         for trigger in getattr(other._meta, "triggers", None) or ()
     ]
     # The models of a migration state have no attached triggers in their Meta.
-    registered: Any = registry.registered()
     found += [
         trigger
-        for other, trigger in registered
+        for other, trigger in registered()
         if getattr(trigger, "is_attached", False) and other._meta.label == concrete._meta.label  # type: ignore[union-attr]
     ]
     return {field_name(model, t.field): t for t in found if isinstance(t, Compute)}

@@ -158,7 +158,7 @@ def _listed(references: object) -> tuple[Any, ...]:
 
 
 def _names(
-    function: Any, senders: Sequence[Any], signal: Any, uid: Hashable, *, is_one_of: bool
+    function: object, senders: Sequence[object], signal: object, uid: Hashable, *, is_one_of: bool
 ) -> tuple[str, str]:
     """The receiver's name, and the one that it has where others share its ``dispatch_uid``.
 

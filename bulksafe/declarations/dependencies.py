@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import F
@@ -26,7 +26,7 @@ class Dependencies:
     """
 
     model: type[models.Model]
-    expressions: Mapping[str, Any]
+    expressions: Mapping[str, object]
 
     def inputs(self, field: str) -> list[str]:
         """The computed fields that ``field`` is computed from, also through generated columns."""
@@ -39,7 +39,7 @@ class Dependencies:
             for field, expression in self.expressions.items()
         }
 
-    def _computed_in(self, expression: Any, seen: tuple[str, ...]) -> Iterator[str]:
+    def _computed_in(self, expression: object, seen: tuple[str, ...]) -> Iterator[str]:
         for path in referenced_names(expression):
             name = field_name(self.model, path.removeprefix("new__").split("__")[0])
             if name in self.expressions:
@@ -80,14 +80,14 @@ def field_name(model: type[models.Model], name: object) -> str:
         return name
 
 
-def _generated_from(model: type[models.Model], name: str) -> Any:
+def _generated_from(model: type[models.Model], name: str) -> object:
     try:
         return getattr(model._meta.get_field(name), "expression", None)
     except FieldDoesNotExist:
         return None
 
 
-def referenced_names(expression: Any) -> Iterator[str]:
+def referenced_names(expression: object) -> Iterator[str]:
     """The names that ``F()`` and ``Q`` mention anywhere in an unresolved expression."""
     if isinstance(expression, F):
         yield expression.name  # type: ignore[attr-defined]

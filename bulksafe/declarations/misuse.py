@@ -48,7 +48,7 @@ def _refuse_bare(args: tuple[object, ...], options: dict[str, Any]) -> None:
     )
 
 
-def refuse_method(function: Any) -> None:
+def refuse_method(function: object) -> None:
     """Raise a TypeError for a method in the body of its class: no call could pass ``self``."""
     function = function.__func__ if isinstance(function, classmethod) else function
     owner, _, name = getattr(function, "__qualname__", "").rpartition(".")

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 from bulksafe.declarations.senders import label_of_sender
 from bulksafe.declarations.signals import signal_name
 
 
-def default_name(function: Any, senders: Sequence[Any], signal: Any) -> str:
+def default_name(function: object, senders: Sequence[object], signal: object) -> str:
     """``"shop.receivers.notify_warehouse@shop.Order.post_save"``."""
     module = getattr(function, "__module__", type(function).__module__)
     qualname = getattr(function, "__qualname__", type(function).__qualname__)
     return full_name(f"{module}.{qualname}", senders, signal)
 
 
-def full_name(text: str, senders: Sequence[Any], signal: Any) -> str:
+def full_name(text: str, senders: Sequence[object], signal: object) -> str:
     """``text`` with what the receiver is called for: ``"audit@shop.Order.post_save"``."""
     labels = "+".join(label_of_sender(sender) for sender in senders) or "*"
     return f"{text}@{labels}.{signal_name(signal) or 'unknown'}"

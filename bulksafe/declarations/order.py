@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bulksafe.declarations.receiver import is_same_callable
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from bulksafe.declarations.receiver import Receiver
 
 
-def meant_by(reference: Any, among: Sequence[Receiver]) -> list[Receiver]:
+def meant_by(reference: object, among: Sequence[Receiver]) -> list[Receiver]:
     """The receivers that an item of ``after=`` names: by function, name or ``dispatch_uid``."""
     return [receiver for receiver in among if _is_meant(receiver, reference)]
 
 
-def _is_meant(receiver: Receiver, reference: Any) -> bool:
+def _is_meant(receiver: Receiver, reference: object) -> bool:
     if is_same_callable(receiver.function, reference) or receiver.name == reference:
         return True
     return receiver.has_uid and not receiver.is_emit and bool(receiver.uid == reference)

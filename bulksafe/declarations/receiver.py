@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction
 from django.apps import apps
@@ -24,6 +24,11 @@ from bulksafe.declarations.options import (
 from bulksafe.declarations.parameters import EXTRAS, named_extras
 from bulksafe.declarations.senders import label_of_sender, resolve
 from bulksafe.declarations.signals import Sender, signal_name
+
+if TYPE_CHECKING:
+    from django.db.models import Q
+    from django.db.models.expressions import BaseExpression
+    from django.dispatch import Signal
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +70,10 @@ class Receiver:
 
     function: Callable[..., Any]
     name: str
-    signal: Any
+    signal: Signal
     senders: tuple[Any, ...]
     run: str = IN_TRANSACTION
-    when: Any = None
+    when: Q | BaseExpression | None = None
     after: tuple[Any, ...] = ()
     batch: bool = False
     queue: str = DEFAULT_QUEUE
@@ -151,7 +156,7 @@ class Receiver:
                 found[model] = None
         return list(found)
 
-    def models_for(self, sender: Any) -> list[type[Model]]:
+    def models_for(self, sender: object) -> list[type[Model]]:
         """The concrete models that one of its senders stands for."""
         return resolve(sender, are_links=self.signal is m2m_changed)
 

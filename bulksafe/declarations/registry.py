@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pgtrigger
 from django.apps import apps
 from django.db import models
-from pgtrigger import registry
 
+from bulksafe.compat import registered
 from bulksafe.declarations.base import Invariant
 from bulksafe.declarations.capture import is_installed_package
 from bulksafe.declarations.emit import Emit
@@ -41,8 +41,7 @@ def label_of(model: type[models.Model], invariant: Invariant) -> str:
 
 def declared() -> Iterator[Declared]:
     """All registered invariants, in the order of their registration."""
-    registered: Any = registry.registered()
-    for model, trigger in registered:
+    for model, trigger in registered():
         if isinstance(trigger, Invariant):
             yield Declared(model, trigger)
 
@@ -70,8 +69,7 @@ def register_meta_triggers() -> None:
 
 def _sorted_out(model: type[models.Model]) -> list[Any]:
     """The triggers of ``model``; whatever else was among them leaves its Meta."""
-    meta: Any = model._meta
-    given = getattr(meta, "triggers", None) or []
+    given = getattr(model._meta, "triggers", None) or []
     listed = list(given) if isinstance(given, list | tuple | set) else [given]
     triggers = [item for item in listed if isinstance(item, pgtrigger.Trigger)]
     found = [item for item in listed if isinstance(item, Emit)]
@@ -138,7 +136,7 @@ def _find(model: type[models.Model] | str) -> type[models.Model] | str:
     """The model class, or the reason why there is none to put triggers on."""
     if not apps.models_ready:
         return "the models are not loaded yet; call it in your app's invariants.py"
-    found: Any = _by_label(model) if isinstance(model, str) else model
+    found: object = _by_label(model) if isinstance(model, str) else model
     if isinstance(found, str):
         return found
     if not (isinstance(found, type) and issubclass(found, models.Model)):

@@ -72,7 +72,7 @@ def listed_senders(given: object) -> tuple[Any, ...]:
     return tuple(sorted(items, key=label_of_sender) if isinstance(given, Set) else items)
 
 
-def resolve(sender: Any, *, are_links: bool = False) -> list[type[models.Model]]:
+def resolve(sender: object, *, are_links: bool = False) -> list[type[models.Model]]:
     """The concrete models that ``sender`` stands for: none if it is unknown or has no table.
 
     Args:
@@ -95,7 +95,7 @@ def resolve(sender: Any, *, are_links: bool = False) -> list[type[models.Model]]
     return [concrete] if concrete is not None and _has_table(concrete) else []
 
 
-def _named(label: str) -> Any:
+def _named(label: str) -> type[models.Model] | None:
     """The model of a label, ``"shop.Order"``; None if there is none."""
     if label.count(".") != 1:
         return None
@@ -109,6 +109,6 @@ def _has_table(model: type[models.Model]) -> bool:
     return bool(model._meta.managed and not model._meta.swapped and not model._meta.abstract)
 
 
-def label_of_sender(sender: Any) -> str:
+def label_of_sender(sender: object) -> str:
     meta = getattr(sender, "_meta", None)
     return str(sender) if meta is None else str(meta.label)

@@ -20,7 +20,7 @@ def links(through: type[Model]) -> tuple[Link, Link] | None:
     None if it is the table of no many-to-many field. Several fields can share one: the first by
     label and name decides.
     """
-    concrete: Any = through._meta.concrete_model
+    concrete = through._meta.concrete_model
     found = [
         field
         for model in sorted(models_of(through._meta.apps), key=lambda m: m._meta.label)
@@ -30,12 +30,12 @@ def links(through: type[Model]) -> tuple[Link, Link] | None:
     ]
     if not found:
         return None
-    field: Any = found[0]
+    field = found[0]
     get: Any = through._meta.get_field
     return get(field.m2m_field_name()), get(field.m2m_reverse_field_name())
 
 
-def _concrete(field: Any) -> Any:
+def _concrete(field: ManyToManyField[Any, Any]) -> type[Model] | None:
     """The model of a many-to-many field's table; it may be a name that is not resolved yet."""
     meta = getattr(field.remote_field.through, "_meta", None)
     return meta and meta.concrete_model

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from bulksafe.dispatch.batches import Batch
     from bulksafe.dispatch.caller import Caller
-    from bulksafe.outbox.store import Known, Store
+    from bulksafe.outbox.known import Known
+    from bulksafe.outbox.store import Store
 
 logger = logging.getLogger("bulksafe")
 

@@ -32,7 +32,7 @@ class Uncaptured:
 
     created: bool = False
     update_fields: frozenset[str] | None = None
-    origin: Any = None
+    origin: object = None
 
 
 def of_changes(
@@ -64,7 +64,7 @@ def of_changes(
 
 def of_batch(
     receiver: Receiver,
-    model: Any,
+    model: type[Model],
     using: str,
     instances: Sequence[Model],
     changes: Sequence[Change] = (),
@@ -77,7 +77,9 @@ def of_batch(
     }
 
 
-def of_each_object(receiver: Receiver, model: Any, using: str, known: Uncaptured) -> dict[str, Any]:
+def of_each_object(
+    receiver: Receiver, model: type[Model], using: str, known: Uncaptured
+) -> dict[str, Any]:
     """The arguments that are the same for all objects of a bulk write, for ``of_object()``."""
     return {**_of_signal(receiver, model, using), **_of_row(receiver, known)}
 
@@ -104,7 +106,7 @@ def of_object(
 
 
 def of_sent(
-    receiver: Receiver, model: Any, sent: Mapping[str, Any], change: Change | None
+    receiver: Receiver, model: type[Model], sent: Mapping[str, Any], change: Change | None
 ) -> dict[str, Any]:
     """The arguments where Django sends the signal.
 
@@ -123,7 +125,7 @@ def of_sent(
     return {**_own(receiver, change), **named}
 
 
-def _of_signal(receiver: Receiver, model: Any, using: str) -> dict[str, Any]:
+def _of_signal(receiver: Receiver, model: type[Model], using: str) -> dict[str, Any]:
     return {"signal": receiver.signal, "sender": model, "using": using}
 
 
@@ -146,7 +148,7 @@ def _own(receiver: Receiver, change: Change | None) -> dict[str, Any]:
     return {name: _value(name, change) for name in receiver.extras}
 
 
-def _value(name: str, change: Change | None) -> Any:
+def _value(name: str, change: Change | None) -> object:
     if name == "context":
         return dict(current() if change is None else change.context)
     if change is None:
@@ -169,11 +171,11 @@ def _of_links(changes: Sequence[Change], when: str) -> dict[str, Any]:
     }
 
 
-def _owner(source: ForeignKey[Any, Any], value: Any, using: str) -> Any:
+def _owner(source: ForeignKey[Any, Any], value: object, using: str) -> Model:
     """The instance that a through row belongs to; a bare one if it has gone in the meantime."""
     model: Any = source.related_model
     name = source.target_field.attname
-    found = model._base_manager.using(using).filter(**{name: value}).first()
-    if found is not None:
-        return found
-    return model.from_db(using, [name], [value])
+    found: Model | None = model._base_manager.using(using).filter(**{name: value}).first()
+    if found is None:
+        found = model.from_db(using, [name], [value])
+    return found

@@ -5,32 +5,28 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
 from bulksafe.dispatch.changes import Change
+from bulksafe.dispatch.event_images import EventImages, ImageReader
 from bulksafe.dispatch.images import UNFIT, Image, Images, Table, Unreadable
 from bulksafe.dispatch.ordering import Delivery
-from bulksafe.dispatch.parts import Amendment, Parts
 from bulksafe.dispatch.recursion import Write, endless, is_called
-from bulksafe.outbox import events as outbox_events
+from bulksafe.outbox import event_order
 from bulksafe.outbox.contexts import Unread, UnreadableContext
 from bulksafe.outbox.events import DELETED, HANDED_OVER, INSERTED, Event
-from bulksafe.outbox.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.routes import Route, Routes
-    from bulksafe.outbox.store import Cursor
+    from bulksafe.outbox.cursors import Cursor
 
 logger = logging.getLogger("bulksafe")
 
-
-#: A method of ``Table``.
-ImageReader: TypeAlias = "Callable[[Table, Sequence[Event], Sequence[str]], Images]"
 
 _NO_IMAGES: Images = {"old": {}, "new": {}}
 
@@ -47,14 +43,12 @@ class Batch:
     def __init__(self, routes: Routes, prefix: str, read: ImageReader = Table.read) -> None:
         self.routes = routes
         self.prefix = prefix
-        self._read_images = read
-        self._tables: dict[int, Table] = {}
-        self._parts: dict[int, Parts] = {}
+        self._images = EventImages(routes, read)
         self._strange: set[int] = set()
 
     def ordered(self, events: Sequence[Event]) -> list[Event]:
         """The events, bucket by bucket, each row's in the order in which it was changed."""
-        if not any(map(outbox_events.is_shared, events)):
+        if not any(map(event_order.is_shared, events)):
             return list(events)
         images: dict[str, dict[int, Any]] | None = None
 
@@ -62,18 +56,18 @@ class Batch:
             nonlocal images
             if images is None:
                 nested = [e for e in events if self.is_known(e)]
-                images = {side: self._values(nested, side) for side in ("old", "new")}
+                images = {side: self._images.values(nested, side) for side in ("old", "new")}
             if not all(self.is_known(member) for member in members):
                 return members
             if self._has_parents(members[0]):
-                own = {side: self._own_parts(members, images[side]) for side in images}
-                return outbox_events.chained_by_part(members, own["old"], own["new"])
-            return outbox_events.chained(members, images["old"], images["new"])
+                own = {side: self._images.own_parts(members, images[side]) for side in images}
+                return event_order.chained_by_part(members, own["old"], own["new"])
+            return event_order.chained(members, images["old"], images["new"])
 
         return [
             event
-            for _, group in outbox_events.by_bucket(events)
-            for event in outbox_events.in_order(group, chain)
+            for _, group in event_order.by_bucket(events)
+            for event in event_order.in_order(group, chain)
         ]
 
     def deliveries(self, events: Iterable[Event], cursors: Sequence[Cursor] = ()) -> list[Delivery]:
@@ -122,13 +116,6 @@ class Batch:
             own = replace(change, event=event, _instances={})
             found.append(Delivery(receiver, own, error or endless(receiver, Write.of(own))))
         return found
-
-    def _own_parts(
-        self, members: Sequence[Event], values: Mapping[int, Any]
-    ) -> dict[int, tuple[Any, ...] | None]:
-        """What each event says of the part of the row that it is certain of."""
-        parts = self._parts_of(members[0])
-        return {member.seq: parts.own_values(member, values[member.seq]) for member in members}
 
     def is_known(self, event: Event) -> bool:
         """Whether this code has receivers for the event's table."""
@@ -198,16 +185,10 @@ class Batch:
     def _answers(self, event: Event) -> list[Route]:
         routes = self.routes.of(event)
         conditions = [route.condition or "true" for route in routes]
-        met = self._table(event).meets(event, conditions)
+        met = self._images.table(event).meets(event, conditions)
         return [route for route, is_met in zip(routes, met, strict=True) if is_met]
 
-    # Images.
-
-    def _table(self, event: Event) -> Table:
-        if event.source not in self._tables:
-            model = self.routes.models[event.source]
-            self._tables[event.source] = Table(model, self.routes.using)
-        return self._tables[event.source]
+    # Changes.
 
     def _amended(
         self, events: list[Event], cursors: Sequence[Cursor]
@@ -220,17 +201,11 @@ class Batch:
         parted = [e for e in events if e.part is not None and self._has_parents(e)]
         if not parted:
             return events, _NO_IMAGES
-        amendment = Amendment(Store(self.routes.using), self._parts_of, self._read)
-        found, images = amendment.amended(parted, cursors)
+        found, images = self._images.amended(parted, cursors)
         return [found.get(event.seq, event) for event in events], images
 
     def _has_parents(self, event: Event) -> bool:
-        return self.is_known(event) and self._table(event).has_parents
-
-    def _parts_of(self, event: Event) -> Parts:
-        if event.source not in self._parts:
-            self._parts[event.source] = Parts(self._table(event))
-        return self._parts[event.source]
+        return self.is_known(event) and self._images.table(event).has_parents
 
     def _changes(
         self, events: Sequence[Event], known: Images
@@ -242,7 +217,7 @@ class Batch:
             sides.append("new")
         firsts = [e.first for e in events if e.first is not None and not e.amended]
         wanted = [e for e in (*events, *firsts) if e.amended or e.seq not in known["new"]]
-        found = self._read(wanted, sides)
+        found = self._images.read(wanted, sides)
         images = {side: {**known[side], **found.get(side, {})} for side in ("old", "new")}
         return {event.seq: self._change(event, images) for event in events}
 
@@ -265,23 +240,3 @@ class Batch:
                 UnreadableContext(f"The event's context cannot be read: {event.context.reason}.")
             ]
         return change, wrong[0] if wrong else None
-
-    def _read(self, events: Sequence[Event], sides: Sequence[str]) -> Images:
-        by_source: dict[int, list[Event]] = defaultdict(list)
-        for event in events:
-            by_source[event.source].append(event)
-        found: Images = {side: {} for side in sides}
-        for group in by_source.values():
-            for side, images in self._read_images(self._table(group[0]), group, sides).items():
-                found[side] |= images
-        return found
-
-    def _values(self, events: Sequence[Event], side: str) -> dict[int, Any]:
-        absent = INSERTED if side == "old" else DELETED
-        having = [event for event in events if event.operation != absent]
-        found = self._read(having, [side])[side]
-        values: dict[int, Any] = dict.fromkeys(event.seq for event in events)
-        values |= {
-            seq: image.values if isinstance(image, Image) else None for seq, image in found.items()
-        }
-        return values

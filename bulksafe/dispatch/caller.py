@@ -1,4 +1,4 @@
-"""Making calls: in a batch, in a savepoint, or outside a transaction."""
+"""Making calls, in the open transaction or outside of one, each within its time limit."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 from asyncio import CancelledError
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db import DatabaseError, InterfaceError, connections
 from psycopg.pq import TransactionStatus
 
 from bulksafe import conf
@@ -17,11 +17,12 @@ from bulksafe.declarations.receivers import listened
 from bulksafe.dispatch import sharing
 from bulksafe.dispatch.activity import Activity
 from bulksafe.exceptions import BrokenTransaction, CallTimedOut, PermanentFailure, RetryAfter
-from bulksafe.object_state import set_commit_hooks
-from bulksafe.outbox.store import Store
+from bulksafe.object_state import commit_hooks, set_commit_hooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.calls import Call
@@ -34,30 +35,15 @@ logger = logging.getLogger("bulksafe")
 RAISED = (Exception, SystemExit, GeneratorExit, KeyboardInterrupt, CancelledError)
 
 
-class CallFailed(Exception):  # noqa: N818
-    """A call has failed that had no savepoint: the transaction has to be rolled back."""
-
-
-class CallTookTooLong(Exception):  # noqa: N818
-    """A call has taken too long for a batch, which has to be rolled back.
-
-    Args:
-        call: the call.
-        error: the timeout, if it has exceeded its own; None if it goes on alone.
-    """
-
-    def __init__(self, call: Call, error: CallTimedOut | None) -> None:
-        super().__init__(call.receiver.name)
-        self.call = call
-        self.error = error
-
-
 class Caller:
     """Makes calls on a connection, and counts them.
 
     Args:
         using: the database.
         activity: shows the call that is being made.
+
+    Attributes:
+        slow: seconds after which a call is too slow for a batch.
     """
 
     def __init__(self, using: str, activity: Activity) -> None:
@@ -65,10 +51,10 @@ class Caller:
         self.activity = activity
         settings = conf.get()
         self._timeout = settings.TIMEOUT
-        self._slow = settings.SLOW_CALL
+        self.slow = settings.SLOW_CALL
 
     @cached_property
-    def _connection(self) -> Any:
+    def _connection(self) -> BaseDatabaseWrapper:
         return connections[self.using]
 
     @property
@@ -116,7 +102,7 @@ class Caller:
             yield
         hooks = [
             (savepoints, partial(_after_commit, function), robust)
-            for savepoints, function, robust in connection.run_on_commit
+            for savepoints, function, robust in commit_hooks(connection)
         ]
         set_commit_hooks(connection, hooks)
 
@@ -132,7 +118,7 @@ class Caller:
             BrokenTransaction: it has left the transaction unusable, and hidden that.
             CallTimedOut: it has taken longer.
         """
-        earlier = len(self._connection.run_on_commit)
+        earlier = len(commit_hooks(self._connection))
         self._run(call, limit)
         self._limit_callbacks(call, earlier)
         if self._is_broken:
@@ -148,7 +134,7 @@ class Caller:
         Args:
             earlier: how many callbacks earlier calls of the transaction have left.
         """
-        callbacks = self._connection.run_on_commit
+        callbacks = commit_hooks(self._connection)
         callbacks[earlier:] = [
             (savepoints, partial(self.follow, call, function), robust)
             for savepoints, function, robust in callbacks[earlier:]
@@ -215,52 +201,6 @@ class Caller:
                 # The receiver has forked, and this copy would go on with the same connection.
                 os._exit(1)
             self.activity.end()
-
-    # In a batch.
-
-    def make_or_fail(self, call: Call) -> None:
-        """Make a call in a batch without a savepoint: the batch ends with it if it fails.
-
-        Raises:
-            CallFailed: it has; its cause is what it raised.
-            CallTookTooLong: it has to run alone.
-        """
-        try:
-            self.make(call, self._batch_limit(call.receiver))
-        except CallTimedOut as late:
-            raise self._too_long(call, late) from late
-        except RAISED as error:
-            if self.is_lost:
-                raise
-            raise CallFailed(call.receiver.name) from error
-
-    def attempt(self, call: Call) -> BaseException | None:
-        """Make a call in a batch, in a savepoint.
-
-        Returns:
-            what it raised.
-
-        Raises:
-            CallTookTooLong: it has to run alone.
-        """
-        try:
-            with transaction.atomic(using=self.using):
-                before = Store(self.using).session()
-                self.make(call, self._batch_limit(call.receiver))
-                self.check_session(call, before, Store(self.using).session())
-        except CallTimedOut as late:
-            raise self._too_long(call, late) from late
-        except RAISED as error:  # whatever a receiver raises is noted with its event
-            return self.noted(call, error, 1)
-        return None
-
-    def _batch_limit(self, receiver: Receiver) -> float:
-        return min(self.timeout(receiver), self._slow)
-
-    def _too_long(self, call: Call, late: CallTimedOut) -> CallTookTooLong:
-        """A call that may take longer than it may in a batch goes on alone."""
-        has_timed_out = self.timeout(call.receiver) <= self._slow
-        return CallTookTooLong(call, late if has_timed_out else None)
 
     def noted(self, call: Call, error: BaseException, attempt: int) -> BaseException:
         """The error, logged; one that took the connection along is none of the receiver's."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bulksafe.call_stack import Calls
 from bulksafe.contexts import being_called
 from bulksafe.declarations.through import link_fields
 from bulksafe.dispatch import arguments
@@ -41,7 +40,7 @@ class Call:
         if self.error is not None:
             raise self.error
         last = self.changes[-1]
-        outer = Calls.of_names(last.written_by)
+        outer = last.calls
         with being_called(outer.plus(self.receiver.name, last.row), last.context):
             call(self.receiver.function, arguments.of_changes(self.receiver, self.changes))
 

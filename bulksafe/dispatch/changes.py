@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic
 
+from bulksafe.call_stack import NO_CALLS, Calls
 from bulksafe.contexts import WRITTEN_BY
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
 
@@ -70,10 +71,12 @@ class Change(Generic[_Model]):
         return {key: value for key, value in self._event_context.items() if key != WRITTEN_BY}
 
     @property
-    def written_by(self) -> tuple[str, ...]:
-        """The receivers that the write came from, each called because of the one before it."""
+    def calls(self) -> Calls:
+        """The calls of receivers that the write was made in."""
         names = self._event_context.get(WRITTEN_BY)
-        return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+        if not isinstance(names, list | tuple):
+            return NO_CALLS
+        return Calls.of_names(tuple(map(str, names)))
 
     @property
     def _event_context(self) -> Mapping[str, Any]:
@@ -115,7 +118,7 @@ class Change(Generic[_Model]):
         # Asked for every event: the function is called only for what seems to differ.
         return frozenset([name for name, old, new in pairs if old != new and _differ(old, new)])
 
-    def stored(self, attname: str) -> Any:
+    def stored(self, attname: str) -> object:
         """A column as the database returned it. Runs none of the model's code, unlike ``instance``.
 
         A model whose ``__init__`` hangs must not do so before its call has begun.
@@ -129,7 +132,7 @@ class Change(Generic[_Model]):
         return None if self.created else self.changed
 
     @property
-    def origin(self) -> Any:
+    def origin(self) -> _Model:
         """The instance or the queryset that a deletion came from."""
         return self.instance
 
@@ -151,6 +154,6 @@ class Change(Generic[_Model]):
         return found  # type: ignore[no-any-return]
 
 
-def _differ(one: Any, other: Any) -> bool:
+def _differ(one: object, other: object) -> bool:
     """Whether two values that are not equal differ: a NaN, wherever it lies, is a NaN."""
     return repr(one) != repr(other)

@@ -15,8 +15,8 @@ from django.db import DataError, IntegrityError, connections, transaction
 from django.db.models import Model
 
 from bulksafe.declarations.lineage import lineage
+from bulksafe.dispatch import image_query
 from bulksafe.dispatch.assigning import assign, notices_assignment
-from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -109,7 +109,7 @@ class Table:
     def _convert(self) -> Callable[[tuple[Any, ...]], Sequence[Any]]:
         return self.converter(self.fields)
 
-    def converted_at(self, place: int, value: Any) -> Any:
+    def converted_at(self, place: int, value: object) -> object:
         """One of an image's values as a query's rows have it."""
         functions, expression = self._converters.get(place, ((), None))
         for function in functions:
@@ -145,7 +145,7 @@ class Table:
         place = self.fields.index(self.model._meta.pk) if len(self._key[0]) == 1 else None
         return None if place in self._converters else place
 
-    def key(self, values: tuple[Any, ...]) -> Any:
+    def key(self, values: tuple[Any, ...]) -> object:
         """The primary key as a query returns it: one value, or a tuple of several."""
         if self._plain_key is not None:
             return values[self._plain_key]
@@ -205,35 +205,28 @@ class Table:
             event: one that is in the outbox.
             conditions: SQL, as planning makes it.
         """
-        row = f"NULL::{quoting.relation(self.model._meta.db_table)}"
-        answers = ", ".join(f"COALESCE(({condition}), false)" for condition in conditions)
-        before = event.before
-        old, new = (_amending(event, side) for side in ("old", "new"))
-        # Conditions of planning's own, quoted names and numbers, and literals.
-        text = (
-            f"SELECT {answers} FROM bulksafe_outbox AS e JOIN bulksafe_outbox AS f "  # noqa: S608
-            f"ON (f.slot, f.bucket, f.seq) = ({before.slot:d}, {event.bucket:d}, {before.seq:d}) "
-            f"CROSS JOIN LATERAL jsonb_populate_record({row}, f.old{old}) AS old "
-            f"CROSS JOIN LATERAL jsonb_populate_record({row}, e.new{new}) AS new "
-            f"WHERE (e.slot, e.bucket, e.seq) = ({event.slot:d}, {event.bucket:d}, {event.seq:d})"
-        )
+        text = image_query.meets(self.model, event, conditions)
         with connections[self.using].cursor() as cursor:
             cursor.execute(text)
             return list(cursor.fetchone())
 
     def _read(self, events: Sequence[Event], sides: tuple[str, ...]) -> Images:
-        if len(sides) > 1 and len(sides) * len(self.fields) > _MOST_COLUMNS:
+        if len(sides) > 1 and len(sides) * len(self.fields) > image_query.MOST_COLUMNS:
             return {side: self._read(events, (side,))[side] for side in sides}
         as_captured = [event for event in events if not event.amended]
         amended = [event for event in events if event.amended]
         rows: list[tuple[Any, ...]] = []
         with connections[self.using].cursor() as cursor:
             if as_captured:
-                found = _CAPTURED if as_captured[0].parked is None else _PARKED
-                cursor.execute(self._query(sides, found), _keys(as_captured))
+                found = (
+                    image_query.CAPTURED if as_captured[0].parked is None else image_query.PARKED
+                )
+                cursor.execute(self._query(sides, found), image_query.keys(as_captured))
                 rows += cursor.fetchall()
             if amended:
-                cursor.execute(self._query(sides, _AMENDED), _amended_keys(amended))
+                cursor.execute(
+                    self._query(sides, image_query.AMENDED), image_query.amended_keys(amended)
+                )
                 rows += cursor.fetchall()
         width = len(self.fields)
         return {
@@ -244,83 +237,5 @@ class Table:
     def _query(self, sides: tuple[str, ...], found: str) -> str:
         key = sides, found
         if key not in self._queries:
-            self._queries[key] = self._select(sides, found)
+            self._queries[key] = image_query.select(self.model, self.fields, sides, found)
         return self._queries[key]
-
-    def _select(self, sides: Sequence[str], found: str) -> str:
-        tables = lineage(self.model)
-        columns, records = [], []
-        for side in sides:
-            aliases = {model: f'"{side} {number}"' for number, model in enumerate(tables)}
-            columns += [
-                f"{aliases[one.model._meta.concrete_model]}.{quoting.identifier(one.column)}"
-                for one in self.fields
-            ]
-            records += [
-                f"CROSS JOIN LATERAL jsonb_populate_record(NULL::"
-                f"{quoting.relation(model._meta.db_table)}, e.{side}) AS {alias}"
-                for model, alias in aliases.items()
-            ]
-        wanted = f"SELECT e.seq, {', '.join(columns)}", " ".join(records)
-        # Names of tables and columns may hold what psycopg takes for a parameter.
-        select, joins = (part.replace("%", "%%") for part in wanted)
-        return f"{select} {found.format(joins=joins)}"
-
-
-#: PostgreSQL returns 1664 columns and no more.
-_MOST_COLUMNS = 1600
-
-#: The numbers of events say it all; slot and bucket lead to the partition and its index. As a join
-#: with the keys it would now and then be planned as a scan of the whole outbox.
-_CAPTURED = (
-    "FROM bulksafe_outbox AS e {joins} WHERE e.slot = ANY (%s::smallint[]) "
-    "AND e.bucket = ANY (%s::smallint[]) AND e.seq = ANY (%s::bigint[])"
-)
-#: The same for events whose images are put right.
-_AMENDED = (
-    "FROM (SELECT a.seq, f.old || COALESCE(k.old, '{{}}')::jsonb AS old, "
-    "a.new || COALESCE(k.new, '{{}}')::jsonb AS new "
-    "FROM unnest(%s::smallint[], %s::smallint[], %s::bigint[], %s::smallint[], %s::bigint[], "
-    "%s::text[], %s::text[]) AS k (slot, bucket, seq, first_slot, first, old, new) "
-    "JOIN bulksafe_outbox AS a ON (a.slot, a.bucket, a.seq) = (k.slot, k.bucket, k.seq) "
-    "JOIN bulksafe_outbox AS f ON (f.slot, f.bucket, f.seq) = (k.first_slot, k.bucket, k.first) "
-    "OFFSET 0) AS e {joins}"
-)
-_PARKED = "FROM bulksafe_parked AS e {joins} WHERE e.id = ANY (%s::bigint[])"
-
-
-def _keys(events: Sequence[Event]) -> list[str]:
-    """What tells the query which events, as PostgreSQL's texts for arrays.
-
-    They are long, and psycopg takes ten times as long to write them.
-    """
-    if events[0].parked is not None:
-        return [_array(event.parked for event in events)]
-    return [
-        _array({event.slot for event in events}),
-        _array({event.bucket for event in events}),
-        _array(event.seq for event in events),
-    ]
-
-
-def _amended_keys(events: Sequence[Event]) -> list[list[Any]]:
-    texts = [event.amended or {} for event in events]
-    return [
-        [event.slot for event in events],
-        [event.bucket for event in events],
-        [event.seq for event in events],
-        [event.before.slot for event in events],
-        [event.before.seq for event in events],
-        [text.get("old") for text in texts],
-        [text.get("new") for text in texts],
-    ]
-
-
-def _amending(event: Event, side: str) -> str:
-    """SQL that puts an image right."""
-    text = (event.amended or {}).get(side)
-    return "" if text is None else f" || {quoting.literal(text)}::jsonb"
-
-
-def _array(numbers: Iterable[int | None]) -> str:
-    return f"{{{','.join(map(str, numbers))}}}"

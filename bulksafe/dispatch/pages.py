@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from django.db import transaction
 
+from bulksafe.dispatch.batch_calls import attempt
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.dead_letters import DeadLetter
 from bulksafe.dispatch.ordering import Delivery, calls
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
     from bulksafe.dispatch.batches import Batch
     from bulksafe.dispatch.caller import Caller
+    from bulksafe.outbox.cursors import Cursor, Suspect
     from bulksafe.outbox.events import Event
-    from bulksafe.outbox.store import Cursor, Store, Suspect
+    from bulksafe.outbox.store import Store
 
 logger = logging.getLogger("bulksafe")
 
@@ -104,14 +106,14 @@ class Page:
         singles = _singles(call)
         if len(singles) > 1:
             is_free = not any(map(self._is_blocked, singles))
-            if is_free and caller.attempt(call) is None:
+            if is_free and attempt(caller, call) is None:
                 return
             for change in call.changes:
                 change.forget_instances()
         for single in singles:
             if self._is_blocked(single):
                 self._park(single, BEHIND)
-            elif error := caller.attempt(Call(call.receiver, [single.change], call.error)):
+            elif error := attempt(caller, Call(call.receiver, [single.change], call.error)):
                 self._park(single, Failure.of(error, 1, call.receiver))
 
     # Alone.

@@ -9,24 +9,30 @@ A write inside a call is a write like any other, and calls the receivers of its 
 A receiver's own       for the row that it is called for: not   for any row: not called
 write                  called. For another row: called, as in
                        Django.
+A write of another     called                                   for a row that it is being called
+receiver inside it                                              for: not called. For another row:
+                                                                called
 A write that changes   not called again for a row that it is    not called
 no value               being called for
 Does not settle        ``EndlessWrites`` after 16 calls for     ``EndlessWrites`` after 16 calls
                        one row, or 50 calls and a new row
 =====================  =======================================  ==================================
 
-So ``save()`` may go down a tree, and receivers that maintain each other converge.
+So ``save()`` may go down a tree, and receivers that maintain each other converge. With plain
+signals, an ``update()`` inside a receiver calls none.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bulksafe.call_stack import Calls
 from bulksafe.dispatch import muting
 from bulksafe.exceptions import EndlessWrites
 
 if TYPE_CHECKING:
+    from django.db.models import Model
+
     from bulksafe.call_stack import Row
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.changes import Change
@@ -52,7 +58,7 @@ class Write(NamedTuple):
     """
 
     calls: Calls
-    model: Any
+    model: type[Model]
     row: Row
     change: Change | None = None
     is_sent: bool = False
@@ -61,7 +67,7 @@ class Write(NamedTuple):
     @classmethod
     def of(cls, change: Change) -> Write:
         """The captured write of a row."""
-        return cls(Calls.of_names(change.written_by), change.model, change.row, change)
+        return cls(change.calls, change.model, change.row, change)
 
     @property
     def is_noop(self) -> bool:
@@ -76,12 +82,13 @@ def is_called(receiver: Receiver, write: Write) -> bool:
     calls = write.calls
     if not calls.names:
         return True
-    is_own = calls.names[-1] == receiver.name
-    if write.is_sent:
-        if not calls.count(receiver.name, write.row):
-            return True
-        is_own = is_own and calls.rows[-1] == write.row
-    return not is_own and not write.is_noop
+    is_innermost = calls.names[-1] == receiver.name
+    is_called_for_row = calls.count(receiver.name, write.row) > 0
+    if not write.is_sent:
+        return not (is_innermost or is_called_for_row or write.is_noop)
+    if not is_called_for_row:
+        return True
+    return not (is_innermost and calls.rows[-1] == write.row) and not write.is_noop
 
 
 def endless(receiver: Receiver, write: Write) -> EndlessWrites | None:
@@ -97,7 +104,7 @@ def endless(receiver: Receiver, write: Write) -> EndlessWrites | None:
             return None
     # The later half: the calls that led into the circle are not among these.
     circle = " → ".join(dict.fromkeys(calls.names[len(calls) // 2 :]))
-    label, change = write.model._meta.concrete_model._meta.label, write.change
+    label, change = (write.model._meta.concrete_model or write.model)._meta.label, write.change
     changed = "" if change is None else f", where {_listed(change.changed)} changed"
     return EndlessWrites(
         f"Receivers react to each other's writes without end: {circle}. "

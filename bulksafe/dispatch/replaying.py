@@ -14,13 +14,12 @@ from django.db import DataError, OperationalError, ProgrammingError, connections
 from django.db.models import QuerySet
 from psycopg.errors import DeadlockDetected, LockNotAvailable, SerializationFailure
 
-from bulksafe.declarations.options import IN_TRANSACTION
-from bulksafe.declarations.signals import INSERT, UPDATE
+from bulksafe.dispatch.replayable import condition_on_rows, operation_of
 from bulksafe.outbox.events import Replay
 from bulksafe.outbox.store import Store
 from bulksafe.planning import fields
-from bulksafe.planning.capture import stored_row
-from bulksafe.planning.expressions import NEW, OLD, compile_expression
+from bulksafe.planning.expressions import NEW
+from bulksafe.planning.images import stored_row
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
@@ -40,10 +39,6 @@ CONTEXT = {"replay": True}
 _BUSY = (LockNotAvailable, DeadlockDetected, SerializationFailure)
 
 
-class NotReplayable(Exception):  # noqa: N818
-    """The receiver cannot be called for rows that exist already; the message says why."""
-
-
 class BadRows(Exception):  # noqa: N818
     """The rows cannot be selected so; the message is Django's or PostgreSQL's."""
 
@@ -61,44 +56,6 @@ class Batch:
     rows: int
     events: int
     last: Key
-
-
-def operation_of(receiver: Receiver) -> str:
-    """The operation of a replayed event: UPDATE, or INSERT for receivers of new rows only.
-
-    Raises:
-        NotReplayable: it handles deletions only, or runs only in the writer's transaction.
-    """
-    if receiver.run == IN_TRANSACTION and not receiver.is_listened:
-        raise NotReplayable(
-            f"The receiver {receiver.name!r} runs in the writer's transaction, and a replay has no "
-            'writer. Declare it with otherwise="after_commit", so that the listener can run it.'
-        )
-    for operation in (UPDATE, INSERT):
-        if operation in receiver.operations:
-            return operation
-    raise NotReplayable(
-        f"The receiver {receiver.name!r} is called for deletions only, and existing rows have not "
-        "been deleted."
-    )
-
-
-def condition_on_rows(receiver: Receiver, model: type[Model]) -> str:
-    """SQL over a stored row that says whether it meets the receiver's condition.
-
-    Raises:
-        NotReplayable: the condition depends on the row before the change.
-        Refused: the condition cannot be compiled.
-    """
-    if receiver.when is None:
-        return "true"
-    condition = compile_expression(model, receiver.when, row=NEW)
-    if OLD in condition.rows():
-        raise NotReplayable(
-            f"The condition of {receiver.name!r} compares with the row before the change (old__…), "
-            "which an existing row does not have. --ignore-when calls the receiver for every row."
-        )
-    return condition.sql
 
 
 @dataclass(frozen=True)
@@ -246,7 +203,9 @@ class Rows:
         """SQL for the keys of the rows; None if the lookups match nothing whatever there is."""
         names = [one.attname for one in self.model._meta.pk_fields]
         try:
-            rows: Any = QuerySet(self.model, using=self.using).order_by().values_list(*names)
+            rows: QuerySet[Any, Any] = (
+                QuerySet(self.model, using=self.using).order_by().values_list(*names)
+            )
             if self.lookups:
                 # A lookup through a relation may find a row several times.
                 rows = rows.filter(**self.lookups).distinct()

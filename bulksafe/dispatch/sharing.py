@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from bulksafe.exceptions import BrokenTransaction
@@ -11,12 +11,14 @@ from bulksafe.exceptions import BrokenTransaction
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
 #: Django's connections whose open transaction receivers share.
-_shared: WeakSet[Any] = WeakSet()
+_shared: WeakSet[BaseDatabaseWrapper] = WeakSet()
 
 
 @contextmanager
-def open_connection(connection: Any) -> Iterator[None]:
+def open_connection(connection: BaseDatabaseWrapper) -> Iterator[None]:
     """Around the calls of receivers that share the open transaction of a connection of Django's."""
     _shared.add(connection)
     try:
@@ -25,7 +27,7 @@ def open_connection(connection: Any) -> Iterator[None]:
         _shared.discard(connection)
 
 
-def check_close(connection: Any) -> None:
+def check_close(connection: BaseDatabaseWrapper) -> None:
     """Called before a connection of Django's is closed.
 
     Raises:
@@ -38,7 +40,7 @@ def check_close(connection: Any) -> None:
         )
 
 
-def is_lost(connection: Any) -> bool:
+def is_lost(connection: BaseDatabaseWrapper) -> bool:
     """Whether a connection of Django's has none of the driver's, or a closed one."""
     driver = connection.connection
     return driver is None or bool(driver.closed)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db import connections
 
 from bulksafe.declarations import receivers
 from bulksafe.declarations.options import DEFAULT_LANE
+from bulksafe.outbox.known import Known
 from bulksafe.outbox.parking import EVERY_RECEIVER
-from bulksafe.outbox.store import Known
 from bulksafe.own_cursor import own_cursor
 from bulksafe.rendering import quoting
 
@@ -59,7 +59,7 @@ def known(using: str, queues: Collection[str] | None = None) -> Known:
 def by_oid(models: Sequence[type[Model]], using: str) -> dict[int, type[Model]]:
     """Models by the oid of their table; those without one in this database are left out."""
     names = [quoting.relation(model._meta.db_table) for model in models]
-    connection: Any = connections[using]
+    connection = connections[using]
     connection.ensure_connection()
     # Past Django's cursor: which write asks first is of no concern to tests that count queries.
     with own_cursor(connection) as cursor:

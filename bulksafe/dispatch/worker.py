@@ -1,4 +1,4 @@
-"""Delivering events: what is claimed, what runs in one transaction, how far the cursors move."""
+"""Delivering events: what runs in one transaction, and how far the cursors move with it."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Protocol
 
 from django.db import DatabaseError, transaction
 
 from bulksafe import conf
-from bulksafe.declarations.options import DEFAULT_LANE, Lane
-from bulksafe.declarations.receivers import lanes
+from bulksafe.declarations.options import Lane
 from bulksafe.dispatch.activity import Activity
 from bulksafe.dispatch.alone import Alone
+from bulksafe.dispatch.batch_calls import CallFailed, CallTookTooLong, make_or_fail
 from bulksafe.dispatch.batches import Batch
-from bulksafe.dispatch.caller import Caller, CallFailed, CallTookTooLong
+from bulksafe.dispatch.caller import Caller
 from bulksafe.dispatch.calls import Call
-from bulksafe.dispatch.images import Table
+from bulksafe.dispatch.claiming import Claim, Claims
+from bulksafe.dispatch.lane_batches import LaneBatches
 from bulksafe.dispatch.pages import Page
-from bulksafe.dispatch.routes import Routes
-from bulksafe.dispatch.sources import known, sources
 from bulksafe.outbox import parking
+from bulksafe.outbox.cursors import Cursor
 from bulksafe.outbox.paging import next_events
-from bulksafe.outbox.store import BUCKETS, Cursor, Known, Store
-from bulksafe.outbox.windows import Mark
+from bulksafe.outbox.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -41,17 +39,12 @@ logger = logging.getLogger("bulksafe")
 
 #: How many cursors a worker takes at once: under load the others are left to other workers.
 _CURSORS = 4
-#: After so many seconds a cursor without work is moved on all the same, so that it keeps no slot of
-#: the outbox from being emptied.
-_STALE = 10.0
 #: Seconds for which a worker makes calls that run alone, before it looks for batches again.
 _ALONE = 0.2
 #: Seconds for which the calls of a receiver run alone after one was slow.
 _SLOW = 60.0
 #: Seconds for which a worker may be silent in a transaction beside the longest call.
 _SILENCE = 30.0
-#: Seconds between two looks at which tables there are.
-_SOURCES = 5.0
 
 
 class Journal(Protocol):
@@ -62,21 +55,6 @@ class Journal(Protocol):
 
     def suspect(self, queue: str, bucket: int, receiver: str, seq: int, error: str) -> None:
         """A batch has ended in this call."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Cursors that the present transaction has locked.
-
-    Attributes:
-        cursors: by queue and bucket, each with an open window.
-        has_parked: whether any event is parked and others may have to wait behind it.
-        session: settings of the connection that have to stay as they are.
-    """
-
-    cursors: Sequence[Cursor]
-    has_parked: bool = False
-    session: Sequence[str] = ()
 
 
 @dataclass
@@ -101,19 +79,16 @@ class Worker:
     caller: Caller = field(init=False)
     store: Store = field(init=False)
     _alone: Alone = field(init=False)
-    _batches: dict[Lane, Batch] = field(default_factory=dict)
-    _quick_batches: dict[str, Batch] = field(default_factory=dict)
-    _mark: Mark | None = None
-    _number: int = 0
-    _looked: dict[bool, float] = field(default_factory=dict)
+    _lanes: LaneBatches = field(init=False)
+    _claims: Claims = field(init=False)
     _slow: dict[str, float] = field(default_factory=dict)
-    _known: Known | None = None
-    _known_since: float = 0.0
 
     def __post_init__(self) -> None:
         self.caller = Caller(self.using, self.activity)
         self.store = Store(self.using, idle=self.caller.longest() + _SILENCE)
-        self._alone = Alone(self.store, self.caller, self._batch, self.known)
+        self._lanes = LaneBatches(self.store, self.queues)
+        self._alone = Alone(self.store, self.caller, self._lanes.batch, self._lanes.known)
+        self._claims = Claims(self.store, self._lanes.known, self.guard)
 
     def work(self) -> int:
         """Deal with one batch of each kind, and with some calls that run alone.
@@ -122,81 +97,17 @@ class Worker:
             how many events and calls were dealt with.
         """
         done = 0
-        if self._has_receivers(atomic=True):
+        if self._lanes.has_receivers(atomic=True):
             done += self._make_batch()
-        if self._has_receivers(atomic=False):
+        if self._lanes.has_receivers(atomic=False):
             done += self._set_lane_aside()
         return done + self._make_calls_alone()
 
     def has_work(self) -> bool:
         """Whether there is something to deal with, which other workers may be at."""
-        return bool(self.store.ready(self.queues, self.known()))
+        return bool(self.store.ready(self.queues, self._lanes.known()))
 
-    def known(self) -> Known:
-        """What this code can call; which tables there are is asked once in a while."""
-        now = time.monotonic()
-        if self._known is None or now - self._known_since > _SOURCES:
-            self._known = known(self.using, self.queues)
-            self._known_since = now
-            models = sources(self.using)
-            for batch in (*self._batches.values(), *self._quick_batches.values()):
-                batch.routes.models = models
-        return self._known
-
-    def _has_receivers(self, *, atomic: bool) -> bool:
-        return any(
-            queue in self.queues
-            for queue, lane_atomic in (DEFAULT_LANE, *lanes())
-            if lane_atomic == atomic
-        )
-
-    def _batch(self, queue: str, atomic: bool) -> Batch:
-        """What knows the receivers of one lane: each lane has come to another place."""
-        lane = queue, atomic
-        if lane not in self._batches:
-            routes = Routes(self.using, [queue], atomic)
-            self._batches[lane] = Batch(routes, self.store.prefix())
-        return self._batches[lane]
-
-    def _quick_batch(self, queue: str) -> Batch:
-        """The same for a transaction that is repeated carefully if anything fails."""
-        if queue not in self._quick_batches:
-            routes = Routes(self.using, [queue], atomic=True)
-            batch = Batch(routes, self.store.prefix(), Table.read_or_fail)
-            self._quick_batches[queue] = batch
-        return self._quick_batches[queue]
-
-    # Claiming.
-
-    def _claimed(self, *, atomic: bool, limit: int) -> Claim:
-        """Locked cursors, each with an open window.
-
-        At READ COMMITTED: each statement sees what has been committed by then.
-        """
-        with self.guard():
-            claim = partial(self.store.claim, self.known(), atomic=atomic, limit=limit)
-            cursors = claim()
-            if not cursors and self._is_time_to_look_at_all(atomic=atomic):
-                cursors = claim(stale=_STALE)
-        if not cursors:
-            return Claim([])
-        start = self.store.start()
-        # The bound of the batch before: it needs a transaction that has ended. This transaction has
-        # begun after the number was read there.
-        floor = self._mark.floor(start.snapshot) if self._mark else 0
-        self._mark = Mark(start.xid, self._number)
-        self._number = start.number
-        opened = [cursor.at(cursor.window.opened(start.snapshot, floor)) for cursor in cursors]
-        ordered = sorted(opened, key=lambda cursor: (cursor.queue, cursor.bucket))
-        return Claim(ordered, start.has_parked, start.session)
-
-    def _is_time_to_look_at_all(self, *, atomic: bool) -> bool:
-        """Whether cursors without work are to be moved on, once in a while."""
-        now = time.monotonic()
-        if now - self._looked.get(atomic, 0.0) < _STALE / BUCKETS:
-            return False
-        self._looked[atomic] = now
-        return True
+    # In a batch.
 
     def _page(
         self, lane: Lane, batch: Batch, cursors: Sequence[Cursor], claim: Claim
@@ -209,8 +120,6 @@ class Worker:
         if claim.has_parked and events:
             blocked = parking.blocked(self.store, queue, atomic=atomic, events=events)
         return Page(queue, atomic, batch, blocked), events, moved
-
-    # In a batch.
 
     def _make_batch(self) -> int:
         """The receivers' effects and the progress of the cursors commit together.
@@ -243,7 +152,7 @@ class Worker:
         done = 0
         dead: list[DeadLetter] = []
         with transaction.atomic(using=self.using), self.caller.shared():
-            claim = self._claimed(atomic=True, limit=_CURSORS)
+            claim = self._claims.claimed(atomic=True, limit=_CURSORS)
             unfinished = [] if careful else [c for c in claim.cursors if c.is_unfinished]
             for queue, cursors in _by_queue(unfinished or claim.cursors):
                 if unfinished:
@@ -265,7 +174,7 @@ class Worker:
         *,
         careful: bool,
     ) -> int:
-        batch = self._batch(queue, True) if careful else self._quick_batch(queue)
+        batch = self._lanes.batch(queue, True) if careful else self._lanes.quick_batch(queue)
         page, events, moved = self._page((queue, True), batch, cursors, claim)
         if events:
             listed = page.due_now(page.deliveries(events, moved), self._slow_receivers())
@@ -275,7 +184,7 @@ class Worker:
                 if careful:
                     page.make_carefully(call, self.caller)
                 else:
-                    self.caller.make_or_fail(call)
+                    make_or_fail(self.caller, call)
             dead += page.park(self.store)
         if self.store.advance(moved) != claim.session and not careful:
             raise CallFailed("a receiver has changed the connection's settings")
@@ -309,7 +218,7 @@ class Worker:
         """The calls outside a transaction are all made alone."""
         done = 0
         with transaction.atomic(using=self.using):
-            claim = self._claimed(atomic=False, limit=_CURSORS)
+            claim = self._claims.claimed(atomic=False, limit=_CURSORS)
             for queue, cursors in _by_queue(claim.cursors):
                 done += self._set_aside(queue, False, cursors, claim, [])
         return done
@@ -322,7 +231,7 @@ class Worker:
         claim: Claim,
         dead: list[DeadLetter],
     ) -> int:
-        batch = self._batch(queue, atomic)
+        batch = self._lanes.batch(queue, atomic)
         page, events, moved = self._page((queue, atomic), batch, cursors, claim)
         if events:
             suspects = {c.suspect.seq: c.suspect for c in cursors if c.suspect is not None}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from bulksafe.listener.watchdog import Watchdog
-    from bulksafe.outbox.store import Cursor
+    from bulksafe.outbox.cursors import Cursor
 
 
 class DatabaseJournal:

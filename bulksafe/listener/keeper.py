@@ -27,7 +27,8 @@ from bulksafe.listener.reports import Reports
 from bulksafe.listener.serving import STEP, Serving
 from bulksafe.listener.watchdog import Prober, open_raw
 from bulksafe.outbox import keeping, parking
-from bulksafe.outbox.store import Known, Store
+from bulksafe.outbox.known import Known
+from bulksafe.outbox.store import Store
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from bulksafe.listener.slots import Death, Places
-    from bulksafe.outbox.store import Known, Store
+    from bulksafe.outbox.known import Known
+    from bulksafe.outbox.store import Store
 
 #: Seconds between two reports, and between two looks at what waits.
 _REPORT, _LAG = 1.0, 5.0

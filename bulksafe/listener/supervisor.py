@@ -96,7 +96,8 @@ class Supervisor:
                 self._wait(_STEP)
                 self._look()
             self._stop()
-        logger.info("stopped after %d calls", self._delivered)
+        plural = "" if self._delivered == 1 else "s"
+        logger.info("stopped after %d call%s", self._delivered, plural)
         return self._failed
 
     def is_alive(self, slot: Slot) -> bool:

@@ -156,7 +156,7 @@ def open_raw(using: str, name: str, watchdog: Watchdog) -> psycopg.Connection[An
     return opened
 
 
-def shut_down(connection: Any) -> None:
+def shut_down(connection: psycopg.Connection[Any]) -> None:
     """Make whatever psycopg's ``connection`` waits for fail, in whichever thread."""
     # Closed already: nobody waits for it.
     with (

@@ -50,7 +50,7 @@ def read_context(text: str | None) -> Mapping[str, Any]:
     return found
 
 
-def is_nested_too_deep(value: Any) -> bool:
+def is_nested_too_deep(value: object) -> bool:
     """Whether Python may be able to read it as JSON, and not to write or to copy it."""
     level = [value]
     for _ in range(MOST_NESTED + 1):
@@ -58,7 +58,7 @@ def is_nested_too_deep(value: Any) -> bool:
     return bool(level)
 
 
-def _inner(value: Any) -> Iterable[Any]:
+def _inner(value: object) -> Iterable[object]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulksafe.outbox.events import is_shared
+from bulksafe.outbox.event_order import is_shared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bulksafe.outbox.cursors import Cursor
     from bulksafe.outbox.events import Event
-    from bulksafe.outbox.store import Cursor, Store
+    from bulksafe.outbox.store import Store
 
 
 #: How large the images of one cursor's page may be, compressed. They are up to a hundred times as

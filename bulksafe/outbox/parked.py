@@ -41,9 +41,9 @@ class ParkedEvent:
     due: datetime | None
     error: str | None
     traceback: str | None
-    old: Any
-    new: Any
-    context: Any
+    old: object
+    new: object
+    context: object
     seq: int
 
 

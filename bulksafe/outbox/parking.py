@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from bulksafe.declarations.receiver import Receiver
     from bulksafe.outbox.failures import Failure
-    from bulksafe.outbox.store import Known, Store
+    from bulksafe.outbox.known import Known
+    from bulksafe.outbox.store import Store
 
 #: The name under which an event is parked whose table the code does not know: for all receivers.
 EVERY_RECEIVER = "*"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from django.db import models
+    from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+    from django.db.migrations.state import ProjectState
 
 VERSION = "v1"
 
@@ -76,11 +78,15 @@ class _Create(Operation):
     def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
         return type(self).__qualname__, [], {"version": self.version}
 
-    def state_forwards(self, app_label: str, state: Any) -> None:
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
         """The tables are no models."""
 
     def database_forwards(
-        self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
     ) -> None:
         self._execute(app_label, schema_editor, self.template)
         self._execute(app_label, schema_editor, "revoke")
@@ -88,7 +94,11 @@ class _Create(Operation):
             shape.refuse_foreign(schema_editor.connection.alias, self.names)
 
     def database_backwards(
-        self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
     ) -> None:
         # Each of both migrations refuses for all tables: half of them would be of no use.
         with refusing(schema_editor.connection.alias):
@@ -96,11 +106,13 @@ class _Create(Operation):
             self._execute(app_label, schema_editor, "outbox_unread")
         self._execute(app_label, schema_editor, f"{self.template}_drop")
 
-    def _execute(self, app_label: str, schema_editor: Any, template: str) -> None:
+    def _execute(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, template: str
+    ) -> None:
         if self._concerns(app_label, schema_editor):
             schema_editor.execute(_sql(self.version, template, self.names), params=None)
 
-    def _concerns(self, app_label: str, schema_editor: Any) -> bool:
+    def _concerns(self, app_label: str, schema_editor: BaseDatabaseSchemaEditor) -> bool:
         connection = schema_editor.connection
         return connection.vendor == "postgresql" and bool(
             router.allow_migrate(connection.alias, app_label)

@@ -11,7 +11,8 @@ from django.utils import timezone
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from bulksafe.outbox.store import Known, Store
+    from bulksafe.outbox.known import Known
+    from bulksafe.outbox.store import Store
 
 
 @dataclass(frozen=True)

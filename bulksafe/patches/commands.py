@@ -15,20 +15,23 @@ from bulksafe.planning import autodetection, dropping
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    Original = Callable[..., Any]
+    from django.core.management.base import BaseCommand, CommandParser
+    from psycopg.abc import Params, Query
+
+    from bulksafe.patches.patching import Original
 
 
-def _with_invariants(_original: Any) -> Any:
+def _with_invariants(_original: object) -> type:
     """Our mixin before the autodetector that pgtrigger has put before Django's: one for all."""
-    detector: Any = makemigrations.Command.autodetector
+    detector: type = makemigrations.Command.autodetector
     if issubclass(detector, autodetection.InvariantsMixin):
         return detector
     return type("MigrationAutodetector", (autodetection.InvariantsMixin, detector), {})
 
 
-def _load_command_class(original: Original, app_name: str, name: str) -> Any:
+def _load_command_class(original: Original[BaseCommand], app_name: str, name: str) -> BaseCommand:
     command = original(app_name, name)
-    kind = type(command)
+    kind: Any = type(command)
     if name in {"makemigrations", "migrate"} and (
         getattr(kind, "autodetector", None) is autodetector.MigrationAutodetector
     ):
@@ -36,7 +39,9 @@ def _load_command_class(original: Original, app_name: str, name: str) -> Any:
     return command
 
 
-def _add_arguments(original: Original, self: Any, parser: Any) -> None:
+def _add_arguments(
+    original: Original[None], self: makemigrations.Command, parser: CommandParser
+) -> None:
     original(self, parser)
     parser.add_argument(
         dropping.OPTION,
@@ -49,18 +54,24 @@ def _add_arguments(original: Original, self: Any, parser: Any) -> None:
 
 
 def _make_migrations(
-    original: Original,
-    self: Any,
-    *app_labels: Any,
+    original: Original[None],
+    self: makemigrations.Command,
+    *app_labels: str,
     drop_capture: Sequence[str] = (),
     **options: Any,
-) -> Any:
+) -> None:
     with dropping.requested(self, drop_capture):
-        return original(self, *app_labels, **options)
+        original(self, *app_labels, **options)
 
 
-def _inject(original: Original, execute: Any, sql: Any, params: Any, *others: Any) -> Any:
-    def run(text: Any, given: Any, *rest: Any) -> Any:
+def _inject(
+    original: Original[object],
+    execute: Callable[..., object],
+    sql: Query,
+    params: Params | None,
+    *others: object,
+) -> object:
+    def run(text: str, given: Params | None, *rest: object) -> object:
         if params is None and given is not None:
             setting, _, statement = text.partition("; ")
             text = f"{setting}; {statement.replace('%', '%%')}"

@@ -13,23 +13,29 @@ from bulksafe.declarations.compute import computed_fields
 from bulksafe.patches.patching import Patch, extend_cached_property
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Collection, Sequence
+
+    from django.db.models import Field, QuerySet
+
+    from bulksafe.patches.patching import Original
 
 
-def _db_returning_fields(original: Callable[..., Any], meta: Options[Any]) -> list[Any]:
+def _db_returning_fields(
+    original: Original[list[Field[Any, Any]]], meta: Options[Any]
+) -> list[Field[Any, Any]]:
     returning = original(meta)
     return [*returning, *(f for f in computed_fields(meta.model) if f not in returning)]
 
 
 def _do_update(  # noqa: PLR0917  (Django's own signature)
-    original: Callable[..., Any],
+    original: Original[object],
     self: Model,
-    base_qs: Any,
+    base_qs: QuerySet[Any],
     using: str,
-    pk_val: Any,
-    values: Any,
+    pk_val: object,
+    values: Collection[compat.Assignment],
     *rest: Any,
-) -> Any:
+) -> object:
     computed = computed_fields(base_qs.model)
     if not computed or not values:
         return original(self, base_qs, using, pk_val, values, *rest)
@@ -55,7 +61,7 @@ def forget_returning_fields() -> None:
 _READ_BACK_BATCH = 5000
 
 
-def read_back(queryset: Any, instances: Sequence[Model]) -> None:
+def read_back(queryset: QuerySet[Any], instances: Sequence[Model]) -> None:
     """Give ``instances`` the computed values that are stored, with one query for a batch.
 
     ``bulk_update()`` returns no columns, nor does ``bulk_create(ignore_conflicts=True)``.

@@ -6,7 +6,7 @@ class of the driver's cursors, and the execute wrappers of contexts and of the w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db import connections
 from django.db.backends.postgresql.base import DatabaseWrapper
@@ -18,12 +18,14 @@ from bulksafe.dispatch import sharing
 from bulksafe.outbox import schema
 from bulksafe.patches import cursors, errors
 from bulksafe.patches.patching import Patch
-from bulksafe.writer import watch
+from bulksafe.writer import attaching
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
-    Original = Callable[..., Any]
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from bulksafe.patches.patching import Original
 
 
 def extend_connections() -> None:
@@ -33,7 +35,7 @@ def extend_connections() -> None:
         _extend(sender=type(connection), connection=connection)
 
 
-def _extend(sender: object, connection: Any, **kwargs: Any) -> None:
+def _extend(sender: object, connection: BaseDatabaseWrapper, **kwargs: object) -> None:
     """Receiver of ``connection_created``."""
     if connection.vendor != "postgresql":
         return
@@ -42,39 +44,43 @@ def _extend(sender: object, connection: Any, **kwargs: Any) -> None:
     if driver is not None:
         driver.cursor_factory = cursors.noticed(errors.translating(driver.cursor_factory))
     contexts.carry(sender, connection)
-    watch.attach(sender, connection)
+    attaching.attach(sender, connection)
 
 
-def _commit(original: Original, self: Any) -> Any:
-    watch.before_commit(self)
+def _commit(original: Original[None], self: DatabaseWrapper) -> None:
+    attaching.before_commit(self)
     carrier = contexts.carrier_of(self)
     if carrier is None:
-        return original(self)
+        original(self)
+        return
     carrier.correct()
     try:
-        return original(self)
+        original(self)
     finally:
         carrier.end()
 
 
-def _rollback(original: Original, self: Any) -> Any:
+def _rollback(original: Original[None], self: DatabaseWrapper) -> None:
     carrier = contexts.carrier_of(self)
     if carrier is not None:
         carrier.end()
-    return original(self)
+    original(self)
 
 
-def _close(original: Original, self: Any) -> Any:
+def _close(original: Original[None], self: DatabaseWrapper) -> None:
     sharing.check_close(self)
-    return original(self)
+    original(self)
 
 
-def _execute_sql_flush(original: Original, self: Any, sql_list: Any) -> Any:
+def _execute_sql_flush(
+    original: Original[None], self: DatabaseOperations, sql_list: Sequence[str]
+) -> None:
     if not sql_list:
-        return original(self, sql_list)
+        original(self, sql_list)
+        return
     mute = "SELECT set_config('bulksafe.muted', '{*}', true)"
     own = schema.EMPTY if schema.exists(self.connection.alias) else []
-    return original(self, [mute, *sql_list, *own])
+    original(self, [mute, *sql_list, *own])
 
 
 LATE = (

@@ -4,56 +4,64 @@ from __future__ import annotations
 
 import functools
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from django.db.backends.utils import CursorWrapper
 
 from bulksafe import contexts
+from bulksafe.patches.driver import Cursor
 from bulksafe.patches.patching import Patch, add_property
 from bulksafe.statements import text_of
-from bulksafe.writer import watch
+from bulksafe.writer import attaching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import _GeneratorContextManager
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from psycopg import Copy
+    from psycopg.abc import Query
+
+    from bulksafe.patches.patching import Original
 
 
-def _callproc(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+def _callproc(original: Original[object], self: CursorWrapper, *args: Any, **kwargs: Any) -> object:
     run = functools.partial(original, self, *args, **kwargs)
     if self.db.vendor != "postgresql":
         return run()
 
-    def carried() -> Any:
+    def carried() -> object:
         with _carrying(self.db, "CALL"):
             return run()
 
-    return watch.watch_of(self.db).run(carried)
+    return attaching.watch_of(self.db).run(carried)
 
 
-def _copy(self: Any) -> Any:
-    original = self.cursor.copy
+def _copy(self: CursorWrapper) -> Callable[..., AbstractContextManager[Copy]]:
+    original: Callable[..., AbstractContextManager[Copy]] = self.cursor.copy
     if self.db.vendor != "postgresql":
         return original
 
     @functools.wraps(original)
     @contextmanager
-    def copy(statement: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    def copy(statement: Query, *args: Any, **kwargs: Any) -> Iterator[Copy]:
         with _carrying(self.db, "COPY"), original(statement, *args, **kwargs) as rows:
             yield rows
 
     return copy
 
 
-def _stream(self: Any) -> Any:
+def _stream(self: CursorWrapper) -> Callable[..., Iterator[Any]]:
     """In autocommit the statement goes without an identity.
 
     A transaction around it would stay open as long as the rows are not read to the end.
     """
-    original = self.cursor.stream
+    original: Callable[..., Iterator[Any]] = self.cursor.stream
     if self.db.vendor != "postgresql":
         return original
 
     @functools.wraps(original)
-    def stream(query: Any, *args: Any, **kwargs: Any) -> Any:
+    def stream(query: Query, *args: Any, **kwargs: Any) -> Iterator[Any]:
         carrier = contexts.carrier_of(self.db)
         if carrier is not None:
             carrier.prepare(text_of(query, self.db))
@@ -62,29 +70,29 @@ def _stream(self: Any) -> Any:
     return stream
 
 
-def _carrying(connection: Any, text: str) -> AbstractContextManager[None]:
+def _carrying(connection: BaseDatabaseWrapper, text: str) -> AbstractContextManager[None]:
     carrier = contexts.carrier_of(connection)
     return nullcontext() if carrier is None else carrier.carrying(text)
 
 
-class _Noticed:
+class _Noticed(Cursor):
     """A cursor of the driver's that announces each statement before it sends it."""
 
-    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        contexts.notice(self.connection, query)  # type: ignore[attr-defined]
-        return super().execute(query, *args, **kwargs)  # type: ignore[misc]
+    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Self:
+        contexts.notice(self.connection, query)
+        return super().execute(query, *args, **kwargs)
 
-    def executemany(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        contexts.notice(self.connection, query)  # type: ignore[attr-defined]
-        return super().executemany(query, *args, **kwargs)  # type: ignore[misc]
+    def executemany(self, query: Any, *args: Any, **kwargs: Any) -> None:
+        contexts.notice(self.connection, query)
+        super().executemany(query, *args, **kwargs)
 
-    def stream(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        contexts.notice(self.connection, query)  # type: ignore[attr-defined]
-        return super().stream(query, *args, **kwargs)  # type: ignore[misc]
+    def stream(self, query: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        contexts.notice(self.connection, query)
+        return super().stream(query, *args, **kwargs)
 
-    def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        contexts.notice(self.connection, statement)  # type: ignore[attr-defined]
-        return super().copy(statement, *args, **kwargs)  # type: ignore[misc]
+    def copy(self, statement: Any, *args: Any, **kwargs: Any) -> _GeneratorContextManager[Copy]:
+        contexts.notice(self.connection, statement)
+        return super().copy(statement, *args, **kwargs)
 
 
 @functools.cache

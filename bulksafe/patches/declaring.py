@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import pgtrigger.apps
 from django.db.models import Model
@@ -13,14 +13,23 @@ from bulksafe.declarations.registry import register_meta_triggers
 from bulksafe.patches.patching import Patch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
+
+    from django.db.models import BaseConstraint
+
+    from bulksafe.patches.patching import Original
+
+    #: The constraints of a model and its parents, as ``Model.get_constraints()`` lists them.
+    Constraints: TypeAlias = list[
+        tuple[type[Model], Sequence[BaseConstraint | validation.Validator]]
+    ]
 
 
-def _get_constraints(original: Callable[..., Any], self: Model) -> Any:
+def _get_constraints(original: Original[Constraints], self: Model) -> Constraints:
     return [*original(self), *validation.constraints_of(type(self))]
 
 
-def _register_triggers_from_meta(original: Callable[..., Any]) -> None:
+def _register_triggers_from_meta(original: Original[None]) -> None:
     if features.model_meta():  # type: ignore[no-untyped-call]
         register_meta_triggers()
 

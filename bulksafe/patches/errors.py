@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from django.db.utils import DatabaseErrorWrapper
 
 from bulksafe.exceptions import violation_from
+from bulksafe.patches.driver import Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
+
+    from django.db import IntegrityError
 
 
 class ViolationWrapper(DatabaseErrorWrapper):
@@ -43,10 +46,10 @@ class _FromDriver(psycopg.Error):
 
 
 @functools.cache
-def _both(ours: Any, drivers: Any) -> Any:
+def _both(ours: type[IntegrityError], drivers: type[psycopg.Error]) -> type[_FromDriver]:
     """A subclass of ours and of the driver's: code with the driver's cursors expects the latter."""
 
-    def reduce(self: Any) -> Any:
+    def reduce(self: _FromDriver) -> str | tuple[Any, ...]:
         return violation_from(self).__reduce__()
 
     namespace = {"__module__": ours.__module__, "__reduce__": reduce}
@@ -65,34 +68,34 @@ def _raise(error: psycopg.Error) -> None:
     raise translated from error
 
 
-class _Translating:
+class _Translating(Cursor):
     """A cursor of the driver's: for ``copy()``, and what is executed past Django's cursors."""
 
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
+    def execute(self, *args: Any, **kwargs: Any) -> Self:
         try:
-            return super().execute(*args, **kwargs)  # type: ignore[misc]
+            return super().execute(*args, **kwargs)
         except psycopg.IntegrityError as error:
             _raise(error)
             raise
 
-    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+    def executemany(self, *args: Any, **kwargs: Any) -> None:
         try:
-            return super().executemany(*args, **kwargs)  # type: ignore[misc]
+            super().executemany(*args, **kwargs)
         except psycopg.IntegrityError as error:
             _raise(error)
             raise
 
     def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         try:
-            yield from super().stream(*args, **kwargs)  # type: ignore[misc]
+            yield from super().stream(*args, **kwargs)
         except psycopg.IntegrityError as error:
             _raise(error)
             raise
 
     @contextmanager
-    def copy(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    def copy(self, *args: Any, **kwargs: Any) -> Iterator[psycopg.Copy]:
         try:
-            with super().copy(*args, **kwargs) as rows:  # type: ignore[misc]
+            with super().copy(*args, **kwargs) as rows:
                 yield rows
         except psycopg.IntegrityError as error:
             _raise(error)

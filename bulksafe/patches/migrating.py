@@ -13,18 +13,24 @@ from bulksafe.compiler import Trigger
 from bulksafe.outbox import schema
 from bulksafe.patches.patching import Patch, extend_cached_property
 from bulksafe.planning import autodetection
-from bulksafe.writer import watch
+from bulksafe.writer import attaching
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+    from django.db.models import Field, Model
 
-    Original = Callable[..., Any]
+    from bulksafe.patches.patching import Original
 
 
 def _migrate(
-    original: Original, self: Any, state: Any, schema_editor: Any, *args: Any, **kwargs: Any
-) -> Any:
-    with watch.migrating(schema_editor.connection):
+    original: Original[ProjectState],
+    self: Migration,
+    state: ProjectState,
+    schema_editor: BaseDatabaseSchemaEditor,
+    *args: Any,
+    **kwargs: Any,
+) -> ProjectState:
+    with attaching.migrating(schema_editor.connection):
         return original(self, state, schema_editor, *args, **kwargs)
 
 
@@ -32,50 +38,54 @@ def _migrate(
 
 
 def _alter_field(
-    original: Original, self: Any, model: Any, old: Any, new: Any, *args: Any, **kwargs: Any
-) -> Any:
+    original: Original[None],
+    self: DatabaseSchemaEditor,
+    model: type[Model],
+    old: Field[Any, Any],
+    new: Field[Any, Any],
+    *args: Any,
+    **kwargs: Any,
+) -> None:
     with inspection.triggers_put_aside(self, model, old, new):
-        result = original(self, model, old, new, *args, **kwargs)
+        original(self, model, old, new, *args, **kwargs)
     if old.column != new.column:
         statement = schema.rename_in_images(model, str(old.column), str(new.column))
         self.execute(statement, params=None)
-    return result
 
 
-def _create_model(original: Original, self: Any, model: Any) -> Any:
-    result = original(self, model)
+def _create_model(original: Original[None], self: DatabaseSchemaEditor, model: type[Model]) -> None:
+    original(self, model)
     for trigger in attached.on_model(model):
         self.execute(trigger.compile(model).install_sql, params=None)
-    return result
 
 
-def _delete_model(original: Original, self: Any, model: Any) -> Any:
+def _delete_model(original: Original[None], self: DatabaseSchemaEditor, model: type[Model]) -> None:
     for trigger in (*(getattr(model._meta, "triggers", None) or ()), *attached.on_model(model)):
         if isinstance(trigger, Trigger):
             self.execute(trigger.compile(model).uninstall_sql, params=None)
     # Such as those of an app that was removed from INSTALLED_APPS.
     for statement in () if self.collect_sql else inspection.removing_unknown(self, model):
         self.execute(statement, params=None)
-    return original(self, model)
+    original(self, model)
 
 
 # What is attached follows the models of a migration state.
 
 
-def _apps(original: Original, state: ProjectState) -> StateApps:
-    rendered: StateApps = original(state)
+def _apps(original: Original[StateApps], state: ProjectState) -> StateApps:
+    rendered = original(state)
     attached.link(state, rendered)
     return rendered
 
 
-def _clone_state(original: Original, self: ProjectState) -> Any:
+def _clone_state(original: Original[ProjectState], self: ProjectState) -> ProjectState:
     copied = original(self)
     attached.carry(self, copied)
     return copied
 
 
 def _rename_model(
-    original: Original, self: Any, app_label: str, old_name: str, new_name: str
+    original: Original[None], self: ProjectState, app_label: str, old_name: str, new_name: str
 ) -> None:
     """Automatic through tables are named after their model."""
     model = self.models[app_label, old_name.lower()]
@@ -92,7 +102,9 @@ def _rename_model(
     autodetection.repoint_proxies(self, *pairs[0])
 
 
-def _remove_model(original: Original, self: Any, app_label: str, model_name: str) -> None:
+def _remove_model(
+    original: Original[None], self: ProjectState, app_label: str, model_name: str
+) -> None:
     model = self.models[app_label, model_name]
     links = [attached.through_key(model, name) for name in attached.automatic_links(model)]
     original(self, app_label, model_name)
@@ -100,7 +112,12 @@ def _remove_model(original: Original, self: Any, app_label: str, model_name: str
 
 
 def _rename_field(  # noqa: PLR0917  (Django's own signature)
-    original: Original, self: Any, app_label: str, model_name: str, old_name: str, new_name: str
+    original: Original[None],
+    self: ProjectState,
+    app_label: str,
+    model_name: str,
+    old_name: str,
+    new_name: str,
 ) -> None:
     model = self.models[app_label, model_name]
     if old_name in attached.automatic_links(model):
@@ -110,7 +127,7 @@ def _rename_field(  # noqa: PLR0917  (Django's own signature)
 
 
 def _remove_field(
-    original: Original, self: Any, app_label: str, model_name: str, name: str
+    original: Original[None], self: ProjectState, app_label: str, model_name: str, name: str
 ) -> None:
     model = self.models[app_label, model_name]
     if name in attached.automatic_links(model):

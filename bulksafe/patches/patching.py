@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any, TypeAlias, TypeVar
 
 from django.utils.functional import cached_property
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+_Result = TypeVar("_Result")
+
+#: What has an attribute that is replaced.
+Owner: TypeAlias = type | ModuleType
+#: The function that is replaced, by what it returns.
+Original: TypeAlias = Callable[..., _Result]
 
 #: The attribute of a function that replaces another.
 APPLIED = "_bulksafe_applied"
 
 
-def wrap(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+def wrap(owner: Owner, name: str, replacement: Callable[..., Any]) -> None:
     """Replace a function by one that calls ``replacement(original, *args, **kwargs)``."""
     original = getattr(owner, name)
     if getattr(original, APPLIED, False):
         return
 
     @functools.wraps(original)
-    def patched(*args: Any, **kwargs: Any) -> Any:
+    def patched(*args: Any, **kwargs: Any) -> object:
         return replacement(original, *args, **kwargs)
 
     setattr(patched, APPLIED, True)
     setattr(owner, name, patched)
 
 
-def extend_cached_property(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+def extend_cached_property(owner: type, name: str, replacement: Callable[..., Any]) -> None:
     """Compute a cached property by ``replacement(original, self)``."""
     original = vars(owner)[name].func
     if getattr(original, APPLIED, False):
         return
 
     @functools.wraps(original)
-    def patched(self: Any) -> Any:
+    def patched(self: object) -> object:
         return replacement(original, self)
 
     setattr(patched, APPLIED, True)
@@ -45,13 +51,13 @@ def extend_cached_property(owner: Any, name: str, replacement: Callable[..., Any
     setattr(owner, name, extended)
 
 
-def add_property(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+def add_property(owner: Owner, name: str, replacement: Callable[..., Any]) -> None:
     """Add a property; where Django has an attribute of this name, it stays."""
     if name not in vars(owner):
         setattr(owner, name, property(replacement))
 
 
-def substitute(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+def substitute(owner: Owner, name: str, replacement: Callable[..., Any]) -> None:
     """Put what ``replacement(original)`` returns in the place of a class."""
     setattr(owner, name, replacement(getattr(owner, name)))
 
@@ -68,7 +74,7 @@ class Patch:
         install: one of the functions above.
     """
 
-    owner: Any
+    owner: Owner
     name: str
     replacement: Callable[..., Any]
     why: str

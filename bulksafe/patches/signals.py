@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from operator import is_
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ReferenceType
 
 from django.apps import apps
@@ -24,14 +24,17 @@ from bulksafe.writer import connecting
 from bulksafe.writer.connecting import Connected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Hashable, Iterator
 
     from django.db.models import Model
     from django.dispatch import Signal
 
     from bulksafe.declarations import Receiver
+    from bulksafe.patches.patching import Original
 
-    Original = Callable[..., Any]
+    #: A connection in ``Signal.receivers``: the key (the receiver's and the sender's), the receiver
+    #: or a weak reference to it, and what else the version of Django keeps.
+    Entry: TypeAlias = tuple[Any, ...]
 
 #: Each connection by its signal and its sender, including those disconnected since.
 _made: dict[tuple[int, int], dict[Hashable, Connected]] = defaultdict(dict)
@@ -69,17 +72,16 @@ def disconnect_critical(receiver: Receiver) -> None:
         signal.sender_receivers_cache.clear()
 
 
-def _connect(original: Original, self: Any, *args: Any, **kwargs: Any) -> Any:
-    result = original(self, *args, **kwargs)
+def _connect(original: Original[None], self: ModelSignal, *args: Any, **kwargs: Any) -> None:
+    original(self, *args, **kwargs)
     _restore(self)
     connecting.note_change()
-    return result
 
 
-def _disconnect(original: Original, self: Any, *args: Any, **kwargs: Any) -> Any:
-    result = original(self, *args, **kwargs)
+def _disconnect(original: Original[bool], self: ModelSignal, *args: Any, **kwargs: Any) -> bool:
+    is_disconnected = original(self, *args, **kwargs)
     connecting.note_change()
-    return result
+    return is_disconnected
 
 
 def _restore(signal: Signal) -> None:
@@ -90,7 +92,7 @@ def _restore(signal: Signal) -> None:
     if not _made:
         return
     with signal.lock:
-        found: list[Any] = []
+        found: list[Entry] = []
         for entry in signal.receivers:
             connected = _critical(signal, entry)
             if connected is None:
@@ -105,14 +107,14 @@ def _restore(signal: Signal) -> None:
         _put_in_order(signal)
 
 
-def _replaced(entry: Any, connected: Connected) -> Any:
+def _replaced(entry: Entry, connected: Connected) -> Entry:
     """The entry of an ordinary receiver for the critical one of its function."""
     key = _key(connected.receiver), entry[0][1]
     # Django would await what is marked as asynchronous, and a Connected never is.
     return key, connected, *(False if item is True else item for item in entry[2:])
 
 
-def _critical(signal: Signal, entry: Any) -> Connected | None:
+def _critical(signal: Signal, entry: Entry) -> Connected | None:
     """What an entry of an ordinary receiver should be, if its function is a critical one."""
     if type(entry[1]) is Connected:
         return None
@@ -155,12 +157,12 @@ def _key(receiver: Receiver) -> Hashable:
     return dispatcher._make_id(receiver.function)  # type: ignore[attr-defined, no-any-return]
 
 
-def _is_async(entry: Any) -> bool:
+def _is_async(entry: Entry) -> bool:
     receiver = _receiver_of(entry)
     return receiver is not None and receiver.is_async
 
 
-def _receiver_of(entry: Any) -> Receiver | None:
+def _receiver_of(entry: Entry) -> Receiver | None:
     return entry[1].receiver if type(entry[1]) is Connected else None
 
 

@@ -7,7 +7,7 @@ go straight through.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Model, QuerySet, base
@@ -15,14 +15,20 @@ from django.db.models.deletion import Collector
 from django.db.models.fields import related_descriptors
 
 from bulksafe import compat
+from bulksafe.object_state import attributes
 from bulksafe.patches.computed import read_back
 from bulksafe.patches.patching import Patch, wrap
 from bulksafe.writer import bulk_paths, paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    Original = Callable[..., Any]
+    from django.db.models import Manager, ManyToManyRel
+
+    from bulksafe.patches.patching import Original
+
+    #: How many rows were deleted, and how many of each model, by its label.
+    Deleted: TypeAlias = tuple[int, dict[str, int]]
 
 # Instances.
 
@@ -35,22 +41,30 @@ def _named(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
     return dict(zip(names, values, strict=False))
 
 
-def _save_base(original: Original, self: Model, *args: Any, **kwargs: Any) -> Any:
-    if not paths.is_concerned(type(self)):
-        return original(self, *args, **kwargs)
-    inner = functools.partial(original, self)
-    return paths.save_base(inner, self, **_named(_SAVE_BASE, args), **kwargs)
+def _save_base(original: Original[None], self: Model, *args: Any, **kwargs: Any) -> None:
+    if paths.is_concerned(type(self)):
+        inner = functools.partial(original, self)
+        paths.save_base(inner, self, **_named(_SAVE_BASE, args), **kwargs)
+    else:
+        original(self, *args, **kwargs)
 
 
-def _save_table(original: Original, self: Model, *args: Any, **kwargs: Any) -> Any:
+def _save_table(original: Original[bool], self: Model, *args: Any, **kwargs: Any) -> bool:
     if not paths.is_concerned(type(self)):
         return original(self, *args, **kwargs)
     named = {**_named(_SAVE_TABLE, args), **kwargs}
     inner = functools.partial(original, self, **named)
-    return paths.save_table(inner, self, named.get("using") or DEFAULT_DB_ALIAS)
+    is_updated: bool = paths.save_table(inner, self, named.get("using") or DEFAULT_DB_ALIAS)
+    return is_updated
 
 
-def _set_order(original: Original, self: Model, ordered: Any, keys: Any, using: Any = None) -> None:
+def _set_order(
+    original: Original[None],
+    self: Model,
+    ordered: type[Model],
+    keys: Iterable[Any],
+    using: str | None = None,
+) -> None:
     if paths.is_concerned(ordered):
         bulk_paths.set_order(self, ordered, keys, using)
     else:
@@ -60,21 +74,33 @@ def _set_order(original: Original, self: Model, ordered: Any, keys: Any, using: 
 # Querysets.
 
 
-def _bulk_create(original: Original, self: Any, objs: Any, *args: Any, **kwargs: Any) -> Any:
-    def create(objs: Any, *args: Any, **kwargs: Any) -> Any:
+def _bulk_create(
+    original: Original[list[Model]],
+    self: QuerySet[Any],
+    objs: Iterable[Model],
+    *args: Any,
+    **kwargs: Any,
+) -> list[Model]:
+    def create(objs: Iterable[Model], *args: Any, **kwargs: Any) -> list[Model]:
         created = original(self, objs, *args, **kwargs)
         if kwargs.get("ignore_conflicts") or (len(args) > 1 and args[1]):
             read_back(self, created)
         return created
 
     _route_for_write(self)
-    return bulk_paths.bulk_create(create, self, objs, *args, **kwargs)
+    created: list[Model] = bulk_paths.bulk_create(create, self, objs, *args, **kwargs)
+    return created
 
 
 def _bulk_update(
-    original: Original, self: Any, objs: Any, fields: Any, *args: Any, **kwargs: Any
-) -> Any:
-    def write(objs: Any, fields: Any, *args: Any, **kwargs: Any) -> Any:
+    original: Original[int],
+    self: QuerySet[Any],
+    objs: Iterable[Model],
+    fields: Iterable[str],
+    *args: Any,
+    **kwargs: Any,
+) -> int:
+    def write(objs: Iterable[Model], fields: Iterable[str], *args: Any, **kwargs: Any) -> int:
         instances = tuple(objs)
         count = original(self, instances, fields, *args, **kwargs)
         read_back(self, instances)
@@ -84,37 +110,44 @@ def _bulk_update(
     return bulk_paths.bulk_update(write, self, objs, fields, *args, **kwargs)
 
 
-def _update(original: Original, self: Any, **kwargs: Any) -> Any:
+def _update(original: Original[int], self: QuerySet[Any], **kwargs: Any) -> int:
     if not paths.is_concerned(self.model):
         return original(self, **kwargs)
     _route_for_write(self)
     return paths.update(functools.partial(original, self), self, **kwargs)
 
 
-def _route_for_write(queryset: Any) -> None:
+def _route_for_write(queryset: QuerySet[Any]) -> None:
     """Let ``queryset.db`` be the database that is written to, as Django's own methods do."""
-    queryset._for_write = True
+    attributes(queryset)["_for_write"] = True
 
 
 # Deletions.
 
 
-def _collector_delete(original: Original, self: Any) -> Any:
-    return paths.delete(functools.partial(original, self), self)
+def _collector_delete(original: Original[Deleted], self: Collector) -> Deleted:
+    deleted: Deleted = paths.delete(functools.partial(original, self), self)
+    return deleted
 
 
-def _can_fast_delete(original: Original, self: Any, objs: Any, *args: Any, **kwargs: Any) -> bool:
+def _can_fast_delete(
+    original: Original[bool],
+    self: Collector,
+    objs: Model | Iterable[Model],
+    *args: Any,
+    **kwargs: Any,
+) -> bool:
     """To Django, any receiver stands against it, also one that gets the rows from the database."""
     inner = functools.partial(original, self, objs, *args, **kwargs)
     if inner():
         return True
     if not paths.can_delete_without_instances(self, objs):
         return False
-    self._has_signal_listeners = _has_none
+    attributes(self)["_has_signal_listeners"] = _has_none
     try:
-        return bool(inner())
+        return inner()
     finally:
-        del self._has_signal_listeners
+        del attributes(self)["_has_signal_listeners"]
 
 
 def _has_none(model: type[Model]) -> bool:
@@ -124,15 +157,20 @@ def _has_none(model: type[Model]) -> bool:
 # Links.
 
 
-def _create_manager(original: Original, superclass: Any, rel: Any, reverse: Any) -> Any:
+def _create_manager(
+    original: Original[type[Manager[Any]]],
+    superclass: type[Manager[Any]],
+    rel: ManyToManyRel,
+    reverse: bool,
+) -> type[Manager[Any]]:
     manager = original(superclass, rel, reverse)
     for name in compat.M2M_CHANGED_SENDERS:
         wrap(manager, name, _link)
     return manager
 
 
-def _link(original: Original, self: Any, *args: Any, **kwargs: Any) -> Any:
-    return paths.link(functools.partial(original, self), self, *args, **kwargs)
+def _link(original: Original[None], self: Manager[Any], *args: Any, **kwargs: Any) -> None:
+    paths.link(functools.partial(original, self), self, *args, **kwargs)
 
 
 EARLY = (

@@ -7,7 +7,7 @@ migrations have attached with what is declared, and writes to the app that decla
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from django.apps import apps
 from django.db.migrations.autodetector import OperationDependency
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from django.db.migrations.operations.base import Operation
+    from django.db.migrations.questioner import MigrationQuestioner
     from django.db.migrations.state import ProjectState
 
     from bulksafe.attached import Attached, Key
@@ -68,7 +69,7 @@ class Planned:
     """
 
     home: str
-    operation: Any
+    operation: operations.AddTrigger | operations.RemoveTrigger
     blocked: Sequence[Operation] = ()
 
     def wait(self, generated: Mapping[str, Sequence[Operation]]) -> None:
@@ -99,14 +100,24 @@ class _Held:
     attached: Attached
 
 
+class Detector(Protocol):
+    """The parts of Django's autodetector that planning reads."""
+
+    from_state: ProjectState
+    to_state: ProjectState
+    renamed_models: dict[Key, str]
+    generated_operations: dict[str, list[Operation]]
+    questioner: MigrationQuestioner
+
+
 class Attaching:
     """The difference between the attached triggers of two states."""
 
-    def __init__(self, detector: Any, converted: frozenset[str]) -> None:
-        self.before: ProjectState = detector.from_state
-        self.after: ProjectState = detector.to_state
-        self.renamed: Mapping[Key, str] = detector.renamed_models
-        self.generated: Mapping[str, Sequence[Operation]] = detector.generated_operations
+    def __init__(self, detector: Detector, converted: frozenset[str]) -> None:
+        self.before = detector.from_state
+        self.after = detector.to_state
+        self.renamed = detector.renamed_models
+        self.generated = detector.generated_operations
         self.converted = converted
         self.questioner = detector.questioner
         self.plan = Plan()
@@ -190,7 +201,7 @@ class Attaching:
     def _addition(self, key: Key, home: str, trigger: Trigger, others: list[str]) -> Planned:
         label = ".".join(key)
         extra = {"replaces": sorted(others)} if others else {}
-        operation: Any = operations.AddTrigger(model=label, trigger=trigger, **extra)
+        operation = operations.AddTrigger(model=label, trigger=trigger, **extra)
         # Taken back, it leaves what the other apps have attached: their migrations come before it.
         earlier = [OperationDependency(other, key[1], _EARLIER, _ALTER) for other in others]
         set_dependencies(operation, [*self._table(key), *own_tables(trigger), *earlier])
@@ -200,9 +211,7 @@ class Attaching:
         self, item: _Held, breaking: Sequence[Operation], after: Planned | None = None
     ) -> Planned:
         app_label, model_name = item.key
-        operation: Any = operations.RemoveTrigger(
-            model=item.label, name=str(item.attached.trigger.name)
-        )
+        operation = operations.RemoveTrigger(model=item.label, name=str(item.attached.trigger.name))
         # The migration that gave the model its present name.
         set_dependencies(operation, [OperationDependency(app_label, model_name, None, _CREATE)])
         if after is not None:

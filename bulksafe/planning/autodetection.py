@@ -15,8 +15,13 @@ from bulksafe.planning.attaching import ATTACHED, Attaching, changes_shape
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from django.db.migrations.graph import MigrationGraph
+    from django.db.migrations.migration import Migration
     from django.db.migrations.operations.base import Operation
+    from django.db.migrations.questioner import MigrationQuestioner
     from django.db.migrations.state import ModelState, ProjectState
+
+    from bulksafe.attached import Key
 
 
 #: Stands for a model's triggers where Django has the name of a field.
@@ -26,19 +31,35 @@ _TRIGGERS = "Meta.triggers"
 class InvariantsMixin:
     """Mixed in before pgtrigger's autodetector."""
 
-    #: Django's: the apps that have migrations.
+    # Attributes of Django's autodetector.
+    from_state: ProjectState
+    to_state: ProjectState
+    questioner: MigrationQuestioner
+    #: The apps that have migrations.
     existing_apps: set[str]
+    renamed_models: dict[Key, str]
+    new_field_keys: set[tuple[str, str, str]]
+    old_field_keys: set[tuple[str, str, str]]
+    new_proxy_keys: set[Key]
+    old_proxy_keys: set[Key]
+    generated_operations: dict[str, list[Operation]]
+    #: Lists of ``Migration``, whose ``operations`` the stubs take for an attribute of the class.
+    migrations: dict[str, list[Any]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._converted: frozenset[str] = frozenset()
 
-    def _detect_changes(self, convert_apps: Any = None, graph: Any = None) -> Any:
+    def _detect_changes(
+        self, convert_apps: Iterable[str] | None = None, graph: MigrationGraph | None = None
+    ) -> dict[str, list[Migration]]:
         self._converted = frozenset(convert_apps or ())
         if graph is not None:
             # An app without models has no other sign of its earlier migrations.
             self.existing_apps |= {app for app, _ in graph.nodes}
-        return super()._detect_changes(convert_apps, graph)  # type: ignore[misc]
+        changes: dict[str, list[Migration]]
+        changes = super()._detect_changes(convert_apps, graph)  # type: ignore[misc]
+        return changes
 
     def _sort_migrations(self) -> None:
         """Between the operations of an app come ours: removals first, and additions last.
@@ -47,7 +68,7 @@ class InvariantsMixin:
         operations, ours could wait for what waits for those behind them.
         """
         planned = Attaching(self, self._converted).planned()
-        generated = self.generated_operations  # type: ignore[attr-defined]
+        generated = self.generated_operations
         for first in planned.first:
             first.wait(generated)
         super()._sort_migrations()  # type: ignore[misc]
@@ -60,7 +81,7 @@ class InvariantsMixin:
         self,
         app_label: str,
         operation: Operation,
-        dependencies: Any = None,
+        dependencies: Iterable[OperationDependency] | None = None,
         beginning: bool = False,
     ) -> None:
         dependencies = [*(dependencies or ()), *self._further_dependencies(app_label, operation)]
@@ -69,7 +90,7 @@ class InvariantsMixin:
     def _optimize_migrations(self) -> None:
         """Django's optimizer compares each operation with all others; ours, at both ends, stay."""
         ends = {}
-        for migration in chain.from_iterable(self.migrations.values()):  # type: ignore[attr-defined]
+        for migration in chain.from_iterable(self.migrations.values()):
             first = list(takewhile(_is_ours, migration.operations))
             rest = migration.operations[len(first) :]
             last = list(takewhile(_is_ours, reversed(rest)))[::-1]
@@ -123,14 +144,14 @@ class InvariantsMixin:
         Otherwise a foreign key to another app's new model, which Django may move to a later
         migration, could leave the trigger behind in an earlier one.
         """
-        for app, model, field in sorted(self.new_field_keys - self.old_field_keys):  # type: ignore[attr-defined]
+        for app, model, field in sorted(self.new_field_keys - self.old_field_keys):
             if (app, model) == (app_label, model_name):
                 yield OperationDependency(app, model, field, OperationDependency.Type.CREATE)
 
     def _removed_proxies(self, base: str) -> Iterator[OperationDependency]:
         """A table goes after the proxies through which other apps put triggers on it."""
         for app, model in self._proxies(base):
-            if (app, model) not in self.new_proxy_keys:  # type: ignore[attr-defined]
+            if (app, model) not in self.new_proxy_keys:
                 yield OperationDependency(app, model, None, OperationDependency.Type.REMOVE)
 
     def _existing_proxies(self, base: str) -> Iterator[OperationDependency]:
@@ -139,9 +160,9 @@ class InvariantsMixin:
             if app != base.partition(".")[0]:
                 yield OperationDependency(app, model, None, OperationDependency.Type.CREATE)
 
-    def _proxies(self, base: str) -> list[tuple[str, str]]:
-        states = self.from_state.models  # type: ignore[attr-defined]
-        return [key for key in sorted(self.old_proxy_keys) if base in bases_of(states[key])]  # type: ignore[attr-defined]
+    def _proxies(self, base: str) -> list[Key]:
+        states = self.from_state.models
+        return [key for key in sorted(self.old_proxy_keys) if base in bases_of(states[key])]
 
 
 def bases_of(state: ModelState) -> list[str]:

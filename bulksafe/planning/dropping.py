@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from django.core.management.base import BaseCommand
+    from django.db.migrations.questioner import MigrationQuestioner
     from django.db.models import Model
 
     from bulksafe import attached, compiler
@@ -77,7 +78,7 @@ def has_table(key: attached.Key) -> bool:
     return bool(meta.managed and not meta.swapped)
 
 
-def kept(orphans: Iterable[Orphan], questioner: Any) -> list[Orphan]:
+def kept(orphans: Iterable[Orphan], questioner: MigrationQuestioner) -> list[Orphan]:
     """Those that are not to be dropped.
 
     Args:
@@ -112,7 +113,7 @@ def _refuse_others(labels: Sequence[str], orphans: Sequence[Orphan]) -> None:
             )
 
 
-def _drops(request: _Request, questioner: Any, orphan: Orphan) -> bool:
+def _drops(request: _Request, questioner: MigrationQuestioner, orphan: Orphan) -> bool:
     if orphan.label.lower() in [label.lower() for label in request.labels]:
         return True
     if isinstance(questioner, InteractiveMigrationQuestioner) and not questioner.dry_run:
@@ -163,7 +164,7 @@ def _refuse_unfit(orphan: Orphan) -> None:
         )
 
 
-def _reads(described: Any, column: str) -> bool:
+def _reads(described: object, column: str) -> bool:
     """Whether SQL somewhere in the description of a trigger names the quoted column."""
     if isinstance(described, str):
         return column in described

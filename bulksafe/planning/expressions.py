@@ -8,29 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from django.core.exceptions import EmptyResultSet, FullResultSet
 from django.db import models
 from django.db.models.constants import LOOKUP_SEP
-from django.db.models.expressions import (
-    Col,
-    CombinedExpression,
-    Expression,
-    ExpressionWrapper,
-    Func,
-    Value,
-)
+from django.db.models.expressions import Col
 from django.db.models.functions import Cast
 from django.db.models.sql import Query
-from django.db.models.sql.compiler import SQLCompiler
 from django.db.models.sql.datastructures import BaseTable, Join
-from django.db.models.sql.where import XOR, WhereNode
 from django.utils import timezone, translation
 
 from bulksafe.planning import fields, offline, refusals
-from bulksafe.planning.nodes import output_field, walk
+from bulksafe.planning.nodes import is_expression, output_field
 from bulksafe.planning.problems import Refused, did_you_mean, shown
+from bulksafe.planning.row_compiler import RowCompiler
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from django.db.models import Expression, Lookup
+    from django.db.models.options import Options
+    from django.db.models.sql.query import JoinInfo
+
+    from bulksafe.planning.nodes import Resolved
+
 
 OLD = "old"
 NEW = "new"
@@ -57,11 +59,11 @@ class RowSQL:
 
 def compile_expression(
     model: type[models.Model],
-    expression: Any,
+    expression: object,
     *,
     row: str = NEW,
     bare: bool = False,
-    annotations: Mapping[str, Any] | None = None,
+    annotations: Mapping[str, object] | None = None,
     missing: str | None = None,
 ) -> RowSQL:
     """Compile ``expression`` over a row of ``model``.
@@ -93,6 +95,8 @@ class _RowQuery(Query):
     """A query whose only tables are the old and the new row of a change."""
 
     model: type[models.Model]
+    #: Conditions are among them, which the stubs leave out.
+    annotations: dict[str, Any]
 
     def __init__(
         self, model: type[models.Model], row: str, bare: bool, missing: str | None
@@ -129,7 +133,9 @@ class _RowQuery(Query):
             )
         return (first, rest) if is_path else (self.row, names)
 
-    def solve_lookup_type(self, lookup: str, summarize: bool = False) -> Any:
+    def solve_lookup_type(
+        self, lookup: str, summarize: bool = False
+    ) -> tuple[Sequence[str], Sequence[str], Expression | Literal[False]]:
         parts = lookup.split(LOOKUP_SEP)
         row, rest = (self.row, parts) if parts[0] in self.annotations else self.split_row(parts)
         lookups, field_parts, annotation = super().solve_lookup_type(
@@ -139,22 +145,23 @@ class _RowQuery(Query):
         return lookups, [row, *field_parts] if rest is not parts else field_parts, annotation
 
     def setup_joins(
-        self, names: Sequence[str], opts: Any, alias: str, *args: Any, **kwargs: Any
-    ) -> Any:
+        self, names: Sequence[str], opts: Options[Any], alias: str, *args: Any, **kwargs: Any
+    ) -> JoinInfo:
         if opts.concrete_model is self.model._meta.concrete_model and alias == self.row:
             alias, names = self.split_row(list(names))
         return super().setup_joins(names, opts, alias, *args, **kwargs)
 
-    def resolve_ref(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def resolve_ref(self, name: str, *args: Any, **kwargs: Any) -> Expression:
         reference = super().resolve_ref(name, *args, **kwargs)
         target = getattr(reference, "target", None)
         is_new = isinstance(reference, Col) and reference.alias == self.row
         if self.bare and is_new and target is not None and target.generated:
             # A generated column has no value before the row is stored: use what it is made from.
-            return self.resolve(Cast(target.expression, target.output_field))
+            computed = Cast(target.expression, target.output_field)
+            return computed.resolve_expression(self, allow_joins=True, reuse=None)
         return reference
 
-    def build_lookup(self, lookups: Sequence[str], lhs: Any, rhs: Any) -> Any:
+    def build_lookup(self, lookups: Sequence[str], lhs: Any, rhs: object) -> Lookup[Any]:
         if list(lookups) in (["df"], ["ndf"]) and getattr(lhs.output_field, "is_relation", False):
             # Django knows no lookups but its own on a relation; its column is a plain value.
             lhs = lhs.copy()
@@ -164,14 +171,14 @@ class _RowQuery(Query):
 
     # Resolution and text.
 
-    def resolve_lookup_value(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+    def resolve_lookup_value(self, value: object, *args: Any, **kwargs: Any) -> object:
         if isinstance(value, set | frozenset):
             # Every process has them in another order, and the migration would differ.
             value = sorted(value, key=repr)
         return super().resolve_lookup_value(value, *args, **kwargs)
 
-    def add_row_annotation(self, name: str, annotation: Any) -> None:
-        if not _is_expression(annotation):
+    def add_row_annotation(self, name: str, annotation: object) -> None:
+        if not is_expression(annotation):
             raise Refused(
                 "E029",
                 f"{name}={shown(annotation)} is no expression.",
@@ -189,8 +196,8 @@ class _RowQuery(Query):
             )
         self.annotations[name] = self.resolve(annotation)
 
-    def resolve(self, expression: Any) -> Any:
-        if not _is_expression(expression):
+    def resolve(self, expression: object) -> Resolved:
+        if not is_expression(expression):
             raise Refused(
                 "E029",
                 f"{shown(expression)} is no expression.",
@@ -198,8 +205,8 @@ class _RowQuery(Query):
             )
         return expression.resolve_expression(self, allow_joins=True, reuse=None)
 
-    def compile(self, resolved: Any) -> RowSQL:
-        compiler = _RowCompiler(self, offline.connection(), None)
+    def compile(self, resolved: Resolved) -> RowSQL:
+        compiler = RowCompiler(self, offline.connection(), None)
         try:
             sql, params = compiler.compile(resolved)
         except EmptyResultSet:
@@ -209,117 +216,6 @@ class _RowQuery(Query):
         refusals.refuse_volatile_text(sql)
         text = offline.inline(sql, params)
         return RowSQL(text, frozenset(compiler.reads), output_field(resolved))
-
-
-class _RowCompiler(SQLCompiler):
-    """Quotes every name, on every version of Django, and notes which columns are read."""
-
-    def __init__(self, query: _RowQuery, connection: Any, using: Any) -> None:
-        super().__init__(query, connection, using)
-        self.reads: set[tuple[str, models.Field[Any, Any]]] = set()
-
-    def quote_name(self, name: str) -> str:
-        return self.connection.ops.quote_name(name)
-
-    quote_name_unless_alias = quote_name
-
-    def compile(self, node: Any) -> Any:
-        if self._tests_missing_row(node):
-            return "false", ()
-        if isinstance(node, WhereNode) and node.connector == XOR:
-            node = self._with_tests_made(node)
-        if isinstance(node, Col):
-            # pgtrigger.F() writes the rows in capitals.
-            row = (node.alias or self.query.row).lower()  # type: ignore[attr-defined]
-            self.reads.add((row, node.target))
-            if self.query.bare:  # type: ignore[attr-defined]
-                return self._parameter(node.target)
-            node = Col(row, node.target, node.output_field)
-        if isinstance(node, CombinedExpression) and _moves_a_moment(node):
-            return self._moved(node)
-        return super().compile(node)
-
-    def _tests_missing_row(self, node: Any) -> bool:
-        """Whether it is a single test, of a row that is not there."""
-        missing = self.query.missing  # type: ignore[attr-defined]
-        if missing is None or isinstance(node, WhereNode | ExpressionWrapper):
-            return False
-        return bool(getattr(node, "conditional", False)) and any(
-            isinstance(part, Col) and (part.alias or "").lower() == missing for part in walk(node)
-        )
-
-    def _with_tests_made(self, node: WhereNode) -> WhereNode:
-        """Django makes XOR one test of a sum, in which those of a missing row would be lost."""
-        if self.query.missing is None:  # type: ignore[attr-defined]
-            return node
-        tests: list[Any] = [_Compiled(*self._test(child)) for child in node.children]
-        return WhereNode(tests, XOR, node.negated)
-
-    def _test(self, node: Any) -> tuple[str, Any]:
-        try:
-            return self.compile(node)  # type: ignore[no-any-return]
-        except EmptyResultSet:
-            return "false", ()
-        except FullResultSet:
-            return "true", ()
-
-    def _parameter(self, field: models.Field[Any, Any]) -> tuple[str, tuple[()]]:
-        """A column as a function's parameter, which does not bring the column's collation along."""
-        name = self.quote_name(str(field.column))
-        collation = fields.collation(field)
-        return (f"({name} COLLATE {self.quote_name(collation)})" if collation else name), ()
-
-    def _moved(self, node: CombinedExpression) -> tuple[str, tuple[Any, ...]]:
-        """A moment moved by a duration, in Django's time zone.
-
-        A day has 23 or 25 hours where the clocks change, and PostgreSQL would ask the session where
-        that is.
-        """
-        zone = Value(self.connection.timezone_name)
-        local = node.copy()
-        local.set_source_expressions(
-            [
-                _AtTimeZone(source, zone) if _is_moment(source) else source
-                for source in node.get_source_expressions()
-            ]
-        )
-        sql, params = super().compile(local)
-        return f"(({sql}) AT TIME ZONE %s)", (*params, zone.value)
-
-
-class _Compiled(Expression):
-    """A test whose SQL is there already."""
-
-    output_field = models.BooleanField()
-
-    def __init__(self, sql: str, params: Sequence[Any]) -> None:
-        super().__init__()
-        self.text = sql
-        self.params = params
-
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
-        return f"({self.text})", self.params
-
-
-class _AtTimeZone(Func):
-    template = "(%(expressions)s)"
-    arg_joiner = " AT TIME ZONE "
-    output_field = models.DateTimeField()
-
-
-def _is_moment(node: Any) -> bool:
-    return isinstance(output_field(node), models.DateTimeField)
-
-
-def _moves_a_moment(node: CombinedExpression) -> bool:
-    """Whether it is ``moment ± duration``."""
-    sides = node.get_source_expressions()
-    durations = [isinstance(output_field(s), models.DurationField) for s in sides]
-    return any(durations) and any(map(_is_moment, sides))
-
-
-def _is_expression(given: object) -> bool:
-    return hasattr(given, "resolve_expression") and not isinstance(given, type)
 
 
 def _has_transform(model: type[models.Model], field: str, name: str) -> bool:
@@ -333,7 +229,7 @@ def _has_transform(model: type[models.Model], field: str, name: str) -> bool:
         return False
 
 
-def _refuse_what_cannot_be_kept(resolved: Any, query: _RowQuery) -> None:
+def _refuse_what_cannot_be_kept(resolved: object, query: _RowQuery) -> None:
     for expression in (*query.annotations.values(), resolved):
         refusals.refuse_nodes(expression)
     for alias, table in query.alias_map.items():
@@ -351,7 +247,12 @@ class _Refusing:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if error is None or isinstance(error, Refused) or not isinstance(error, Exception):
             return
         raise refusals.translated(error, self.model, self.query.annotations) from error

@@ -119,7 +119,7 @@ def collation(field: Field) -> str | None:
     return field.db_parameters(offline.connection()).get("collation")
 
 
-def value(field: Field, given: Any) -> str:
+def value(field: Field, given: object) -> str:
     """``given`` as a literal of the column's type.
 
     Raises:
@@ -140,7 +140,7 @@ def value(field: Field, given: Any) -> str:
     return literal
 
 
-def plain(given: Any) -> Any:
+def plain(given: object) -> object:
     """The value of an enumeration's member, for messages."""
     return given.value if isinstance(given, Enum) else given
 

@@ -135,7 +135,7 @@ def _paths(compute: Compute) -> list[str]:
     return [path.removeprefix("new__") for path in referenced_names(compute.expression)]
 
 
-def _is_immutable(node: Any) -> bool:
+def _is_immutable(node: object) -> bool:
     if isinstance(node, Q):
         return all(_is_immutable(child) for child in node.children)
     if isinstance(node, tuple):

@@ -1,8 +1,8 @@
-"""Looking at resolved expressions."""
+"""Looking at expressions, most of them resolved: their names stand for columns."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
 
 from django.core.exceptions import FieldError
 from django.db.models import Value
@@ -10,10 +10,28 @@ from django.db.models import Value
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from django.db.models import Lookup
+    from django.db.models.expressions import BaseExpression, CombinedExpression
+    from django.db.models.sql import Query
+    from django.db.models.sql.where import WhereNode
+
     from bulksafe.planning import fields
 
+    Resolved: TypeAlias = BaseExpression | WhereNode
 
-def walk(node: Any) -> Iterator[Any]:
+    class Resolvable(Protocol):
+        """An ``F``, a ``Q`` or any other expression of Django's."""
+
+        def resolve_expression(
+            self, query: Query, allow_joins: bool, reuse: set[str] | None
+        ) -> Resolved: ...
+
+
+def is_expression(given: object) -> TypeGuard[Resolvable]:
+    return hasattr(given, "resolve_expression") and not isinstance(given, type)
+
+
+def walk(node: object) -> Iterator[Any]:
     """A resolved expression and all that it is made of."""
     yield node
     if hasattr(node, "get_source_expressions"):
@@ -25,7 +43,7 @@ def walk(node: Any) -> Iterator[Any]:
             yield from walk(child)
 
 
-def output_field(node: Any) -> fields.Field | None:
+def output_field(node: object) -> fields.Field | None:
     """The type of a resolved expression's value, where Django knows it."""
     try:
         return getattr(node, "_output_field_or_none", None) or getattr(node, "output_field", None)
@@ -33,7 +51,7 @@ def output_field(node: Any) -> fields.Field | None:
         return None
 
 
-def operands(node: Any) -> list[Any]:
+def operands(node: Lookup[Any] | CombinedExpression) -> list[Any]:
     """The sides of a comparison or an operator that have a type; a literal takes the other's."""
     sides = (node.lhs, node.rhs)
     return [s for s in sides if hasattr(s, "resolve_expression") and not isinstance(s, Value)]

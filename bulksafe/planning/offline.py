@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS
@@ -12,6 +12,9 @@ from django.db.utils import load_backend
 
 from bulksafe.compat import OLDEST_POSTGRESQL
 from bulksafe.rendering import quoting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @cache
@@ -25,7 +28,7 @@ def connection() -> DatabaseWrapper:
     backend = _backend()
 
     class Operations(backend.ops_class):  # type: ignore[misc, name-defined]
-        def compose_sql(self, sql: str, params: Any) -> str:
+        def compose_sql(self, sql: str, params: Iterable[object] | None) -> str:
             return inline(sql, params)
 
     class Connection(backend):  # type: ignore[misc, valid-type]
@@ -46,6 +49,6 @@ def _backend() -> type[DatabaseWrapper]:
     return DatabaseWrapper
 
 
-def inline(sql: str, params: Any) -> str:
+def inline(sql: str, params: Iterable[object] | None) -> str:
     """``sql`` with its ``%s`` replaced by literals."""
     return sql % tuple(quoting.literal(param) for param in params) if params else sql % ()

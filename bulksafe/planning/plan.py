@@ -7,103 +7,20 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 import pgtrigger
-from django.utils import translation
 
-from bulksafe import compiler, conf
+from bulksafe import compiler
 from bulksafe.declarations import Check, Compute, Immutable, Invariant, Transition, label_of
 from bulksafe.exceptions import InvalidDeclaration
 from bulksafe.planning import fields, hints, rules
 from bulksafe.planning.expressions import NEW, OLD, compile_expression
 from bulksafe.planning.problems import Problem, Refused
-from bulksafe.rendering import names, quoting
+from bulksafe.planning.subject import Subject, row_trigger, update_triggers
+from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from django.db import models
-
-
-@dataclass(frozen=True)
-class Subject:
-    """An invariant on a model, and the names of what it owns in the database."""
-
-    invariant: Invariant
-    model: type[models.Model]
-
-    @property
-    def label(self) -> str:
-        return label_of(self.model, self.invariant)
-
-    @property
-    def pgid(self) -> str:
-        return self.invariant.get_pgid(self.model)
-
-    def owned(self, kind: str, prefix: str = "bulksafe_") -> str:
-        """The name of something beside the first trigger. pgtrigger's prune leaves it alone."""
-        uri = self.invariant.get_uri(self.model)
-        return names.identifier(prefix, self.invariant.name, uri, suffix=f"_{kind}")
-
-    @property
-    def message(self) -> str:
-        # A migration holds the untranslated text; the translation happens where it is shown.
-        with translation.override(None):
-            return str(self.invariant.message or self.invariant.default_message(self.label))
-
-    @property
-    def key(self) -> str:
-        """SQL for ``id=5``, from the row's image in the variable ``subject``."""
-        parts = [
-            f"{quoting.literal(f'{column}=')}, subject ->> {quoting.literal(column)}"
-            for column in fields.primary_key_columns(self.model)
-        ]
-        return ", ', ', ".join(parts)
-
-    def refusal(self, function: str, **values: str) -> dict[str, str]:
-        """A function that raises the violation."""
-        return {
-            "function": function,
-            "template": "function",
-            "body": "refuse",
-            "security": "",
-            "message": self.message,
-            "key": self.key,
-            **values,
-        }
-
-    def compiled(
-        self, made_as: type[compiler.Trigger] = compiler.Trigger, **parts: Any
-    ) -> compiler.Trigger:
-        trigger = made_as(
-            name=self.invariant.name,
-            invariant=self.label,
-            pgid=self.pgid,
-            version=compiler.VERSION,
-            search_path=conf.get().SEARCH_PATH,
-            **parts,
-        )
-        return trigger.compile(self.model)
-
-
-def row_trigger(trigger: str, function: str, events: str, condition: str) -> dict[str, str]:
-    return {
-        "trigger": trigger,
-        "template": "row_trigger",
-        "timing": "AFTER",
-        "events": events,
-        "condition": condition,
-        "function": function,
-    }
-
-
-def update_triggers(subject: Subject, condition: str) -> list[dict[str, str]]:
-    """The triggers of a rule for updates: the usual one, and one for moves between partitions."""
-    move = {
-        "trigger": subject.owned("move", prefix="zz_bulksafe_"),
-        "template": "move_trigger",
-        "condition": condition,
-        "function": subject.pgid,
-    }
-    return [row_trigger(subject.pgid, subject.pgid, "UPDATE", condition), move]
 
 
 def plan(invariant: Invariant, model: type[models.Model]) -> compiler.Trigger:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from inspect import Parameter
-from typing import Any
 
 from django.utils.inspect import func_accepts_kwargs
 
@@ -25,7 +24,7 @@ _PASSED = {
 
 def function_problems(receiver: Receiver) -> Iterator[Problem]:
     """What is wrong with the function, as far as its signature and its source say."""
-    function: Any = receiver.function
+    function: object = receiver.function
     if not callable(function):
         yield Problem("E106", f"{shown(function)} cannot be called.", "Decorate a function.")
     elif not _takes_kwargs(function):
@@ -39,7 +38,7 @@ def function_problems(receiver: Receiver) -> Iterator[Problem]:
         yield from unnamed_problems(receiver)
 
 
-def _takes_kwargs(function: Any) -> bool:
+def _takes_kwargs(function: Callable[..., object]) -> bool:
     try:
         return bool(func_accepts_kwargs(function))
     except ValueError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from bulksafe.declarations import Receiver
 from bulksafe.declarations.naming import is_hashable, is_lasting
@@ -66,7 +65,7 @@ def order_problems(receiver: Receiver, among: Sequence[Receiver]) -> Iterator[Pr
 
 
 def _reference_problems(
-    receiver: Receiver, reference: Any, among: Sequence[Receiver]
+    receiver: Receiver, reference: object, among: Sequence[Receiver]
 ) -> Iterator[Problem]:
     found = meant_by(reference, among)
     if not found:

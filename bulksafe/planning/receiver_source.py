@@ -6,9 +6,9 @@ import ast
 import functools
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CodeType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from bulksafe.declarations import Receiver
 from bulksafe.declarations.parameters import EXTRAS
@@ -17,7 +17,7 @@ from bulksafe.planning.problems import Problem
 _Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
-def _tree(function: Any) -> ast.Module:
+def _tree(function: Callable[..., object]) -> ast.Module:
     """The source of a receiver; empty where there is none."""
     while isinstance(function, functools.partial):
         function = function.func

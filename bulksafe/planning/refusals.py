@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from django.core.exceptions import FieldError, ValidationError
@@ -34,7 +34,7 @@ _ROW_LOCAL_ONLY = (
 )
 
 
-def refuse_nodes(resolved: Any) -> None:
+def refuse_nodes(resolved: object) -> None:
     """Refuse whatever would make the expression depend on more than the row."""
     nodes = list(walk(resolved))
     for refuse in (
@@ -48,7 +48,7 @@ def refuse_nodes(resolved: Any) -> None:
             refuse(node)
 
 
-def _refuse_other_rows(node: Any) -> None:
+def _refuse_other_rows(node: object) -> None:
     kind = type(node).__name__
     if _is_itself(node, "contains_aggregate"):
         raise Refused("E022", f"{kind} aggregates over other rows.", _ROW_LOCAL_ONLY)
@@ -66,14 +66,14 @@ def _refuse_other_rows(node: Any) -> None:
         raise Refused("E024", "A window function reads other rows.", _ROW_LOCAL_ONLY)
 
 
-def _is_itself(node: Any, trait: str) -> bool:
+def _is_itself(node: object, trait: str) -> bool:
     """Whether ``node`` has the trait of its own, not because of something inside it."""
     if not getattr(node, trait, False) or not hasattr(node, "get_source_expressions"):
         return False
     return not any(getattr(child, trait, False) for child in node.get_source_expressions())
 
 
-def _refuse_what_is_no_value(node: Any) -> None:
+def _refuse_what_is_no_value(node: object) -> None:
     if isinstance(node, RawSQL):
         raise Refused(
             "E026",
@@ -108,7 +108,7 @@ _VOLATILE = re.compile(
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
 
 
-def _refuse_volatile(node: Any) -> None:
+def _refuse_volatile(node: object) -> None:
     if isinstance(node, Now | Random):
         raise _volatile(type(node).__name__)
     if isinstance(node, Func):
@@ -136,7 +136,7 @@ def _volatile(name: str) -> Refused:
 _COMPARISONS = frozenset("exact gt gte lt lte df ndf".split())
 
 
-def _refuse_different_types(node: Any) -> None:
+def _refuse_different_types(node: object) -> None:
     if not isinstance(node, Lookup) or node.lookup_name not in _COMPARISONS:
         return
     found = [f for operand in operands(node) if (f := output_field(operand)) is not None]
@@ -150,7 +150,7 @@ def _refuse_different_types(node: Any) -> None:
         )
 
 
-def refuse_operand(lhs: Any, lookups: list[str], rhs: Any) -> None:
+def refuse_operand(lhs: object, lookups: list[str], rhs: object) -> None:
     """Refuse what Django would turn into text in silence, or take apart into letters."""
     if lookups[-1:] == ["in"]:
         if isinstance(rhs, str):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.apps import apps
 from django.db import connections, models, router
@@ -37,7 +37,7 @@ def problems(receiver: Receiver) -> Iterator[Problem]:
         yield from _problems_of(receiver, sender)
 
 
-def _problems_of(receiver: Receiver, sender: Any) -> Iterator[Problem]:
+def _problems_of(receiver: Receiver, sender: object) -> Iterator[Problem]:
     found = receiver.models_for(sender)
     if not found or isinstance(sender, ModelsOf):
         yield from (Problem("E105", *wrong) for wrong in _unresolved(receiver, sender))
@@ -67,7 +67,7 @@ def _home_of(receiver: Receiver) -> str:
     return app.label if app else "shop"
 
 
-def _unresolved(receiver: Receiver, sender: Any) -> Iterator[tuple[str, str]]:
+def _unresolved(receiver: Receiver, sender: object) -> Iterator[tuple[str, str]]:
     if not isinstance(sender, ModelsOf):
         yield _unresolved_model(sender)
         return
@@ -86,7 +86,7 @@ def _app_meant(label: str) -> str:
     return did_you_mean(meant, labels.values(), f"Pass one of {known or 'them'}.")
 
 
-def _unresolved_model(sender: Any) -> tuple[str, str]:
+def _unresolved_model(sender: object) -> tuple[str, str]:
     if isinstance(sender, str):
         known = [model._meta.label for model in apps.get_models(include_auto_created=True)]
         return (
@@ -109,7 +109,7 @@ def _unresolved_model(sender: Any) -> tuple[str, str]:
     )
 
 
-def lost_migration(model: Any, package: AppConfig) -> Problem:
+def lost_migration(model: type[models.Model] | str, package: AppConfig) -> Problem:
     """The app that would get the migration is an installed package."""
     return Problem(
         "E122",
@@ -119,7 +119,7 @@ def lost_migration(model: Any, package: AppConfig) -> Problem:
     )
 
 
-def shown_model(model: Any) -> str:
+def shown_model(model: type[models.Model] | str) -> str:
     """The label of a model, given itself or its label."""
     return model if isinstance(model, str) else str(model._meta.label)
 

@@ -42,7 +42,7 @@ _TEXTUAL = frozenset(
 )
 
 
-def refuse_session_dependent(node: Any) -> None:
+def refuse_session_dependent(node: object) -> None:
     """Refuse one node of an expression that means another thing in another session."""
     if isinstance(node, Cast):
         (source,) = node.get_source_expressions()

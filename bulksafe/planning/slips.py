@@ -11,7 +11,7 @@ from bulksafe.planning.problems import Problem
 from bulksafe.rendering import names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from bulksafe.declarations import Check, Compute, Immutable
 
@@ -45,7 +45,7 @@ def _lookups(condition: Q) -> str:
 
 def without_a_name(check: Check) -> str:
     """The line that a nameless Check should be."""
-    condition: Any = check.condition
+    condition: object = check.condition
     shown = code(condition)
     suggested = "what_must_hold"
     if isinstance(condition, Q) and condition and shown != "Q(…)":
@@ -66,7 +66,7 @@ def annotations_for_a_condition(check: Check) -> Iterator[Problem]:
 
 def swapped(compute: Compute) -> Problem | None:
     """``Compute(expression, "net")``: the field comes first."""
-    field: Any = compute.field
+    field: object = compute.field
     if not hasattr(field, "resolve_expression") or not isinstance(compute.expression, str):
         return None
     return Problem(
@@ -78,7 +78,7 @@ def swapped(compute: Compute) -> Problem | None:
 
 def listed(immutable: Immutable) -> Problem | None:
     """``Immutable(["amount"])``: the fields are arguments of their own."""
-    fields: Any = immutable.fields
+    fields: Iterable[object] = immutable.fields
     for given in fields:
         if isinstance(given, list | tuple | set | frozenset):
             inner = sorted(given) if isinstance(given, set | frozenset) else given

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 from django.db.backends.postgresql.psycopg_any import get_adapters_template
 from psycopg import sql
 
+if TYPE_CHECKING:
+    from psycopg.adapt import AdaptersMap
+
 
 @cache
-def _adapters() -> Any:
+def _adapters() -> AdaptersMap:
     """psycopg's adapters as Django sets them up, so that every value is written as Django would."""
-    return get_adapters_template(use_tz=True, timezone=None)
+    adapters: AdaptersMap = get_adapters_template(use_tz=True, timezone=None)
+    return adapters
 
 
 class _Context:
@@ -21,11 +25,11 @@ class _Context:
     connection = None
 
     @property
-    def adapters(self) -> Any:
+    def adapters(self) -> AdaptersMap:
         return _adapters()
 
 
-def literal(value: Any) -> str:
+def literal(value: object) -> str:
     """``value`` as an SQL literal. Text is quoted for any setting of the server."""
     return sql.Literal(value).as_string(_Context()).strip()
 

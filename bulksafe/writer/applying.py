@@ -10,6 +10,7 @@ from bulksafe.rendering import quoting
 from bulksafe.writer.storing import placeholder
 
 if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Field, Model
 
     from bulksafe.writer.sql_text import Statement
@@ -57,7 +58,7 @@ class Applying:
     root: str
     statement: Statement
     is_assigning: bool
-    connection: Any
+    connection: BaseDatabaseWrapper
 
     def update(self, numbers: Sequence[int], assigned: Sequence[Assigned]) -> tuple[str, list[Any]]:
         """An UPDATE of the columns that the statement names and of those that were assigned."""

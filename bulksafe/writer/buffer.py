@@ -14,14 +14,18 @@ from bulksafe.dispatch.sources import by_oid
 from bulksafe.exceptions import ReceiversNotRun
 from bulksafe.outbox.queries import query
 from bulksafe.own_cursor import own_cursor
+from bulksafe.writer.combining import combined, in_key_order
 from bulksafe.writer.readable import readable
-from bulksafe.writer.taking import Kind, Source, Taken, combined, in_key_order, in_schema
+from bulksafe.writer.take_query import in_schema
+from bulksafe.writer.taking import Kind, Source, Taken
 from bulksafe.writer.vocabulary import vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Model
+    from psycopg import Cursor
 
     from bulksafe.writer.changes import InlineChange
 
@@ -43,7 +47,7 @@ class Buffer:
         home: the schema of the buffer that was taken from last.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
         self.due: dict[tuple[int, str], str] = {}
         self.home = ""
@@ -88,7 +92,7 @@ class Buffer:
         taken: list[Taken] = []
         self.sync()
         while self.due:
-            # All at once: to find the table of one asks a query, which would tell the others.
+            # All at once: the query that finds a table would otherwise deliver the other changes.
             due = dict(self.due)
             self.due.clear()
             for (oid, operation), home in due.items():
@@ -104,7 +108,7 @@ class Buffer:
         return self.combined(taken)
 
     @contextmanager
-    def asking(self) -> Iterator[Any]:
+    def asking(self) -> Iterator[Cursor[Any]]:
         """A cursor of the driver's for what waits in the buffer.
 
         Raises:
@@ -141,7 +145,7 @@ class Buffer:
         if not self._prefix:
             with self.asking() as cursor:
                 cursor.execute(in_schema(self.home, "SELECT {home}.bulksafe_prefix()"), [])
-                self._prefix = cursor.fetchone()[0]
+                ((self._prefix,),) = cursor.fetchall()
         return self._prefix
 
     def source(self, oid: int) -> Source | None:

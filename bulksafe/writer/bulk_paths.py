@@ -14,24 +14,28 @@ from django.db.models.signals import m2m_changed
 from bulksafe.writer import connecting
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.in_hand import BulkWrite
-from bulksafe.writer.paths import concrete, field_names, is_spared, watch_for
+from bulksafe.writer.paths import concrete, field_names, is_spared, session_for
 from bulksafe.writer.performing import perform
 from bulksafe.writer.scopes import Scope
 from bulksafe.writer.upserting import Upsert
 
 if TYPE_CHECKING:
-    from django.db.models import Model
+    from django.db.models import Model, QuerySet
 
-    from bulksafe.writer.watch import Watch
+    from bulksafe.writer.session import Session
 
 
 def bulk_create(
-    inner: Callable[..., Any], queryset: Any, objs: Any, *args: Any, **named: Any
+    inner: Callable[..., Any],
+    queryset: Any,
+    objs: Iterable[Model],
+    *args: Any,
+    **named: Any,
 ) -> Any:
     """``pre_save`` on the objects, then the INSERT, then ``post_save`` on the same objects."""
     using = str(queryset.db)
-    watch = watch_for(queryset.model, using)
-    if watch is None:
+    session = session_for(queryset.model, using)
+    if session is None:
         return inner(objs, *args, **named)
     model = concrete(queryset.model)
     listed = list(objs)
@@ -46,18 +50,18 @@ def bulk_create(
         options["ignore_conflicts"], options["update_conflicts"], fields, unique
     )
     if connecting.live(m2m_changed, model):
-        return _create_links(watch, model, listed, lambda: inner(listed, *args, **named), options)
+        return _create_links(session, model, listed, lambda: inner(listed, *args, **named), options)
 
     def insert(chunk: Sequence[Model]) -> Any:
         return inner(chunk, *args, **named)
 
     if options["update_conflicts"]:
-        Upsert(watch, model, listed, insert, fields=fields, unique=unique).run()
+        Upsert(session, model, listed, insert, fields=fields, unique=unique).run()
         return listed
     ignores = bool(options["ignore_conflicts"])
     # Rows that are there already are left out: the database knows which.
     spares_buffer = not ignores and is_spared(model)
-    BulkWrite(watch, model, listed, None, insert, is_spared=spares_buffer, ignores=ignores).run()
+    BulkWrite(session, model, listed, None, insert, is_spared=spares_buffer, ignores=ignores).run()
     return listed
 
 
@@ -66,7 +70,7 @@ def _field(model: type[Model], name: str) -> Any:
 
 
 def _create_links(
-    watch: Watch,
+    session: Session,
     model: type[Model],
     listed: Sequence[Model],
     insert: Callable[[], Any],
@@ -81,7 +85,7 @@ def _create_links(
         return insert()
 
     scope = Scope(on_conflict=_on_conflict(model, options))
-    created = perform(watch, insert_again, scope, [model])
+    created = perform(session, insert_again, scope, [model])
     for instance in listed:
         row = row_of_instance(instance)
         if row in scope.moved:
@@ -109,18 +113,23 @@ def _on_conflict(model: type[Model], options: dict[str, Any]) -> dict[str, Any]:
 
 
 def bulk_update(
-    inner: Callable[..., int], queryset: Any, objs: Any, fields: Any, *args: Any, **named: Any
+    inner: Callable[..., int],
+    queryset: QuerySet[Model],
+    objs: Iterable[Model],
+    fields: Any,
+    *args: Any,
+    **named: Any,
 ) -> int:
     """The same for ``bulk_update()``."""
     using = str(queryset.db)
-    watch = watch_for(queryset.model, using)
+    session = session_for(queryset.model, using)
     listed = tuple(objs)
     fields = list(fields)
-    if watch is None or not listed or any(instance.pk is None for instance in listed):
+    if session is None or not listed or any(instance.pk is None for instance in listed):
         return inner(listed, fields, *args, **named)
     names = field_names(queryset.model, fields)
     model = concrete(queryset.model)
-    write = BulkWrite(watch, model, listed, names, lambda c: inner(c, fields, *args, **named))
+    write = BulkWrite(session, model, listed, names, lambda c: inner(c, fields, *args, **named))
     return sum(count or 0 for count in write.run())
 
 

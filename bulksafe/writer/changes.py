@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.core.exceptions import ValidationError
 
 from bulksafe.caching import forever, per_model
+from bulksafe.call_stack import NO_CALLS, Calls
 from bulksafe.dispatch.changes import Change
 from bulksafe.outbox.events import INSERTED
 
@@ -31,14 +32,14 @@ class InlineChange(Change):
         done: those that have been called for it already.
         given_fields: what ``update_fields`` is, if the write says so.
         given_origin: the instance or the queryset that a deletion came from.
-        written_in: the receivers in which the write was made, each because of the one before.
+        calls: those that the write was made in.
     """
 
     met: frozenset[Receiver] = frozenset()
     done: set[Receiver] = field(default_factory=set)
     given_fields: frozenset[str] | None = None
     given_origin: Any = None
-    written_in: tuple[str, ...] = ()
+    calls: Calls = NO_CALLS
 
     @cached_property
     def announced(self) -> set[Receiver]:
@@ -53,7 +54,7 @@ class InlineChange(Change):
 
     @cached_property
     def row(self) -> Row:
-        """Identifies the row, also that of an instance in hand."""
+        """Identifies a row, also that of an instance in hand."""
         return row_of(self.model, self.key(old=True))
 
     @cached_property
@@ -73,10 +74,6 @@ class InlineChange(Change):
     @cached_property
     def context(self) -> Mapping[str, Any]:
         return self.event.context
-
-    @property
-    def written_by(self) -> tuple[str, ...]:
-        return self.written_in
 
     @property
     def update_fields(self) -> frozenset[str] | None:

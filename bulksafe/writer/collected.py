@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from django.db import DatabaseError
 
-from bulksafe.call_stack import running
+from bulksafe import call_stack
 from bulksafe.contexts import current
 from bulksafe.dispatch.images import Image
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
@@ -21,6 +21,8 @@ from bulksafe.writer.readable import readable
 from bulksafe.writer.staged_rows import Row
 
 if TYPE_CHECKING:
+    from psycopg import Cursor
+
     from bulksafe.writer.collecting import Target
     from bulksafe.writer.scopes import Scope
     from bulksafe.writer.session import Execute, Session
@@ -53,22 +55,22 @@ class Collection:
     """What one statement would write.
 
     Args:
-        watch: the connection's.
+        session: the connection's.
         scope: the write.
         target: the statement, and whose rows it writes.
     """
 
-    def __init__(self, watch: Session, scope: Scope, target: Target) -> None:
-        self.watch = watch
+    def __init__(self, session: Session, scope: Scope, target: Target) -> None:
+        self.session = session
         self.scope = scope
         self.target = target
         self.rows: list[Row] = []
         #: The columns that the statement returns, as the driver describes them.
         self.description: Sequence[Any] = ()
-        self._home = quoting.identifier(places(watch.connection).home)
+        self._home = quoting.identifier(places(session.connection).home)
         self._after = 0
 
-    def collect(self, execute: Execute, cursor: Any, sql: str, params: Any) -> Any:
+    def collect(self, execute: Execute, cursor: Cursor[Any], sql: str, params: Any) -> Any:
         """Execute the statement on the caller's cursor, with nothing written.
 
         The ``rows`` are those that it would change, as they come. There are none if it changes
@@ -119,7 +121,7 @@ class Collection:
         key = change.key(old=True)
         values = key if isinstance(key, tuple) else (key,)
         params = [
-            one.get_db_prep_value(value, self.watch.connection)
+            one.get_db_prep_value(value, self.session.connection)
             for one, value in zip(keys, values, strict=True)
         ]
         text = f"SELECT {columns} FROM {row.applying.root} AS t WHERE ".replace("%", "%%")  # noqa: S608
@@ -149,7 +151,7 @@ class Collection:
         matched = " AND ".join(f"{alias}.{quoting.identifier(str(k.column))} = %s" for k in keys)
         table = f"{row.applying.root} AS {alias} WHERE {matched}"
         params = [
-            key.get_db_prep_value(getattr(row.instance, key.attname), self.watch.connection)
+            key.get_db_prep_value(getattr(row.instance, key.attname), self.session.connection)
             for key in keys
         ]
         return self.ask(f"SELECT {statement.returning} FROM {table}", params)  # noqa: S608
@@ -160,13 +162,13 @@ class Collection:
 
     def ask(self, text: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Execute a query past Django's cursors."""
-        with self.watch.asking() as cursor:
+        with self.session.asking() as cursor:
             cursor.execute(text.replace("{home}", self._home.replace("%", "%%"), 1), params)
             found: list[tuple[Any, ...]] = cursor.fetchall()
             return found
 
     def _read(self, part: Part) -> list[Row]:
-        source = self.watch.source(part.root_oid)
+        source = self.session.source(part.root_oid)
         if source is None or part.is_secured:
             raise Uncollectable
         kind = source.kind(part.operation)
@@ -177,7 +179,7 @@ class Collection:
             part.root,
             self.target.statement,
             self.scope.given_fields is not None,
-            self.watch.connection,
+            self.session.connection,
         )
         params = [part.oid, self._after, part.last, part.operation]
         with readable(source.model):
@@ -206,10 +208,10 @@ class Collection:
             source.model,
             None if kind.operation == INSERTED else Image(old, table),
             None if kind.operation == DELETED else Image(new, table),
-            using=self.watch.alias,
+            using=self.session.alias,
             event_id="",
             met=kind.every - unmet,
-            written_in=running(),
+            calls=call_stack.calls(),
         )
         self.scope.prepare(change)
         return change

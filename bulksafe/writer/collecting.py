@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db.models import Model
 from django.db.models.signals import m2m_changed
@@ -17,11 +17,13 @@ from bulksafe.writer import vocabulary
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
 from bulksafe.writer.delivering import BEFORE, LATE, Live
 from bulksafe.writer.observing import own_row
-from bulksafe.writer.sql_text import Statement, parse
+from bulksafe.writer.sql_text import Statement, names_only, parse
 from bulksafe.writer.vocabulary import name_of, vocabulary_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
     from bulksafe.declarations import Receiver
 
@@ -77,7 +79,7 @@ class Places:
 _of_databases: dict[str, tuple[int, Places]] = {}
 
 
-def places(connection: Any) -> Places:
+def places(connection: BaseDatabaseWrapper) -> Places:
     """Asked once for each database, and when ``forget`` says so."""
     found = _of_databases.get(connection.alias)
     changes = receivers.changes()
@@ -100,7 +102,7 @@ def forget(alias: str) -> None:
     vocabulary.forget(alias)
 
 
-def is_collectable(model: type[Model], connection: Any) -> bool:
+def is_collectable(model: type[Model], connection: BaseDatabaseWrapper) -> bool:
     """Whether statements that write to the model's table can be, as far as the catalogs say."""
     return _fits(model) and name_of(model) in places(connection).names
 
@@ -114,17 +116,13 @@ def _fits(model: type[Model]) -> bool:
     )
 
 
-def target_of(text: str, connection: Any) -> Target | None:
+def target_of(text: str, connection: BaseDatabaseWrapper) -> Target | None:
     """What a statement writes to, if it can be collected as its text and the catalogs say."""
     statement = parse(text)
     if statement is None:
         return None
-    if statement.returning and (
-        statement.verb == "MERGE"
-        or (statement.has_source and statement.verb != "INSERT")
-        or "%" in statement.returning
-    ):
-        # What it returns may be of other tables, or hold parameters of its own.
+    if statement.returning and (statement.verb == "MERGE" or "%" in statement.returning):
+        # What it returns may be its own action, or hold parameters.
         return None
     known = places(connection)
     if not known.home or statement.table not in known.names:
@@ -140,14 +138,24 @@ def target_of(text: str, connection: Any) -> Target | None:
     if len(models) != 1 or not _fits(models[0]):
         # Rows of several models lie in it.
         return None
+    if statement.has_source and not _returns_own_columns(statement, models[0]):
+        return None
     return Target(statement, models[0])
+
+
+def _returns_own_columns(statement: Statement, model: type[Model]) -> bool:
+    """Whether a statement with joined tables returns columns of its own table alone."""
+    if not statement.returning or statement.verb == "INSERT":
+        return True
+    columns = [str(field.column) for field in model._meta.local_concrete_fields]
+    return names_only(statement.returning, [statement.alias or statement.table], columns)
 
 
 def _is_of_links(receiver: Receiver) -> bool:
     return receiver.is_inline and receiver.signal is m2m_changed
 
 
-def needs_turns(target: Target, connection: Any, text: str) -> bool:
+def needs_turns(target: Target, connection: BaseDatabaseWrapper, text: str) -> bool:
     """Whether receivers of the rows have to be called before they are written, or row by row."""
     early, late = live(target)
     if early or is_asked_for(late):
@@ -160,7 +168,7 @@ def needs_turns(target: Target, connection: Any, text: str) -> bool:
     return conflicts.has_unknown or conflicts.is_row_by_row
 
 
-def may_need_turns(models: Iterable[type[Model]], connection: Any) -> bool:
+def may_need_turns(models: Iterable[type[Model]], connection: BaseDatabaseWrapper) -> bool:
     """Whether receivers after a write depend on the order of its rows, or are not known yet."""
     for model in models:
         for operation, signals in _SIGNALS.items():

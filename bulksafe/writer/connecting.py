@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: Goes up whenever a signal's receivers are connected or disconnected.
 _changes = [0]
 
-#: What to do with what Django sends; bulksafe.writer.watch says it.
+#: Called for what Django sends; ``bulksafe.writer.attaching`` adds to it.
 sent: list[Callable[[Connected, Any, dict[str, Any]], None]] = []
 
 

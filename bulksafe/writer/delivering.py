@@ -63,7 +63,7 @@ def deliveries(
     Args:
         listed: the receivers of a change, in their order; the same for all changes of a table by
             one operation.
-        signals: the names of the signals that are delivered.
+        signals: the names of the signals to deliver.
 
     Raises:
         EndlessWrites: receivers react to each other without end.

@@ -11,7 +11,7 @@ from bulksafe.dispatch import arguments
 from bulksafe.dispatch.recursion import Write, must_call
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.early import early_arguments
-from bulksafe.writer.scopes import Deleting, InHand, Saving
+from bulksafe.writer.instance_scopes import Deleting, InHand, Saving
 
 if TYPE_CHECKING:
     from bulksafe.writer.changes import InlineChange

@@ -126,7 +126,7 @@ def differing(earlier: Found, later: Found) -> set[str] | None:
     pairs = zip(seen.table.attnames, seen.values, written.values, strict=True)
     different = {name for name, value, other in pairs if value != other}
     if later.change.created:
-        # Keys of the database's own tell new rows apart, and say nothing of their content.
+        # Keys that the database generates distinguish new rows, and say nothing of their content.
         keys = later.change.model._meta.pk_fields
         different -= {key.attname for key in keys if is_numbered(key)}
     return different

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from bulksafe.writer.changes import InlineChange
 
 
-def as_before_the_insert(instance: Model) -> None:
-    """A row that the database numbers has no key before it is stored, as before a ``save()``."""
-    if has_new_key(type(instance)):
+def as_before_the_insert(instance: Model, *, has_key: bool = False) -> None:
+    """A row that the database numbers has no key before it is stored, as before a ``save()``.
+
+    Args:
+        has_key: whether the write gives it one.
+    """
+    if has_new_key(type(instance)) and not has_key:
         for key in instance._meta.pk_fields:
             setattr(instance, key.attname, None)
     instance._state.adding = True

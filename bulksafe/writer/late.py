@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from bulksafe.writer.session import Session
 
 
-def receive_late(watch: Session, changes: Sequence[InlineChange]) -> None:
+def receive_late(session: Session, changes: Sequence[InlineChange]) -> None:
     """Call the receivers, and store what they assign by a second UPDATE."""
-    due = delivering.deliveries(changes, watch.listed, delivering.BEFORE)
+    due = delivering.deliveries(changes, session.listed, delivering.BEFORE)
     if not due:
         return
     scope = Scope()
@@ -36,7 +36,7 @@ def receive_late(watch: Session, changes: Sequence[InlineChange]) -> None:
     for call in delivering.still_connected(calls(due), delivering.BEFORE):
         for change in call.changes:
             scope.ledger.note(call.receiver, rows[id(change)].instance)
-        watch.call(call)
+        session.call(call)
     to_store, written = [], {}
     for row in rows.values():
         row.change.done |= scope.ledger.called_for(row.instance)
@@ -46,7 +46,7 @@ def receive_late(watch: Session, changes: Sequence[InlineChange]) -> None:
             written[row.change.new_row] = row.change
     if to_store:
         # Part of the write that is delivered, whatever write that is part of.
-        with watch.as_scope(scope):
-            rest = store_assigned(watch, to_store, written)
+        with session.as_scope(scope):
+            rest = store_assigned(session, to_store, written)
         if rest:
-            watch.deliver(rest)
+            session.deliver(rest)

@@ -14,7 +14,7 @@ from django.db import connections
 from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.images import Table, stored_fields
 from bulksafe.own_cursor import own_cursor
-from bulksafe.planning.capture import row_as_json
+from bulksafe.planning.images import row_as_json
 from bulksafe.rendering import quoting
 from bulksafe.writer.storing import batches, placeholder
 
@@ -30,7 +30,7 @@ _Parts = dict[tuple[Any, ...], str]
 
 
 def lock(changes: Sequence[InlineChange], using: str) -> bool:
-    """Lock the rows that are there already, so that nobody else changes them.
+    """Lock the stored rows against changes by other transactions.
 
     Args:
         changes: what a write would do, in its order; it has been rolled back.
@@ -51,8 +51,11 @@ def lock(changes: Sequence[InlineChange], using: str) -> bool:
                 parts[table][key] = values
     # Parents first, as save() does it.
     tables = sorted(parts, key=lambda table: len(lineage(table)))
+    # As the write itself does: rows that refer to these may be inserted while their keys stay.
+    keeps_keys = all(one.new_row == one.row for one in changes if not (one.created or one.deleted))
+    is_weak = keeps_keys and not any(one.deleted for one in changes)
     for table in tables:
-        _lock(table, list(parts[table]), using)
+        _lock(table, list(parts[table]), using, "NO KEY UPDATE" if is_weak else "UPDATE")
     return all(_read(table, list(parts[table]), using) == parts[table] for table in tables)
 
 
@@ -77,12 +80,12 @@ def _as_text(values: Iterable[Any]) -> str:
     return repr(tuple(values))
 
 
-def _lock(table: type[Model], keys: Sequence[tuple[Any, ...]], using: str) -> None:
+def _lock(table: type[Model], keys: Sequence[tuple[Any, ...]], using: str, strength: str) -> None:
     """Lock rows in the order of the keys: that in which the write has locked them, too."""
     names = [quoting.identifier(one.column) for one in _keys(table)]
     matched = " AND ".join(f"t.{name} = k.k{n}" for n, name in enumerate(names))
     relation = quoting.relation(table._meta.db_table)
-    tail = f" ON {matched} ORDER BY k.place FOR UPDATE OF t".replace("%", "%%")
+    tail = f" ON {matched} ORDER BY k.place FOR {strength} OF t".replace("%", "%%")
     head = f"SELECT 1 FROM {relation} AS t JOIN ".replace("%", "%%")  # noqa: S608
     for listed, params in _listed(table, keys, using):
         _rows(f"{head}{listed}{tail}", params, using)

@@ -1,17 +1,20 @@
-"""What the database says of a write, beside its result."""
+"""The notices with which the database reports the changes of a write."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary, ref
 
-#: The SQLSTATEs of the database's word that changes wait in the buffer, and that it has left them
-#: to the writer.
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.errors import Diagnostic
+
+#: The SQLSTATEs of two notices: changes wait in the buffer, and changes were left out of it.
 _WAITING, _LEFT = "BS001", "BS002"
 
 
 class Listener(Protocol):
-    """An object that notes what is said."""
+    """An object that notes the notices."""
 
     is_answered: bool
 
@@ -21,11 +24,11 @@ class Listener(Protocol):
 
 #: By connection of the driver's. A strong reference to the listener would keep the connection
 #: alive, and so open, after the thread that it belonged to has ended.
-_listeners: WeakKeyDictionary[Any, list[ref[Listener]]] = WeakKeyDictionary()
+_listeners: WeakKeyDictionary[Connection[Any], list[ref[Listener]]] = WeakKeyDictionary()
 
 
-def listen(driver: Any, listener: Listener) -> None:
-    """Let a listener know what is said on a connection of the driver's.
+def listen(driver: Connection[Any], listener: Listener) -> None:
+    """Pass the notices of a connection of the driver's to a listener.
 
     A pool hands the same connection to several of Django's, one after the other.
     """
@@ -34,14 +37,14 @@ def listen(driver: Any, listener: Listener) -> None:
         return
     holders = _listeners[driver] = [ref(listener)]
 
-    def handle_notice(diagnostic: Any) -> None:
+    def handle_notice(diagnostic: Diagnostic) -> None:
         holder = holders[0]()
         if holder is None:
             return
         if diagnostic.sqlstate == _WAITING and diagnostic.constraint_name:
             # In a field that psql does not show.
             oid, _, operation = diagnostic.constraint_name.partition(" ")
-            holder.due[int(oid), operation] = diagnostic.schema_name
+            holder.due[int(oid), operation] = str(diagnostic.schema_name)
         elif diagnostic.sqlstate == _LEFT:
             holder.is_answered = True
 

@@ -1,4 +1,4 @@
-"""Looking at what receivers execute while they run, for the order of their calls."""
+"""Observing the statements of running receivers, to keep the order of per-row calls."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from bulksafe.writer.changes import key_of_instance
 from bulksafe.writer.relations import Touched
 
 if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Model, QuerySet
 
     from bulksafe.declarations import Receiver
     from bulksafe.writer.conflicts import Conflicts
 
-#: What may follow where a query names one row by its key.
+#: What may follow the key in a query for one row.
 _END = r"(?:\s+ORDER BY [^()]*?)?(?:\s+LIMIT \d+)?(?:\s+FOR (?:NO KEY )?UPDATE[^()]*)?\s*\Z"
 
-#: What opens, ends or takes back a part of a transaction, with the name of that part.
+#: A statement that sets, releases or rolls back to a savepoint, with its name.
 _SAVEPOINT = re.compile(
     r"\s*(?P<verb>SAVEPOINT|RELEASE|ROLLBACK\s+TO)(?:\s+SAVEPOINT)?\s+(?P<name>\"(?:[^\"]|\"\")+\"|\w+)",
     re.IGNORECASE,
@@ -29,9 +30,9 @@ _SAVEPOINT = re.compile(
 
 
 class Restart(BaseException):
-    """The calls of a write depend on their order, which shows too late: it is made again.
+    """The calls of a write depend on their order, which was noticed too late: repeat the write.
 
-    No ``except Exception`` of a receiver is to hear of it.
+    A ``BaseException``, so that no ``except Exception`` of a receiver catches it.
     """
 
     def __init__(self, progress: Progress) -> None:
@@ -50,7 +51,7 @@ class Progress(Protocol):
         """
 
     def mark(self) -> Any:
-        """How far it is."""
+        """The progress."""
 
     def return_to(self, mark: Any) -> None:
         """Store again what was stored since: the database has rolled it back."""
@@ -74,7 +75,7 @@ class Observer:
         self,
         conflicts: Conflicts,
         progress: Progress,
-        connection: Any,
+        connection: BaseDatabaseWrapper,
         *,
         is_after: bool = False,
     ) -> None:
@@ -84,7 +85,7 @@ class Observer:
         self.is_after = is_after
         self.instance: Model | None = None
         self.receiver: Receiver | None = None
-        #: Whether a call has shown that the order matters, and the write cannot keep it any more.
+        #: Whether a call has shown that the order matters when it could no longer be kept.
         self.must_restart = False
         self._savepoints: list[tuple[str, Any]] = []
         self._own = own_row(conflicts.model)
@@ -95,18 +96,18 @@ class Observer:
         self.conflicts.note_call(receiver)
 
     def look(self, text: str, params: Any) -> None:
-        """Asked before each statement of a receiver."""
+        """Called before each statement of a receiver."""
         if savepoint := _SAVEPOINT.match(text):
             self._follow(savepoint["verb"].upper(), savepoint["name"])
             return
         self._note(self.conflicts.touched(text, is_own_row=self._is_own_row(text, params)))
 
     def look_at_unknown(self) -> None:
-        """Asked before a receiver does what no text says."""
+        """Called before a receiver executes something that has no SQL text."""
         self._note(Touched(is_opaque=True))
 
     def expect(self, queryset: QuerySet[Any]) -> None:
-        """Asked before a receiver updates or deletes the rows of a queryset.
+        """Called before a receiver updates or deletes the rows of a queryset.
 
         Such a write begins with a savepoint, and may be tried and rolled back in it.
         """

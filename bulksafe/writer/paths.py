@@ -19,13 +19,18 @@ from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
 from bulksafe.outbox.events import DELETED, UPDATED
 from bulksafe.writer import connecting
+from bulksafe.writer.attaching import begun_session_of, session_on
+from bulksafe.writer.instance_scopes import Deleting, Saving
 from bulksafe.writer.performing import perform
-from bulksafe.writer.scopes import Deleting, Linking, Saving, Scope
+from bulksafe.writer.scopes import Linking, Scope
 from bulksafe.writer.vocabulary import vocabulary
-from bulksafe.writer.watch import Watch, begun_watch_of, watching
 
 if TYPE_CHECKING:
+    from django.db.models import QuerySet
+    from django.db.models.deletion import Collector
+
     from bulksafe.declarations import Receiver
+    from bulksafe.writer.connection_session import ConnectionSession
 
 Model = models.Model
 
@@ -41,9 +46,9 @@ def is_concerned(model: type[Model]) -> bool:
     return bool(_concerned(concrete(model)))
 
 
-def watch_for(model: type[Model], using: str) -> Watch | None:
-    """The watch of the database, if there are such receivers."""
-    return watching(using) if is_concerned(model) else None
+def session_for(model: type[Model], using: str) -> ConnectionSession | None:
+    """The session of the database, if there are such receivers."""
+    return session_on(using) if is_concerned(model) else None
 
 
 def _concerned(model: type[Model]) -> list[type[Model]]:
@@ -61,13 +66,13 @@ def save_base(
 ) -> None:
     """``Model.save()``: Django sends the signals, with its own arguments and the instance."""
     using = using or router.db_for_write(type(instance), instance=instance)
-    watch = watch_for(type(instance), using)
-    if watch is None:
+    session = session_for(type(instance), using)
+    if session is None:
         inner(*args, using=using, **named)
         return
     fields = named.get("update_fields")
     model = concrete(type(instance))
-    with watch.within(
+    with session.within(
         Saving(
             given_fields=None if fields is None else frozenset(fields),
             model=model,
@@ -80,8 +85,8 @@ def save_base(
 
 def save_table(inner: Callable[..., Any], instance: Model, using: str) -> Any:
     """The SQL of a ``save()``, between the signals."""
-    watch = begun_watch_of(connections[using])
-    scope = watch.scopes[-1] if watch is not None and watch.scopes else None
+    session = begun_session_of(connections[using])
+    scope = session.scopes[-1] if session is not None and session.scopes else None
     if not isinstance(scope, Saving) or scope.instance is not instance:
         return inner()
     with scope.storing():
@@ -114,23 +119,23 @@ def _sees_instances_only(receiver: Receiver) -> bool:
     )
 
 
-def update(inner: Callable[..., int], queryset: Any, **values: Any) -> int:
+def update(inner: Callable[..., int], queryset: QuerySet[Model], **values: Any) -> int:
     """``QuerySet.update()``, in the way that its receivers need."""
     using = str(queryset.db)
-    watch = watch_for(queryset.model, using)
+    session = session_for(queryset.model, using)
     model = concrete(queryset.model)
-    if watch is None:
+    if session is None:
         return inner(**values)
-    if watch.scopes and watch.scopes[-1].covers(model, "UPDATE"):
+    if session.scopes and session.scopes[-1].covers(model, "UPDATE"):
         # Part of a bulk_update().
         return inner(**values)
-    watch.expect(queryset)
+    session.expect(queryset)
     scope = Scope(
         given_fields=field_names(queryset.model, values),
         child=model if model._meta.parents else None,
     )
     count: int = perform(
-        watch,
+        session,
         lambda: inner(**values),
         scope,
         _concerned(model),
@@ -140,17 +145,17 @@ def update(inner: Callable[..., int], queryset: Any, **values: Any) -> int:
     return count
 
 
-def delete(inner: Callable[[], Any], collector: Any) -> Any:
+def delete(inner: Callable[[], Any], collector: Collector) -> Any:
     """``delete()``: Django has the instances and sends the signals."""
     affected = {
         *collector.data,
         *(queryset.model for queryset in collector.fast_deletes),
         *(field.model for field, _ in collector.field_updates),
     }
-    watches = [watch for model in affected if (watch := watch_for(model, collector.using))]
+    watches = [session for model in affected if (session := session_for(model, collector.using))]
     if not watches:
         return inner()
-    watch = watches[0]
+    session = watches[0]
     scope = Deleting(
         given_origin=collector.origin,
         models=frozenset(concrete(model) for model in collector.data),
@@ -158,30 +163,30 @@ def delete(inner: Callable[[], Any], collector: Any) -> Any:
     )
     if len(collector.fast_deletes) == 1 and not collector.data and not collector.field_updates:
         # One statement, and no instances.
-        watch.expect(collector.fast_deletes[0])
+        session.expect(collector.fast_deletes[0])
         model = concrete(collector.fast_deletes[0].model)
-        return perform(watch, inner, scope, returning=(model, DELETED))
+        return perform(session, inner, scope, returning=(model, DELETED))
     for instances in collector.data.values():
         scope.take(instances)
-    with watch.within(scope):
+    with session.within(scope):
         return inner()
 
 
-def can_delete_without_instances(collector: Any, objs: Any) -> bool:
+def can_delete_without_instances(collector: Collector, objs: Any) -> bool:
     """Whether receivers allow rows to be deleted without being fetched, where Django refuses it.
 
     To Django, receivers stand against it. Those that come after the deletion get what the database
     has captured.
     """
     is_queryset = hasattr(objs, "_raw_delete") and hasattr(collector.origin, "_raw_delete")
-    if not is_queryset or watch_for(objs.model, collector.using) is None:
+    if not is_queryset or session_for(objs.model, collector.using) is None:
         return False
     return not (
         connecting.has_others(post_delete, objs.model) or pre_delete.has_listeners(objs.model)
     )
 
 
-def _root(collector: Any) -> type[Model] | None:
+def _root(collector: Collector) -> type[Model] | None:
     """The model whose rows ``delete()`` was called for."""
     origin = collector.origin
     model: Any = getattr(origin, "model", None) or type(origin)
@@ -192,10 +197,10 @@ def link(inner: Callable[..., Any], manager: Any, *args: Any, **named: Any) -> A
     """A many-to-many manager: Django sends ``m2m_changed``, where it does."""
     # Since Django 6.1 the database is an argument.
     using = named.get("using") or router.db_for_write(manager.through, instance=manager.instance)
-    watch = watch_for(manager.through, using)
-    if watch is None:
+    session = session_for(manager.through, using)
+    if session is None:
         return inner(*args, **named)
-    with watch.within(Linking(through=concrete(manager.through))):
+    with session.within(Linking(through=concrete(manager.through))):
         return inner(*args, **named)
 
 

@@ -1,4 +1,4 @@
-"""The way in which a write is made, chosen from what is known of it and of its receivers."""
+"""Choosing the way of a write: at once, in turns, staged, or through."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from bulksafe.writer.collecting import (
     target_of,
 )
 from bulksafe.writer.conflicts import Conflicts
+from bulksafe.writer.instance_scopes import Along, Deleting, InHand
 from bulksafe.writer.observing import Observer, Restart
 from bulksafe.writer.retrying import Overtaken
 from bulksafe.writer.row_queue import InBulk
-from bulksafe.writer.scopes import Again, Along, Deleting, InHand, Scope, Turns
+from bulksafe.writer.scopes import Again, Scope, Turns
 from bulksafe.writer.sql_text import writes_once
 from bulksafe.writer.staged import Staged
 from bulksafe.writer.through import Through
+from bulksafe.writer.unbuffered import execute_in_bulk, returned_by
 from bulksafe.writer.vocabulary import has_early, is_deletion, is_insert, on_conflict
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bulksafe")
 
 
-#: How often a write may begin again, since others store rows like its own.
+#: How often a write may begin again because other transactions store the same new rows.
 _MOST_ATTEMPTS = 10
 
 _IS_REPEATED = (
@@ -45,7 +47,7 @@ _IS_REPEATED = (
 
 
 def perform(
-    watch: Session,
+    session: Session,
     operation: Callable[[], Any],
     scope: Scope,
     models: Sequence[type[Model]] = (),
@@ -54,80 +56,80 @@ def perform(
     model: type[Model] | None = None,
     returning: tuple[type[Model], str] | None = None,
 ) -> Any:
-    """Make a write, with the receivers of all that it changes.
+    """Make a write, and run the receivers of all rows that it changes.
 
     Args:
-        operation: what writes; made twice where ``pre_*`` receivers have to see what it does.
+        operation: makes it; called twice where ``pre_*`` receivers have to see its changes first.
         scope: what is known of it.
-        models: those whose tables it is about.
-        is_plain: whether it does nothing but change rows of their tables.
-        model: the one whose rows it changes, if it is a single statement that changes no others.
+        models: the models whose tables it names.
+        is_plain: whether it only changes rows of their tables.
+        model: the model whose rows it changes, if it is a single statement that changes no others.
         returning: the table and the operation, if it is one statement of Django's that changes
             many rows.
     """
     others = [one for one in models if one is not model]
-    is_simple = not (watch.is_migrating or watch.is_in_pipeline or has_early(others))
-    if is_simple and model is not None and is_collectable(model, watch.connection):
+    is_simple = not (session.is_migrating or session.is_in_pipeline or has_early(others))
+    if is_simple and model is not None and is_collectable(model, session.connection):
         try:
-            return _perform_in_turn(watch, operation, scope, returning)
+            return _perform_in_turn(session, operation, scope, returning)
         except Uncollectable:
-            watch.due.clear()
+            session.due.clear()
             scope.reset()
-    if has_early(models) or (is_simple and is_plain and may_need_turns(models, watch.connection)):
-        return _perform_through(watch, operation, scope, is_plain=is_plain)
-    return _perform_at_once(watch, operation, scope, returning)
+    if has_early(models) or (is_simple and is_plain and may_need_turns(models, session.connection)):
+        return _perform_through(session, operation, scope, is_plain=is_plain)
+    return _perform_at_once(session, operation, scope, returning)
 
 
 def _perform_at_once(
-    watch: Session,
+    session: Session,
     operation: Callable[[], Any],
     scope: Scope,
     returning: tuple[type[Model], str] | None,
 ) -> Any:
     try:
-        with watch.within(scope):
+        with session.within(scope):
             if returning is not None:
-                scope.returned = watch.returned(*returning)
+                scope.returned = returned_by(session, *returning)
             return operation()
     except Again:
-        watch.due.clear()
+        session.due.clear()
     scope.reset()
-    with watch.within(scope):
+    with session.within(scope):
         return operation()
 
 
 def _perform_through(
-    watch: Session, operation: Callable[[], Any], scope: Scope, *, is_plain: bool
+    session: Session, operation: Callable[[], Any], scope: Scope, *, is_plain: bool
 ) -> Any:
     """Make a write that is executed twice."""
     is_row_by_row = False
     while True:
-        through = Through(watch, scope, operation, is_plain=is_plain, is_row_by_row=is_row_by_row)
+        through = Through(session, scope, operation, is_plain=is_plain, is_row_by_row=is_row_by_row)
         try:
-            with watch.within(scope):
+            with session.within(scope):
                 return through.run()
         except Restart as restart:
             if restart.progress is not scope.progress:
                 raise
         logger.warning(_IS_REPEATED)
-        watch.due.clear()
+        session.due.clear()
         scope.reset()
         is_row_by_row = True
 
 
 def _perform_in_turn(
-    watch: Session,
+    session: Session,
     operation: Callable[[], Any],
     scope: Scope,
     returning: tuple[type[Model], str] | None,
 ) -> Any:
-    """Make a write of one statement, which is collected where its receivers want that."""
+    """Make a write of one statement, which is collected if its receivers need that."""
     turns: Turns = "found out"
     left = _MOST_ATTEMPTS
     while True:
         scope.turns = turns
         try:
-            return _perform_at_once(watch, operation, scope, returning)
+            return _perform_at_once(session, operation, scope, returning)
         except Restart as restart:
             if restart.progress is not scope.progress:
                 raise
@@ -137,82 +139,84 @@ def _perform_in_turn(
             left -= 1
             if not left:
                 raise overtaken.error from None
-        watch.due.clear()
+        session.due.clear()
         scope.reset()
 
 
-def write(watch: Session, execution: Execution, named: Sequence[type[Model]]) -> Any:
+def write(session: Session, execution: Execution, named: Sequence[type[Model]]) -> Any:
     """Execute a statement that writes to tables with receivers.
 
     Args:
         named: the models of these tables.
     """
-    scope = watch.scopes[-1] if watch.scopes else None
+    scope = session.scopes[-1] if session.scopes else None
     if isinstance(scope, InHand):
         if scope.returned is not None and scope.returned.is_of(execution.text):
-            return watch.execute_in_bulk(execution)
+            return execute_in_bulk(session, execution)
         left = [model for model in named if not scope.covers(model, execution.text)]
         if len(left) < len(named):
-            return _write_in_hand(watch, scope, execution, left)
+            return _write_in_hand(session, scope, execution, left)
     elif scope is not None:
-        return execute_in_turn(watch, scope, execution)
-    return _write_alone(watch, scope, execution, named)
+        return execute_in_turn(session, scope, execution)
+    return _write_alone(session, scope, execution, named)
 
 
 def _write_in_hand(
-    watch: Session, scope: InHand, execution: Execution, left: Sequence[type[Model]]
+    session: Session, scope: InHand, execution: Execution, left: Sequence[type[Model]]
 ) -> Any:
     """A statement with which Django stores instances in hand.
 
     Args:
         left: the models whose rows it may change along with theirs.
     """
-    # An INSERT changes no row that is there. What others are called for afterwards, the database
-    # says.
+    # An INSERT changes no stored row. The database reports the changes that receivers of other
+    # models are called for afterwards.
     if is_insert(execution.text) or not has_early(left):
-        result = watch.execute_in_bulk(execution)
+        result = execute_in_bulk(session, execution)
         scope.stored += max(execution.cursor.rowcount, 0)
         return result
-    return perform(watch, execution, Along(outer=scope), left, is_plain=writes_once(execution.text))
+    return perform(
+        session, execution, Along(outer=scope), left, is_plain=writes_once(execution.text)
+    )
 
 
 def _write_alone(
-    watch: Session, outer: Scope | None, execution: Execution, named: Sequence[type[Model]]
+    session: Session, outer: Scope | None, execution: Execution, named: Sequence[type[Model]]
 ) -> Any:
     """A statement that is a write by itself."""
     text = execution.text
     origin = None if outer is None else outer.given_origin
     scope = Scope(given_origin=origin, on_conflict=on_conflict(text))
-    is_simple = not (watch.is_in_pipeline or watch.is_migrating)
-    target = target_of(text, watch.connection) if is_simple else None
+    is_simple = not (session.is_in_pipeline or session.is_migrating)
+    target = target_of(text, session.connection) if is_simple else None
     is_plain = writes_once(text)
     if isinstance(outer, Deleting) and is_deletion(text):
-        # Rows of a delete() have the order that Django gives them.
+        # Rows of a delete() keep Django's order.
         target, is_plain = None, False
     if target is not None and execution.many:
-        if needs_turns(target, watch.connection, text):
-            return _execute_each(watch, target, execution)
+        if needs_turns(target, session.connection, text):
+            return _execute_each(session, target, execution)
         target = None
     model = None if target is None else target.model
-    run = partial(execute_in_turn, watch, scope, execution)
-    return perform(watch, run, scope, named, is_plain=is_plain, model=model)
+    run = partial(execute_in_turn, session, scope, execution)
+    return perform(session, run, scope, named, is_plain=is_plain, model=model)
 
 
-def execute_in_turn(watch: Session, scope: Scope, execution: Execution) -> Any:
-    """Execute the one statement of a write, in turns where its receivers want that.
+def execute_in_turn(session: Session, scope: Scope, execution: Execution) -> Any:
+    """Execute the one statement of a write, in turns if its receivers need that.
 
     Raises:
         Uncollectable: they do, and it cannot be collected.
     """
     turns, scope.turns = scope.turns, ""
     if not turns:
-        return watch.execute_in_bulk(execution)
-    target = target_of(execution.text, watch.connection)
+        return execute_in_bulk(session, execution)
+    target = target_of(execution.text, session.connection)
     if target is None:
         raise Uncollectable
-    if turns == "row by row" or needs_turns(target, watch.connection, execution.text):
+    if turns == "row by row" or needs_turns(target, session.connection, execution.text):
         staged = Staged(
-            watch,
+            session,
             scope,
             target,
             execution.of,
@@ -224,18 +228,18 @@ def execute_in_turn(watch: Session, scope: Scope, execution: Execution) -> Any:
     scope.progress = progress = InBulk()
     _, late = live(target)
     if late:
-        conflicts = Conflicts(watch.connection, target.model, target.operation, late)
-        scope.observer = Observer(conflicts, progress, watch.connection, is_after=True)
-    return watch.execute_in_bulk(execution)
+        conflicts = Conflicts(session.connection, target.model, target.operation, late)
+        scope.observer = Observer(conflicts, progress, session.connection, is_after=True)
+    return execute_in_bulk(session, execution)
 
 
-def _execute_each(watch: Session, target: Target, execution: Execution) -> None:
-    """``executemany()``, whose statements are writes one after the other."""
+def _execute_each(session: Session, target: Target, execution: Execution) -> None:
+    """``executemany()``: each of its statements is a write."""
     count, cursor = 0, execution.context["cursor"]
-    with watch.within(Scope()):
+    with session.within(Scope()):
         for params in execution.params:
-            # Through the wrappers again: this one would take parameters for lists of them.
+            # Through the wrappers again: this execution expects a list of parameters.
             run = partial(cursor.execute, execution.sql, params)
-            perform(watch, run, Scope(), [target.model], model=target.model)
+            perform(session, run, Scope(), [target.model], model=target.model)
             count += max(cursor.rowcount, 0)
     set_rowcount(execution.cursor, count)

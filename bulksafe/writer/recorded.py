@@ -23,6 +23,8 @@ from bulksafe.writer.retrying import Retries
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from psycopg import Cursor
+
     from bulksafe.dispatch.images import Image
     from bulksafe.writer.applying import Applying
     from bulksafe.writer.session import Execute
@@ -45,26 +47,26 @@ class _Kept(NamedTuple):
 class Recording(Collection):
     """What one ``INSERT … ON CONFLICT`` would write."""
 
-    def collect(self, execute: Execute, cursor: Any, sql: str, params: Any) -> Any:
+    def collect(self, execute: Execute, cursor: Cursor[Any], sql: str, params: Any) -> Any:
         """Record the statement; see ``Collection.collect``.
 
         Raises:
-            Uncollectable: it may write to other tables too, or its rows cannot be told apart.
+            Uncollectable: it may write to other tables, or its rows cannot be distinguished.
         """
         if self._writes_elsewhere(sql):
             raise Uncollectable
-        retries, is_staged = Retries(self.watch), False
+        retries, is_staged = Retries(self.session), False
         while not is_staged:
             with retries.of_deadlocks():
                 is_staged = self._stage(self._record(sql, params))
             if not is_staged:
                 retries.count()
-        # Without rows to write, the statement only says so.
+        # Without rows to write, the statement is executed for its result alone.
         return None if self.rows else execute(sql, params)
 
     def _writes_elsewhere(self, text: str) -> bool:
         """Whether a function that the statement calls may write: that is rolled back."""
-        relations = relations_of(self.watch.connection)
+        relations = relations_of(self.session.connection)
         touched, own = relations.touched(text), relations.closed(self.target.statement.table)
         return (touched.is_opaque and not own.is_opaque) or not touched.writes <= own.writes
 
@@ -72,19 +74,19 @@ class Recording(Collection):
 
     def _record(self, sql: str, params: Any) -> list[_Kept]:
         """Execute the statement and take it back. Returns what the trigger has kept."""
-        with transaction.atomic(using=self.watch.alias):
+        with transaction.atomic(using=self.session.alias):
             self.begin("record")
             written = self._execute(sql, params)
             rows = self.end()
             self.rows = self._stored(rows, written)
             kept = self._unstage([row.number for row in self.rows])
-            transaction.set_rollback(True, using=self.watch.alias)
-        self.watch.due.clear()
+            transaction.set_rollback(True, using=self.session.alias)
+        self.session.due.clear()
         return kept
 
     def _execute(self, sql: str, params: Any) -> list[tuple[Any, ...]]:
         """Execute the statement past Django's cursors. Returns the keys of the rows written."""
-        connection = self.watch.connection
+        connection = self.session.connection
         with (
             _only_if_allowed(),
             refusing_nested(),
@@ -143,7 +145,7 @@ class Recording(Collection):
         """
         if not kept:
             return True
-        with transaction.atomic(using=self.watch.alias):
+        with transaction.atomic(using=self.session.alias):
             numbers = self.ask(
                 "SELECT s.n FROM {home}.bulksafe_stage("
                 "%s::pg_catalog.oid[], %s::pg_catalog.text[], "
@@ -154,7 +156,7 @@ class Recording(Collection):
                 row.number = number
             is_unchanged = self._lock(kept)
             if not is_unchanged:
-                transaction.set_rollback(True, using=self.watch.alias)
+                transaction.set_rollback(True, using=self.session.alias)
         return is_unchanged
 
     def _lock(self, kept: Sequence[_Kept]) -> bool:

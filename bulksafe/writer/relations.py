@@ -81,14 +81,18 @@ class Relations:
     definitions: Iterable[Definition]
     _leads: dict[_Use, set[_Use]] = field(default_factory=lambda: defaultdict(set))
     _opaque: set[str] = field(default_factory=set)
-    _names: re.Pattern[str] | None = None
+    _names: frozenset[str] = frozenset()
+    _schemas: frozenset[str] = frozenset()
+    #: Names that are no single words, so that they may stand in any text.
+    _odd: frozenset[str] = frozenset()
+    _patterns: dict[frozenset[str], re.Pattern[str]] = field(default_factory=dict)
     _touched: dict[str, Touched] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         listed = [(kind, name.lower(), text) for kind, name, text in self.definitions]
-        own = {name for kind, name, _ in listed if kind != "schema"}
-        schemas = {name for kind, name, _ in listed if kind == "schema"}
-        self._names = _pattern(own, schemas) if own else None
+        self._names = frozenset(name for kind, name, _ in listed if kind != "schema")
+        self._schemas = frozenset(name for kind, name, _ in listed if kind == "schema")
+        self._odd = frozenset(name for name in self._names if not _WORD.fullmatch(name))
         for kind, name, text in listed:
             for one, other in self._steps(kind, name, text):
                 self._leads[one].add(other)
@@ -158,21 +162,35 @@ class Relations:
         )
 
     def _named(self, text: str) -> set[str]:
-        return {name.lower() for name in self._names.findall(text)} if self._names else set()
+        pattern = self._pattern_for(text)
+        return {name.lower() for name in pattern.findall(text)} if pattern else set()
 
     def _first(self, text: str) -> str:
-        found = self._names.match(text) if self._names else None
+        pattern = self._pattern_for(text)
+        found = pattern.match(text) if pattern else None
         return found[1].lower() if found else ""
+
+    def _pattern_for(self, text: str) -> re.Pattern[str] | None:
+        """Finds the names of which the text has the words: one for all names is slow to compile."""
+        names = self._names.intersection(_WORD.findall(text.lower())) | self._odd
+        if not names:
+            return None
+        if names not in self._patterns:
+            self._patterns[names] = _pattern(names, self._schemas)
+        return self._patterns[names]
 
 
 _LONG, _MANY = 4000, 2000
 
 
-def _pattern(names: set[str], schemas: set[str]) -> re.Pattern[str]:
+_WORD = re.compile(r"[\w$]+")
+
+
+def _pattern(names: frozenset[str], schemas: frozenset[str]) -> re.Pattern[str]:
     """Finds the names that stand by themselves or behind a schema, and no columns."""
     ordered, qualifiers = (
         "|".join(map(re.escape, sorted(some, key=lambda n: (-len(n), n))))
-        for some in (names, schemas or {"public"})
+        for some in (names, schemas or frozenset({"public"}))
     )
     return re.compile(
         rf'(?<![\w$."])(?:"?(?:{qualifiers})"?\s*\.\s*)?"?({ordered})"?(?![\w$])',

@@ -42,11 +42,11 @@ class Retries:
     """The attempts of one write.
 
     Args:
-        watch: the connection's.
+        session: the connection's.
     """
 
-    def __init__(self, watch: Session) -> None:
-        self._watch = watch
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._deadlocks = self._attempts = 0
 
     @contextmanager
@@ -63,7 +63,7 @@ class Retries:
             is_deadlock = getattr(error.__cause__, "sqlstate", None) == _DEADLOCK
             if not is_deadlock or self._deadlocks > _MOST_DEADLOCKS:
                 raise
-            self._watch.due.clear()
+            self._session.due.clear()
 
     def count(self) -> None:
         """Another attempt follows.

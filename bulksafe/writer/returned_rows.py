@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def select(
-    watch: Session, description: Sequence[Any], rows: Sequence[tuple[Any, ...]]
+    session: Session, description: Sequence[Any], rows: Sequence[tuple[Any, ...]]
 ) -> tuple[str, list[Any]]:
     """A query that returns the rows, in the types that the statement returns.
 
@@ -23,7 +23,7 @@ def select(
     Returns:
         its text and its parameters.
     """
-    with watch.asking() as cursor:
+    with session.asking() as cursor:
         cursor.execute(
             "SELECT pg_catalog.format_type(t.oid, NULL) FROM "
             "pg_catalog.unnest(%s::pg_catalog.oid[]) WITH ORDINALITY AS t (oid, n) ORDER BY t.n",

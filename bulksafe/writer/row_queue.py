@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bulksafe")
 
-#: How many rows may be written by themselves to learn what receivers touch.
+#: How many rows may be written one by one to learn which tables receivers touch.
 _LEARNING = 8
 
-#: If a receiver has more rows than these written one by one, a warning names it once.
+#: A receiver that causes more rows than this to be written one by one is named in a warning.
 _MANY = 100
 _named: WeakSet[Receiver] = WeakSet()
 
@@ -36,7 +36,7 @@ class Rows(Protocol):
         """Write rows, and call the receivers that come after that."""
 
     def mark(self) -> Any:
-        """How far the rows are, beside their number."""
+        """The progress of the rows, except for how many are written."""
 
     def return_to(self, mark: Any, start: int, end: int) -> None:
         """The database has rolled back what was written of these rows."""
@@ -54,7 +54,7 @@ class InBulk:
         """Nothing is written in part."""
 
     def return_to(self, mark: None) -> None:
-        """Neither is it taken back."""
+        """Nothing is rolled back in part."""
 
 
 class RowQueue:
@@ -66,7 +66,7 @@ class RowQueue:
     next one's turn comes.
 
     Args:
-        watch: the connection's.
+        session: the connection's.
         scope: the write.
         rows: those that it is about.
         conflicts: what its receivers depend on.
@@ -76,7 +76,7 @@ class RowQueue:
 
     def __init__(
         self,
-        watch: Session,
+        session: Session,
         scope: Scope,
         rows: Rows,
         conflicts: Conflicts,
@@ -84,7 +84,7 @@ class RowQueue:
         is_row_by_row: bool,
         is_whole: bool = False,
     ) -> None:
-        self.watch = watch
+        self.session = session
         self.scope = scope
         self.rows = rows
         self.conflicts = conflicts
@@ -95,7 +95,7 @@ class RowQueue:
         self._next = 0
         self._depth = call_stack.depth()
         self._is_many = False
-        #: How many rows were written by themselves though no receiver asks for that.
+        #: How many rows were written one by one though no receiver asks for that.
         self._singles = 0
 
     def run(self) -> None:
@@ -103,7 +103,7 @@ class RowQueue:
         for place in range(count):
             self._next = place
             self.rows.before(place)
-            # A row that is left out, or does not meet a condition, teaches nothing.
+            # From a row that is left out, or that meets no condition, nothing is learnt.
             learns = place < _LEARNING and not self._is_whole and self.conflicts.has_unknown
             if self._is_row_by_row or learns or self.conflicts.is_row_by_row:
                 self.store_up_to(place + 1)
@@ -115,7 +115,7 @@ class RowQueue:
         start = self.done
         if start >= end:
             return
-        # Before they are written: a receiver that looks from inside stores none of them again.
+        # Set before they are written: a flush by one of their receivers must not store them again.
         self.done = end
         self._is_many = end - start > 1
         self._singles += not (self._is_many or self._is_row_by_row)
@@ -130,7 +130,7 @@ class RowQueue:
     def flush(self) -> bool:
         if self.done >= self._next:
             return False
-        with call_stack.outside(self._depth), self.watch.as_scope(self.scope):
+        with call_stack.outside(self._depth), self.session.as_scope(self.scope):
             self.store_up_to(self._next)
         return True
 

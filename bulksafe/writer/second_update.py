@@ -12,14 +12,15 @@ if TYPE_CHECKING:
 
     from django.db.models import Model
 
+    from bulksafe.call_stack import Row
     from bulksafe.writer.changes import InlineChange
     from bulksafe.writer.session import Session
 
 
 def store_assigned(
-    watch: Session,
+    session: Session,
     rows: Sequence[tuple[Model, set[str], Any]],
-    written: Mapping[tuple[str, Any], InlineChange],
+    written: Mapping[Row, InlineChange],
 ) -> list[InlineChange]:
     """Store attributes by an UPDATE of its own, which is part of the change before it.
 
@@ -30,9 +31,9 @@ def store_assigned(
     Returns:
         the changes that belong to none of these.
     """
-    store(rows, watch.alias)
+    store(rows, session.alias)
     rest = []
-    for change in watch.take():
+    for change in session.take():
         first = written.get(change.row)
         if first is None:
             rest.append(change)

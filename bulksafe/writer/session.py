@@ -1,21 +1,25 @@
-"""What the ways of a write need of the connection that it is made over: see ``watch``."""
+"""What a write needs of its connection: implemented by ``connection_session``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from django.db.models import Model
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from psycopg import Cursor
 
+    from bulksafe.call_stack import Row
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.calls import Call
+    from bulksafe.writer.buffer import Buffer
     from bulksafe.writer.changes import InlineChange
     from bulksafe.writer.observing import Observer
-    from bulksafe.writer.scopes import Returned, Scope
+    from bulksafe.writer.scopes import Scope
     from bulksafe.writer.taking import Source
+    from bulksafe.writer.transactions import Transaction
 
 
 #: Executes a statement with its parameters on the caller's cursor.
@@ -53,17 +57,33 @@ class Execution:
 
 
 class Session(Protocol):
-    """A connection, the writes that are in progress on it, and the changes that wait."""
+    """One connection, its writes in progress and its waiting changes.
+
+    Attributes:
+        alias: the connection's.
+        connection: Django's.
+        transaction: the connection's.
+        buffer: the changes that wait.
+        scopes: the writes in progress, the innermost last. While a receiver runs, the list holds
+            the receiver's own writes only.
+        observers: look at the statements of the receivers that are running.
+        is_answered: whether the database has reported that it left the changes of the last marked
+            statement out of the buffer.
+        is_migrating: whether a migration is being applied.
+    """
 
     alias: str
-    connection: Any
+    connection: BaseDatabaseWrapper
+    transaction: Transaction
+    buffer: Buffer
     scopes: list[Scope]
+    observers: tuple[Observer, ...]
     is_answered: bool
     is_migrating: bool
 
     @property
     def due(self) -> dict[tuple[int, str], str]:
-        """The tables and operations of which the database has said that changes wait."""
+        """The tables and operations with waiting changes, and the schema of their buffer."""
 
     @property
     def is_in_pipeline(self) -> bool:
@@ -72,18 +92,16 @@ class Session(Protocol):
     # A write.
 
     def within(self, scope: Scope) -> AbstractContextManager[Scope]:
-        """A write in progress. All of it, and what receivers do, takes place or none."""
+        """Make a write in one transaction with what its receivers do.
+
+        Raises:
+            BrokenTransaction: the transaction was rolled back, and the error was hidden.
+        """
 
     def as_scope(self, scope: Scope) -> AbstractContextManager[None]:
         """Go on with a write from inside a call of one of its receivers."""
 
-    def execute_in_bulk(self, execution: Execution) -> Any:
-        """Execute a statement, for its rows if no receiver needs more of them."""
-
-    def returned(self, model: type[Model], operation: str) -> Returned | None:
-        """Where the rows of a statement go, if it may return them and no receiver needs more."""
-
-    def asking(self) -> AbstractContextManager[Any]:
+    def asking(self) -> AbstractContextManager[Cursor[Any]]:
         """A cursor of the driver's for what waits in the buffer."""
 
     # Its changes.
@@ -92,34 +110,53 @@ class Session(Protocol):
         """The table of the oid: None if this code knows no receivers of it."""
 
     def sync(self) -> None:
-        """Let the database say what waits, where statements are sent in a pipeline."""
+        """In a pipeline, receive the notices of the statements sent so far."""
 
     def take(self) -> list[InlineChange]:
-        """The changes that wait in the buffer, those of one row put together."""
+        """Take the changes out of the buffer, combined per row."""
 
     def gather(self, scope: Scope) -> None:
-        """Take what waits; it goes to the write that it belongs to, or else to ``scope``."""
+        """Take the changes and add each to the write that holds it, or else to ``scope``."""
 
     # Calls.
 
     def settle(self, scope: Scope) -> None:
-        """Deliver what is waiting."""
+        """Deliver all waiting changes. What receivers write settles inside their calls."""
+
+    def deliver_pending(self, scope: Scope) -> None:
+        """Deliver the changes that a write has taken."""
 
     def deliver(self, changes: Sequence[InlineChange], observer: Observer | None = None) -> None:
-        """Call the receivers that have not been called for the changes yet."""
+        """Call the receivers that have not been called for the changes yet.
+
+        Args:
+            observer: looks at the calls for rows of the write's own model.
+        """
 
     def listed(self, change: InlineChange) -> list[Receiver]:
         """The receivers that a change may go to, in their order."""
 
     def call(self, call: Call, action: str | None = None, observer: Observer | None = None) -> None:
-        """Make one call."""
+        """Make one call.
+
+        Args:
+            action: ``"pre"`` for the first of the two calls of an ``m2m_changed`` receiver.
+            observer: looks at what the receiver reads.
+
+        Raises:
+            ValueError: the receiver changed ``pk_set``, which would have no effect.
+        """
 
     def call_with(
         self,
         receiver: Receiver,
         named: dict[str, Any],
-        row: Any,
-        context: Any = None,
+        row: Row,
+        context: Mapping[str, Any] | None = None,
         observer: Observer | None = None,
     ) -> None:
-        """Call a receiver; what it writes is a matter of its own."""
+        """Call a receiver. Its writes are not part of the write that it is called for.
+
+        Args:
+            context: of the change; the one in force if None.
+        """

@@ -1,53 +1,12 @@
-"""What the text of a writing statement says of it: pure functions of the text.
-
-Strings, comments, quoted names and bodies of functions are known, which is all that these few
-questions need of SQL's grammar.
-"""
+"""What the text of a writing statement says of it: pure functions of its tokens."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-_TOKEN = re.compile(
-    r"""
-    (?P<space> \s+ | --[^\n]* | /\*.*?\*/ )
-    | (?P<text> [EeBbXxNn]'(?:[^'\\]|''|\\.)*' | '(?:[^']|'')*' | (?P<tag>\$\w*\$).*?(?P=tag) )
-    | (?P<name> "(?:[^"]|"")+" )
-    | (?P<word> [^\W\d][\w$]* )
-    | (?P<other> . )
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-
-
-@dataclass(frozen=True)
-class Token:
-    """A piece of SQL.
-
-    Attributes:
-        kind: ``text``, ``name`` (quoted), ``word`` or ``other``.
-        text: as it stands; a word in upper case.
-        start: where it begins.
-        depth: how many parentheses and ``CASE … END`` it is in.
-    """
-
-    kind: str
-    text: str
-    start: int
-    depth: int
-
-    @property
-    def identifier(self) -> str:
-        """What it names."""
-        if self.kind == "name":
-            return self.text[1:-1].replace('""', '"')
-        return self.text.lower()
-
-    @property
-    def is_identifier(self) -> bool:
-        return self.kind in {"name", "word"}
+from bulksafe.writer.sql_tokens import Token, tokens
 
 
 @dataclass(frozen=True)
@@ -60,6 +19,7 @@ class Statement:
         schema: the schema, if it names one.
         alias: how the statement calls the table; empty if by its name.
         assigned: the columns that an UPDATE sets, or a branch of another statement that updates.
+        inserted: the columns that an INSERT gives values to; None for all of them.
         returning: what stands behind ``RETURNING``; empty without it.
         has_source: whether it takes values from other tables by ``FROM`` or ``USING``.
         has_conflict: whether it has ``ON CONFLICT``.
@@ -70,28 +30,14 @@ class Statement:
     schema: str
     alias: str
     assigned: tuple[str, ...]
+    inserted: tuple[str, ...] | None
     returning: str
     has_source: bool
     has_conflict: bool
 
-
-def tokens(text: str) -> list[Token]:
-    """The text in pieces, without spaces and comments."""
-    found, depth = [], 0
-    for match in _TOKEN.finditer(text):
-        kind = match.lastgroup if match["tag"] is None else "text"
-        piece = match[0]
-        if kind == "space":
-            continue
-        assert kind is not None  # noqa: S101
-        shown = piece.upper() if kind == "word" else piece
-        # What is inside CASE … END is no clause of the statement.
-        if shown in {")", "END"}:
-            depth -= 1
-        found.append(Token(kind, shown, match.start(), depth))
-        if shown in {"(", "CASE"}:
-            depth += 1
-    return found
+    def inserts(self, columns: Iterable[str]) -> bool:
+        """Whether it gives values to all of these columns."""
+        return self.inserted is None or set(columns) <= set(self.inserted)
 
 
 #: A text of this length takes about 50 ms; and up to which length one is kept with its statement.
@@ -150,6 +96,7 @@ def _parse(text: str) -> Statement | None:
         schema=names[-2] if len(names) > 1 else "",
         alias=alias,
         assigned=tuple(dict.fromkeys(assigned)),
+        inserted=_inserted(found, place),
         returning=returning,
         has_source=bool({"FROM", "USING"} & set(words)),
         has_conflict=has_conflict,
@@ -263,6 +210,53 @@ def _of_set_clause(found: list[Token], place: int) -> list[str] | None:
             return columns
         place += 1
     return None
+
+
+def _inserted(found: list[Token], place: int) -> tuple[str, ...] | None:
+    """The columns that get values in any branch; none if one of these may be ``DEFAULT``."""
+    if any(_is_word(found, at, "DEFAULT") for at in range(len(found))):
+        return ()
+    if found[0].text == "INSERT":
+        starts = [place]
+    else:
+        starts = [at + 1 for at in range(place, len(found)) if _is_word(found, at, "INSERT")]
+    columns: list[str] = []
+    for start in starts:
+        if start >= len(found) or found[start].text != "(":
+            return None
+        if _is_word(found, start + 1, "SELECT") or _is_word(found, start + 1, "VALUES"):
+            return None
+        end = next(at for at in range(start, len(found)) if found[at].text == ")")
+        columns += [token.identifier for token in found[start:end] if token.is_identifier]
+    return tuple(dict.fromkeys(columns))
+
+
+def names_only(text: str, tables: Collection[str], columns: Collection[str]) -> bool:
+    """Whether a list of expressions names nothing but columns of one table, as far as is seen.
+
+    Args:
+        tables: the names that it may stand behind.
+        columns: those of the table.
+    """
+    found = tokens(text)
+    place = 0
+    while place < len(found):
+        token = found[place]
+        following = found[place + 1].text if place + 1 < len(found) else ""
+        preceding = found[place - 1].text if place else ","
+        if token.is_identifier and following == ".":
+            if token.identifier not in tables:
+                return False
+            place += 2
+        elif (token.text == "*" and preceding in {",", "("}) or (
+            token.is_identifier
+            and "AS" not in {preceding, token.text}
+            and following != "("
+            and token.identifier not in columns
+        ):
+            return False
+        place += 1
+    return True
 
 
 def _ends_set(token: Token) -> bool:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from django.db.models import Model
 
+    from bulksafe.call_stack import Row as RowName
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.images import Image
     from bulksafe.writer.changes import InlineChange
@@ -78,7 +79,7 @@ class Row:
     def _make_instance(self) -> None:
         self.instance = instance = self.change.instance
         if self.change.created:
-            as_before_the_insert(instance)
+            as_before_the_insert(instance, has_key=self._has_key)
             for one in instance._meta.concrete_fields:
                 if one.generated:
                     instance.__dict__.pop(one.attname, None)
@@ -87,6 +88,12 @@ class Row:
             for name in self.change.table.attnames
             if name in instance.__dict__
         }
+
+    @property
+    def _has_key(self) -> bool:
+        """Whether the statement gives a new row its key."""
+        keys = [str(key.column) for key in self.change.model._meta.pk_fields]
+        return self.applying.statement.inserts(keys)
 
     def begin_with(self, old: Image, new: Image | None) -> None:
         """It is another row by now than it was when it was collected."""
@@ -122,7 +129,7 @@ class Row:
         instance._save_table(cls=type(instance), using=using)
 
     @property
-    def stored_row(self) -> tuple[str, Any]:
+    def stored_row(self) -> RowName:
         """What identifies the row as the database has it after the write."""
         if self.instance is not None and self.change.created and self.instance.pk is not None:
             return row_of_instance(self.instance)
@@ -158,7 +165,7 @@ class Row:
     def return_to_before(self) -> None:
         """The database has rolled back that it was written."""
         if self.instance is not None and self.change.created:
-            as_before_the_insert(self.instance)
+            as_before_the_insert(self.instance, has_key=self._has_key)
 
 
 def _is_expression(value: object) -> bool:

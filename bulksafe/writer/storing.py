@@ -14,6 +14,7 @@ from bulksafe.rendering import quoting
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Field, Model
 
     #: An instance, and the key of its row in the table that is written, column by column.
@@ -49,7 +50,7 @@ def batches(items: Iterable[_Item], columns: int, size: int = _KEYS) -> Iterator
         yield batch
 
 
-def placeholder(field: Field[Any, Any], value: Any, connection: Any) -> str:
+def placeholder(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> str:
     """Where a value of the field stands in a statement, with its type."""
     kind = _LENGTH.sub(r"\1", str(field.cast_db_type(connection)))
     if hasattr(field, "get_placeholder"):
@@ -71,7 +72,7 @@ def store(rows: Sequence[tuple[Model, Collection[str], Any]], using: str) -> Non
     for instance, names, key in rows:
         wanted: dict[type[Model], set[str]] = defaultdict(set)
         for field in instance._meta.concrete_fields:
-            # What the database generates nobody may store, though it changes along.
+            # The database generates it, and refuses a value.
             if field.attname in names and not field.generated:
                 wanted[field.model].add(field.attname)
         for table, own in wanted.items():

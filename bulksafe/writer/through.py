@@ -3,8 +3,8 @@
 Several statements in one text, ``WITH``, functions, rules and multi-table inheritance write more
 than bulksafe could write in their place. Such a write is executed in a savepoint, its changes are
 taken, and the savepoint is rolled back. The stored rows among them are locked again and compared.
-Then the receivers run beside the database as it is, and the write is executed for good. What it
-changes otherwise than before, because receivers have written too, goes through once more.
+Then the receivers run beside the database as it is, and the write is executed for good. Changes
+that differ this time, because receivers have written, too, go through once more.
 """
 
 from __future__ import annotations
@@ -17,29 +17,32 @@ from django.db import transaction
 from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.events import UPDATED
 from bulksafe.writer import delivering
+from bulksafe.writer.combining import in_order_of_locks
 from bulksafe.writer.conflicts import is_asked_for
-from bulksafe.writer.fingerprints import Found, differing, may_differ, recognizable
+from bulksafe.writer.fingerprints import recognizable
+from bulksafe.writer.known_rows import KnownRows
 from bulksafe.writer.locking import lock
 from bulksafe.writer.observing import Observer
 from bulksafe.writer.retrying import Retries
 from bulksafe.writer.row_queue import InBulk
 from bulksafe.writer.second_update import store_assigned
 from bulksafe.writer.single_rows import delete
-from bulksafe.writer.taking import in_order_of_locks
-from bulksafe.writer.through_rows import RecordedRow, recorded_row
 from bulksafe.writer.through_turns import Turns, conflicts_of, connected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Sequence
 
     from django.db.models import Model
 
+    from bulksafe.call_stack import Row
     from bulksafe.dispatch.ordering import Delivery
     from bulksafe.writer.changes import InlineChange
+    from bulksafe.writer.fingerprints import Found
     from bulksafe.writer.scopes import Scope
     from bulksafe.writer.session import Session
+    from bulksafe.writer.through_rows import RecordedRow
 
-#: How often a write may do something else than before; after that, receivers run late.
+#: How often a write may make different changes; after that, receivers run late.
 _ROUNDS = 5
 
 
@@ -52,7 +55,7 @@ class Recorded:
         found: all of its changes.
         new: those that no receiver has been called for.
         due: what is to be delivered before the write.
-        stands: whether it was not rolled back.
+        stands: whether it was kept, and not rolled back.
     """
 
     result: Any
@@ -66,35 +69,34 @@ class Through:
     """One write.
 
     Args:
-        watch: the connection's.
+        session: the connection's.
         scope: what is known of the write.
         operation: executes it.
-        is_plain: whether it does nothing but change rows of the tables that it names, so that these
-            can be stored one by one as they were recorded.
+        is_plain: whether it only changes rows of the tables that it names, so that these can be
+            stored one by one as they were recorded.
         is_row_by_row: whether they have to be, as receivers look at the table after the write.
     """
 
     def __init__(
         self,
-        watch: Session,
+        session: Session,
         scope: Scope,
         operation: Callable[[], Any],
         *,
         is_plain: bool,
         is_row_by_row: bool = False,
     ) -> None:
-        self.watch = watch
+        self.session = session
         self.scope = scope
         self._operation = operation
         self._is_plain = is_plain
         self._is_row_by_row = is_row_by_row
-        self._retries = Retries(watch)
-        #: How stored rows were recorded that were something else when they were locked.
+        self._retries = Retries(session)
+        #: The recorded images of stored rows that differed when they were locked.
         self._differed: list[str] = []
-        self._known: dict[Hashable, RecordedRow] = {}
-        #: Of the last execution: whether it has changed the same rows as the one before, and
-        #: whether these can be stored one by one.
-        self._is_aligned = self._can_be_stored = False
+        self._known = KnownRows(session.alias)
+        #: Whether the rows of the last execution can be stored one by one.
+        self._can_be_stored = False
 
     def run(self) -> Any:
         for number in range(_ROUNDS + 1):
@@ -102,9 +104,14 @@ class Through:
             if recorded.stands:
                 break
             turns = Turns(
-                self.watch,
+                self.session,
                 self.scope,
-                self._rows(recorded),
+                self._known.add(
+                    recorded.found,
+                    recorded.new,
+                    self.scope.ledger,
+                    has_no_cascades=self._can_be_stored,
+                ),
                 calls(recorded.due),
                 can_be_stored=self._can_be_stored,
             )
@@ -126,23 +133,22 @@ class Through:
             self._retries.count()
 
     def _execute(self, *, is_last: bool) -> Recorded:
-        using = self.watch.alias
+        using = self.session.alias
         with transaction.atomic(using=using):
             result = self._operation()
-            changes = self.watch.take()
+            changes = self.session.take()
             for change in changes:
                 self.scope.prepare(change)
             found = recognizable(changes)
-            self._is_aligned = {one.name for one in found} == self._known.keys()
-            new = [one for one in found if not self._is_known(one)]
+            new = self._known.unknown(found)
             own = [one.change for one in new if not self.scope.is_part(one.change)]
-            due = delivering.deliveries(own, self.watch.listed, delivering.EARLY)
+            due = delivering.deliveries(own, self.session.listed, delivering.EARLY)
             self._can_be_stored = self._is_storable(changes)
             stands = is_last or not (due or self._has_turns(changes))
             if not stands:
                 transaction.set_rollback(True, using=using)
         if not stands:
-            self.watch.due.clear()
+            self.session.due.clear()
         return Recorded(result, found, new, due, stands)
 
     def _has_turns(self, changes: Sequence[InlineChange]) -> bool:
@@ -152,60 +158,26 @@ class Through:
         """
         if not self._can_be_stored or self._known:
             return False
-        early, late = connected(self.watch, changes[0])
-        conflicts = conflicts_of(self.watch, changes[0], late, early)
+        early, late = connected(self.session, changes[0])
+        conflicts = conflicts_of(self.session, changes[0], late, early)
         if self._is_row_by_row or is_asked_for(late) or conflicts.is_row_by_row:
             return True
         self.scope.progress = InBulk()
         self.scope.observer = Observer(
-            conflicts, self.scope.progress, self.watch.connection, is_after=True
+            conflicts, self.scope.progress, self.session.connection, is_after=True
         )
         return False
 
     def _lock(self, changes: Sequence[InlineChange]) -> bool:
         """Lock the stored rows. Returns whether they are as they were recorded."""
-        with transaction.atomic(using=self.watch.alias):
-            if lock(in_order_of_locks(changes), self.watch.alias):
+        with transaction.atomic(using=self.session.alias):
+            if lock(in_order_of_locks(changes), self.session.alias):
                 return True
-        # Locked, they are what they were at the recording before: they have not changed. A policy
-        # may hide rows from queries that a write reaches.
+        # If the recording before differed in the same rows, they have not changed: a policy may
+        # hide rows from queries that a write reaches.
         before = self._differed
         self._differed = [one.print.old for one in recognizable(changes)]
         return before == self._differed
-
-    def _is_known(self, found: Found) -> bool:
-        """Whether receivers have been called for a change.
-
-        If the statement gives the row other values each time, it gets those that they have seen.
-        """
-        row = self._known.get(found.name)
-        if row is None:
-            return False
-        if row.found.print == found.print:
-            return True
-        different = differing(row.found, found)
-        if different is None or not (self._is_aligned or may_differ(found.change, different)):
-            return False
-        row.inherited |= different
-        row.found = Found(row.found.name, row.found.change, found.print)
-        return True
-
-    def _rows(self, recorded: Recorded) -> list[RecordedRow]:
-        order: list[RecordedRow] = []
-        last: dict[tuple[str, Any], RecordedRow] = {}
-        new = {id(one) for one in recorded.new}
-        for found in recorded.found:
-            change = found.change
-            if id(found) in new:
-                row = self._known[found.name] = recorded_row(found, self.scope.ledger)
-                row.earlier = last.get(change.row)
-            else:
-                row = self._known[found.name]
-                self._carry(row, change)
-                row.found = found
-            last[change.new_row] = row
-            order.append(row)
-        return order
 
     def _is_storable(self, changes: Sequence[InlineChange]) -> bool:
         """Whether the rows can be stored one by one, in place of executing the write again."""
@@ -220,30 +192,29 @@ class Through:
         )
 
     def _carry(self, row: RecordedRow, change: InlineChange) -> None:
-        row.carry_to(change, self.watch.alias, has_no_cascades=self._can_be_stored)
+        self._known.carry(row, change, has_no_cascades=self._can_be_stored)
 
     # The end.
 
     def _finish(self, executed: Sequence[Found]) -> None:
         """Store what receivers have assigned, and what the write has missed since they ran."""
-        written: dict[tuple[str, Any], InlineChange] = {}
-        kept: dict[tuple[str, Any], tuple[Model, set[str], Any]] = {}
+        written: dict[Row, InlineChange] = {}
+        kept: dict[Row, tuple[Model, set[str], Any]] = {}
         for found in executed:
             change = found.change
-            row = self._known.get(found.name)
-            if row is None or not self._is_known(found):
+            row = self._known.known(found)
+            if row is None:
                 continue
             row.inherit()
             assigned = set() if change.deleted else row.assigned() | row.inherited
             self._carry(row, change)
-            # What was assigned at an earlier change of the row has gone on from there.
+            # The row has inherited the values assigned at its earlier change.
             kept.pop(change.row, None)
             written.pop(change.row, None)
             if assigned:
                 kept[change.new_row] = row.instance, assigned, change.key()
                 written[change.new_row] = change
-        names = {found.name for found in executed}
-        missed = [row for name, row in self._known.items() if name not in names]
+        missed = self._known.missed_by(executed)
         changes = [found.change for found in executed]
         changes += self._store_assigned(list(kept.values()), written, missed)
         changes += self._delete_missed([row for row in missed if row.change.deleted])
@@ -252,7 +223,7 @@ class Through:
     def _store_assigned(
         self,
         rows: list[tuple[Model, set[str], Any]],
-        written: dict[tuple[str, Any], InlineChange],
+        written: dict[Row, InlineChange],
         missed: Sequence[RecordedRow],
     ) -> list[InlineChange]:
         for row in missed:
@@ -264,7 +235,7 @@ class Through:
         if not rows:
             return []
         by_row = {row.change.row: row for row in missed}
-        rest = store_assigned(self.watch, rows, written)
+        rest = store_assigned(self.session, rows, written)
         for change in rest:
             if change.row in by_row:
                 self._carry(by_row[change.row], change)
@@ -273,8 +244,8 @@ class Through:
     def _delete_missed(self, missed: Sequence[RecordedRow]) -> list[InlineChange]:
         changes = []
         for row in missed:
-            delete(row.change, self.watch.alias)
-            found = self.watch.take()
+            delete(row.change, self.session.alias)
+            found = self.session.take()
             for change in found:
                 if change.row == row.change.row:
                     self._carry(row, change)

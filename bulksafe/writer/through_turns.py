@@ -33,7 +33,7 @@ class Turns:
     """The rows of one execution.
 
     Args:
-        watch: the connection's.
+        session: the connection's.
         scope: the write.
         rows: all that it changes, in their order.
         due: the calls that come before the write.
@@ -43,14 +43,14 @@ class Turns:
 
     def __init__(
         self,
-        watch: Session,
+        session: Session,
         scope: Scope,
         rows: Sequence[RecordedRow],
         due: Sequence[Call],
         *,
         can_be_stored: bool,
     ) -> None:
-        self.watch = watch
+        self.session = session
         self.scope = scope
         self.rows = rows
         #: Whether rows were stored, so that the write is not to be executed again.
@@ -70,10 +70,10 @@ class Turns:
     def run(self, *, is_row_by_row: bool) -> None:
         """Call the receivers, and store the rows if one of them depends on their order."""
         first = self.rows[0].change
-        early, late = connected(self.watch, first)
-        conflicts = conflicts_of(self.watch, first, late, early)
+        early, late = connected(self.session, first)
+        conflicts = conflicts_of(self.session, first, late, early)
         queue = RowQueue(
-            self.watch,
+            self.session,
             self.scope,
             self,
             conflicts,
@@ -82,7 +82,7 @@ class Turns:
             is_whole=True,
         )
         if self._can_be_stored:
-            connection = self.watch.connection
+            connection = self.session.connection
             self._observer = Observer(conflicts, queue, connection)
             self.scope.observer = Observer(conflicts, queue, connection, is_after=True)
             self.scope.progress = queue
@@ -112,7 +112,7 @@ class Turns:
                 row.change.announced.add(call.receiver)
             else:
                 self.scope.ledger.note(call.receiver, row.instance)
-        self.watch.call(Call(call.receiver, [row.change for row in rows]), action, self._observer)
+        self.session.call(Call(call.receiver, [row.change for row in rows]), action, self._observer)
 
     def store(self, start: int, end: int) -> None:
         if not self._can_be_stored or (end - start == len(self.rows)):
@@ -137,7 +137,7 @@ class Turns:
     # Row by row.
 
     def _store(self, row: RecordedRow) -> None:
-        change, using = row.change, self.watch.alias
+        change, using = row.change, self.session.alias
         if change.created:
             recorded = change.row
             insert(row, using, self.scope.on_conflict)
@@ -153,7 +153,7 @@ class Turns:
             if not names:
                 # An update to the values that were there is a change without a statement.
                 self._carry(row, change)
-                self.watch.deliver([change], self.scope.observer)
+                self.session.deliver([change], self.scope.observer)
                 return
             key = self.scope.moved.get(change.row, change.key(old=True))
             store([(row.instance, names, key)], using)
@@ -165,7 +165,7 @@ class Turns:
             stored = row_of(row.change.model, key_of_instance(row.instance))
         elif stored in self.scope.moved:
             stored = row_of(row.change.model, self.scope.moved[stored])
-        found = self.watch.take()
+        found = self.session.take()
         for change in found:
             self.scope.prepare(change)
             if change.row == stored:
@@ -175,25 +175,25 @@ class Turns:
                 other = self._deleted[change.row]
                 other.is_stored = True
                 self._carry(other, change)
-        self.watch.deliver(self.scope.left_over(found), self.scope.observer)
+        self.session.deliver(self.scope.left_over(found), self.scope.observer)
 
     def _carry(self, row: RecordedRow, change: InlineChange) -> None:
-        row.carry_to(change, self.watch.alias, has_no_cascades=self._can_be_stored)
+        row.carry_to(change, self.session.alias, has_no_cascades=self._can_be_stored)
 
 
-def connected(watch: Session, change: InlineChange) -> tuple[list[Receiver], list[Receiver]]:
+def connected(session: Session, change: InlineChange) -> tuple[list[Receiver], list[Receiver]]:
     """The receivers of a row that are connected: those before the write, and those after it."""
     is_live = delivering.Live((*delivering.BEFORE, *delivering.LATE))
-    found = [one for one in watch.listed(change) if is_live(one, change.model)]
+    found = [one for one in session.listed(change) if is_live(one, change.model)]
     early = [one for one in found if one.signal_name in delivering.BEFORE]
     return early, [one for one in found if one not in early]
 
 
 def conflicts_of(
-    watch: Session,
+    session: Session,
     change: InlineChange,
     late: Sequence[Receiver],
     early: Sequence[Receiver],
 ) -> Conflicts:
     """What the receivers of rows like this one depend on."""
-    return Conflicts(watch.connection, change.model, change.event.operation, late, early=early)
+    return Conflicts(session.connection, change.model, change.event.operation, late, early=early)

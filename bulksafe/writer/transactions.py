@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db import transaction
 from psycopg.pq import TransactionStatus
@@ -13,6 +13,8 @@ from bulksafe.exceptions import BrokenTransaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
 _IN_TRANSACTION = int(TransactionStatus.INTRANS)
 
@@ -24,7 +26,7 @@ class Transaction:
         connection: Django's.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
 
     @property

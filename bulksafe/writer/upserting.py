@@ -9,7 +9,6 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model, Q
 
 from bulksafe.writer.changes import key_of_instance
-from bulksafe.writer.early import early_arguments
 from bulksafe.writer.in_hand import BulkWrite
 from bulksafe.writer.instances import take_over
 from bulksafe.writer.storing import batches, store
@@ -33,7 +32,7 @@ class Upsert(BulkWrite):
 
     def __init__(
         self,
-        watch: Session,
+        session: Session,
         model: type[Model],
         instances: Sequence[Model],
         insert: Callable[[Sequence[Model]], Any],
@@ -41,7 +40,7 @@ class Upsert(BulkWrite):
         fields: Sequence[Field[Any, Any]],
         unique: Sequence[Field[Any, Any]],
     ) -> None:
-        super().__init__(watch, model, instances, None, insert)
+        super().__init__(session, model, instances, None, insert)
         self._fields = fields
         self._unique = unique
         self.given_fields = self._names = frozenset(field.name for field in fields)
@@ -56,10 +55,7 @@ class Upsert(BulkWrite):
             # Receivers of the objects before it may have stored such a row, or deleted it.
             self._rows.pop(place, None)
             self._rows |= self._found([place])
-        subject = self._subject(place)
-        for receiver in self._connected(self._singles):
-            found = early_arguments(receiver, [subject], self.watch.alias)
-            self._before(receiver, subject, found.get(id(subject)), self._observer)
+        self.calls.call_early(self._subject(place), is_begun=True)
 
     def fields_of(self, instance: Model) -> frozenset[str] | None:
         # A stored row is updated, and the caller's own object is inserted.
@@ -72,7 +68,7 @@ class Upsert(BulkWrite):
         self._is_begun = True
         places = range(start, end)
         subjects = [self._subject(place) for place in places]
-        self._from_batches(subjects)
+        self.calls.call_batches(subjects)
         self.scope.take(one for one in subjects if one.pk is not None)
         new = [self.instances[place] for place in places if place not in self._rows]
         if new:
@@ -81,21 +77,21 @@ class Upsert(BulkWrite):
         self.forget_parents(subjects)
         self.scope.instances.clear()
         self.scope.take(subjects)
-        self.watch.gather(self.scope)
+        self.session.gather(self.scope)
         for change in self.scope.pending:
             if change.is_in_hand and not change.created and not change.deleted:
                 take_over(change)
-        self.watch.settle(self.scope)
+        self.session.settle(self.scope)
 
     def _update(self, places: Sequence[int]) -> None:
         rows = [self._rows[place] for place in places]
         names = {field.attname for field in self._fields}
         self.scope.stored = 0
         with self.scope.storing():
-            store([(row, names, key_of_instance(row)) for row in rows], self.watch.alias)
+            store([(row, names, key_of_instance(row)) for row in rows], self.session.alias)
         if self.scope.stored < len(rows):
             # Another transaction has deleted some since they were looked up.
-            found = self.model._base_manager.using(self.watch.alias).in_bulk(
+            found = self.model._base_manager.using(self.session.alias).in_bulk(
                 [row.pk for row in rows]
             )
             gone = [place for place in places if self._rows[place].pk not in found]
@@ -108,12 +104,12 @@ class Upsert(BulkWrite):
         """Let the caller's object have what Django gives it for a row that is there."""
         for field in self.model._meta.db_returning_fields:
             setattr(instance, field.attname, getattr(row, field.attname))
-        instance._state.adding, instance._state.db = False, self.watch.alias
+        instance._state.adding, instance._state.db = False, self.session.alias
 
     def _found(self, places: Iterable[int]) -> dict[int, Model]:
         """The stored rows of some objects, with the new values set on them."""
         keys = {place: key for place in places if (key := self._key(self.instances[place]))}
-        manager = self.model._base_manager.using(self.watch.alias)
+        manager = self.model._base_manager.using(self.session.alias)
         stored: dict[tuple[Any, ...], Model] = {}
         for batch in batches(dict.fromkeys(keys.values()), len(self._unique)):
             for row in manager.filter(self._condition(batch)):

@@ -20,6 +20,7 @@ from bulksafe.writer.delivering import EARLY, Live
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Model
 
     from bulksafe.declarations import Receiver
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _WORD = r"(?<![\w$]){}(?![\w$])"
 
 
-#: A statement after which it is too late to tell what was written before it.
+#: A statement after which it is too late to deliver earlier changes.
 ENDS_PART = re.compile(r"\s*(?:SAVEPOINT|COMMIT|END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
 
 _COMMITS = re.compile(r"(?:\A|;)\s*(?:COMMIT|END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
@@ -72,7 +73,7 @@ class Vocabulary:
         found = {name: tuple(listed) for name, listed in by_name.items()}
         return cls(tuple(models), found, _pattern(found))
 
-    def and_others(self, connection: Any) -> Vocabulary:
+    def and_others(self, connection: BaseDatabaseWrapper) -> Vocabulary:
         """The same with what the catalogs of a database know.
 
         Args:
@@ -115,14 +116,14 @@ _of_databases: dict[str, tuple[int, Vocabulary]] = {}
 
 
 def vocabulary() -> Vocabulary:
-    """The one in force; made anew when receivers were declared since."""
+    """The one in force; built again when receivers were declared since."""
     changes = receivers.changes()
     if not _kept or _kept[0][0] != changes:
         _kept[:] = [(changes, Vocabulary.of_receivers())]
     return _kept[0][1]
 
 
-def vocabulary_of(connection: Any) -> Vocabulary:
+def vocabulary_of(connection: BaseDatabaseWrapper) -> Vocabulary:
     """The same for a database: asked once, and when ``forget`` says so."""
     found = _of_databases.get(connection.alias)
     changes = receivers.changes()

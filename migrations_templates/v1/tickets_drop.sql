@@ -10,7 +10,8 @@ BEGIN
         EXECUTE format(
             'DROP TABLE IF EXISTS %1$I.bulksafe_ticket CASCADE;'
             'DROP FUNCTION IF EXISTS %1$I.bulksafe_take(oid, "char", bigint), %1$I.bulksafe_prefix(), %1$I.bulksafe_ticket_open(),'
-            '%1$I.bulksafe_collect(), %1$I.bulksafe_collected(bigint), %1$I.bulksafe_staged_rows(oid, bigint, bigint),'
+            '%1$I.bulksafe_collect(text), %1$I.bulksafe_collected(bigint),'
+            '%1$I.bulksafe_stage(oid[], text[], text[], text[]), %1$I.bulksafe_staged_rows(oid, bigint, bigint),'
             '%1$I.bulksafe_unstage(bigint[]);'
             'DROP TABLE IF EXISTS %1$I.bulksafe_buffer, %1$I.bulksafe_staged, %1$I.bulksafe_receiver',
             home

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from examples import server
-from examples.shop.demo import paths, report
+from examples.shop.demo import bars, paths, report
 from examples.shop.demo.breaches import BREACHES
 from examples.shop.demo.errors import DemoError
 from examples.shop.demo.matrix import Cell, Verdict
@@ -26,6 +27,7 @@ from examples.shop.demo.processes import Listener
 from examples.shop.demo.refunding import NOT_RUN, Attempt, Outcome, Refunding, Side, Tried
 from examples.shop.demo.refunding import Verdict as Came
 from examples.shop.demo.tally import tally
+from examples.shop.demo.telling import PATHS as ALL_TOLD
 from examples.shop.demo.telling import Crash, Telling, Told
 
 pytestmark = pytest.mark.once
@@ -443,18 +445,19 @@ def test_tables_when_piped(url, width):
 
     assert shown.returncode == 0, shown.stderr
     assert "\x1b" not in shown.stdout + shown.stderr
-    before, after = shown.stdout.split("WITH bulksafe:")
+    tables, rest = shown.stdout.split("Look further")
+    commands, result = rest.split("\n\n")
+    before, after = tables.split("WITH bulksafe:")
     assert "WITHOUT bulksafe:" in before
-    assert (before.count(f"broke {ROWS}"), after.split("How to")[0].count("broke")) == (5, 0)
-    assert "Without bulksafe: 5 of 9 writes broke a rule. With bulksafe: 0 of 9." in after
-    tables, commands = shown.stdout.split("Look further")
-    assert max(map(len, tables.splitlines())) <= width
+    assert (before.count(f"broke {ROWS}"), after.count("broke")) == (5, 0)
+    assert max(map(len, [*tables.splitlines(), *result.splitlines()])) <= width
     for command in ("ls shop", "listen", "status"):
         assert f"manage.py bulksafe {command}\n" in commands
-    text = " ".join(shown.stdout.split())
+    text = " ".join(result.split())
+    assert text.startswith("Without bulksafe: 5 of 9 writes broke a rule. With bulksafe: 0 of 9.")
     assert f"events written {EVENTS}, delivered {EVENTS}, lost 0, twice" in text
     assert "were skipped, and 1 of 2 wrong writes stored. With bulksafe: 0 and 0." in text
-    assert f"{ROWS} refunds: " in text
+    text = " ".join(tables.split())
     assert "psql knows no receivers" in text
     assert NOT_RUN in text
 
@@ -632,6 +635,71 @@ def test_cells_have_colours_and_words():
 
     assert "\x1b[1;31mbroke 1,000" in text
     assert "\x1b[32mrefused" in text
+
+
+def test_each_step_fits_a_screen():
+    """100 columns and 40 lines, of which the bar of the step takes one."""
+    cells = [
+        Cell(path.name, breach.label, Verdict.BROKE, rows=1_000, seconds=0.7)
+        for path in PATHS
+        for breach in BREACHES
+    ]
+    held = [replace(cell, verdict=Verdict.REFUSED, rows=0, message="No.") for cell in cells]
+    impossible = replace(cells[0], verdict=Verdict.IMPOSSIBLE)
+    telling = made_up_telling()
+    telling = replace(
+        telling,
+        told=[replace(telling.told[0], title=path.title) for path in ALL_TOLD],
+        crash=replace(telling.crash, tallies=telling.crash.tallies * 3),
+    )
+    psql = refunds(side(rows=0, refusal=NOT_RUN), **PSQL).tried
+    refunding = Refunding([*refunds().tried * 6, *psql])
+    results = report.Results(
+        "18.0", "6.1", 1_000, 57_000, PATHS, [impossible, *cells[1:]], held, telling, refunding
+    )
+
+    console = Console(file=StringIO(), width=100)
+    lines = []
+    for step in report.STEPS:
+        report.show_step(step, results, console)
+        lines.append(console.file.getvalue().count("\n"))
+    report.show_result(results, console)
+    lines.append(console.file.getvalue().count("\n"))
+
+    heights = [after - before for before, after in pairwise([0, *lines])]
+    assert all(0 < height < 40 for height in heights), heights
+    text = console.file.getvalue().partition("Look further")[0]
+    assert max(map(len, text.splitlines())) <= 100
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text.replace("INSERT … SELECT", "").replace(
+        "WITH … UPDATE", ""
+    )
+
+
+def test_a_refusal_shows_no_time_that_looks_slower_than_the_loop():
+    """A loop of save() stops at its first row: its time compares with nothing."""
+    text = shown(made_up(Verdict.BROKE, rows=1_000, seconds=0.7), no_color=True)
+
+    assert (text.count("700 ms"), text.count("broke 1,000")) == (1, 5)
+
+
+def test_the_result_comes_last():
+    text = shown(made_up(Verdict.BROKE, rows=1_000), no_color=True)
+
+    assert "Without bulksafe: " in text.splitlines()[-1]
+
+
+def test_a_bar_moves_within_a_stage():
+    progress = bars.progress(Console(file=StringIO()))
+    stages = bars.Stages(progress, total=2)
+    (task,) = progress.tasks
+
+    stages.begin("one")
+    stages.share(0.5)
+    assert (task.completed, task.description) == (0.5, "one")
+    stages.begin("two")
+    assert (task.completed, task.description) == (1, "two")
+    stages.end("both")
+    assert (task.completed, task.finished, task.description) == (2, True, "both")
 
 
 def test_words_alone_are_enough():

@@ -23,7 +23,7 @@ from tests.acceptance.committed import _django_db_helper, committed  # noqa: F40
 from tests.acceptance.data_changes import COMPUTED, Operation
 from tests.acceptance.performing import browser, fill, perform, psql, write  # noqa: F401
 from tests.acceptance.test_receiver_paths import CELLS, one_of_each
-from tests.acceptance.write_paths import PATHS, SqlRefusal, Write
+from tests.acceptance.write_paths import PATHS, SqlRefusal, Write, operation_of_path
 from tests.apps.columns.trying import install
 from tests.apps.twins import receivers as rules
 from tests.apps.twins import signals
@@ -150,6 +150,7 @@ def goes_past_django(path) -> bool:
     return bool(path.connects) or path.title.startswith("`COPY")
 
 
+@pytest.mark.matrix(3, start=2, each=operation_of_path)
 @pytest.mark.parametrize(
     ("path", "change"), [cell for cell in CELLS if not cell[1].refused], ids=str
 )
@@ -189,6 +190,12 @@ def delivered(path, expected: Counter) -> Counter:
     return found
 
 
+def first_call(parameters):
+    """Not every change makes a second one."""
+    return operation_of_path(parameters) if parameters["nth"] == 1 else None
+
+
+@pytest.mark.matrix(3, each=first_call)
 @pytest.mark.parametrize("when", ["pre", "post"])
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize(("path", "change"), one_of_each(refused=False), ids=str)
@@ -235,6 +242,7 @@ def test_a_write_that_the_database_refuses_leaves_nothing(
     assert twin_tables.snapshot(path.model) == before_it
 
 
+@pytest.mark.matrix(3, each=operation_of_path)
 @pytest.mark.parametrize("how", ["transaction", "savepoint"])
 @pytest.mark.parametrize(("path", "change"), one_of_each(refused=False), ids=str)
 def test_a_write_that_is_taken_back_leaves_nothing_to_tell(

@@ -116,20 +116,7 @@ def test_a_query_cache_in_front_of_a_receiver_s_query(m, write, query_cache):
     ]
 
 
-@pytest.mark.parametrize(
-    "write",
-    [
-        pytest.param(
-            write,
-            marks=pytest.mark.xfail(
-                reason="case u: a bulk write of another receiver calls a receiver for the row that "
-                "it is running for, until EndlessWrites",
-                strict=True,
-            ),
-        )
-        for write in ("save()", "update()", "bulk_create()")
-    ],
-)
+@pytest.mark.parametrize("write", ["save()", "update()", "bulk_create()"])
 def test_receivers_that_stamp_each_other_s_rows_end(m, write):
     """Case u: with plain signals, ``update()`` inside a receiver calls no other receiver."""
     # From one on: a zero would be what is stored already, and such a write calls nobody.

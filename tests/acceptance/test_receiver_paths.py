@@ -16,7 +16,15 @@ from tests.acceptance import twin_tables
 from tests.acceptance.committed import _django_db_helper, committed  # noqa: F401
 from tests.acceptance.data_changes import Change, Operation, new_row, stored_row
 from tests.acceptance.performing import browser, fill, perform, psql, write  # noqa: F401
-from tests.acceptance.write_paths import PATHS, Path, SqlRefusal, Write, execute, insert_sql
+from tests.acceptance.write_paths import (
+    PATHS,
+    Path,
+    SqlRefusal,
+    Write,
+    execute,
+    insert_sql,
+    operation_of_path,
+)
 from tests.apps.twins import receivers, signals
 from tests.apps.twins.models import TWINS, Entry, Memo, Parcel
 from tests.apps.twins.signals import Called
@@ -58,6 +66,7 @@ def calls() -> Counter[Called]:
     return Counter(signals.of_critical)
 
 
+@pytest.mark.matrix(3, start=1, each=operation_of_path)
 @pytest.mark.parametrize(
     ("path", "change"), [cell for cell in CELLS if not cell[1].refused], ids=str
 )
@@ -123,6 +132,7 @@ TAKEN_BACK = {
 }
 
 
+@pytest.mark.matrix(3, each=operation_of_path)
 @pytest.mark.parametrize("how", TAKEN_BACK)
 @pytest.mark.parametrize(("path", "change"), one_of_each(refused=False), ids=str)
 def test_a_write_that_is_taken_back_reaches_nobody(how, path, change, write):  # noqa: F811

@@ -1,4 +1,7 @@
-"""The write-path matrix: every path does what ``save()`` with signal receivers does on the twin."""
+"""The write-path matrix: every path does what ``save()`` with signal receivers does on the twin.
+
+A run takes each third cell, and ``test_receiver_paths`` and ``test_inline_paths`` take the others.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from tests.acceptance.data_changes import (
     Step,
 )
 from tests.acceptance.performing import browser, fill, perform, psql, write  # noqa: F401
-from tests.acceptance.write_paths import PATHS, Path, SqlRefusal, Write
+from tests.acceptance.write_paths import PATHS, Path, SqlRefusal, Write, operation_of_path
 from tests.apps.twins import receivers
 from tests.apps.twins.models import TWINS, Document, Entry, Memo, Parcel
 
@@ -98,6 +101,7 @@ def check_cell(path: Path, change: Change, attempt: Write) -> None:
     assert twin_tables.snapshot(path.model) == expected.rows
 
 
+@pytest.mark.matrix(3, start=0, each=operation_of_path)
 @pytest.mark.parametrize(("path", "change"), CELLS, ids=str)
 def test_write_path(path, change, write):  # noqa: F811
     check_cell(path, change, write(path, change))

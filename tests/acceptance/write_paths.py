@@ -669,3 +669,8 @@ for child, which in ((Memo, "invariants of the parent"), (Report, "invariants of
     path(f"MTI child with {which}: `bulk_update()`", UPDATE, model=child)(bulk_update)
     path(f"MTI child with {which}: `update()`", UPDATE, model=child)(update)
     path(f"MTI child with {which}: `delete()`", DELETE, model=child)(delete_queryset)
+
+
+def operation_of_path(parameters: Mapping[str, Any]) -> tuple[str, Operation]:
+    """What occurs in every sample of a matrix: each operation of each path."""
+    return parameters["path"].title, parameters["change"].operation

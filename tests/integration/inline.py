@@ -35,9 +35,11 @@ def critical(signal: Any, sender: Any, function: Any = None, **options: Any) -> 
     count = len(receivers.receivers)
     options = {"dispatch_uid": f"receiver {count}", **options}
     bulksafe.critical(signal, sender=sender, **options)(function or calls)
-    for receiver in receivers.receivers[count:]:
+    declared = receivers.receivers[count:]
+    for receiver in declared:
         connect_critical(receiver)
-        capture(*receiver.models())
+    # A receiver of two signals is two, with the same captures.
+    capture(*dict.fromkeys(model for receiver in declared for model in receiver.models()))
     return calls if function is None else function
 
 

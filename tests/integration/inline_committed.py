@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
-from django.db import connection, connections, transaction
+from django.db import connection, connections
 
 from bulksafe import syncdb
+from bulksafe.writer import vocabulary
+from examples import server
 from tests.apps.edges import models as edges
 from tests.apps.practice import models
 from tests.apps.practice.models import CriticalArticle as Article
@@ -49,12 +52,42 @@ TABLES = [
 ]
 
 
+#: Emptying small tables takes less time than truncating them. The triggers do not fire, and the
+#: receivers are those that the module began with.
+RESET = "; ".join(
+    [
+        "BEGIN",
+        "SET LOCAL session_replication_role = replica",
+        *(f"DELETE FROM {table}" for table in (*TABLES, "bulksafe_outbox", "bulksafe_parked")),
+        "DELETE FROM bulksafe_buffer",
+        "DELETE FROM bulksafe_ticket",
+        "DELETE FROM bulksafe_receiver",
+        "INSERT INTO bulksafe_receiver TABLE receivers_of_the_module",
+        "COMMIT",
+    ]
+)
+
+WAITING = "SELECT (SELECT count(*) FROM bulksafe_buffer), (SELECT count(*) FROM bulksafe_ticket)"
+
+TRIGGERS = """
+SELECT format('DROP TRIGGER %%I ON %%s', tgname, tgrelid::regclass)
+FROM pg_trigger
+WHERE tgrelid IN (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name) AND NOT tgisinternal
+"""
+
+
 @pytest.fixture(scope="module")
-def committed(django_db_setup, django_db_blocker) -> Iterator[None]:
-    """Databases in which commits are commits, for all the tests of a module."""
+def committed(django_db_setup, django_db_blocker) -> Iterator[dict[str, psycopg.Connection]]:
+    """Databases in which commits are commits, for all the tests of a module.
+
+    It is a session for each database that puts things in order between the tests. The connections
+    that Django has would have to open again for that after each test, in both databases.
+    """
     with django_db_blocker.unblock():
-        _empty("default")
-        yield
+        sessions: dict[str, psycopg.Connection] = {}
+        yield sessions
+        for session in sessions.values():
+            session.close()
 
 
 @pytest.fixture
@@ -67,26 +100,42 @@ def clean(request, committed) -> Iterator[None]:
     """Empty tables, no receivers but those of the test, and nothing that waits afterwards."""
     marker = request.node.get_closest_marker("django_db")
     aliases = marker.kwargs.get("databases", ["default"])
+    for alias in aliases:
+        if alias not in committed:
+            committed[alias] = _session(alias)
+    # Tests look at the driver's connection before they write.
+    connection.ensure_connection()
     try:
         with inline.only_these():
             yield
     finally:
         # A test may have left its connection in any state.
         connections.close_all()
-        left = [waiting(alias) for alias in aliases]
+        left = [committed[alias].execute(WAITING).fetchone() for alias in aliases]
         for alias in aliases:
-            uninstall(alias)
-            _empty(alias)
-            syncdb.note_receivers(None, alias)
+            _put_in_order(committed[alias])
+            vocabulary.forget(alias)
     assert left == [(0, 0)] * len(aliases)
+
+
+def _session(alias: str) -> psycopg.Connection:
+    syncdb.note_receivers(None, alias)
+    url = server.database_url(connections[alias].settings_dict)
+    session = psycopg.connect(url, autocommit=True)
+    session.execute("CREATE TEMPORARY TABLE receivers_of_the_module AS TABLE bulksafe_receiver")
+    _put_in_order(session)
+    return session
+
+
+def _put_in_order(session: psycopg.Connection) -> None:
+    triggers = session.execute(TRIGGERS, [TABLES])
+    session.execute("; ".join([*(drop for (drop,) in triggers), RESET]))
 
 
 def waiting(alias: str = "default") -> tuple[int, int]:
     """How many changes are in the buffer, and how many tickets are open."""
     with connections[alias].cursor() as cursor:
-        cursor.execute(
-            "SELECT (SELECT count(*) FROM bulksafe_buffer), (SELECT count(*) FROM bulksafe_ticket)"
-        )
+        cursor.execute(WAITING)
         return cursor.fetchone()
 
 
@@ -133,21 +182,8 @@ def _literal(value: Any) -> str:
     return "'{}'" if isinstance(value, dict) else f"'{value}'"
 
 
-def _empty(alias: str) -> None:
-    """With no trigger firing. Small tables are emptied faster than they are truncated."""
-    own = ("bulksafe_buffer", "bulksafe_ticket", "bulksafe_outbox", "bulksafe_parked")
-    deletes = [f"DELETE FROM {table}" for table in (*TABLES, *own)]
-    script = ["SET LOCAL session_replication_role = replica", *deletes]
-    with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
-        cursor.execute("; ".join(script))
-
-
 def uninstall(alias: str) -> None:
     with connections[alias].cursor() as cursor:
-        cursor.execute(
-            "SELECT tgname, tgrelid::regclass::text FROM pg_trigger "
-            "WHERE tgrelid::regclass::text = ANY (%s) AND NOT tgisinternal",
-            [TABLES],
-        )
-        for name, table in cursor.fetchall():
-            cursor.execute(f'DROP TRIGGER "{name}" ON {table}')
+        cursor.execute(TRIGGERS, [TABLES])
+        for (drop,) in cursor.fetchall():
+            cursor.execute(drop)

@@ -82,7 +82,7 @@ class Way:
 
     Attributes:
         write: gets a side; returns what the caller gets to see.
-        is_staged: whether it is collected, and not rehearsed.
+        is_staged: whether it is staged.
     """
 
     write: Callable[[Side], Any]
@@ -183,7 +183,7 @@ class Seen:
         inline.critical(post_delete, CRITICAL.Article, self._deleted)
 
     def _before(self, instance: Any, **kwargs: Any) -> None:
-        # Whatever is rehearsed is withdrawn before this, and its rows are locked again.
+        # A first execution is rolled back before this, and its rows are locked again.
         models.Log.objects.filter(text="never").exists()
         if self.between is not None:
             between, self.between = self.between, None

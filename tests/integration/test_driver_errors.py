@@ -14,7 +14,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_de
 import bulksafe
 from bulksafe import InvariantViolation, ReceiversNotRun
 from bulksafe.declarations.signals import signal_name
-from bulksafe.writer.watch import watch_of
+from bulksafe.writer.attaching import session_of
 from tests.apps.columns.trying import install
 from tests.apps.practice import models
 from tests.apps.practice.models import CriticalBook as Book
@@ -230,7 +230,7 @@ def test_a_conflict_of_serializable_transactions_can_be_retried(injection):
     inline.critical(post_save, Tag, note)
 
     connection.close()
-    watch_of(connections["default"]).buffer._prefix = ""
+    session_of(connections["default"]).buffer._prefix = ""
     injection.arm(0, "bulksafe_prefix")
 
     assert fails(injection, raw)

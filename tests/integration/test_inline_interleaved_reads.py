@@ -235,14 +235,14 @@ READING = {
 }
 
 
-#: The rehearsed ones that end as the staged ones do.
-AS_STAGED = {"joined value, several statements"}
-
-EXECUTED_AGAIN = pytest.mark.xfail(
-    reason="rehearsed: the statement is executed again after a receiver has looked, and returns or "
-    "takes in what it finds then",
-    strict=True,
-)
+#: Those whose statement is executed again, and takes in what it finds then.
+EXECUTED_AGAIN = {
+    "the source shrinks, WITH",
+    "joined value, WITH",
+    "joined row, WITH",
+    "phantom row, WITH",
+    "phantom row, several statements",
+}
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,9 @@ EXECUTED_AGAIN = pytest.mark.xfail(
             way,
             meanwhile,
             id=title,
-            marks=[] if way.is_staged or title in AS_STAGED else [EXECUTED_AGAIN],
+            marks=[pytest.mark.xfail(reason="executed again", strict=True)]
+            if title in EXECUTED_AGAIN
+            else [],
         )
         for title, (way, meanwhile) in READING.items()
     ],
@@ -277,11 +279,6 @@ def test_what_a_statement_has_read_changes_before_its_rows_are_stored(way, meanw
     assert len(seen.early) == len(stored)
 
 
-@pytest.mark.xfail(
-    reason="the key of a new row is taken off the instance for every model with an AutoField, also "
-    "where the statement gives it",
-    strict=True,
-)
 @pytest.mark.parametrize(
     "text",
     [
@@ -289,8 +286,11 @@ def test_what_a_statement_has_read_changes_before_its_rows_are_stored(way, meanw
         "INSERT INTO {articles} (id, total, {names}) SELECT 101, 9, {values}",
         "MERGE INTO {articles} AS a USING (VALUES (101)) AS given (id) ON a.id = given.id "
         "WHEN NOT MATCHED THEN INSERT (id, total, {names}) VALUES (given.id, 9, {values})",
-        "WITH one AS (SELECT 1) INSERT INTO {articles} (id, total, {names}) "
-        "SELECT 101, 9, {values}",
+        pytest.param(
+            "WITH one AS (SELECT 1) INSERT INTO {articles} (id, total, {names}) "
+            "SELECT 101, 9, {values}",
+            marks=pytest.mark.xfail(reason="the text of WITH is not read so far", strict=True),
+        ),
     ],
     ids=["INSERT", "INSERT … SELECT", "MERGE", "WITH"],
 )

@@ -121,26 +121,10 @@ SHELF_WRITES: dict[str, Any] = {
 }
 
 
-#: A rehearsed write locks its rows again.
-LOCKS_TOO_MUCH = pytest.mark.xfail(
-    reason="rehearsed: the rows are locked again FOR UPDATE, and FOR NO KEY UPDATE is enough where "
-    "no key changes: inserting a row that refers to one of them waits for the transaction's end",
-    strict=True,
-)
-
-
 def shelf_writes(titles: Iterable[str]) -> Any:
-    rehearsed = {"WITH", "ON CONFLICT", "several statements"}
     return pytest.mark.parametrize(
         "way",
-        [
-            pytest.param(
-                SHELF_WRITES[title],
-                id=title,
-                marks=[LOCKS_TOO_MUCH] if title in rehearsed else [],
-            )
-            for title in titles
-        ],
+        [pytest.param(SHELF_WRITES[title], id=title) for title in titles],
     )
 
 

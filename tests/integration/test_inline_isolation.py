@@ -197,8 +197,8 @@ SERIALIZED = {
 
 SHARED_PAGES = pytest.mark.xfail(
     reason="staged: each transaction reads index pages of bulksafe_staged, bulksafe_buffer and "
-    "bulksafe_ticket that all others write to",
-    strict=True,
+    "bulksafe_ticket that all others write to; whether that is a conflict depends on the pages",
+    strict=False,
 )
 
 

@@ -8,7 +8,8 @@ from django.db import connection
 
 from bulksafe.outbox import parking, queries
 from bulksafe.outbox.failures import Failure
-from bulksafe.outbox.store import Known, Store
+from bulksafe.outbox.known import Known
+from bulksafe.outbox.store import Store
 
 pytestmark = pytest.mark.django_db
 

@@ -31,9 +31,10 @@ SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
 @pytest.fixture
 def sessions():
     """Counts the sessions that the test's threads have on the server."""
+    # The connection that counts has no such name.
+    connection.ensure_connection()
     options = connection.settings_dict["OPTIONS"]
     connection.settings_dict["OPTIONS"] = {**options, "application_name": NAME}
-    connection.ensure_connection()
 
     def count():
         with connection.cursor() as cursor:

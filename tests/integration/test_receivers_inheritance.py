@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from bulksafe import testing
 from bulksafe.declarations.receivers import lanes
-from bulksafe.dispatch.parts import Amendment
+from bulksafe.dispatch.amending import Amendment
 from bulksafe.dispatch.worker import Worker
 from bulksafe.outbox.store import Store
 from examples.server import database_url

@@ -7,8 +7,8 @@ from django.db.models.signals import post_save
 
 from bulksafe.outbox import parking
 from bulksafe.outbox.failures import UNTRIED
+from bulksafe.outbox.known import Known
 from bulksafe.outbox.parking import Parking
-from bulksafe.outbox.store import Known
 from tests.apps.columns.models import Nullable
 from tests.integration import reception
 from tests.integration.test_leases import RECEIVER, execute, source, store, take  # noqa: F401

@@ -7,8 +7,8 @@ from threading import Thread
 import psycopg
 import pytest
 
+from bulksafe.outbox.known import Known
 from bulksafe.outbox.queries import query
-from bulksafe.outbox.store import Known
 from examples import server
 from tests.listener import interleavings
 from tests.listener.oracle import Verdict, judge

@@ -26,7 +26,9 @@ import django.views.generic
 import psycopg  # noqa: F401
 
 import bulksafe.planning.autodetection
-import bulksafe.validation  # noqa: F401
+import bulksafe.syncdb
+import bulksafe.validation
+import bulksafe.writer.paths  # noqa: F401
 
 
 def main() -> None:

@@ -1,43 +1,17 @@
 """The wheel, installed in an environment of its own, away from the checkout."""
 
-import os
-import subprocess
-import sys
-import sysconfig
 import zipfile
-from pathlib import Path
+from email import message_from_bytes
 
 import pytest
 
 from tests.migration.project import CHECKOUT
 from tests.migration.test_changes import order
+from tests.wheel import python, run, wheel
+
+__all__ = ["python", "wheel"]  # the fixtures
 
 pytestmark = pytest.mark.once
-
-pytest.importorskip("build")
-pytest.importorskip("hatchling")
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory):
-    """The built wheel. Nothing is downloaded: the build backend is installed already."""
-    directory = tmp_path_factory.mktemp("dist")
-    _run(
-        [
-            sys.executable,
-            "-m",
-            "build",
-            "--wheel",
-            "--no-isolation",
-            "--outdir",
-            directory,
-            CHECKOUT,
-        ],
-        cwd=directory,
-    )
-    (built,) = directory.glob("*.whl")
-    return built
-
 
 RECEIVERS = """
 import bulksafe
@@ -47,40 +21,6 @@ from django.db.models.signals import post_save
 def hear(sender, instance, **kwargs):
     print(instance.number)
 """
-
-
-@pytest.fixture(scope="session")
-def python(wheel, tmp_path_factory):
-    """The interpreter of a new environment: the wheel, and what it depends on by reference."""
-    directory = tmp_path_factory.mktemp("environment")
-    _run([sys.executable, "-m", "venv", "--without-pip", directory], cwd=directory)
-    interpreter = directory / "bin" / "python"
-    paths = {"base": str(directory), "platbase": str(directory)}
-    packages = Path(sysconfig.get_path("purelib", "venv", paths))
-    # A path file does not process those that it leads to, so that no editable install comes along.
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    install = ["install", "--quiet", "--no-deps", "--no-index", wheel]
-    _run([sys.executable, "-m", "pip", "--python", interpreter, *install], cwd=directory)
-    return interpreter
-
-
-def _run(command, cwd, **variables):
-    clean = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ("PYTHONPATH", "DJANGO_SETTINGS_MODULE")
-    }
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**clean, "PYTHONDONTWRITEBYTECODE": "1", **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_it_contains_every_template_and_nothing_of_the_checkout(wheel):
@@ -99,12 +39,21 @@ def test_it_contains_every_template_and_nothing_of_the_checkout(wheel):
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"bulksafe"}
 
 
+def test_its_metadata_shows_the_readme(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = message_from_bytes(archive.read(name))
+
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata.get_payload(decode=True) == (CHECKOUT / "README.md").read_bytes()
+
+
 def test_a_migration_is_made_and_rendered_with_it(python, project):
     project.models(order())
     project.write_settings()
 
     def manage(*argv):
-        return _run([python, "manage.py", *argv], cwd=project.directory)
+        return run([python, "manage.py", *argv], cwd=project.directory)
 
     manage("makemigrations", "shop")
     (name,) = project.migrations()

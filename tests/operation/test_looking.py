@@ -5,8 +5,8 @@ import json
 import pytest
 from psycopg import ClientCursor
 
+from bulksafe.outbox.known import Known
 from bulksafe.outbox.queries import query
-from bulksafe.outbox.store import Known
 from tests.operation.conftest import order, texts
 
 #: More than ``work`` lets a cursor be behind.

@@ -1,6 +1,9 @@
 """What can be said about ``docker-compose.yml`` without an engine."""
 
 import argparse
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import yaml
 from psycopg.conninfo import conninfo_to_dict
 
 from bulksafe.management.subcommands.listen import LISTEN
+from examples import listener_health
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,8 +72,32 @@ def test_the_listener_can_be_started_as_it_says_there(services):
     LISTEN.add_to(parser.add_subparsers(), command=None)
     options = parser.parse_args(command[3:])
 
-    (probe,) = services["listener"]["healthcheck"]["test"][3:]
-    assert f":{options.health_port}/readyz" in probe
+    assert services["listener"]["healthcheck"]["test"] == [
+        *("CMD", "python", "examples/listener_health.py", str(options.health_port))
+    ]
+
+
+def test_the_listener_is_restarted_when_its_health_check_ends_it(services):
+    """The kernel shields the first process of a container from signals sent in it."""
+    listener = services["listener"]
+
+    assert listener["init"] is True
+    assert listener["restart"] == "unless-stopped"
+    (seconds,) = re.fullmatch(r"(\d+)s", listener["healthcheck"]["timeout"]).groups()
+    assert int(seconds) > (listener_health.ATTEMPTS + 1) * listener_health.SECONDS
+
+
+def test_the_file_follows_the_schema():
+    pytest.importorskip("check_jsonschema")
+    command = ["-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    checked = subprocess.run(
+        [sys.executable, *command, ROOT / "docker-compose.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_environment_values_are_strings(services):

@@ -4,6 +4,7 @@ import argparse
 import inspect
 import re
 import shlex
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import bulksafe
 from bulksafe.conf import Settings
 from bulksafe.management.commands.bulksafe import Command
 from bulksafe.management.subcommands import status
+from examples.shop.demo.paths import PATHS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -104,3 +106,27 @@ def test_every_public_name_is_on_the_page_of_the_api():
     described = re.findall(r"^\.\. (?:auto|py:)\w+:: bulksafe\.([A-Za-z_]+)$", text, re.MULTILINE)
 
     assert sorted(described) == sorted(bulksafe.__all__)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+def test_relative_links_lead_to_files(page):
+    found = re.findall(r"\]\((?!#|\w+:)([^)#]+)", page.read_text())
+
+    assert found
+    assert [link for link in found if not (ROOT / link).exists()] == []
+
+
+def test_the_readme_names_the_versions_of_the_classifiers():
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+
+    def ends(prefix):
+        found = [one.rpartition(" :: ")[2] for one in classifiers if one.startswith(prefix)]
+        return f"{found[0]} to {found[-1]}"
+
+    shown = " ".join((ROOT / "README.md").read_text().split())
+    assert f"Django {ends('Framework :: Django :: ')}" in shown
+    assert f"Python {ends('Programming Language :: Python :: 3.')}" in shown
+
+
+def test_the_readme_counts_the_write_paths_of_the_demo():
+    assert f"`make demo` compares {len(PATHS)} write paths" in (ROOT / "README.md").read_text()

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulksafe.outbox.events import Event, chained, chained_by_part, in_order, merged
+from bulksafe.outbox.event_order import chained, chained_by_part, in_order, merged
+from bulksafe.outbox.events import Event
 
 AT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 

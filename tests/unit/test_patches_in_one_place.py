@@ -20,8 +20,10 @@ OBJECT_STATE = Path(object_state.__file__)
 #: What is written outside these, and why it is no patch.
 ALLOWED = {
     "compat.py": {"query.annotations": "a query of its own, which chain() has returned"},
-    "contexts.py": {"connection.execute_wrappers.insert": "Django has execute wrappers for that"},
-    "dispatch/worker.py": {"batch.routes.models": "an object of bulksafe's"},
+    "contexts/carrier.py": {
+        "connection.execute_wrappers.insert": "Django has execute wrappers for that"
+    },
+    "dispatch/lane_batches.py": {"batch.routes.models": "an object of bulksafe's"},
     "listener/serving.py": {
         "connection.connection.isolation_level": "psycopg documents the attribute as writable"
     },
@@ -33,12 +35,12 @@ ALLOWED = {
         "proxy.bases": "the state of a model, which the migration alters",
     },
     "planning/expressions.py": {"lhs.output_field": "a copy of the expression"},
-    "writer/in_hand.py": {
+    "writer/snapshots.py": {
         "state.adding": "the documented state of a model's instance",
         "state.db": "the same",
     },
     "writer/bulk_paths.py": {"stored[key]._order": "the field of order_with_respect_to"},
-    "writer/watch.py": {
+    "writer/attaching.py": {
         "connection.execute_wrappers.insert": "Django has execute wrappers for that"
     },
 }

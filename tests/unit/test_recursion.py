@@ -62,7 +62,8 @@ IN_B_IN_A = calls((A, ONE), (B, OTHER))
         (bulk(IN_A, OTHER), False),
         # A write of another receiver that it called.
         (sent(IN_B_IN_A), True),
-        (bulk(IN_B_IN_A), True),
+        (bulk(IN_B_IN_A), False),
+        (bulk(IN_B_IN_A, OTHER), True),
         # A write of another receiver that changes no value.
         (sent(IN_B, change=NO_CHANGE), True),
         (bulk(IN_B, change=NO_CHANGE), False),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bulksafe.writer.sql_text import Statement, parse, tokens, writes_once
+from bulksafe.writer.sql_text import Statement, names_only, parse, writes_once
+from bulksafe.writer.sql_tokens import tokens
 
 
 def statement(verb, table, **others):
@@ -12,6 +13,7 @@ def statement(verb, table, **others):
         "schema": "",
         "alias": "",
         "assigned": (),
+        "inserted": (),
         "returning": "",
         "has_source": False,
         "has_conflict": False,
@@ -56,16 +58,24 @@ def statement(verb, table, **others):
         (
             "INSERT INTO t AS y (a) VALUES (%s) ON CONFLICT (a) DO UPDATE SET b = 1 RETURNING y.b",
             statement(
-                "INSERT", "t", alias="y", assigned=("b",), has_conflict=True, returning="y.b"
+                "INSERT",
+                "t",
+                alias="y",
+                assigned=("b",),
+                inserted=("a",),
+                has_conflict=True,
+                returning="y.b",
             ),
         ),
         ("INSERT INTO t DEFAULT VALUES", statement("INSERT", "t")),
-        ("INSERT INTO t SELECT * FROM s", statement("INSERT", "t", has_source=True)),
+        ("INSERT INTO t SELECT * FROM s", statement("INSERT", "t", inserted=None, has_source=True)),
         (
             "/* a; b */ MERGE INTO t AS t USING s ON s.a = t.a "
             "WHEN MATCHED AND s.x THEN UPDATE SET a = s.a, b = 2 WHEN MATCHED THEN DELETE "
             "WHEN NOT MATCHED THEN INSERT (a) VALUES (1)",
-            statement("MERGE", "t", alias="t", assigned=("a", "b"), has_source=True),
+            statement(
+                "MERGE", "t", alias="t", assigned=("a", "b"), inserted=("a",), has_source=True
+            ),
         ),
     ],
 )
@@ -122,3 +132,37 @@ def test_depth():
 )
 def test_whether_a_text_writes_once(text, expected):
     assert writes_once(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("id", True),
+        ('t.id, "t"."Odd name" AS x, lower(name)', True),
+        ("t.*", True),
+        ("*", False),
+        ("id, other.name", False),
+        ("new.id", False),
+        ("count(*)", False),
+        ("secret", False),
+    ],
+)
+def test_whether_expressions_name_columns_of_one_table(text, expected):
+    assert names_only(text, ["t"], ["id", "name", "Odd name"]) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("INSERT INTO t (id, a) VALUES (1, 2)", True),
+        ("INSERT INTO t (a) VALUES (2)", False),
+        ("INSERT INTO t (id, a) VALUES (DEFAULT, 2)", False),
+        ("INSERT INTO t VALUES (1, 2)", True),
+        ("INSERT INTO t (SELECT id FROM s)", True),
+        ("INSERT INTO t DEFAULT VALUES", False),
+        ("MERGE INTO t USING s ON true WHEN NOT MATCHED THEN INSERT (a) VALUES (1)", False),
+        ("MERGE INTO t USING s ON true WHEN NOT MATCHED THEN INSERT (a, id) VALUES (1, 2)", True),
+    ],
+)
+def test_whether_an_insert_gives_the_key(text, expected):
+    assert parse(text).inserts(["id"]) is expected

@@ -5,7 +5,8 @@ from contextlib import nullcontext
 import pytest
 
 from bulksafe.dispatch.worker import Worker
-from bulksafe.outbox.store import Known, Store
+from bulksafe.outbox.known import Known
+from bulksafe.outbox.store import Store
 
 
 @pytest.fixture

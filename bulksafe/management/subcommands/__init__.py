@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.core.management.base import CommandError
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -13,8 +13,8 @@ from bulksafe.outbox import schema
 from bulksafe.outbox.store import Store
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser
-    from collections.abc import Callable, Sequence
+    from argparse import ArgumentParser, _SubParsersAction
+    from collections.abc import Callable, Iterable, Sequence
 
     from django.core.management.base import BaseCommand
 
@@ -41,7 +41,7 @@ class Subcommand:
     arguments: Callable[[ArgumentParser], None]
     run: Callable[..., int]
 
-    def add_to(self, subparsers: Any, command: BaseCommand) -> None:
+    def add_to(self, subparsers: _SubParsersAction[ArgumentParser], command: BaseCommand) -> None:
         parser = subparsers.add_parser(
             self.name,
             help=self.help,
@@ -91,7 +91,7 @@ def store_of(database: str) -> Store:
     return Store(database)
 
 
-def line(cells: Any, widths: Any) -> str:
+def line(cells: Iterable[str], widths: Iterable[int]) -> str:
     """One line of a table."""
     return "".join(cell.ljust(width + 2) for cell, width in zip(cells, widths, strict=False))
 

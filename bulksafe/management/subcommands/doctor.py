@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Iterator
 
+    from django.core.management.base import BaseCommand
+
     from bulksafe.outbox.store import Store
 
 _DESCRIPTION = """\
@@ -57,7 +59,7 @@ def _arguments(parser: ArgumentParser) -> None:
     )
 
 
-def _run(command: Any, *, database: str, rebase: bool, held: float, **options: Any) -> int:
+def _run(command: BaseCommand, *, database: str, rebase: bool, held: float, **options: Any) -> int:
     store = store_of(database)
     if rebase:
         done = rebasing.rebase(store)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Callable, Sequence
 
+    from django.core.management.base import BaseCommand
+
     from bulksafe.outbox.store import Store
 
 _DESCRIPTION = """\
@@ -148,7 +150,7 @@ def _workers(given: Sequence[str] | None, queues: Sequence[str]) -> dict[str, in
 
 
 def _run(
-    command: Any,
+    command: BaseCommand,
     *,
     queues: Sequence[str] | None,
     concurrency: Sequence[str] | None,
@@ -234,12 +236,12 @@ class _Json(logging.Formatter):
         return json.dumps(said, default=str)
 
 
-def _set_up_logging(command: Any, log_format: str, verbosity: int) -> None:
+def _set_up_logging(command: BaseCommand, log_format: str, verbosity: int) -> None:
     """Without a word in LOGGING, what the daemon does would be seen nowhere."""
     logger = logging.getLogger("bulksafe")
     if logger.handlers or verbosity == 0:
         return
-    handler = logging.StreamHandler(command.stderr._out)
+    handler = logging.StreamHandler(command.stderr._out)  # type: ignore[call-overload]  # not in the stubs
     text = logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s")
     handler.setFormatter(_Json() if log_format == "json" else text)
     logger.addHandler(handler)

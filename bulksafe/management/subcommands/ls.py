@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Collection, Sequence
 
+    from django.core.management.base import BaseCommand
+
 _DESCRIPTION = """\
 List every invariant: its table, the operations that it guards, the order in which it fires, and its
 state in the database.
@@ -49,7 +51,9 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON array")
 
 
-def _run(command: Any, labels: Sequence[str], database: str, json: bool, **options: Any) -> int:
+def _run(
+    command: BaseCommand, labels: Sequence[str], database: str, json: bool, **options: Any
+) -> int:
     check_database(database)
     found = inspection.statuses(database)
     for label in labels:
@@ -65,7 +69,7 @@ def _run(command: Any, labels: Sequence[str], database: str, json: bool, **optio
     return CLEAN if all(s.state == inspection.INSTALLED for s in found) else FINDINGS
 
 
-def _print_table(command: Any, found: Sequence[inspection.Status], database: str) -> None:
+def _print_table(command: BaseCommand, found: Sequence[inspection.Status], database: str) -> None:
     if not found:
         command.stdout.write(f"No invariants are declared on models of the database {database!r}.")
         return
@@ -95,7 +99,7 @@ def _print_table(command: Any, found: Sequence[inspection.Status], database: str
         )
 
 
-def _print_hints(command: Any, labels: Collection[str]) -> None:
+def _print_hints(command: BaseCommand, labels: Collection[str]) -> None:
     for hint in checks.hints(item for item in declared() if item.label in labels):
         command.stdout.write(f"\n{hint.id}: {hint.msg} ({hint.obj})\n  {hint.hint}")
 

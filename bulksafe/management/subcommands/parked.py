@@ -25,6 +25,8 @@ from bulksafe.planning.problems import did_you_mean
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
+    from django.core.management.base import BaseCommand
+
     from bulksafe.outbox.store import Store
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -66,7 +68,7 @@ def _retry_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def _retry(command: Any, database: str, rename: str | None, **options: Any) -> int:
+def _retry(command: BaseCommand, database: str, rename: str | None, **options: Any) -> int:
     store = store_of(database)
     selection = _selection(options)
     if rename is not None and by_name(rename) is None:
@@ -85,7 +87,7 @@ def _discard_arguments(parser: ArgumentParser) -> None:
 
 
 def _discard(
-    command: Any, database: str, *, interactive: bool, dry_run: bool, **options: Any
+    command: BaseCommand, database: str, *, interactive: bool, dry_run: bool, **options: Any
 ) -> int:
     store = store_of(database)
     if options["undelivered"]:
@@ -120,7 +122,9 @@ def _prune_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def _prune(command: Any, database: str, older_than: float, queues: bool, **options: Any) -> int:
+def _prune(
+    command: BaseCommand, database: str, older_than: float, queues: bool, **options: Any
+) -> int:
     store = store_of(database)
     count = parked.discard(store, Selection(state="dead", older_than=older_than))
     command.stdout.write(f"{count} dead letters were discarded.")
@@ -132,7 +136,7 @@ def _prune(command: Any, database: str, older_than: float, queues: bool, **optio
     return CLEAN
 
 
-def _forget_queues(command: Any, store: Store) -> None:
+def _forget_queues(command: BaseCommand, store: Store) -> None:
     with transaction.atomic(using=store.using):
         for queue, atomic in sorted(store.lanes() - lanes() - {DEFAULT_LANE}):
             store.rows("forget_queue", {"queue": queue, "atomic": atomic})

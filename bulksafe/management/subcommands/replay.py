@@ -14,7 +14,8 @@ from bulksafe.declarations import Capture
 from bulksafe.declarations.lineage import lineage
 from bulksafe.declarations.receivers import by_name, receivers
 from bulksafe.declarations.senders import resolve
-from bulksafe.dispatch.replaying import BadRows, NotReplayable, Rows, operation_of
+from bulksafe.dispatch.replayable import NotReplayable, operation_of
+from bulksafe.dispatch.replaying import BadRows, Rows
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, failed, store_of
 from bulksafe.planning.problems import Refused, did_you_mean
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Mapping, Sequence
 
+    from django.core.management.base import BaseCommand
     from django.db.models import Model
 
     from bulksafe.declarations import Receiver
@@ -78,9 +80,9 @@ def _lookups(text: str) -> dict[str, Any]:
     return {name.strip(): _value(value)}
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> object:
     try:
-        value = json.loads(text)
+        value: object = json.loads(text)
     except ValueError:
         return text
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -132,7 +134,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _run(
-    command: Any,
+    command: BaseCommand,
     *,
     receiver: str,
     where: Sequence[Mapping[str, Any]],
@@ -225,7 +227,7 @@ def _check_installed(store: Store, receiver: Receiver, models: Sequence[type[Mod
             )
 
 
-def _count(command: Any, listed: Sequence[Rows]) -> int:
+def _count(command: BaseCommand, listed: Sequence[Rows]) -> int:
     total = 0
     for rows in listed:
         count = rows.count()
@@ -234,7 +236,7 @@ def _count(command: Any, listed: Sequence[Rows]) -> int:
     return CLEAN if total else FINDINGS
 
 
-def _replay(command: Any, rows: Rows, size: int, pause: float, verbosity: int) -> int:
+def _replay(command: BaseCommand, rows: Rows, size: int, pause: float, verbosity: int) -> int:
     progress = _Progress(command, rows, verbosity)
     try:
         for batch in rows.replay(size, pause):
@@ -250,7 +252,7 @@ def _replay(command: Any, rows: Rows, size: int, pause: float, verbosity: int) -
 class _Progress:
     """Says how far a replay is: on one line of a terminal, or in a line every ten seconds."""
 
-    command: Any
+    command: BaseCommand
     rows: Rows
     verbosity: int
     done: int = 0

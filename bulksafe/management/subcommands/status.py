@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Iterator
 
+    from django.core.management.base import BaseCommand
+
     from bulksafe.outbox.store import Store
 
 _DESCRIPTION = """\
@@ -62,7 +64,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _run(
-    command: Any,
+    command: BaseCommand,
     *,
     database: str,
     parked: bool,
@@ -113,7 +115,7 @@ def _events(store: Store, selection: Selection | None, limit: int) -> list[Parke
 _HEADER = ("queue", "atomic", "waiting", "oldest_seconds", "parked", "dead", "listeners")
 
 
-def _print(command: Any, found: State, events: list[ParkedEvent], database: str) -> None:
+def _print(command: BaseCommand, found: State, events: list[ParkedEvent], database: str) -> None:
     for text in table(_HEADER, [_row(queue) for queue in found.queues]):
         command.stdout.write(text)
     size = sum(slot.bytes for slot in found.slots)
@@ -162,7 +164,7 @@ def _warnings(found: State) -> Iterator[str]:
         )
 
 
-def _print_parked(command: Any, events: list[ParkedEvent]) -> None:
+def _print_parked(command: BaseCommand, events: list[ParkedEvent]) -> None:
     header = ("id", "state", "attempts", "receiver", "source", "key", "error")
     rows = [
         (
@@ -181,7 +183,9 @@ def _print_parked(command: Any, events: list[ParkedEvent]) -> None:
         command.stdout.write(text)
 
 
-def _print_omission(command: Any, store: Store, events: list[ParkedEvent], limit: int) -> None:
+def _print_omission(
+    command: BaseCommand, store: Store, events: list[ParkedEvent], limit: int
+) -> None:
     """A list that is cut says so."""
     if len(events) < limit:
         return
@@ -190,7 +194,7 @@ def _print_omission(command: Any, store: Store, events: list[ParkedEvent], limit
         command.stdout.write(f"… and {left:,} more: --limit {limit + left}")
 
 
-def _print_event(command: Any, events: list[ParkedEvent], number: int) -> None:
+def _print_event(command: BaseCommand, events: list[ParkedEvent], number: int) -> None:
     if not events:
         command.stdout.write(f"There is no parked event {number}.")
         return

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bulksafe.management.subcommands import CLEAN, FINDINGS
 from bulksafe.outbox import discarding
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+
+    from django.core.management.base import BaseCommand
 
     from bulksafe.outbox.store import Store
 
@@ -28,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def discard(command: Any, store: Store, *, interactive: bool, dry_run: bool) -> int:
+def discard(command: BaseCommand, store: Store, *, interactive: bool, dry_run: bool) -> int:
     found = discarding.undelivered(store)
     if not found:
         command.stdout.write("Nothing waits to be delivered.")
@@ -44,7 +46,7 @@ def discard(command: Any, store: Store, *, interactive: bool, dry_run: bool) -> 
     return CLEAN
 
 
-def is_confirmed(command: Any, store: Store, found: str) -> bool:
+def is_confirmed(command: BaseCommand, store: Store, found: str) -> bool:
     """Whether the operator confirms it."""
     command.stdout.write(
         f"The database {store.using!r} holds {found}. Receivers will never be called for them."

@@ -10,6 +10,6 @@ decides what was lost.
 Receivers in the writer's transaction: ``refunding`` writes refunds in both shops, rightly and with
 a mistake, and counts with ``tally`` what the receivers of each have done.
 
-``report`` and ``refunding_report`` show it all with what is in ``layout``, and ``__main__`` is the
-command.
+``rules_report``, ``telling_report`` and ``refunding_report`` show a part each with what is in
+``layout``, ``report`` the whole, and ``bars`` how far it is. ``__main__`` is the command.
 """

@@ -7,21 +7,23 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from types import ModuleType
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import django
 from django.conf import settings
 from django.db import DatabaseError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from examples import server
+from examples.shop.demo import bars
 from examples.shop.demo.errors import DemoError
 from examples.shop.demo.paths import PATHS, WritePath
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from examples.shop.demo.matrix import Cell
     from examples.shop.demo.refunding import Refunding
     from examples.shop.demo.report import Results
@@ -78,16 +80,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.events < _FEWEST_EVENTS:
         parser.error(f"--events {options.events} is too few to be killed among: {_FEWEST_EVENTS}")
     errors = Console(stderr=True)
+    output = None if options.json else _output()
     try:
+        errors.print(f"{'Using' if 'DATABASE_URL' in os.environ else 'Starting'} PostgreSQL")
         _set_up_django()
         _fill_database(options, errors)
-        results = _try_all(options, errors)
+        results = _try_all(options, output, errors)
     except KeyboardInterrupt:
         return INTERRUPTED
     except (server.ServerError, DemoError) as error:
         errors.print(str(error), style="bold red", markup=False)
         return ERROR
-    return _report(results, options)
+    return _end(results, output)
 
 
 class UnsuitableDatabaseError(DemoError):
@@ -145,8 +149,8 @@ def _fill_database(options: argparse.Namespace, errors: Console) -> None:
     from examples.shop.demo import database  # noqa: PLC0415
 
     size = data.Size(options.orders // 5 or 1, options.orders // 20 or 1, options.orders)
-    with _progress(errors) as progress:
-        task = progress.add_task("Loading both shops", total=2 * size.rows)
+    with bars.progress(errors) as progress:
+        task = progress.add_task("Creating the tables, loading both shops", total=2 * size.rows)
         try:
             database.prepare(size, options.replace, lambda rows: progress.advance(task, rows))
         except database.NotEmptyError as error:
@@ -158,88 +162,95 @@ def _fill_database(options: argparse.Namespace, errors: Console) -> None:
         progress.update(task, total=progress.tasks[0].completed)
 
 
-def _try_all(options: argparse.Namespace, errors: Console) -> Results:
+def _try_all(options: argparse.Namespace, output: Console | None, errors: Console) -> Results:
+    """Take each step, and show on ``output`` what it has found out before the next one begins."""
     from examples.shop.demo import database  # noqa: PLC0415
-    from examples.shop.demo.report import Results  # noqa: PLC0415
+    from examples.shop.demo.report import Results, show_step  # noqa: PLC0415
 
-    paths = [path for path in PATHS if not options.only or path.name in options.only]
-    parts = [options.part] if options.part else PARTS
-    without, with_ = _rules(options, paths, errors) if RULES in parts else ([], [])
-    return Results(
+    results = Results(
         postgresql=database.server_version(),
         django=django.get_version(),
         size=options.rows,
         rows=database.rows(),
-        paths=paths,
-        without=without,
-        with_=with_,
-        telling=_receivers(options, errors) if RECEIVERS in parts else None,
-        refunding=_transaction(options, errors) if TRANSACTION in parts else None,
+        paths=[path for path in PATHS if not options.only or path.name in options.only],
     )
+    for part in [options.part] if options.part else PARTS:
+        for step, take in _STEPS[part].items():
+            results = replace(results, **{step: take(options, results.paths, errors)})
+            if output:
+                show_step(step, results, output)
+    return results
+
+
+def _without(
+    options: argparse.Namespace, paths: Sequence[WritePath], errors: Console
+) -> list[Cell]:
+    from examples.shop_signals import models as twin  # noqa: PLC0415
+
+    return _rules(twin, "without", options, paths, errors)
+
+
+def _with(options: argparse.Namespace, paths: Sequence[WritePath], errors: Console) -> list[Cell]:
+    from examples.shop import models  # noqa: PLC0415
+
+    return _rules(models, "with", options, paths, errors)
 
 
 def _rules(
-    options: argparse.Namespace, paths: Sequence[WritePath], errors: Console
-) -> tuple[list[Cell], list[Cell]]:
-    from examples.shop import models  # noqa: PLC0415
+    shop: ModuleType,
+    word: str,
+    options: argparse.Namespace,
+    paths: Sequence[WritePath],
+    errors: Console,
+) -> list[Cell]:
     from examples.shop.demo import matrix  # noqa: PLC0415
-    from examples.shop_signals import models as twin  # noqa: PLC0415
 
-    with _progress(errors) as progress:
-        task = progress.add_task("Trying to break the rules", total=matrix.size(paths) * 2)
-
-        def half(shop: ModuleType) -> list[Cell]:
-            return matrix.fill(shop, paths, options.rows, lambda: progress.advance(task))
-
-        return half(twin), half(models)
+    with bars.progress(errors) as progress:
+        task = progress.add_task(f"Breaking the rules {word} bulksafe", total=matrix.size(paths))
+        return matrix.fill(shop, paths, options.rows, lambda: progress.advance(task))
 
 
-def _receivers(options: argparse.Namespace, errors: Console) -> Telling:
+def _receivers(options: argparse.Namespace, paths: Sequence[WritePath], errors: Console) -> Telling:
     from examples.shop.demo import telling  # noqa: PLC0415
 
-    with _progress(errors) as progress:
-        task = progress.add_task("Starting a listener", total=telling.stages(options.only or ()))
-
-        def stage(description: str) -> None:
-            progress.update(task, description=description, advance=1)
-
-        return telling.tell(options.only or (), min(options.rows, _TOLD), options.events, stage)
+    only = options.only or ()
+    with bars.stages(errors, telling.stages(only), "Receivers after the commit") as stages:
+        return telling.tell(only, min(options.rows, _TOLD), options.events, stages)
 
 
-def _transaction(options: argparse.Namespace, errors: Console) -> Refunding:
+def _transaction(
+    options: argparse.Namespace, paths: Sequence[WritePath], errors: Console
+) -> Refunding:
     from examples.shop.demo import refunding  # noqa: PLC0415
 
-    paths = refunding.chosen(options.only or ())
-    if options.part and not paths:
+    chosen = refunding.chosen(options.only or ())
+    if options.part and not chosen:
         names = ", ".join(path.name for path in refunding.chosen(()))
         raise DemoError(f"This part of the demo has the write paths {names}.")
-    with _progress(errors) as progress:
-        task = progress.add_task("Writing refunds", total=len(paths))
-
-        def stage(description: str) -> None:
-            progress.update(task, description=description, advance=1)
-
-        return refunding.refund(paths, min(options.rows, _REFUNDED), stage)
+    with bars.stages(errors, len(chosen), "Receivers in the transaction") as stages:
+        return refunding.refund(chosen, min(options.rows, _REFUNDED), stages)
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )
+#: The steps of each part: what each finds out is that attribute of the results.
+_STEPS: dict[str, dict[str, Callable[..., Any]]] = {
+    RULES: {"without": _without, "with_": _with},
+    RECEIVERS: {"telling": _receivers},
+    TRANSACTION: {"refunding": _transaction},
+}
 
 
-def _report(results: Results, options: argparse.Namespace) -> int:
-    from examples.shop.demo.report import show  # noqa: PLC0415
+def _output() -> Console:
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    return Console()
 
-    if options.json:
-        print(json.dumps(results.as_json(), indent=2))
+
+def _end(results: Results, output: Console | None) -> int:
+    from examples.shop.demo.report import show_result  # noqa: PLC0415
+
+    if output:
+        show_result(results, output)
     else:
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-        show(results, Console())
+        print(json.dumps(results.as_json(), indent=2))
     return BROKEN if results.problems else HELD
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+#: A title, or "", and what stands below it.
+Section = tuple[str, RenderableType]
 
-def columns() -> Table:
-    """A table with a header."""
-    return Table(box=None, padding=(0, 2, 0, 0), header_style="underline")
+
+def columns(gap: int = 2) -> Table:
+    """A table with a header and so many blanks between its columns."""
+    return Table(box=None, padding=(0, gap, 0, 0), header_style="underline")
 
 
 def words() -> Table:

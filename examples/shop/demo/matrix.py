@@ -57,6 +57,14 @@ class Cell:
     message: str = ""
 
 
+def tried(cells: Sequence[Cell]) -> list[Cell]:
+    return [cell for cell in cells if cell.verdict is not Verdict.IMPOSSIBLE]
+
+
+def count(cells: Sequence[Cell], verdict: Verdict) -> int:
+    return sum(cell.verdict is verdict for cell in cells)
+
+
 def fill(
     shop: ModuleType, paths: Sequence[WritePath], rows: int, done: Callable[[], None]
 ) -> list[Cell]:

@@ -18,6 +18,7 @@ from psycopg import sql
 
 import bulksafe
 from examples.shop import data, models
+from examples.shop.demo.bars import Stages
 from examples.shop.demo.errors import DemoError
 from examples.shop.demo.paths import PsqlError, other_program, run_psql
 from examples.shop.demo.tally import Tally, tally
@@ -184,14 +185,12 @@ def chosen(only: Sequence[str]) -> list[RefundPath]:
     return [path for path in _paths() if not only or path.name in only]
 
 
-def refund(
-    paths: Sequence[RefundPath], rows: int, stage: Callable[[str], None] = lambda _: None
-) -> Refunding:
+def refund(paths: Sequence[RefundPath], rows: int, stages: Stages) -> Refunding:
     """Write refunds in both shops and count what the receivers have done.
 
     Args:
         rows: how many of them each path writes.
-        stage: told what is being done.
+        stages: shows what is being done.
 
     Raises:
         DemoError: there is nothing to refund.
@@ -200,10 +199,12 @@ def refund(
     with _cleared(shops):
         found = []
         for number, path in enumerate(paths, start=2):
-            stage(f"Refunds by {path.title}")
+            stages.begin(f"Refunds by {path.title}")
             amount = _FIRST * number  # what no path before has set
-            sides = (Side(_write(path, one, amount), _attempt(path, one)) for one in shops)
-            found.append(_tried(path, shops[0].size, *sides))
+            plain = Side(_write(path, shops[0], amount), _attempt(path, shops[0]))
+            stages.share(0.5)
+            critical = Side(_write(path, shops[1], amount), _attempt(path, shops[1]))
+            found.append(_tried(path, shops[0].size, plain, critical))
         return Refunding(found)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from examples.shop.demo.layout import columns, duration, words, wrong
+from examples.shop.demo.layout import Section, columns, words, wrong
 from examples.shop.demo.refunding import Attempt, Refunding, Tried, Verdict
 
 _CALLS = "Receivers of refunds: with Signal.connect(), and the same with @bulksafe.critical"
@@ -27,14 +27,15 @@ _ELSEWHERE = (
     " {} knows no receivers: where they are critical, the database refuses to commit what it wrote."
 )
 _ONE_BY_ONE = (
-    " Each number depends on the one before, so that bulk_create() stores the refunds one by one."
+    " Each number depends on the one before it, so critical receivers make bulk_create() store the "
+    "refunds one by one."
 )
 
-#: What psql puts before what the server says.
-_POSITION = re.compile(r"^psql:<stdin>:\d+: ", re.MULTILINE)
+#: The two lines that say what is refused and why, after what psql puts before them.
+_SAID = re.compile(r"^(?:psql:<stdin>:\d+: )?((?:ERROR|DETAIL):.*)", re.MULTILINE)
 
 
-def sections(refunding: Refunding) -> Iterator[tuple[str, RenderableType]]:
+def sections(refunding: Refunding) -> Iterator[Section]:
     """The titles of the tables, and the tables."""
     if refunding.tried:
         yield _CALLS, Group(_calls(refunding), Text(), _explanation(refunding))
@@ -54,7 +55,6 @@ def summary(refunding: Refunding) -> Iterator[Text]:
         (f"{critical[0]:,} ", _style(critical[0])),
         (f"and {critical[1]}.", _style(critical[1])),
     )
-    yield from _cost(refunding)
 
 
 def _style(number: int) -> str:
@@ -75,27 +75,10 @@ def _skipped_and_stored(refunding: Refunding) -> list[tuple[int, int]]:
     ]
 
 
-def _cost(refunding: Refunding) -> Iterator[Text]:
-    """What the same refunds take by save() and in bulk."""
-    found = {one.path: one for one in refunding.tried}
-    if "save" not in found:
-        return
-    one = found["save"]
-    times = [
-        f"{duration(found[path].critical.right.seconds)} by {found[path].title}"
-        for path in ("save", "bulk_create", "update")
-        if path in found
-    ]
-    yield Text(
-        f"{one.rows:,} refunds: {duration(one.plain.right.seconds)} by save() with connected "
-        f"receivers; with critical ones {', '.join(times)}."
-        + (_ONE_BY_ONE if "bulk_create" in found else "")
-    )
-
-
 def _explanation(refunding: Refunding) -> Text:
-    elsewhere = (_ELSEWHERE.format(one.title) for one in refunding.tried if one.elsewhere)
-    return Text(_EXPLANATION + next(elsewhere, ""))
+    elsewhere = [_ELSEWHERE.format(one.title) for one in refunding.tried if one.elsewhere]
+    is_created = any(one.path == "bulk_create" for one in refunding.tried)
+    return Text("".join([_EXPLANATION, _ONE_BY_ONE * is_created, *elsewhere]))
 
 
 def _calls(refunding: Refunding) -> Table:
@@ -146,7 +129,7 @@ def _messages(refunding: Refunding) -> Table:
             said.setdefault(one.critical.wrong.message, []).append(one)
     for message, those in said.items():
         if those[0].elsewhere:
-            table.add_row(those[0].title, Text(_POSITION.sub("", message)))
+            table.add_row(those[0].title, Text("\n".join(_SAID.findall(message)) or message))
         else:
             where = ", ".join(one.title for one in those)
             table.add_row("Django", Text.assemble(message, (f"\nValidationError, {where}", "dim")))

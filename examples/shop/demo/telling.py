@@ -1,4 +1,4 @@
-"""Who is told of a write, and what a listener that is killed loses."""
+"""Which writes run a receiver, and what a listener that is killed loses."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from bulksafe.dispatch.sources import known
 from bulksafe.outbox.state import QueueState, state
 from bulksafe.outbox.store import Store
 from examples.shop import data, models
+from examples.shop.demo.bars import Stages
 from examples.shop.demo.paths import run_psql
 from examples.shop.demo.processes import Listener, Warehouse
 from examples.shop.demo.tally import Tally, tally
@@ -121,7 +122,7 @@ class Telling:
 
 
 def stages(only: Sequence[str]) -> int:
-    """How often ``tell`` says what it is doing."""
+    """How many stages ``tell`` has."""
     return len(_chosen(only)) + 4
 
 
@@ -129,14 +130,14 @@ def _chosen(only: Sequence[str]) -> list[TellingPath]:
     return [path for path in PATHS if not only or path.name in only]
 
 
-def tell(only: Sequence[str], rows: int, events: int, stage: Callable[[str], None]) -> Telling:
+def tell(only: Sequence[str], rows: int, events: int, stages: Stages) -> Telling:
     """Write, with a listener running, and count what the receivers have done.
 
     Args:
         only: names of write paths; none for all.
         rows: how many rows each path writes.
         events: how many events there are for the listener that is killed.
-        stage: told what is being done.
+        stages: shows what is being done.
 
     Raises:
         DemoError: the listener does not do its work.
@@ -147,8 +148,8 @@ def tell(only: Sequence[str], rows: int, events: int, stage: Callable[[str], Non
         Warehouse().running() as warehouse,
         Listener(warehouse.url, Path(directory) / "listener.log").running() as listener,
     ):
-        told = [_told(path, orders, rows, listener, stage) for path in _chosen(only)]
-        return Telling(told, _crash(orders, events, listener, warehouse, stage))
+        told = [_told(path, orders, rows, listener, stages) for path in _chosen(only)]
+        return Telling(told, _crash(orders, events, listener, warehouse, stages))
 
 
 class _Orders:
@@ -177,15 +178,15 @@ class _Orders:
 
 
 def _told(
-    path: TellingPath, orders: _Orders, rows: int, listener: Listener, stage: Callable[[str], None]
+    path: TellingPath, orders: _Orders, rows: int, listener: Listener, stages: Stages
 ) -> Told:
-    stage(f"Who is told of {path.title}")
+    stages.begin(f"Receivers of {path.title}")
     numbers = orders.numbers(rows)
     for shop in (twin, models):
         if path.action != DRAFT:
             _bulk_create(shop, numbers)
         path.write(shop, numbers)
-    listener.wait_until(_is_delivered, f"it has told of {path.title}")
+    _wait(listener, stages, rows, f"it has delivered the rows of {path.title}")
     return Told(
         path.name,
         path.title,
@@ -204,6 +205,16 @@ def _is_delivered() -> bool:
     """Whether nothing waits, neither in the outbox nor to be tried again."""
     queues = _queues()
     return all(queue.waiting == queue.parked == 0 for queue in queues)
+
+
+def _wait(listener: Listener, stages: Stages, rows: int, what: str) -> None:
+    """Wait until the listener has delivered so many rows, and show how far it is."""
+
+    def is_delivered() -> bool:
+        stages.share(max(0.0, 1 - _waiting() / max(rows, 1)))
+        return _is_delivered()
+
+    listener.wait_until(is_delivered, what)
 
 
 def _waiting() -> int:
@@ -293,32 +304,32 @@ def _crash(
     events: int,
     listener: Listener,
     warehouse: Warehouse,
-    stage: Callable[[str], None],
+    stages: Stages,
 ) -> Crash:
     first, late = orders.numbers(events // 4), orders.numbers(events // 8)
     before = len(warehouse.requests)
-    stage("Writing orders")
+    stages.begin("Writing orders")
     _bulk_create(models, first)
-    listener.wait_until(_is_delivered, "it has told of the new orders")
+    _wait(listener, stages, len(first), "it has delivered the new orders")
     listener.stop()
     with transaction.atomic():
         _update(models, first)
         _ship(first)
 
-    stage("Killing the listener")
+    stages.begin("Killing the listener")
     with _locked_history():
         kills = [_kill(listener, warehouse, "a transaction", _waits_for_history)]
     kills.append(_kill(listener, warehouse, "a request", lambda: warehouse.holds))
 
-    stage("Writing while nobody listens")
+    stages.begin("Writing while no listener runs")
     _copy(models, late)
     _raw_sql(models, late)
 
-    stage("Starting the listener again")
+    stages.begin("Starting the listener again")
     warehouse.go_on()
     started = time.perf_counter()
     listener.start()
-    listener.wait_until(_is_delivered, "it has caught up")
+    _wait(listener, stages, _waiting(), "it has caught up")
     recovery = time.perf_counter() - started
     requests = warehouse.requests[before:]
     return Crash(

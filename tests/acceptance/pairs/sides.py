@@ -88,6 +88,13 @@ def _all_models() -> list[Any]:
     return [apps.get_model(label, name) for label in ("plain", "critical") for name in TABLES]
 
 
+_RESTART = """
+SELECT setval(format('%%I.%%I', schemaname, sequencename), 1, false)
+FROM pg_sequences
+WHERE sequencename = ANY (%s) AND last_value IS NOT NULL
+"""
+
+
 def empty() -> None:
     """No rows, and keys that begin at one."""
     used = [
@@ -95,10 +102,10 @@ def empty() -> None:
     ]
     script = ["RESET enable_hashjoin; RESET enable_mergejoin"]
     script += [f"DELETE FROM {meta.db_table}" for meta in used]
-    script += [
-        f"ALTER SEQUENCE {meta.db_table}_id_seq RESTART" for meta in used if _has_sequence(meta)
-    ]
     _in_place(script)
+    with connection.cursor() as cursor:
+        # Also those of tables whose rows a case has deleted.
+        cursor.execute(_RESTART, [[model._meta.db_table + "_id_seq" for model in _all_models()]])
     if used:
         # New rows would take the places of deleted ones, so that an UPDATE that has no order of
         # its own would meet the rows in a different one each time.

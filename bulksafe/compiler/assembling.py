@@ -1,0 +1,209 @@
+"""The SQL of a trigger's functions and triggers, put together from its templates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bulksafe.rendering import names, quoting, templates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+#: What is done to a function after it was created, by its template.
+_FURTHER = {"value_function": "value_path", "compute_function": "compute_rights"}
+
+#: The arguments of ``format()`` that the body of every function has; conditions come after them.
+_ARGUMENTS = 10
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """Fills the templates of one trigger.
+
+    Attributes:
+        name, invariant, pgid, version, functions, triggers, search_path: as ``Trigger`` has them.
+        table: the table that it is installed on; empty if that is not known.
+        captures: whether it writes to the outbox.
+        buffers: whether it has receivers in the writer's transaction.
+    """
+
+    name: str
+    invariant: str
+    pgid: str
+    version: str
+    functions: Sequence[Mapping[str, Any]]
+    triggers: Sequence[Mapping[str, Any]]
+    search_path: Sequence[str]
+    table: str
+    captures: bool
+    buffers: bool
+
+    def steps(self, digest: str) -> str:
+        unmuted = self._fill("unmuted", {"invariant": self.invariant, "pgid": self.pgid})
+        caller = templates.read(self.version, "caller")
+        asked = {
+            "unmuted": unmuted,
+            "caller": caller,
+            "is_application": self._fill("is_application", {}, caller=caller),
+        }
+        steps = [templates.read(self.version, "outbox_required")] if self.captures else []
+        steps += [templates.read(self.version, "tickets_required")] if self.buffers else []
+        steps += [self._function_steps(function, asked) for function in self.functions]
+        steps += [self._trigger_step(trigger, digest, unmuted) for trigger in self.triggers]
+        return "\n\n".join(steps)
+
+    def _trigger_step(self, trigger: Mapping[str, Any], digest: str, unmuted: str) -> str:
+        values = {**trigger, "hash": digest}
+        ddl = self._fill(trigger["template"], values, unmuted=unmuted)
+        if only_for_partitions(trigger):
+            return self._execute(ddl, "execute_if_partitioned")
+        if "partitioned_template" in trigger:
+            partitioned_ddl = self._fill(trigger["partitioned_template"], values)
+            steps = {"ddl": ddl, "partitioned_ddl": partitioned_ddl}
+            return templates.fill(self.version, "execute_by_kind", steps)
+        return self._execute(ddl)
+
+    def _function_steps(self, function: Mapping[str, Any], asked: Mapping[str, str]) -> str:
+        """The SQL that creates a function.
+
+        Args:
+            asked: what functions ask about the transaction and the role that writes.
+        """
+        values = {"name": self.name, "invariant": self.invariant, **function}
+        trusted = ["pg_catalog", *map(quoting.identifier, self.search_path), "pg_temp"]
+        steps, ready = [], {**asked, "trusted_path": quoting.for_format(", ".join(trusted))}
+        if "key" in function:
+            ready["is_readable"] = self._fill("is_readable", {}, **asked)
+            ready["violation"] = self._fill("violation", values, **ready)
+        conditions: list[str] = []
+        if "streams" in function:
+            tests = [_tests(stream, conditions) for stream in function["streams"]]
+            for level in ("by_row", "by_statement"):
+                parts = [
+                    self._stream(stream, stream[level], tested)
+                    for stream, tested in zip(function["streams"], tests, strict=True)
+                ]
+                ready[level] = "\n".join(parts)
+        if "query" in function:
+            # The query is a format() string inside the function, and the function is one in turn.
+            query = self._fill(function["query"], values)
+            ready["query"] = quoting.for_format(query)
+        if "body" in function:
+            body = self._fill(function["body"], values, **ready)
+            steps.append(self._body_step(body, conditions))
+        steps.append(self._execute(self._fill(function["template"], values, **ready)))
+        if further := _FURTHER.get(function["template"]):
+            path = {"function": function["function"], "trusted_path": ", ".join(trusted)}
+            steps.append(templates.fill(self.version, further, path))
+        return "\n".join(steps)
+
+    def _body_step(self, body: str, conditions: Sequence[str]) -> str:
+        if not conditions:
+            template = "body_with_outbox" if self.captures else "body"
+            return templates.fill(self.version, template, {"body": body})
+        values = {
+            "body": body,
+            "conditions": text_array(conditions),
+            "intruders": self.intruders("condition", "SELECT 'pg_proc'::regclass, held::oid"),
+        }
+        return templates.fill(self.version, "body_with_conditions", values)
+
+    def dependents(self) -> str:
+        values = {
+            "functions": text_array(f["function"] for f in self.functions),
+            "triggers": text_array(trigger["trigger"] for trigger in self.triggers),
+        }
+        return templates.fill(self.version, "dependents", values)
+
+    def intruders(self, subject: str, dependents: str) -> str:
+        """Refuses what ``dependents`` use of somebody's whom nobody need trust."""
+        values = {
+            "subject": subject,
+            "dependents": dependents,
+            "trusted": text_array(self.search_path),
+        }
+        return templates.fill(self.version, "intruders", values)
+
+    def _stream(self, stream: Mapping[str, Any], rows: str, tests: Mapping[str, str]) -> str:
+        """The INSERT into the outbox for the ``rows`` of one model."""
+        joins = [
+            self._fill("capture_join", join, relation=self._relation(join["table"]))
+            for join in stream["joins"]
+        ]
+        ready = {**tests, "joins": "\n".join(joins)}
+        source = "bulksafe.source"
+        if "source" in stream:
+            ready["child"] = self._relation_name(stream["source"])
+            source = f"to_regclass({ready['child']})"
+        if "refusing" in stream:
+            ready["tell"] = self._fill("buffer_tell", stream, told_source=source)
+        return self._fill(stream["template"], {**stream, "rows": rows}, **ready)
+
+    def _relation(self, table: str) -> str:
+        """Another quoted table, with its schema."""
+        text = quoting.for_format(table)
+        return text if quoting.is_qualified(table) else f"%{self._home}$I.{text}"
+
+    def _relation_name(self, table: str) -> str:
+        """SQL for the same as text."""
+        name = quoting.for_format(quoting.literal(table))
+        return (
+            name if quoting.is_qualified(table) else f"format('%%I.%%s', %{self._home}$L, {name})"
+        )
+
+    @property
+    def _home(self) -> int:
+        """Which argument of ``format()`` is the schema of tables that name none.
+
+        They lie beside the trigger's table; if that names a schema, beside the outbox, which was
+        made where all others are.
+        """
+        return 10 if quoting.is_qualified(self.table) else 2
+
+    def _execute(self, ddl: str, template: str = "") -> str:
+        template = template or ("execute_with_outbox" if self.captures else "execute")
+        return templates.fill(self.version, template, {"ddl": ddl})
+
+    def _fill(self, template: str, values: Mapping[str, Any], **ready: str) -> str:
+        """Fill a template that becomes part of a ``format()`` string.
+
+        ``values`` come from the declaration and are escaped for it, ``ready`` are.
+        """
+        texts = {key: value for key, value in values.items() if isinstance(value, str)}
+        escaped = {key: quoting.for_format(value) for key, value in texts.items()}
+        return templates.fill(self.version, template, escaped | ready)
+
+
+def _tests(stream: Mapping[str, Any], conditions: list[str]) -> dict[str, str]:
+    """Which rows of a stream are wanted, and what is noted of them.
+
+    Args:
+        stream: what planning says of it.
+        conditions: those of the function; the stream's are added.
+    """
+    first = _ARGUMENTS + len(conditions) + 1
+    conditions += stream["conditions"].values()
+    places = {key: f"%{first + n}$s" for n, key in enumerate(stream["conditions"])}
+    refusing = stream.get("refusing", False)
+    if not isinstance(refusing, bool):
+        refused = " OR ".join(f"({places[key]}) IS TRUE" for key in refusing)
+    else:
+        refused = str(refusing).lower()
+    if not places:
+        return {"matched": "NULL::text[]", "condition": "true", "refused": refused}
+    cases = [f"CASE WHEN {place} THEN {quoting.literal(key)} END" for key, place in places.items()]
+    asked = quoting.literal(names.set_id(places))
+    return {
+        "matched": f"array_remove(ARRAY[{', '.join([asked, *cases])}], NULL)",
+        "condition": "true" if stream["all_rows"] else " OR ".join(places.values()),
+        "refused": refused,
+    }
+
+
+def only_for_partitions(trigger: Mapping[str, Any]) -> bool:
+    return bool(trigger["template"] == "move_trigger")
+
+
+def text_array(names: Iterable[str]) -> str:
+    return f"ARRAY[{', '.join(quoting.literal(name) for name in names)}]::pg_catalog.text[]"

@@ -1,0 +1,52 @@
+"""The context in force, and the JSON that the database gets of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+
+from bulksafe.call_stack import running
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+in_force: ContextVar[Mapping[str, Any]] = ContextVar(
+    "bulksafe.context", default=MappingProxyType({})
+)
+
+#: Where an event's context names the receivers that its write came from.
+WRITTEN_BY = "bulksafe.written_by"
+
+#: How ``json.dumps`` writes a NUL.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def refuse_what_jsonb_refuses(values: Mapping[str, Any]) -> None:
+    """Raise the errors of the next write now.
+
+    Raises:
+        TypeError: a value cannot become JSON.
+        ValueError: a number is not finite, or a text has what PostgreSQL's JSON cannot hold.
+    """
+    text = json.dumps(values, cls=DjangoJSONEncoder, allow_nan=False, ensure_ascii=False)
+    text.encode()
+    if _NUL.search(text):
+        raise ValueError("PostgreSQL's JSON holds no NUL character.")
+
+
+def current() -> dict[str, Any]:
+    """A copy of the context in force: a receiver may store it as JSON, or change it."""
+    return dict(in_force.get())
+
+
+def identity() -> str:
+    """The context with the names of the receivers being called; empty without either."""
+    values, names = in_force.get(), running()
+    if names:
+        values = {**values, WRITTEN_BY: names}
+    return json.dumps(values, cls=DjangoJSONEncoder) if values else ""

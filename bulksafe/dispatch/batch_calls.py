@@ -1,0 +1,81 @@
+"""Making the calls of a batch, with or without a savepoint around each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.db import transaction
+
+from bulksafe.dispatch.caller import RAISED, Caller
+from bulksafe.exceptions import CallTimedOut
+from bulksafe.outbox.store import Store
+
+if TYPE_CHECKING:
+    from bulksafe.declarations import Receiver
+    from bulksafe.dispatch.calls import Call
+
+
+class CallFailed(Exception):  # noqa: N818
+    """A call has failed that had no savepoint: the transaction has to be rolled back."""
+
+
+class CallTookTooLong(Exception):  # noqa: N818
+    """A call has taken too long for a batch, which has to be rolled back.
+
+    Args:
+        call: the call.
+        error: the timeout, if it has exceeded its own; None if it goes on alone.
+    """
+
+    def __init__(self, call: Call, error: CallTimedOut | None) -> None:
+        super().__init__(call.receiver.name)
+        self.call = call
+        self.error = error
+
+
+def make_or_fail(caller: Caller, call: Call) -> None:
+    """Make a call in a batch without a savepoint: the batch ends with it if it fails.
+
+    Raises:
+        CallFailed: it has; its cause is what it raised.
+        CallTookTooLong: it has to run alone.
+    """
+    try:
+        caller.make(call, _limit(caller, call.receiver))
+    except CallTimedOut as late:
+        raise _too_long(caller, call, late) from late
+    except RAISED as error:
+        if caller.is_lost:
+            raise
+        raise CallFailed(call.receiver.name) from error
+
+
+def attempt(caller: Caller, call: Call) -> BaseException | None:
+    """Make a call in a batch, in a savepoint.
+
+    Returns:
+        what it raised.
+
+    Raises:
+        CallTookTooLong: it has to run alone.
+    """
+    try:
+        with transaction.atomic(using=caller.using):
+            before = Store(caller.using).session()
+            caller.make(call, _limit(caller, call.receiver))
+            caller.check_session(call, before, Store(caller.using).session())
+    except CallTimedOut as late:
+        raise _too_long(caller, call, late) from late
+    except RAISED as error:  # whatever a receiver raises is noted with its event
+        return caller.noted(call, error, 1)
+    return None
+
+
+def _limit(caller: Caller, receiver: Receiver) -> float:
+    return min(caller.timeout(receiver), caller.slow)
+
+
+def _too_long(caller: Caller, call: Call, late: CallTimedOut) -> CallTookTooLong:
+    """A call that may take longer than it may in a batch goes on alone."""
+    has_timed_out = caller.timeout(call.receiver) <= caller.slow
+    return CallTookTooLong(call, late if has_timed_out else None)

@@ -1,0 +1,89 @@
+"""Delivery of many rows whose receivers need nothing but the rows, without change objects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db.models.signals import post_init
+
+from bulksafe import call_stack
+from bulksafe.dispatch import arguments, muting
+from bulksafe.outbox.events import INSERTED, UPDATED
+from bulksafe.writer import delivering
+from bulksafe.writer.changes import row_of
+from bulksafe.writer.combining import sorted_by_key
+from bulksafe.writer.taking import is_any_shared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bulksafe.writer.scopes import Scope
+    from bulksafe.writer.session import Session
+    from bulksafe.writer.taking import Kind
+
+
+def settle(session: Session, scope: Scope) -> bool:
+    """Deliver what waits, if it is only rows of one kind whose receivers need nothing else.
+
+    Returns:
+        whether it was.
+    """
+    kind = _kind_due(session, scope)
+    if kind is None:
+        return False
+    rows = session.buffer.take_rows(kind)
+    if not rows:
+        return True
+    if is_any_shared(rows):
+        for change in session.buffer.combined([kind.taken(row) for row in rows]):
+            scope.prepare(change)
+            scope.add(change)
+        session.deliver_pending(scope)
+        return True
+    deliver_rows(session, kind, kind.images(rows), scope)
+    return True
+
+
+def needs_rows_only(session: Session, scope: Scope) -> bool:
+    """Whether no write in progress knows more of the rows of a write than the rows say."""
+    is_known = scope.pending or any(one.knows_rows for one in session.scopes)
+    return not is_known and not call_stack.depth()
+
+
+def _kind_due(session: Session, scope: Scope) -> Kind | None:
+    session.sync()
+    buffer = session.buffer
+    if len(buffer.due) != 1 or not needs_rows_only(session, scope):
+        return None
+    (((oid, operation), buffer.home),) = buffer.due.items()
+    source = buffer.source(oid)
+    if source is None or not source.kind(operation).is_lean:
+        return None
+    if operation == UPDATED and scope.given_fields is None:
+        # For raw SQL, update_fields is the difference of the images, which a lean row lacks.
+        return None
+    return None if post_init.has_listeners(source.model) else source.kind(operation)
+
+
+def deliver_rows(
+    session: Session, kind: Kind, images: Iterable[tuple[Any, ...]], scope: Scope
+) -> None:
+    """Call the receivers of a kind of change for each of its rows."""
+    table = kind.source.table
+    model = table.model
+    is_live = delivering.Live(delivering.LATE)
+    every = [r for route in kind.routes if not muting.is_muted(r := route.receiver)]
+    listed = [receiver for receiver in every if is_live(receiver, model)]
+    is_new = kind.operation == INSERTED
+    known = arguments.Uncaptured(is_new, None if is_new else scope.given_fields, scope.given_origin)
+    same = {one: arguments.of_each_object(one, model, session.alias, known) for one in every}
+    if not is_new:
+        images = sorted_by_key(images, table.key)
+    for values in images if listed else ():
+        instance = table.instance(values)
+        row = row_of(model, table.key(values))
+        if is_live.refresh():
+            listed = [receiver for receiver in every if is_live(receiver, model)]
+        for receiver in listed:
+            named = arguments.of_object(receiver, same[receiver], instance)
+            session.call_with(receiver, named, row, observer=scope.observer)

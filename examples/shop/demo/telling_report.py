@@ -1,0 +1,94 @@
+"""Shows the second part: receivers after the commit, and the listener that is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.table import Table
+from rich.text import Text
+
+from bulksafe import conf
+from examples.shop.demo.layout import Section, columns, duration, words, wrong
+from examples.shop.demo.telling import Crash, Telling
+
+_TOLD = "The receiver keep_history: as Django's @receiver, and as @bulksafe.critical"
+_KILLED = "A listener that is killed, twice, and started again"
+
+
+def sections(telling: Telling) -> Iterator[Section]:
+    """The titles of the tables, and the tables."""
+    yield _TOLD, _who_is_told(telling)
+    yield _KILLED, _course(telling.crash)
+    yield "What became of the calls", _calls(telling.crash)
+
+
+def _who_is_told(telling: Telling) -> Table:
+    table = columns()
+    table.add_column("write path", no_wrap=True)
+    for title in ("orders", "@receiver", "skipped", "@critical", "skipped", "twice"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for told in telling.told:
+        skipped, critical = told.rows - told.plain, told.critical
+        table.add_row(
+            told.title,
+            f"{told.rows:,}",
+            f"{told.plain:,}",
+            wrong(skipped),
+            f"{critical.made:,}",
+            wrong(critical.lost),
+            wrong(critical.twice),
+        )
+    return table
+
+
+def _course(crash: Crash) -> Table:
+    table = words()
+    table.add_row("written", f"{crash.written - crash.unheard:,} events of {crash.orders:,} orders")
+    for where, waiting in crash.kills:
+        table.add_row("SIGKILL", f"in the middle of {where}; {waiting:,} events wait")
+    table.add_row("written", f"{crash.unheard:,} events while no listener runs")
+    table.add_row(
+        "started",
+        f"everything is delivered after {duration(crash.recovery)}, of which the "
+        f"rows whose request was on its way wait for {conf.get().LEASE:.0f} s: BULKSAFE['LEASE']",
+    )
+    return table
+
+
+def _calls(crash: Crash) -> Table:
+    table = columns()
+    table.add_column("receiver", no_wrap=True)
+    table.add_column("effect", overflow="fold")
+    for title in ("due", "made", "lost", "twice"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for one in crash.tallies:
+        numbers = f"{one.due:,}", f"{one.made:,}", wrong(one.lost), wrong(one.twice)
+        table.add_row(one.receiver, one.effect, *numbers)
+    return table
+
+
+def summary(telling: Telling) -> Iterator[Text]:
+    crash = telling.crash
+    skipped = sum(told.rows - told.plain for told in telling.told)
+    missed = sum(told.critical.lost for told in telling.told)
+    yield Text.assemble(
+        ("Without bulksafe: ", "bold"),
+        (f"{skipped:,} calls of a receiver were skipped. ", "bold red" if skipped else "green"),
+        ("With bulksafe: ", "bold"),
+        (f"{missed:,}.", "bold red" if missed else "bold green"),
+    )
+    history = crash.tallies[0]
+    lost = sum(one.lost for one in crash.tallies)
+    twice = sum(one.twice for one in crash.tallies)
+    yield Text.assemble(
+        ("With the listener killed: ", "bold"),
+        f"events written {crash.written:,}, delivered {history.made:,}, ",
+        (f"lost {lost:,}, ", "bold red" if lost else "bold green"),
+        (f"twice in the database {twice:,}. ", "bold red" if twice else "bold green"),
+        f"Back in {duration(crash.recovery)}.",
+    )
+    if crash.again:
+        yield Text(
+            f"Outside the database {crash.again:,} came again: what was on its way at a SIGKILL, "
+            "with the same event_id, by which the receiving service knows it."
+        )
