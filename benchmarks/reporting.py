@@ -156,7 +156,7 @@ def _coloured(cell: str) -> Text:
 
 
 def write_markdown(path: Path, about: dict[str, Any], timings: Timings) -> None:
-    """Write the report for ``docs/benchmarks.md``: the comparisons before the times."""
+    """Write the report for ``docs/benchmarks-rules.md``: the comparisons before the times."""
     found = grids(timings)
     found.sort(key=lambda grid: grid.title not in SECTIONS.values())
     parts = [*describe(about), *(grid.as_markdown() for grid in found)]

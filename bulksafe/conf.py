@@ -18,26 +18,25 @@ class Settings:
         DISCOVER: modules of each app that are imported beside ``invariants``, like ``"receivers"``.
             Empty by default, since importing a module also connects its plain receivers, which an
             app may have left off on purpose.
-        SEARCH_PATH: schemas that invariants may use functions, operators, collations or types of,
+        SEARCH_PATH: schemas whose functions, operators, collations and types invariants may use,
             after ``pg_catalog`` and the schemas of the table's own column types. Empty by default:
-            whoever can create objects in a schema that is listed here can change what an
-            expression means at the next ``migrate``.
+            a role that can create objects in a listed schema can change what an expression means
+            at the next ``migrate``.
         TRUNCATE: ``"refuse"`` or ``"allow"``: whether TRUNCATE of a table that has receivers for
-            deletion is an error. It leaves nothing that they could be called with.
+            deletion is an error. It leaves no rows to call them with.
         POLL_INTERVAL: seconds after which a listener that was not woken looks for events.
-        BATCH_SIZE: how many events a worker takes at a time.
-        RETRY_DELAY: seconds before the second attempt for a failed event; doubled for each
-            further one.
-        RETRY_DELAY_MAX: seconds that no delay exceeds.
-        LEASE: seconds that a listener may be silent while it makes a call alone; after that another
-            one takes the call over.
-        TIMEOUT: seconds after which a call is ended, where its receiver has no ``timeout=``.
-        SLOW_CALL: seconds after which a call is taken out of its batch, to run alone and hold up
-            nothing but its own row.
+        BATCH_SIZE: events that a worker takes at a time.
+        RETRY_DELAY: seconds before the second attempt, doubled for each further one.
+        RETRY_DELAY_MAX: seconds that no such delay exceeds.
+        LEASE: seconds without a sign of life from a listener after which a different one takes over
+            a call that it makes alone.
+        TIMEOUT: seconds that a call may take if its receiver has no ``timeout=``.
+        SLOW_CALL: seconds that a call may take in a batch. A longer one is interrupted and repeated
+            alone, where it delays only its own row.
         READY_LAG: seconds that an event may be due before ``/readyz`` answers 503.
-        WRITER_ROLES: database roles that write through Django, beside the one that migrates and
-            owns the tables: ``migrate`` lets receivers run in their transactions.
-        LISTENER_ROLES: database roles that run ``bulksafe listen``, beside that one; their
+        WRITER_ROLES: database roles that write through Django, beside the owner of the tables:
+            ``migrate`` lets receivers run in their transactions.
+        LISTENER_ROLES: database roles that run ``bulksafe listen``, beside the owner. Their
             receivers may write, too.
     """
 

@@ -39,9 +39,9 @@ def refuse_what_jsonb_refuses(values: Mapping[str, Any]) -> None:
         raise ValueError("PostgreSQL's JSON holds no NUL character.")
 
 
-def current() -> Mapping[str, Any]:
-    """The context in force."""
-    return in_force.get()
+def current() -> dict[str, Any]:
+    """A copy of the context in force: a receiver may store it as JSON, or change it."""
+    return dict(in_force.get())
 
 
 def identity() -> str:

@@ -53,7 +53,7 @@ def critical(
     row_by_row: bool | None = None,
     app_label: str | None = None,
 ) -> Callable[[_Receiver], _Receiver]:
-    """Declare a signal receiver that no write path skips. Stands where ``@receiver`` stood.
+    """Declare a signal receiver that no write path skips. Replaces ``@receiver``.
 
     The receiver is called with the arguments that Django's signal has, and with each of ``old``
     (the row before, or None), ``changed`` (a frozenset of field names), ``event_id`` and

@@ -1,6 +1,6 @@
 """The per-row equivalent of each bulk write, performed with plain signals.
 
-This is the table “Per-row equivalents” of docs/transaction.md as code. Each function runs inside
+This is the table “Per-row equivalents” of docs/per-row.md as code. Each function runs inside
 one ``atomic()`` of the caller, on a model that has plain receivers or none.
 """
 

@@ -1,4 +1,4 @@
-"""Cases of docs/transaction.md that need more than a write and its per-row equivalent.
+"""Cases of docs/per-row.md that need more than a write and its per-row equivalent.
 
 Those that fail today do so strictly, with the letter of the case as the reason.
 """

@@ -1,6 +1,6 @@
 """The table of ``docs/write-paths.md``, made from the list that the tests go through.
 
-``python -m tests.acceptance.write_path_table`` writes the page anew.
+``python -m tests.acceptance.write_path_table`` writes the page again.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ TEXT = """\
 
 Each row is a way to write to a table, each column a kind of invariant.
 **refused** means that a batch with one bad row among good ones is refused as a whole, and that
-nothing of it is stored. **computed** means that the column gets its value, also where the write
-brings another one along. A dash means that this operation cannot break this kind of invariant.
+nothing of it is stored. **computed** means that the column gets its value, also if the write
+brings a different one. A dash means that this operation cannot break this kind of invariant.
 
 `tests/acceptance/test_write_paths.py` tries every cell with a change that keeps the rule and with
-one that breaks it. The end state and the refusals are those of a twin table whose rules are signal
-receivers and that is written row by row with `save()` and `delete()`. The table is made from the
-same list.
+one that breaks it. It compares end state and refusals with a twin table whose rules are signal
+receivers, written row by row with `save()` and `delete()`. The same list generates this table.
 
 {table}
 
@@ -38,10 +37,10 @@ A deferred check refuses at the commit, every other kind at the statement.
 
 ## Moves between partitions
 
-Of an `UPDATE` that moves a row from one partition of a table to another PostgreSQL makes a `DELETE`
-and an `INSERT`. All rules hold, and two refuse more than a row-by-row `save()` would, which only
-updates: `initial=` of a `Transition` judges the arriving row as a new one, and a rule for deletion
-the leaving row as a deleted one. Mute the rule for such a move.
+PostgreSQL executes an `UPDATE` that moves a row to a different partition as a `DELETE` and an
+`INSERT`. All rules hold, and two refuse more than a row-by-row `save()` would, which only updates:
+`initial=` of a `Transition` judges the arriving row as a new one, and a rule for deletion the
+leaving row as a deleted one. Mute the rule for such a move.
 """
 
 

@@ -211,3 +211,31 @@ def test_an_app_whose_receivers_are_gone_leaves_its_events(site):
     project.manage("bulksafe", "discard", "--undelivered", "--noinput")
     project.migrate("bulksafe", "zero")
     order(project, "two")
+
+
+# What docs/how-to/uninstall.md says.
+
+TRIGGER_OPERATION = re.compile(r" {8}\w+\.\w+\.(Add|Remove)Trigger\(\n.*?\n {8}\),\n", re.DOTALL)
+
+
+def test_later_migrations_of_the_project_stay(site):
+    project = site(notify="")
+    models = (project.directory / "shop/models.py").read_text()
+    project.write("shop/models.py", models + "\nclass Later(models.Model):\n    pass\n")
+    project.make()
+    (project.directory / "shop/receivers.py").unlink()
+    project.make("--drop-capture", "shop.Order")
+    project.migrate()
+
+    forget_dependencies(project)
+    for migration in (project.directory / "shop/migrations").glob("0*.py"):
+        text = TRIGGER_OPERATION.sub("", migration.read_text())
+        migration.write_text(re.sub(r"^import (bulksafe|pgtrigger).*\n", "", text, flags=re.M))
+        assert "bulksafe." not in migration.read_text()
+    project.migrate("bulksafe", "zero")
+
+    assert everything(project) == [(0,), (0,)]
+    assert project.run("SELECT count(*) FROM shop_later") == [(0,)]
+    project.settings('INSTALLED_APPS = ["shop"]\n')
+    project.assert_nothing_to_make()
+    project.migrate("--check")

@@ -7,6 +7,7 @@ declarations stand in decorators shows that making one never raises.
 import datetime  # noqa: F401  (for the examples in the docs)
 import enum
 import re
+import textwrap
 import uuid
 from pathlib import Path
 
@@ -89,38 +90,36 @@ def money(**kwargs):
     return models.DecimalField(max_digits=9, decimal_places=2, **kwargs)
 
 
-def order_with(*triggers, **options):
+def order_with(*triggers, fields=None, **options):
     """A model with a bit of everything, which declares ``triggers``."""
     parent = declare(class_name="Parent", limit=models.IntegerField())
     tag = declare(class_name="Tag")
-    return declare(
-        *triggers,
-        bases=(parent,),
-        meta=options,
-        amount=money(),
-        discount=money(default=0),
-        net=money(editable=False),
-        gross=money(editable=False, default=0, db_default=0),
-        tax=money(editable=False),
-        quantity=models.IntegerField(),
-        status=models.CharField(max_length=9, choices=Status, default="draft"),
-        note=models.CharField(max_length=9, null=True, editable=False),
-        day=models.DateField(),
-        at=models.DateTimeField(),
-        touched=models.DateTimeField(auto_now=True),
-        flag=models.BooleanField(default=False),
-        data=models.JSONField(default=dict),
-        numbers=ArrayField(models.IntegerField(), default=list, editable=False),
-        uid=models.UUIDField(default=uuid.uuid4),
-        previous=models.ForeignKey("self", models.CASCADE, null=True, related_name="next"),
-        tags=models.ManyToManyField(tag),
-        kind=models.ForeignKey(ContentType, models.CASCADE, related_name="+"),
-        key=models.IntegerField(),
-        target=GenericForeignKey("kind", "key"),
-        double=models.GeneratedField(
+    columns = {
+        "amount": money(),
+        "discount": money(default=0),
+        "net": money(editable=False),
+        "gross": money(editable=False, default=0, db_default=0),
+        "tax": money(editable=False),
+        "quantity": models.IntegerField(),
+        "status": models.CharField(max_length=9, choices=Status, default="draft"),
+        "note": models.CharField(max_length=9, null=True, editable=False),
+        "day": models.DateField(),
+        "at": models.DateTimeField(),
+        "touched": models.DateTimeField(auto_now=True),
+        "flag": models.BooleanField(default=False),
+        "data": models.JSONField(default=dict),
+        "numbers": ArrayField(models.IntegerField(), default=list, editable=False),
+        "uid": models.UUIDField(default=uuid.uuid4),
+        "previous": models.ForeignKey("self", models.CASCADE, null=True, related_name="next"),
+        "tags": models.ManyToManyField(tag),
+        "kind": models.ForeignKey(ContentType, models.CASCADE, related_name="+"),
+        "key": models.IntegerField(),
+        "target": GenericForeignKey("kind", "key"),
+        "double": models.GeneratedField(
             expression=F("quantity") * 2, output_field=models.IntegerField(), db_persist=True
         ),
-    )
+    }
+    return declare(*triggers, bases=(parent,), meta=options, **columns | (fields or {}))
 
 
 def kinds(**declared):
@@ -1453,3 +1452,88 @@ def test_the_documented_examples_are_what_they_are_said_to_be(code, is_wrong, ex
         assert found == [code]
     else:
         assert not [other for other in found if other.startswith("E") or other == code]
+
+
+def documented_models():
+    """The examples that are a model, or what the body of ``Order`` adds, in the same form."""
+    text = (PACKAGE.parent / "docs" / "errors.md").read_text()
+    pattern = r"^\(([EWI]\d{3})\)=$.*?^```python\n(.*?)^```$.*?^```python\n(.*?)^```$"
+    for code, wrong, right in re.findall(pattern, text, re.MULTILINE | re.DOTALL):
+        for is_wrong, example in ((True, wrong), (False, right)):
+            if "class Meta" in example and "Emit" not in example:
+                yield pytest.param(code, is_wrong, example, id=f"{code}-{is_wrong}")
+
+
+def documented_model(example):
+    source = example
+    if not example.startswith("class ") or example.startswith("class Meta"):
+        source = f"class Body:\n{textwrap.indent(example, '    ')}"
+    known = {**globals(), "__name__": "tests.apps.practice.example"}
+    exec(source, known)
+    found = list(known.values())[-1]
+    if issubclass(found, models.Model):
+        return found
+    options = {name: value for name, value in vars(found.Meta).items() if name[0] != "_"}
+    fields = {name: value for name, value in vars(found).items() if isinstance(value, models.Field)}
+    return order_with(fields={"number": models.CharField(max_length=9)} | fields, **options)
+
+
+@pytest.mark.parametrize(("code", "is_wrong", "example"), list(documented_models()))
+def test_the_documented_models_are_what_they_are_said_to_be(code, is_wrong, example):
+    found = ids(findings(documented_model(example)))
+
+    assert (code in found) == is_wrong
+    assert not {other for other in found if other.startswith("E")} - {code}
+
+
+@pytest.mark.parametrize("is_wrong", [True, False])
+def test_the_documented_routers_are_what_they_are_said_to_be(is_wrong):
+    text = (PACKAGE.parent / "docs" / "errors.md").read_text()
+    examples = re.findall(r"^```python\n(class Router:.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    known = {}
+    exec(examples[0 if is_wrong else 1].replace('"sqlite"', '"lite"'), known)
+    model = order_with(check(Q(amount__gt=F("old__amount"))), app_label="shop")
+
+    with override_settings(DATABASE_ROUTERS=[known["Router"]()]):
+        assert ids(findings(model)) == (["E007"] if is_wrong else [])
+
+
+def examples_of(code):
+    text = (PACKAGE.parent / "docs" / "errors.md").read_text()
+    _, section = text.split(f"\n({code})=\n")
+    return re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)[:2]
+
+
+@pytest.mark.parametrize(("position", "expected"), [(0, ["E008"]), (1, [])])
+def test_the_documented_registrations_are_what_they_are_said_to_be(position, expected):
+    known = {**globals(), "__name__": "tests.apps.practice.invariants"}
+    with registered():
+        exec(examples_of("E008")[position], known)
+        assert ids(checks.check_declarations(None)) == expected
+
+
+@pytest.mark.parametrize(("position", "expected"), [(0, ["E009"]), (1, [])])
+def test_the_documented_settings_are_what_they_are_said_to_be(settings, position, expected):
+    known = {}
+    exec(examples_of("E009")[position], known)
+    settings.BULKSAFE = known["BULKSAFE"]
+    assert ids(checks.check_settings(None)) == expected
+
+
+def test_what_is_documented_for_a_many_to_many_field():
+    model = order_with()
+    known = {**globals(), "__name__": "tests.apps.practice.invariants", "Order": model}
+    with registered(model, model.tags.through):
+        exec(examples_of("E033")[1], known)
+        assert ids(checks.check_declarations(None)) == []
+
+
+def test_what_is_documented_in_place_of_a_trigger():
+    condition, expression = (
+        eval(examples_of(code)[1], dict(globals())) for code in ("I001", "I002")
+    )
+
+    model = order_with(constraints=[condition], fields={"net": expression})
+
+    assert [constraint.name for constraint in model._meta.constraints] == ["not_negative"]
+    assert model._meta.get_field("net").generated

@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import decimal
+import json
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
@@ -33,6 +34,15 @@ def test_what_only_looks_like_it_is_fine():
 def test_dates_and_decimals_are_fine():
     with bulksafe.context(at=datetime.date(2026, 1, 1), price=decimal.Decimal("1.5")) as values:
         assert set(values) == {"at", "price"}
+
+
+@pytest.mark.parametrize("values", [{}, {"user": 7}], ids=["empty", "set"])
+def test_what_receivers_get_can_be_stored_and_changed(values):
+    with bulksafe.context(**values):
+        given = contexts.current()
+        assert json.dumps(given) == json.dumps(values)
+        given["user"] = 8
+        assert contexts.current() == values
 
 
 def test_it_decorates():

@@ -788,10 +788,10 @@ def test_no_e122_for_a_function_of_a_package_that_is_declared_here():
 
 def documented_examples():
     text = (Path(bulksafe.__file__).parents[1] / "docs" / "errors.md").read_text()
-    pattern = r"^\(([EW]1\d{2})\)=$.*?^```python\n(.*?)^```$.*?^```python\n(.*?)^```$"
+    pattern = r"^\(([EWI]1\d{2})\)=$.*?^```python\n(.*?)^```$.*?^```python\n(.*?)^```$"
     for code, wrong, right in re.findall(pattern, text, re.MULTILINE | re.DOTALL):
         for is_wrong, example in ((True, wrong), (False, right)):
-            if "class Meta" not in example:
+            if "Emit(" not in example:
                 yield pytest.param(code, is_wrong, example, id=f"{code}-{is_wrong}")
 
 
@@ -808,6 +808,7 @@ def test_the_documented_examples_are_what_they_are_said_to_be(monkeypatch, code,
             app_label = "unit"
 
     known = {**globals(), "Order": User, "Invoice": Group, "Article": Article, "notify": print}
+    known |= {"Line": User, "Sum": models.Sum}
     known["Q"] = lambda **tests: Q(new__username=tests["new__status"])
     source = example.replace('"shop.Order"', '"auth.User"').replace('"shop.Ordr"', '"auth.Usr"')
     # One of the checks reads the receiver's source.
@@ -821,3 +822,15 @@ def test_the_documented_examples_are_what_they_are_said_to_be(monkeypatch, code,
     codes = {message.id.removeprefix("bulksafe.") for message in found()}
     assert (code in codes) == is_wrong
     assert codes <= {code}
+
+
+@pytest.mark.parametrize(("position", "expected"), [(0, ["bulksafe.E115"]), (1, [])])
+def test_the_documented_emits_are_what_they_are_said_to_be(position, expected):
+    text = (Path(bulksafe.__file__).parents[1] / "docs" / "errors.md").read_text()
+    examples = re.findall(r"^```python\n([^`]*Emit\([^`]*)^```$", text, re.MULTILINE)
+    known = {**globals()}
+    exec(examples[position], known)
+
+    findings(order(*known["Meta"].triggers))
+
+    assert [message.id for message in found()] == expected

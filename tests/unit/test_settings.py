@@ -5,6 +5,7 @@ Django starts. No command may end in a traceback.
 """
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -122,10 +123,23 @@ def modify_installed_apps(monkeypatch):
     return without
 
 
-# Whole projects.
-
-
 ROOT = Path(bulksafe.__file__).parents[1]
+
+
+@pytest.mark.parametrize("code", ["E001", "E012"])
+def test_the_documented_apps_are_what_they_are_said_to_be(modify_installed_apps, code):
+    _, section = (ROOT / "docs" / "errors.md").read_text().split(f"\n({code})=\n")
+    wrong, right = re.findall(r"^```python\n(INSTALLED_APPS = .*)\n```$", section, re.MULTILINE)[:2]
+    assert right == 'INSTALLED_APPS = ["pgtrigger", "bulksafe", "shop"]'
+
+    for app in ("pgtrigger", "bulksafe"):
+        if app not in wrong:
+            modify_installed_apps(app)
+
+    assert ids(checks.check_settings(None)) == [code]
+
+
+# Whole projects.
 
 SETTINGS = """
 SECRET_KEY = "only-for-tests"

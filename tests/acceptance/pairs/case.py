@@ -27,7 +27,7 @@ class Case:
     Attributes:
         name: what the receivers do.
         declare: the receivers as ``(signal, model, function)``, with options as a fourth item.
-        letter: under which docs/transaction.md lists it.
+        letter: under which docs/per-row.md lists it.
         model: the name of the model whose rows are written.
         setup: stores the rows that must exist before, without receivers.
         row: the values of the nth new row.

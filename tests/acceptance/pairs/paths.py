@@ -1,4 +1,4 @@
-"""The ways to write of docs/transaction.md, each beside its per-row equivalent.
+"""The ways to write of docs/per-row.md, each beside its per-row equivalent.
 
 A path creates, changes or deletes rows. It returns what the caller gets to see: the values of the
 instances in hand, or what RETURNING says.
