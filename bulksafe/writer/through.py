@@ -170,6 +170,8 @@ class Through:
 
     def _lock(self, changes: Sequence[InlineChange]) -> bool:
         """Lock the stored rows. Returns whether they are as they were recorded."""
+        if all(change.created for change in changes):
+            return True
         with transaction.atomic(using=self.session.alias):
             if lock(in_order_of_locks(changes), self.session.alias):
                 return True
