@@ -139,7 +139,7 @@ def test_with_bulksafe_no_path_breaks_a_rule(results):
     assert results["summary"] == {"tried": 60, "broke_without": 55, "broke_with": 0}
 
 
-def test_a_refusal_is_in_the_rules_own_words(results):
+def test_a_refusal_shows_the_message_of_the_rule(results):
     said = {cell["rule"]: set() for cell in results["with"]}
     for cell in results["with"]:
         if cell["verdict"] == "refused":
@@ -172,7 +172,7 @@ def test_the_shops_are_left_alike_and_as_they_were_loaded(url):
 # The second part: receivers.
 
 
-def test_django_tells_its_receivers_of_save_alone(results):
+def test_django_calls_its_receivers_for_save_only(results):
     told = results["receivers"]["told"]
 
     assert [(t["path"], t["rows"], t["plain"]) for t in told] == [
@@ -365,7 +365,7 @@ def test_where_there_is_no_psql_another_process_writes(monkeypatch):
         paths.run_psql("DROP TABLE demo_other")
 
 
-def test_a_listener_that_ends_is_reported_with_its_own_words(tmp_path):
+def test_a_listener_that_ends_is_reported_with_its_output(tmp_path):
     listener = Listener("", tmp_path / "log", ["-c", "raise SystemExit('no such queue')"])
 
     with pytest.raises(DemoError) as error, listener.running():
@@ -375,7 +375,7 @@ def test_a_listener_that_ends_is_reported_with_its_own_words(tmp_path):
     assert "no such queue" in str(error.value)
 
 
-def test_a_listener_is_not_waited_for_for_ever_and_not_left_behind(tmp_path):
+def test_a_listener_that_ignores_sigterm_is_killed(tmp_path):
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     there = "print(1, flush=True); signal.pause()"
     listener = Listener("", tmp_path / "log", ["-c", f"{deaf}; {there}"])
@@ -477,7 +477,7 @@ def test_no_database_is_reported_without_a_traceback():
     assert "Traceback" not in failed.stderr
 
 
-def test_a_path_that_does_not_exist_is_refused_with_those_that_do(url):
+def test_an_unknown_path_is_refused_with_the_list_of_paths(url):
     failed = run_demo(url, "--only", "bulk")
 
     assert failed.returncode == 2
@@ -510,7 +510,7 @@ def test_a_tally_of_calls_that_were_all_made_once():
         (["a", "a"], "keep: 1 calls were lost."),  # what came twice makes up for nothing
     ],
 )
-def test_a_tally_sees_what_is_wrong(seen, problem):
+def test_a_tally_reports_lost_and_repeated_calls(seen, problem):
     found = tally("keep", "a row", due=["a", "b"], seen=seen)
 
     assert problem in found.problems
@@ -523,7 +523,7 @@ def made_up_telling(seen=("a", "b"), kills=(("a request", 7), ("a transaction", 
     return Telling([Told("copy", "COPY", 2, 0, one)], crash)
 
 
-def test_a_telling_without_problems():
+def test_a_receiver_run_without_problems():
     assert made_up_telling().problems == []
 
 
@@ -539,7 +539,7 @@ def test_a_telling_without_problems():
         ),
     ],
 )
-def test_a_telling_sees_what_is_wrong(telling, problem):
+def test_a_receiver_run_reports_what_went_wrong(telling, problem):
     results = report.Results("18.0", "6.1", 1_000, 57_000, [], [], [], telling)
 
     assert problem in telling.problems
@@ -606,7 +606,7 @@ def test_refunds_without_problems(refunding):
         (refunds(side(rows=0, refusal="no such user"), **PSQL), "psql: no such user"),
     ],
 )
-def test_refunds_that_went_wrong_are_seen(refunding, problem):
+def test_failed_refunds_are_reported(refunding, problem):
     results = report.Results("18.0", "6.1", 1_000, 57_000, [], [], [], None, refunding)
 
     assert refunding.problems == [problem]
@@ -702,7 +702,7 @@ def test_a_bar_moves_within_a_stage():
     assert (task.completed, task.finished, task.description) == (2, True, "both")
 
 
-def test_words_alone_are_enough():
+def test_tables_are_readable_without_colour():
     text = shown(made_up(Verdict.BROKE, rows=1_000), no_color=True)
 
     assert "broke 1,000" in text

@@ -199,7 +199,7 @@ def first_call(parameters):
 @pytest.mark.parametrize("when", ["pre", "post"])
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize(("path", "change"), one_of_each(refused=False), ids=str)
-def test_what_a_receiver_raises_comes_out_of_the_write_and_nothing_is_stored(
+def test_a_receiver_s_error_propagates_and_nothing_is_stored(
     nth,
     when,
     path,
@@ -245,7 +245,7 @@ def test_a_write_that_the_database_refuses_leaves_nothing(
 @pytest.mark.matrix(3, each=operation_of_path)
 @pytest.mark.parametrize("how", ["transaction", "savepoint"])
 @pytest.mark.parametrize(("path", "change"), one_of_each(refused=False), ids=str)
-def test_a_write_that_is_taken_back_leaves_nothing_to_tell(
+def test_a_rolled_back_write_leaves_nothing_to_deliver(
     how,
     path,
     change,

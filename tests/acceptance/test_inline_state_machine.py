@@ -732,6 +732,6 @@ def _nothing(*args: Any, **kwargs: Any) -> Any:
     ],
     ids=["what receivers assign", "writes that are collected", "rows one by one"],
 )
-def test_the_machine_notices_what_is_left_out(owner, name, monkeypatch):
+def test_the_machine_notices_omitted_changes(owner, name, monkeypatch):
     monkeypatch.setattr(owner, name, _nothing)
     assert is_noticed()

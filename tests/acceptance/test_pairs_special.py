@@ -117,7 +117,7 @@ def test_a_query_cache_in_front_of_a_receiver_s_query(m, write, query_cache):
 
 
 @pytest.mark.parametrize("write", ["save()", "update()", "bulk_create()"])
-def test_receivers_that_stamp_each_other_s_rows_end(m, write):
+def test_receivers_that_stamp_each_other_s_rows_converge(m, write):
     """Case u: with plain signals, ``update()`` inside a receiver calls no other receiver."""
     # From one on: a zero would be what is stored already, and such a write calls nobody.
     clock = itertools.count(1)

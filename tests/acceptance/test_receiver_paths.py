@@ -92,7 +92,7 @@ def one_of_each(*, refused: bool) -> list[tuple[Path, Change]]:
 
 
 @pytest.mark.parametrize(("path", "change"), one_of_each(refused=True), ids=str)
-def test_a_refused_write_reaches_nobody(path, change, write):  # noqa: F811
+def test_a_refused_write_calls_no_receiver(path, change, write):  # noqa: F811
     attempt = write(path, change)
     fill(path, attempt.change)
 
@@ -135,7 +135,7 @@ TAKEN_BACK = {
 @pytest.mark.matrix(3, each=operation_of_path)
 @pytest.mark.parametrize("how", TAKEN_BACK)
 @pytest.mark.parametrize(("path", "change"), one_of_each(refused=False), ids=str)
-def test_a_write_that_is_taken_back_reaches_nobody(how, path, change, write):  # noqa: F811
+def test_a_rolled_back_write_calls_no_receiver(how, path, change, write):  # noqa: F811
     block, script, kept = TAKEN_BACK[how]
     attempt = write(path, change)
     fill(path, attempt.change)
@@ -187,7 +187,7 @@ def test_columns_of_both_tables_of_a_child_updated_in_autocommit_are_two_calls()
     assert dict(call.instance)["remark"] == "new"
 
 
-def test_a_row_that_update_leaves_as_it_is_reaches_receivers_like_a_save_without_changes():
+def test_a_no_op_update_calls_receivers_like_a_save_without_changes():
     twin_tables.fill(Entry, [stored_row(key=1)])
 
     Entry.objects.update(seen=False)

@@ -128,7 +128,7 @@ WRONG = [
 ]
 
 
-def test_what_does_not_happen_is_found(begin):
+def test_wrong_examples_are_found(begin):
     page = DOCS / "index.md"
     reader = begin(page)
     for line, (language, text) in enumerate(WRONG):

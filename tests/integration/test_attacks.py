@@ -122,7 +122,7 @@ def test_a_policy_that_hides_a_row_hides_no_violation(write, hidden_rows):
         execute(write)
 
 
-def test_a_table_that_was_moved_to_another_schema_takes_its_rules_along(table):
+def test_a_table_moved_to_another_schema_keeps_its_rules(table):
     check = bulksafe.Check(Q(b__gt=0), name="positive", deferred=True)
     compute = bulksafe.Compute("b", F("a") + 1)
     model = table(compute, check, a=models.IntegerField(), b=models.IntegerField(default=0))

@@ -335,7 +335,7 @@ def time_zone():
     change("UTC")
 
 
-def test_a_day_has_the_same_length_whatever_the_session_thinks(time_zone):
+def test_a_day_has_the_same_length_in_every_session_time_zone(time_zone):
     """In New York the day after 2024-03-09 has 23 hours."""
     model = TYPED["DateTime"]
     moment = dt.datetime(2024, 3, 9, 23, tzinfo=dt.UTC)

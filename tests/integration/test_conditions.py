@@ -156,7 +156,7 @@ def test_functions_mean_what_they_mean_in_a_query(name):
     agree(Q(x__gt=0), x=FUNCTIONS[name])
 
 
-def test_the_conditions_tell_rows_apart():
+def test_the_conditions_distinguish_rows():
     """Or the tests above would compare nothing with nothing."""
     fine, refused_ones = agree(Q(n__lt=F("m")) | Q(t="a"))
     assert fine > 5

@@ -437,7 +437,7 @@ class TestAfterTheBlock:
 
         assert users() == [1, None]
 
-    def test_a_savepoint_does_not_bring_it_back(self, bypass):
+    def test_rolling_back_to_a_savepoint_does_not_restore_the_context(self, bypass):
         with transaction.atomic():
             with bulksafe.context(user=1):
                 write()
@@ -527,7 +527,7 @@ def test_what_resets_settings(statement, then):
     assert users() == [1, 1]
 
 
-def test_what_is_set_by_hand_outside_all_blocks_stays():
+def test_a_context_set_by_hand_outside_all_blocks_stays():
     """The means for psql, and for what no wrapper sees."""
     by_hand = "SELECT set_config('bulksafe.context', '{\"user\": 3}', true)"
     with transaction.atomic():
@@ -707,7 +707,7 @@ def test_a_context_reaches_a_thread():
     assert users() == [1]
 
 
-def test_a_thread_s_work_in_the_listener_is_not_the_receiver_s_own():
+def test_writes_of_another_thread_in_the_listener_are_not_the_receiver_s_own():
     handed = []
 
     def hand_on(instance, **kwargs):
@@ -730,7 +730,7 @@ def test_a_thread_s_work_in_the_listener_is_not_the_receiver_s_own():
     assert heard == ["first", "thread"]
 
 
-def test_a_thread_s_work_in_the_writer_s_transaction_is_not_the_receiver_s_own():
+def test_writes_of_another_thread_in_the_writer_s_transaction_are_not_the_receiver_s_own():
     heard = []
 
     def hand_on(instance, **kwargs):
@@ -745,7 +745,7 @@ def test_a_thread_s_work_in_the_writer_s_transaction_is_not_the_receiver_s_own()
     assert heard == ["first", "thread"]
 
 
-def test_what_is_run_in_the_context_of_a_call_that_has_ended_is_not_its_own():
+def test_writes_in_the_context_of_an_ended_call_are_not_its_own():
     kept = []
     calls = []
 
@@ -922,7 +922,7 @@ DRIVERS = [
 
 
 @pytest.mark.parametrize("bypass", DRIVERS)
-def test_receivers_that_write_past_django_s_cursors(bypass):
+def test_receivers_that_write_with_a_driver_cursor(bypass):
     inline.critical(post_save, Article, lambda **kwargs: write("x"), dispatch_uid="x")
     inline.critical(post_save, Article, lambda **kwargs: bypass(), dispatch_uid="y")
     Article.objects.create(title="a")

@@ -23,7 +23,7 @@ def write():
 
 @pytest.mark.django_db
 class TestInATransaction:
-    def test_it_is_told_before_the_first_write(self):
+    def test_it_is_set_before_the_first_write(self):
         with bulksafe.context(user=7):
             assert told() == {}
             write()
@@ -37,13 +37,13 @@ class TestInATransaction:
             write()
             assert told() == {"user": 7, "request_id": "a"}
 
-    def test_what_is_written_after_the_block_has_none(self):
+    def test_writes_after_the_block_have_no_context(self):
         with bulksafe.context(user=7):
             write()
         write()
         assert told() == {}
 
-    def test_a_savepoint_that_is_rolled_back_takes_it_along(self):
+    def test_the_context_is_set_again_after_a_savepoint_is_rolled_back(self):
         with bulksafe.context(user=7):
             with transaction.atomic():
                 write()

@@ -274,7 +274,7 @@ ENVIRONMENTS = {
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 @pytest.mark.parametrize("statement", STATEMENTS)
 @pytest.mark.parametrize("is_drivers", [False, True], ids=["django", "driver"])
-def test_a_violation_is_bulksafes_whatever_the_cursor_does(
+def test_a_violation_raises_bulksafe_s_error_through_every_cursor(
     rule, statement, environment, is_drivers
 ):
     connection.ensure_connection()
@@ -313,7 +313,7 @@ def test_receivers_that_have_not_run_with_a_cursor_of_the_drivers():
     assert isinstance(pickle.loads(pickle.dumps(caught.value)), ReceiversNotRun)
 
 
-def test_a_copy_that_its_block_breaks_off_raises_what_the_block_raises(rule):
+def test_a_copy_raises_the_error_of_its_block(rule):
 
     def break_off():
         with (

@@ -320,7 +320,7 @@ def test_a_new_row_that_stands_has_its_key(write, count):
     assert len(found) == count
 
 
-def test_saving_such_a_row_makes_no_other():
+def test_saving_such_a_row_inserts_no_second_row():
     listening(Article, "pre_save")
 
     def number(instance, created, **kwargs):
@@ -335,7 +335,7 @@ def test_saving_such_a_row_makes_no_other():
     assert article.slug == f"no-{article.pk}"
 
 
-def test_a_row_is_of_no_database_before_the_write():
+def test_a_row_has_no_database_before_the_write():
     seen = []
     inline.critical(pre_save, Stamped, lambda instance, **kwargs: seen.append(instance._state.db))
     execute(f"INSERT INTO {Stamped._meta.db_table} (code, number, created) VALUES ('a', 1, now())")
@@ -396,7 +396,7 @@ def test_changed_of_a_field_that_makes_objects():
     assert found == [["number"], [], ["price"]]
 
 
-def test_what_is_only_read_is_not_stored():
+def test_values_only_read_are_not_stored():
     Thing.objects.create(price=Decimal("1.50"))
     statements = []
 
@@ -434,7 +434,7 @@ def test_stop_iteration_is_an_exception_like_others(signal, write):
     assert list(Article.objects.values_list("title", flat=True)) == ["a"]
 
 
-def test_a_long_chain_of_rows_comes_to_its_end():
+def test_a_long_chain_of_rows_ends():
     node = None
     for _ in range(60):
         node = Node.objects.create(name="n", parent=node)

@@ -259,7 +259,7 @@ EXECUTED_AGAIN = {
         for title, (way, meanwhile) in READING.items()
     ],
 )
-def test_what_a_statement_has_read_changes_before_its_rows_are_stored(way, meanwhile, seen):
+def test_rows_that_a_statement_read_change_before_it_stores(way, meanwhile, seen):
     def change(m):
         with other_session() as other:
             other.execute(meanwhile.format(**vars(m), names=NAMES, values=VALUES))

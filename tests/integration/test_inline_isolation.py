@@ -76,7 +76,7 @@ def test_a_row_that_has_changed_since_the_snapshot_is_refused(way, level, seen, 
 
 
 @LEVELS
-def test_a_row_that_appears_or_changes_elsewhere_refuses_nothing(way, level, seen, sessions):
+def test_an_unrelated_new_or_changed_row_refuses_nothing(way, level, seen, sessions):
     def interleaved(m):
         session = sessions(level)
         session.begin()

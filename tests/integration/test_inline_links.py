@@ -116,7 +116,7 @@ def test_a_fixture(entry):
     ],
     ids=["clear", "set with clear", "set", "remove"],
 )
-def test_what_a_manager_removes_is_told_by_django_alone(entry, write):
+def test_only_django_signals_links_removed_by_a_manager(entry, write):
     plain = PlainEntry.objects.get()
     plain.tags.add(1)
     entry.tags.add(1)
@@ -185,7 +185,7 @@ MANAGER = {
     "edit", [{"add": [4]}, {"drop": [1, 8]}, {"add": [4], "drop": [1, 2, 8]}], ids=str
 )
 @pytest.mark.parametrize("name", MANAGER)
-def test_a_manager_writes_what_receivers_make_of_pk_set(entry, name, edit):
+def test_a_manager_writes_the_pk_set_that_receivers_changed(entry, name, edit):
     """As Django does. From the other side the keys are those of entries, of which there is one."""
     if name == "from the other side":
         edit = {"drop": [entry.pk, PlainEntry.objects.get().pk]}
@@ -208,7 +208,7 @@ def test_a_manager_writes_what_receivers_make_of_pk_set(entry, name, edit):
         assert {pk for call in after_commit.delivered() for pk in call["pk_set"]} == set(linked())
 
 
-def test_a_manager_removes_what_receivers_make_of_pk_set(entry):
+def test_a_manager_removes_the_pk_set_that_receivers_changed(entry):
     entry.tags.add(1, 2, 3)
     edit, heard = editing(add=[3], drop=[1], action="pre_remove")
     inline.critical(m2m_changed, Link, edit)
@@ -270,7 +270,7 @@ PAST_THE_MANAGER = {
 
 @pytest.mark.parametrize("edit", [{"add": [4]}, {"drop": [1]}, {"add": [4], "drop": [1]}], ids=str)
 @pytest.mark.parametrize("name", PAST_THE_MANAGER)
-def test_a_write_past_the_manager_refuses_changes_of_pk_set(entry, name, edit):
+def test_a_write_that_bypasses_the_manager_refuses_changes_of_pk_set(entry, name, edit):
     inline.critical(m2m_changed, Link, editing(**edit)[0], dispatch_uid="edit")
 
     with pytest.raises(ValueError, match=r"edit.* changed pk_set in pre_add, but the write names"):
@@ -287,7 +287,7 @@ def test_a_write_past_the_manager_refuses_changes_of_pk_set(entry, name, edit):
     ],
     ids=["a queryset", "an instance", "raw SQL"],
 )
-def test_a_deletion_past_the_manager_refuses_changes_of_pk_set(entry, write):
+def test_a_deletion_that_bypasses_the_manager_refuses_changes_of_pk_set(entry, write):
     entry.tags.add(1, 2)
     inline.critical(m2m_changed, Link, editing(drop=[1], action="pre_remove")[0])
 
@@ -296,7 +296,7 @@ def test_a_deletion_past_the_manager_refuses_changes_of_pk_set(entry, write):
     assert linked() == [1, 2]
 
 
-def test_what_changes_pk_set_afterwards_changes_nothing(entry):
+def test_changing_pk_set_afterwards_has_no_effect(entry):
     """As with Django: the links are written."""
     inline.critical(m2m_changed, Link, editing(drop=[1], action="post_add")[0])
     Link.objects.bulk_create(links(entry, 1, 2))
@@ -304,7 +304,7 @@ def test_what_changes_pk_set_afterwards_changes_nothing(entry):
     assert linked() == [1, 2]
 
 
-def test_a_receiver_that_gives_the_same_set_back_is_not_refused(entry):
+def test_a_receiver_that_returns_the_same_pk_set_is_not_refused(entry):
     def edit(pk_set, **kwargs):
         pk_set.discard(1)
         pk_set.add(1)

@@ -126,7 +126,7 @@ def test_rows_of_others_in_one_statement_are_not_lost():
 
 
 @pytest.mark.parametrize("value", ["New", " NEW "])
-def test_what_a_late_receiver_assigns_is_stored(value):
+def test_assignments_of_a_late_receiver_are_stored(value):
     """A driver's cursor is seen at the commit only, when the row is there already."""
 
     def normalise(instance, **kwargs):
@@ -157,7 +157,7 @@ def updates_of(write):
     return [query["sql"] for query in captured if query["sql"].startswith("UPDATE")]
 
 
-def test_a_receiver_that_asks_nothing_has_the_write_made_once():
+def test_a_receiver_that_reads_nothing_does_not_repeat_the_write():
     def check(instance, **kwargs):
         assert instance.title == "new"
 
@@ -168,7 +168,7 @@ def test_a_receiver_that_asks_nothing_has_the_write_made_once():
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
-def test_whichever_row_asks_first_sees_the_rows_as_they_were(first):
+def test_the_first_row_that_queries_sees_the_old_rows(first):
     seen = []
 
     def compare(sender, instance, **kwargs):
@@ -189,7 +189,7 @@ def test_whichever_row_asks_first_sees_the_rows_as_they_were(first):
     assert [call["instance"].notes for call in after] == ["checked"] * 3
 
 
-def test_what_receivers_leave_for_the_commit_outlives_the_first_execution(
+def test_callbacks_for_the_commit_outlive_the_first_execution(
     django_capture_on_commit_callbacks,
 ):
     done = []
@@ -206,7 +206,7 @@ def test_what_receivers_leave_for_the_commit_outlives_the_first_execution(
     assert sorted(done) == sorted(Article.objects.values_list("pk", flat=True))
 
 
-def test_what_a_receiver_writes_in_a_block_of_its_own_is_kept():
+def test_writes_in_a_receiver_s_own_block_are_kept():
     def note(sender, instance, **kwargs):
         with transaction.atomic():
             Tag.objects.create(name=instance.title)

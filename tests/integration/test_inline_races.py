@@ -179,7 +179,7 @@ def test_a_row_that_does_not_match_any_more_is_not_deleted(look, count, way, mea
 
 
 @some_looks
-def test_a_row_that_has_gone_is_not_counted(look, meanwhile):
+def test_a_deleted_row_is_not_counted(look, meanwhile):
     make(*"ab")
     told = []
     inline.critical(pre_save, Article, look)
@@ -211,7 +211,7 @@ def test_receivers_see_the_values_that_are_stored(look, meanwhile):
     assert sorted(Article.objects.values_list("title", "total")) == [("b", 21), ("c", 11)]
 
 
-def test_what_receivers_leave_is_there_once(meanwhile):
+def test_effects_of_receivers_occur_once(meanwhile):
     """Their writes, and their hooks: a call that was cut short has left nothing."""
     make("a")
     hooks = []
@@ -228,7 +228,7 @@ def test_what_receivers_leave_is_there_once(meanwhile):
     assert list(Log.objects.values_list("text", flat=True)) == ["11"]
 
 
-def test_no_receiver_hears_that_its_call_is_cut_short(meanwhile):
+def test_except_exception_does_not_catch_the_interruption(meanwhile):
     make("a")
     heard = []
 
@@ -245,7 +245,7 @@ def test_no_receiver_hears_that_its_call_is_cut_short(meanwhile):
     assert heard == []
 
 
-def test_one_that_swallows_all_is_called_again(meanwhile):
+def test_a_receiver_that_swallows_every_error_is_called_again(meanwhile):
     make("a")
     seen = []
 
@@ -297,7 +297,7 @@ def test_the_server_ends_the_connection_before_the_rows_are_locked(look, is_atom
     assert sorted(seen) == ["a", "b"]
 
 
-def test_logs_are_as_many_as_updates():
+def test_every_update_has_one_log_row():
     make("a")
     inline.critical(
         pre_save,
@@ -354,7 +354,7 @@ def test_conflicts_of_sql_that_are_ignored_raise_nothing():
 
 @pytest.mark.parametrize("options", CONFLICTS.values(), ids=CONFLICTS)
 @pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
-def test_a_time_that_is_another_one_each_time(options, there):
+def test_a_timestamp_that_differs_at_each_execution(options, there):
     """Python makes a new one whenever the row is stored: the receivers run once all the same."""
     if there:
         Stamped.objects.create(code="a")

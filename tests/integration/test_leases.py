@@ -113,7 +113,7 @@ def test_a_lease_that_is_taken_over_grows_in_number(store, source):
     assert (first.attempts, second.attempts) == (1, 2)
 
 
-def test_no_process_takes_a_call_whose_lease_runs(store, source):
+def test_no_process_takes_a_call_with_a_live_lease(store, source):
     take(store, source, 60)
 
     assert parking.take(store, "default", Known([(RECEIVER, source)]), 1, 60) == []

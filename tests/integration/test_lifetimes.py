@@ -178,7 +178,7 @@ def _made_and_written():
 
 
 @pytest.mark.parametrize("is_refused", [False, True])
-def test_instances_and_what_was_in_hand_are_freed(is_refused):
+def test_instances_and_pending_rows_are_freed(is_refused):
     class RefusedError(Exception):
         pass
 

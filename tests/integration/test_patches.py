@@ -69,7 +69,7 @@ class TestInstancesCarryComputedValues:
         invoice.save()
         assert computed(invoice) == (15, 30)
 
-    def test_what_was_written_to_the_field_is_overruled_on_the_instance_too(self):
+    def test_values_written_to_the_field_are_overruled_on_the_instance_too(self):
         invoice = Invoice(amount=10, total=999)
         invoice.save()
         assert computed(invoice) == (10, 20)
@@ -246,7 +246,7 @@ class TestViolations:
             Invoice.objects.create(amount=1000)
 
 
-def test_full_clean_knows_the_invariants():
+def test_full_clean_validates_the_invariants():
     with pytest.raises(ValidationError) as caught:
         Invoice(amount=2000).full_clean()
     assert [e.code for e in caught.value.error_dict["__all__"]] == ["total_below_1000"]
@@ -288,7 +288,7 @@ class TestConnectionsCarryContexts:
             assert self.told() == '{"user": 7}'
 
     @pytest.mark.parametrize("name", ["copy", "stream"])
-    def test_also_where_django_passes_a_method_of_the_driver_on(self, name):
+    def test_driver_methods_that_django_passes_through(self, name):
         """Django has none of that name, which bulksafe would leave as it is."""
         assert isinstance(CursorWrapper.__dict__[name], property)
         with connection.cursor() as cursor:
@@ -301,7 +301,7 @@ class TestConnectionsCarryContexts:
         assert len(found) == 1
 
 
-def test_a_connection_has_of_bulksafe_what_is_meant_for_it():
+def test_bulksafe_sets_only_its_own_attributes_on_a_connection():
     """See ``patches.connections``: the rest of it, and the driver's, is as Django makes it."""
     with closing(connections.create_connection("default")) as created:
         created.ensure_connection()
@@ -395,7 +395,7 @@ class TestMigrationState:
         assert attached.locate(state, "shop.order") == ("shop", "order")
 
 
-def test_what_is_wrong_in_meta_does_not_end_the_setup(monkeypatch):
+def test_errors_in_meta_do_not_stop_the_setup(monkeypatch):
     """pgtrigger's ``ready()`` asks for the function by its name, and so finds ours."""
     asked = []
     assert hasattr(pgtrigger.apps.register_triggers_from_meta, APPLIED)

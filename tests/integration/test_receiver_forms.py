@@ -59,7 +59,7 @@ def declare(kind, sender, function, run="in_transaction", **options):
 
 
 @pytest.mark.parametrize("weak", [True, False])
-def test_weak_is_accepted_and_the_receiver_is_held_either_way(weak):
+def test_weak_is_accepted_and_the_receiver_is_always_held(weak):
     seen = []
     declare(post_save, Nullable, lambda instance, **kwargs: seen.append(instance.n), weak=weak)
     Nullable.objects.bulk_create([Nullable(n=1)])
@@ -394,7 +394,7 @@ def test_an_asynchronous_receiver_before_the_write_sees_the_old_row_and_changes_
     assert sorted(Nullable.objects.values_list("n", flat=True)) == [20, 200]
 
 
-def test_what_an_asynchronous_receiver_raises_refuses_the_write():
+def test_an_asynchronous_receiver_s_error_refuses_the_write():
     async def refuse(sender, **kwargs):
         await asyncio.sleep(0)
         raise ValueError("no")

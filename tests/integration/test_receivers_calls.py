@@ -49,7 +49,7 @@ def seen(calls):
 # Declaring.
 
 
-def test_one_function_for_several_signals_hears_them_all():
+def test_one_function_runs_for_each_of_its_signals():
     calls = reception.declare(SIGNALS, Nullable, "uid")
     assert [receiver.name for receiver in receivers.receivers] == [
         "uid.post_save",
@@ -162,7 +162,7 @@ def test_after_orders_receivers_and_the_declaration_does_where_it_says_nothing()
     assert order == [(n, name) for n in (1, 2) for name in "bdace"]
 
 
-def test_a_batch_comes_once_and_what_is_after_it_comes_then():
+def test_a_batch_runs_once_and_receivers_after_it_run_next():
     order = []
 
     def hear(name):
@@ -193,7 +193,7 @@ def test_a_batch_comes_once_and_what_is_after_it_comes_then():
     ]
 
 
-def test_a_batch_has_the_changes_with_all_that_a_call_has():
+def test_a_batch_carries_the_arguments_of_every_call():
     calls = reception.listen(post_save, Nullable, batch=True)
     Nullable.objects.bulk_create([Nullable(n=1), Nullable(n=2)])
     Nullable.objects.update(n=F("n") + 10)
@@ -404,7 +404,7 @@ def test_every_receiver_of_an_emitted_signal_is_called_whatever_the_others_raise
 # Multi-table inheritance. Django calls receivers of the parent for deletions through a child only.
 
 
-def test_a_receiver_of_a_parent_hears_of_rows_written_through_a_child():
+def test_a_parent_s_receiver_runs_for_rows_written_through_a_child():
     calls = reception.declare(SIGNALS, Document)
     reception.capture(Document, Memo)
     memo = Memo.objects.create(key=1, remark="x")

@@ -295,7 +295,7 @@ def test_any_interleaving_of_three_transactions(leaf, isolation, size, surroundi
         row.check()
 
 
-def test_a_change_that_a_trigger_goes_on_with_lies_beyond_the_page(leaf):
+def test_a_trigger_continues_a_change_beyond_the_page(leaf):
     """The trigger's change has the lower number: it all began with the other one's old state."""
     with listening(leaf) as row, triggers(leaf), override_settings(BULKSAFE={"BATCH_SIZE": 4}):
         one, other = row.sessions(2)
@@ -527,7 +527,7 @@ def test_testing_deliver(leaf):
         row.check()
 
 
-def test_writes_of_one_after_the_other_are_seen_as_they_were(leaf):
+def test_writes_of_consecutive_transactions_keep_their_images(leaf):
     """Nothing was at once: each event's own images are right, and are not touched."""
     with listening(leaf) as row, pytest.MonkeyPatch.context() as patch:
         amended = []
@@ -556,7 +556,7 @@ def test_writes_of_one_after_the_other_are_seen_as_they_were(leaf):
         assert amended == []
 
 
-def test_models_without_parents_ask_nothing(leaf):
+def test_models_without_parents_send_no_query(leaf):
     base = lineage(leaf)[0]
     with reception.only_these(), emptied(leaf):
         reception.listen(post_save, base)

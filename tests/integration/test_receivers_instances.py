@@ -416,7 +416,7 @@ def test_a_row_that_python_cannot_hold_fails_as_it_does_in_a_query():
         testing.deliver()
 
 
-def test_a_row_that_a_receiver_leaves_so_fails_for_the_others():
+def test_a_row_that_a_receiver_makes_unreadable_fails_for_other_receivers():
     model = TYPED["DateTime"]
 
     def leave(instance, **kwargs):

@@ -103,7 +103,7 @@ def test_bulk_and_raw_writes_of_the_rows(ann, groups, calls):
     ]
 
 
-def test_what_changes_nothing_reaches_nobody(ann, groups, calls):
+def test_a_no_op_change_calls_no_receiver(ann, groups, calls):
     ann.groups.add(groups[0])
     calls.delivered()
 
@@ -145,7 +145,7 @@ def test_an_instance_that_is_gone_has_its_key(ann, groups, calls):
 # Otherwise than Django, on purpose.
 
 
-def test_clear_is_a_removal_of_all_that_was_there(ann, groups, calls, plain):
+def test_clear_removes_every_link(ann, groups, calls, plain):
     """The rows say what was removed. Django's post_clear does not."""
     ann.groups.add(*groups)
     calls.delivered()

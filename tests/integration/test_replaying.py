@@ -77,7 +77,7 @@ def rows(db):
 # What the receiver gets.
 
 
-def test_a_call_is_that_of_a_save_without_changes(rows):
+def test_the_call_equals_that_of_a_save_without_changes(rows):
     calls = reception.declare(post_save, Nullable)
 
     said = replay("calls")
@@ -191,7 +191,7 @@ def test_a_condition_over_the_new_row_selects_the_rows(rows):
     assert "3 rows would be replayed" in replay("calls", "--dry-run")
 
 
-def test_a_condition_over_the_old_row_is_refused_unless_it_is_ignored(rows):
+def test_a_condition_on_the_old_row_is_refused_unless_it_is_ignored(rows):
     calls = reception.declare(post_save, Nullable, when=Q(new__n=1) & ~Q(old__n=1))
     assert "compares with the row before the change (old__…)" in refusal("calls")
     replay("calls", "--ignore-when")
@@ -229,7 +229,7 @@ def test_lookups_through_relations_find_a_row_once():
     assert [call["instance"] for call in calls.delivered()] == [ann]
 
 
-def test_a_number_stays_text_for_a_column_of_text():
+def test_a_number_stays_text_for_a_text_column():
     calls = reception.declare(post_save, Stamped)
     Stamped.objects.bulk_create(Stamped(code=code) for code in ("007", "7", "1e5"))
     replay("calls", "--where", "code=007")

@@ -243,7 +243,7 @@ def test_functions_with_the_rights_of_their_owner_are_for_their_own_triggers_onl
             assert sqlstate(trigger)[0] == "42501"
 
 
-def test_nobody_else_may_make_triggers_with_our_functions():
+def test_other_roles_may_not_create_triggers_with_our_functions():
     callable_by_all = execute(
         """
         SELECT p.proname
@@ -273,7 +273,7 @@ def mallory(db):
         make_hostile("public", row_type=table)
 
 
-def test_whoever_may_write_to_the_schema_of_a_type_gets_nothing_at_run_time(mallory):
+def test_rights_on_the_schema_of_a_type_give_nothing_at_run_time(mallory):
     model = TYPED["HStore"]
     model.objects.create(fixed={"k": "v"}, a={"free": None})
     assert model.objects.get().c == {"free": None}
@@ -281,7 +281,7 @@ def test_whoever_may_write_to_the_schema_of_a_type_gets_nothing_at_run_time(mall
     assert refused(lambda: model.objects.update(a={"k": "v"}, b={"k": "v"}))
 
 
-def test_whoever_may_write_to_the_schema_of_a_type_gets_nothing_from_queries(db):
+def test_rights_on_the_schema_of_a_type_give_nothing_from_queries(db):
     """The functions that make queries at run time have the rights of who installed them."""
     model = TYPED["HStore"]
     install(
@@ -312,12 +312,12 @@ AS_JSON = Func("a", function="to_jsonb", output_field=JSONField())
     ],
     ids=lambda invariant: invariant.name,
 )
-def test_an_invariant_that_would_use_what_others_made_is_not_installed(mallory, invariant):
+def test_an_invariant_that_would_use_objects_of_another_role_is_not_installed(mallory, invariant):
     with pytest.raises(ProgrammingError, match="which belongs to mallory"), transaction.atomic():
         install(TYPED["HStore"], invariant)
 
 
-def test_what_others_made_is_used_where_the_settings_trust_its_schema(mallory, settings):
+def test_objects_of_another_role_are_used_if_the_settings_trust_their_schema(mallory, settings):
     settings.BULKSAFE = {"SEARCH_PATH": ["public"]}
     install(TYPED["HStore"], bulksafe.Immutable("a"))
 
@@ -578,7 +578,7 @@ UNSEEN = "UPDATE of a row."
 
 
 @pytest.mark.parametrize("write", [TOO_MUCH, AT_COMMIT])
-def test_a_refusal_names_the_key_to_those_who_may_read_it(write, writer):
+def test_a_refusal_names_the_key_to_roles_that_may_read_it(write, writer):
     with role("clerk"):
         assert detail(write).endswith(UNSEEN)
     execute(f"GRANT SELECT (amount) ON {TABLE} TO clerk")
@@ -620,7 +620,7 @@ FUNCTION_OF_OURS = """
 
 
 @pytest.mark.parametrize("is_schema_open", [True, False])
-def test_a_function_that_a_compute_calls_is_not_led_astray(is_schema_open, settings):
+def test_a_function_that_a_compute_calls_is_not_redirected(is_schema_open, settings):
     """Neither by the writer's path, nor with the rights of the table's owner."""
     settings.BULKSAFE = {"SEARCH_PATH": ["tools"]}
     execute(FUNCTION_OF_OURS)

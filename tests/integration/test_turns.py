@@ -23,7 +23,7 @@ def claimed(store, limit):  # noqa: F811
     return {cursor.bucket for cursor in cursors}
 
 
-def test_cursors_that_were_served_longest_ago_are_claimed_first(store):  # noqa: F811
+def test_the_least_recently_served_cursors_are_claimed_first(store):  # noqa: F811
     """Otherwise a busy bucket would keep the others waiting."""
     store.create_cursors([LANE])
     execute(
@@ -48,7 +48,7 @@ def make_alone(waits):
 
 
 @pytest.mark.parametrize("waits", [{1: 10, 2: 90}, {1: 90, 2: 10}], ids=str)
-def test_the_call_that_is_due_longest_is_taken_first(store, source, waits):  # noqa: F811
+def test_the_longest_due_call_is_taken_first(store, source, waits):  # noqa: F811
     make_alone(waits)
     first, second = sorted(waits, key=waits.__getitem__, reverse=True)
 

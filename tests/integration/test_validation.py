@@ -102,7 +102,7 @@ def test_the_error_has_the_name_of_the_invariant_for_its_code(order):
     assert raised.value.error_dict[NON_FIELD_ERRORS][0].code == "discount_within_amount"
 
 
-def test_what_holds_passes(order):
+def test_a_valid_row_passes(order):
     assert errors(order(amount=6, discount=6)) == {}
 
 

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.once
         ([(1, None, 0), (1, 0, 1), (1, 1, 2), (7, None, 0)], Verdict(wrong=[(7, None, 0)])),
     ],
 )
-def test_the_oracle_sees(told, verdict):
+def test_the_oracle_judges(told, verdict):
     assert judge({1: 2}, told) == verdict
     assert verdict.is_exactly_once == (verdict == Verdict())
 
@@ -90,7 +90,7 @@ def test_interleaving(site, interleaving):
     assert site.verdict() == Verdict()
 
 
-def test_a_queue_begins_with_what_runs_at_that_moment(site):
+def test_a_queue_begins_with_the_transactions_then_running(site):
     """A queue that is new tells what commits after its beginning, also what was written before."""
     one, other = site.rows_of_a_bucket(2)
     site.listen_once("--queues", "default")
@@ -189,7 +189,7 @@ def test_a_sleeper_is_woken(drowsy):
             drowsy.wait_until_told(listener=listener)
 
 
-def test_nobody_sleeps_while_a_writer_is_at_it(drowsy):
+def test_no_listener_sleeps_while_a_writer_is_active(drowsy):
     """It has told nobody, since nobody slept when it wrote."""
     (row,) = drowsy.add_rows(1)
     with interleavings.sessions(drowsy, 1) as (writer,):
@@ -201,7 +201,7 @@ def test_nobody_sleeps_while_a_writer_is_at_it(drowsy):
     assert drowsy.verdict() == Verdict()
 
 
-def test_a_writer_that_gives_up_wakes_nobody_for_ever(drowsy):
+def test_a_writer_that_rolls_back_wakes_listeners_again(drowsy):
     (row,) = drowsy.add_rows(1)
     with drowsy.listening("--queues", "default") as listener:
         drowsy.wait_until_told(listener=listener)

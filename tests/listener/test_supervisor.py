@@ -6,7 +6,7 @@ import signal
 from tests.listener.site import wait_until
 
 
-def test_told_to_end_while_a_worker_is_replaced(site):
+def test_terminated_while_a_worker_is_replaced(site):
     """The new worker is told, too, though it was not there when the signal came."""
     site.write(
         "sitecustomize.py",

@@ -112,7 +112,7 @@ def test_migrate_drops_nothing_and_reports_no_changes(captured):
     assert_kept(captured)
 
 
-def test_what_an_app_that_was_not_named_has_is_not_asked_about(captured):
+def test_apps_that_were_not_named_are_not_asked_about(captured):
     captured.models("class Piece(models.Model): pass", app="press")
 
     made = captured.make("press")
@@ -137,7 +137,7 @@ def test_other_invariants_are_removed_without_a_question(shop):  # noqa: F811
     assert_kept(shop, count=3)
 
 
-def test_fewer_receivers_of_a_table_are_no_question(shop):  # noqa: F811
+def test_removing_one_of_several_receivers_asks_nothing(shop):  # noqa: F811
     receive(shop, saved(), deleted())
     evolve(shop)
     receive(shop, saved())
@@ -200,7 +200,7 @@ def test_a_renamed_model(captured):
     assert not captured.installed()
 
 
-def test_a_removed_model_takes_its_capture_along(captured):
+def test_removing_a_model_removes_its_capture(captured):
     captured.models("class Other(models.Model): n = models.IntegerField(default=0)")
 
     made = captured.make()

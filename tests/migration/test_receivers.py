@@ -78,7 +78,7 @@ def triggers(installed):
     return sorted((t.table, t.definition.split(" ")[4]) for t in installed.triggers)
 
 
-def test_the_first_receiver_of_a_table_makes_its_capture_and_the_last_takes_it_along(shop):
+def test_the_first_receiver_of_a_table_creates_its_capture_and_the_last_drops_it(shop):
     receive(shop, saved())
     made = evolve(shop)
     assert triggers(made) == [("shop_order", "INSERT"), ("shop_order", "UPDATE")]

@@ -71,7 +71,7 @@ def test_a_dead_letter_that_is_skipped(shop, atomic):
     assert texts(project) == ["lenient bad 1", "lenient bad 0"]
 
 
-def test_what_waited_behind_a_skipped_dead_letter_is_tried_in_turn(shop):
+def test_events_behind_a_skipped_dead_letter_are_tried_in_turn(shop):
     project = shop(lenient='max_attempts=2, on_dead="skip"')
     order(project, "bad")
     change(project, "bad", 1)
@@ -184,7 +184,7 @@ def test_a_receiver_with_another_name(shop):
     assert texts(project) == ["new_name good 0", "new_name bad 0"]
 
 
-def test_a_receiver_that_is_gone(shop):
+def test_a_receiver_was_removed(shop):
     project = shop(strict="max_attempts=1", other="")
     order(project, "bad")
     project.manage("bulksafe", "listen", "--once", code=1)
@@ -198,7 +198,7 @@ def test_a_receiver_that_is_gone(shop):
     assert {name for name, *_ in parked(project)} == {"strict", "other"}
 
 
-def test_a_listener_whose_code_does_not_know_the_table_yet(shop):
+def test_a_listener_whose_code_lacks_the_table(shop):
     """As during a deployment: the migration has run, the writers are new, the listener is old."""
     project = shop(notify="", strict="max_attempts=1")
     new_code = (project.directory / "shop/receivers.py").read_text()
@@ -345,7 +345,7 @@ def logging(sender, instance, **kwargs):
     assert texts(project) == seen
 
 
-def test_what_a_receiver_writes_is_delivered_though_others_commit_meanwhile(shop):
+def test_writes_of_a_receiver_are_delivered_during_other_commits(shop):
     """Other transactions begin and end between the worker's first statements."""
     project = shop(placeholder="")
     reacting(
@@ -380,7 +380,7 @@ Store.start = start_late
     assert texts(project) == ["0", "1"]
 
 
-def test_receivers_that_keep_each_other_right_come_to_rest(shop):
+def test_receivers_that_maintain_each_other_converge(shop):
     project = shop(placeholder="")
     reacting(
         project,

@@ -328,7 +328,7 @@ def test_a_second_signal_gives_a_call_back(site, number):
     assert project.run("SELECT attempts, leased_until FROM bulksafe_parked") == [(0, None)]
 
 
-def test_status_says_for_how_long_an_event_has_been_due(site):
+def test_status_shows_the_age_of_the_oldest_due_event(site):
     project = site("pass", "")
     order(project, "good")
     project.run("UPDATE bulksafe_outbox SET at = now() - interval '100 seconds'")

@@ -84,7 +84,7 @@ write("INSERT INTO shop_order (number) VALUES ('good')")
 
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("signal", ["post_save", "pre_save"])
-def test_in_the_transaction_the_write_is_refused_with_what_to_do(shop, odd, signal):
+def test_in_the_transaction_the_write_is_refused_with_a_remedy(shop, odd, signal):
     column, value = ODD[odd]
     site = shop("in_transaction", signal)
 

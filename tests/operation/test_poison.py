@@ -73,7 +73,7 @@ def test_a_context_that_cannot_be_read_harms_its_own_event_only(shop, atomic, to
     assert "Traceback" not in shown.stderr
 
 
-def test_a_condition_that_the_row_as_it_was_does_not_fit_any_more(shop):
+def test_a_condition_no_longer_matches_the_old_row(shop):
     project = shop(placeholder="")
     project.write("shop/receivers.py", CONDITIONAL.format(when=0))
     project.make()
@@ -301,7 +301,7 @@ def test_an_error_after_the_commit_keeps_no_other_from_its_call(shop):
     }
 
 
-def test_a_stranger_with_a_name_like_a_listeners(shop):
+def test_another_client_named_like_a_listener(shop):
     project = shop(first="")
     with project.connect() as stranger:
         stranger.execute("SET application_name = 'bulksafe listen'")
@@ -332,7 +332,7 @@ def test_processes_share_no_pool(shop):
         "SET session_replication_role = replica",
     ],
 )
-def test_a_receiver_that_leaves_the_connection_otherwise_than_it_found_it(shop, statement):
+def test_a_receiver_leaves_the_connection_in_a_different_state(shop, statement):
     """The worker's own queries would fail, and those of the receivers after it."""
     project = shop(strict="max_attempts=2", other="")
     path = project.directory / "shop/receivers.py"

@@ -88,7 +88,7 @@ def test_a_failed_call_is_parked_and_blocks_its_row(site):
     ]
 
 
-def test_an_uncommitted_change_is_waited_for_and_is_in_the_image(site, replaying):
+def test_the_image_waits_for_and_includes_an_uncommitted_change(site, replaying):
     project = site(index="")
     with project.connect() as writer:
         # The writer would be the victim of a deadlock.

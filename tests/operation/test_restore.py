@@ -52,7 +52,7 @@ def grow_old(project):
 
 
 @pytest.mark.parametrize("by_hand", [True, False], ids=["doctor --rebase", "by the listener"])
-def test_nothing_is_lost_and_nothing_comes_twice(shop, postgres, elsewhere, by_hand):
+def test_every_call_is_made_exactly_once(shop, postgres, elsewhere, by_hand):
     project = shop(notify="max_attempts=1", mail='queue="mail"')
     grow_old(project)
     for number in ("one", "two", "bad"):

@@ -177,7 +177,7 @@ COUNTED = "undelivered events: 1, parked events: 1, dead letters: 1"
 
 
 @pytest.mark.parametrize("answer", ["", "no\n", "y\n"])
-def test_events_are_discarded_after_a_yes_only(waiting, answer):
+def test_events_are_discarded_only_after_confirmation(waiting, answer):
     said = waiting.manage("bulksafe", "discard", "--undelivered", code=1, answers=answer)
 
     assert f"The database 'default' holds {COUNTED}" in said.stdout

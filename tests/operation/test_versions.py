@@ -37,7 +37,7 @@ def test_a_rolling_update(shop, atomic, first):
     assert parked(project, code=0) == []
 
 
-def test_a_receiver_that_only_one_of_two_listeners_knows(shop):
+def test_a_receiver_registered_in_only_one_of_two_listeners(shop):
     """A dead letter that is tried again goes to the one that knows it, whoever looks first."""
     project = shop(known="", strict="max_attempts=1")
     order(project, "bad")

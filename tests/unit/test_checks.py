@@ -158,7 +158,7 @@ def test_e005_through_an_abstract_base():
     assert findings(overriding) == []
 
 
-def test_a_rejected_declaration_is_looked_at_too():
+def test_a_rejected_declaration_is_checked_too():
     model = order_with(Check(Q(amount__gt=F("old__amount"))), Check(Q(amont__gt=0)))
 
     assert ids(findings(model)) == ["E002", "E002", "E020"]
@@ -343,7 +343,7 @@ def test_i001():
     assert found.level == django_checks.INFO
 
 
-def test_hints_are_none_of_the_messages_that_every_command_shows(settings):
+def test_hints_are_not_shown_by_every_command(settings):
     model = order_with(check(Q(amount__gt=0)), Compute("net", F("amount") - F("discount")))
     with registered(model):
         assert checks.check_declarations(None) == []
@@ -502,7 +502,7 @@ def documented_examples():
 
 
 @pytest.mark.parametrize(("code", "is_wrong", "example"), list(documented_examples()))
-def test_the_documented_examples_are_what_they_are_said_to_be(code, is_wrong, example):
+def test_the_documented_examples_pass_or_fail_as_documented(code, is_wrong, example):
     declaration = eval(example, example_names())
 
     found = ids(findings(order_with(declaration)))
@@ -538,7 +538,7 @@ def documented_model(example):
 
 
 @pytest.mark.parametrize(("code", "is_wrong", "example"), list(documented_models()))
-def test_the_documented_models_are_what_they_are_said_to_be(code, is_wrong, example):
+def test_the_documented_models_pass_or_fail_as_documented(code, is_wrong, example):
     found = ids(findings(documented_model(example)))
 
     assert (code in found) == is_wrong
@@ -546,7 +546,7 @@ def test_the_documented_models_are_what_they_are_said_to_be(code, is_wrong, exam
 
 
 @pytest.mark.parametrize("is_wrong", [True, False])
-def test_the_documented_routers_are_what_they_are_said_to_be(is_wrong):
+def test_the_documented_routers_pass_or_fail_as_documented(is_wrong):
     text = (PACKAGE.parent / "docs" / "errors.md").read_text()
     examples = re.findall(r"^```python\n(class Router:.*?)^```$", text, re.MULTILINE | re.DOTALL)
     known = {}
@@ -564,7 +564,7 @@ def examples_of(code):
 
 
 @pytest.mark.parametrize(("position", "expected"), [(0, ["E008"]), (1, [])])
-def test_the_documented_registrations_are_what_they_are_said_to_be(position, expected):
+def test_the_documented_registrations_pass_or_fail_as_documented(position, expected):
     known = {**example_names(), "__name__": "tests.apps.practice.invariants"}
     with registered():
         exec(examples_of("E008")[position], known)
@@ -572,7 +572,7 @@ def test_the_documented_registrations_are_what_they_are_said_to_be(position, exp
 
 
 @pytest.mark.parametrize(("position", "expected"), [(0, ["E009"]), (1, [])])
-def test_the_documented_settings_are_what_they_are_said_to_be(settings, position, expected):
+def test_the_documented_settings_pass_or_fail_as_documented(settings, position, expected):
     known = {}
     exec(examples_of("E009")[position], known)
     settings.BULKSAFE = known["BULKSAFE"]

@@ -141,7 +141,7 @@ def test_e025(declaration, fact, fix):
     reported("E025", declaration, fact, fix)
 
 
-def test_what_only_looks_volatile_is_fine():
+def test_expressions_that_only_look_volatile_are_fine():
     model = declare(
         check(Q(user=F("old__random"))),
         check(~Q(user="now()") & Q(old__user="current_user"), name="text"),
@@ -304,7 +304,7 @@ def test_e031(declaration, fact, fix):
         reported("E031", declaration, fact, fix)
 
 
-def test_what_names_its_time_zone_is_fine():
+def test_expressions_that_name_their_time_zone_are_fine():
     of_zone = Func(Value("day"), F("old__at"), Value("UTC"), function="date_trunc")
     model = order_with(
         check(Q(day__lte=TruncDate("old__at"))),

@@ -477,7 +477,7 @@ def test_w003():
     says(found[0], "“day” is computed, and forms still ask for it", "editable=False to day")
 
 
-def test_w003_not_for_a_model_of_somebody_else():
+def test_w003_not_for_a_model_of_another_package():
     compute = Compute("day", TruncDate("at"))
     compute.home = "other"
 

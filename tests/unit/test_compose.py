@@ -106,7 +106,7 @@ def test_environment_values_are_strings(services):
         assert all(isinstance(value, str) for value in service.get("environment", {}).values())
 
 
-def test_what_is_built_is_there(services):
+def test_built_files_exist(services):
     assert (ROOT / services["app"]["build"] / "Dockerfile").is_file()
     for name in ("app", "migrate", "listener"):
         command = services[name].get("command")

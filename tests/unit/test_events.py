@@ -81,13 +81,13 @@ def test_a_row_that_moves_to_another_partition_is_updated():
     assert spans(merged(moved)) == [("U", 1, 2)]
 
 
-def test_a_row_that_is_deleted_and_made_anew_in_a_partition():
+def test_a_row_deleted_and_inserted_again_in_a_partition():
     anew = [event(1, "D", part=1), event(2, "I", part=1)]
 
     assert spans(merged(anew)) == [("D", 1, 1), ("I", 2, 2)]
 
 
-def test_a_new_row_is_no_part_of_the_update_that_follows():
+def test_a_new_row_is_not_part_of_the_following_update():
     events = [event(1, "I", part=CHILD), event(2, "U", part=PARENT)]
 
     assert spans(merged(events)) == [("I", 1, 1), ("U", 2, 2)]
@@ -146,7 +146,7 @@ def test_a_row_begins_with_its_insertion_though_a_trigger_changes_its_parent():
     assert numbers(chained_by_part(events, old, new)) == [1, 3, 2, 4]
 
 
-def test_a_transaction_comes_after_one_that_wrote_between_its_own_writes():
+def test_a_transaction_is_ordered_after_one_that_wrote_between_its_writes():
     """Each part of the row has a lock of its own; what it waited for was before it."""
     events = [
         event(1, part=PARENT, xid=5),

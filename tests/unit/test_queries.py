@@ -42,7 +42,7 @@ def test_a_query_has_the_text_of_its_parts():
     assert not [name for name in NAMES if "{query:" in query(name)]
 
 
-def test_what_is_no_query_is_left_to_the_caller():
+def test_unfilled_placeholders_are_left_to_the_caller():
     assert "{unlimited}" in query("start")
     assert "{selection}" in query("retry")
 

@@ -60,7 +60,7 @@ def test_a_decorator_without_a_signal():
         ("zzz", "Options are: sender, run, when, after, batch, weak, dispatch_uid, queue,"),
     ],
 )
-def test_an_option_that_there_is_not(option, fix):
+def test_an_unknown_option(option, fix):
     with pytest.raises(TypeError) as caught:
         bulksafe.critical(post_save, sender=User, **{option: True})
     assert str(caught.value).startswith(f"critical() has no option “{option}”. {fix}")

@@ -94,7 +94,7 @@ def test_a_is_called(write, expected):
         (sent(calls(*[(A, OTHER)] * MOST_NEW_ROWS), is_new=True), True),
     ],
 )
-def test_what_does_not_settle_is_cut(write, is_cut):
+def test_receivers_that_do_not_converge_are_cut(write, is_cut):
     assert (endless(A, write) is not None) is is_cut
 
 

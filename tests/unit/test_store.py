@@ -43,7 +43,7 @@ def test_due_calls_are_looked_at_where_the_cursors_have_no_work(asked):
     assert asked[-1][1]["queues"] == ["search"]
 
 
-def test_a_due_call_that_waits_for_another_one_is_no_work(asked):
+def test_a_due_call_that_waits_for_an_earlier_call_is_not_ready(asked):
     asked.answers = {"ready": [("mail", False, True)], "ready_parked": []}
 
     assert Store("default").ready(["mail"], Known()) == set()

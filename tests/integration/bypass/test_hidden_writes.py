@@ -104,13 +104,13 @@ class TestRefusedByAReceiverAfterTheStatement:
             execute("SELECT bypass.in_sql()")
         Shelf.objects.create(name="after")
 
-    def test_who_catches_that_cannot_commit(self):
+    def test_catching_the_error_does_not_allow_a_commit(self):
         with pytest.raises(ReceiversNotRun), transaction.atomic():
             self.write()
 
         assert (stored(), Shelf.objects.count()) == ([], 0)
 
-    def test_who_catches_that_in_a_savepoint_cannot_commit_either(self):
+    def test_catching_the_error_in_a_savepoint_does_not_allow_a_commit(self):
         with pytest.raises(ReceiversNotRun), transaction.atomic():
             with transaction.atomic():
                 self.write()
@@ -118,7 +118,7 @@ class TestRefusedByAReceiverAfterTheStatement:
 
         assert (stored(), Shelf.objects.count()) == ([], 0)
 
-    def test_a_savepoint_takes_it_back(self):
+    def test_rolling_back_to_a_savepoint_undoes_the_write(self):
         with transaction.atomic():
             Shelf.objects.create(name="before")
             with pytest.raises(ValueError, match="no"), transaction.atomic():
@@ -155,7 +155,7 @@ def test_a_deferred_trigger_of_someone_else_s_is_refused(calls):
     assert execute("SELECT count(*) FROM bypass.deferred") == [(0,)]
 
 
-def test_such_a_trigger_that_is_made_to_fire_before(calls):
+def test_a_deferred_trigger_that_is_forced_to_fire_early(calls):
     with transaction.atomic():
         execute("INSERT INTO bypass.deferred VALUES (1)")
         execute("SET CONSTRAINTS bypass.deferred IMMEDIATE")
@@ -174,7 +174,7 @@ def test_a_procedure_that_commits_by_itself(calls):
     assert stored() == []
 
 
-def test_a_string_that_commits_on_its_way_is_not_run_twice(calls):
+def test_a_string_with_a_commit_inside_is_not_run_twice(calls):
     for start, end in [("BEGIN;", "COMMIT"), ("", "COMMIT"), ("BEGIN;", "END")]:
         with pytest.raises(ReceiversNotRun):
             execute(f"{start} INSERT INTO bypass.other VALUES (1); {end}; SELECT bypass.in_sql()")
@@ -191,7 +191,7 @@ def test_a_string_that_commits_on_its_way_is_not_run_twice(calls):
         f"BEGIN; {insert()}; COMMIT",
     ],
 )
-def test_a_string_that_commits_what_nobody_was_told(statement, calls):
+def test_a_string_that_commits_undelivered_changes(statement, calls):
     with pytest.raises(ReceiversNotRun):
         execute(statement)
 

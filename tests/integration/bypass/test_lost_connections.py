@@ -58,7 +58,7 @@ def lose_connection():
         lambda: execute(insert("lost")),
     ],
 )
-def test_a_connection_that_is_lost_in_the_middle(write, clean):
+def test_a_connection_is_lost_during_a_transaction(write, clean):
     lose = [True]
     heard = []
 
@@ -82,7 +82,7 @@ def test_a_connection_that_is_lost_in_the_middle(write, clean):
     assert titles() == ["after", "and on"]
 
 
-def test_a_receiver_that_hides_that_the_connection_is_lost(clean):
+def test_a_receiver_hides_a_lost_connection(clean):
     def lose(**kwargs):
         lose_connection()
         with pytest.raises(OperationalError):
@@ -96,7 +96,7 @@ def test_a_receiver_that_hides_that_the_connection_is_lost(clean):
     assert stored() == []
 
 
-def test_a_connection_that_is_lost_between(calls):
+def test_a_connection_is_lost_between_two_writes(calls):
     Article.objects.create(title="before")
     lose_connection()
     with pytest.raises(OperationalError):
@@ -140,7 +140,7 @@ class TestTheNoticeHandlerIsLost:
 
         assert stored() == before
 
-    def test_past_django_s_cursors(self, calls):
+    def test_with_a_driver_cursor(self, calls):
         with pytest.raises(ReceiversNotRun), transaction.atomic():
             raw().execute(insert())
 
@@ -163,7 +163,7 @@ class TestWrappersAreGone:
         connection.execute_wrappers[:] = kept
 
     @pytest.mark.parametrize("early", [False, True])
-    def test_what_django_s_own_ways_write_is_delivered(self, early, calls):
+    def test_writes_through_django_s_own_methods_are_delivered(self, early, calls):
         before = inline.critical(pre_save, Article) if early else []
         article = Article(title="saved")
         article.save()

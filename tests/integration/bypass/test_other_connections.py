@@ -39,7 +39,7 @@ def test_a_prepared_transaction(psql, refused_in_psql):
     assert execute("SELECT count(*) FROM pg_prepared_xacts") == [(0,)]
 
 
-def test_a_prepared_transaction_of_the_driver(calls):
+def test_a_prepared_transaction_through_the_driver(calls):
     if execute("SHOW max_prepared_transactions") == [("0",)]:
         pytest.skip("the server has max_prepared_transactions = 0")
     with closing(psycopg.connect(url())) as other:
@@ -79,7 +79,7 @@ def test_another_process_with_psycopg(calls):
 
 
 @pytest.mark.parametrize("autocommit", [True, False])
-def test_a_connection_beside_django_s(calls, autocommit):
+def test_a_connection_of_the_application_beside_django_s(calls, autocommit):
     with psycopg.connect(url(), autocommit=autocommit) as other:
         with pytest.raises(psycopg.IntegrityError) as refusal:
             other.execute(insert())
@@ -99,7 +99,7 @@ def test_a_cursor_whose_query_runs_at_the_commit(calls_function, prepare, calls)
     assert stored() == []
 
 
-def test_such_a_cursor_of_django_s(calls):
+def test_a_django_cursor_whose_query_runs_at_the_commit(calls):
     with pytest.raises(ReceiversNotRun), connection.chunked_cursor() as cursor:
         cursor.execute("SELECT bypass.in_plpgsql() FROM generate_series(1, 3)")
     connection.close()

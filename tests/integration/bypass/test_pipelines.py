@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class TestPipelines:
-    def test_past_django_s_cursors_in_atomic(self, calls):
+    def test_with_a_driver_cursor_in_atomic(self, calls):
         with transaction.atomic(), raw().pipeline():
             raw().execute(insert("one"))
             raw().execute(insert("two"))

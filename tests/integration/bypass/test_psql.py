@@ -116,7 +116,7 @@ def test_psql_is_refused(way, refused_in_psql):
         ),
     ],
 )
-def test_psql_may_not_change_rows_either(change, statement, refused_in_psql, calls):
+def test_psql_updates_and_deletes_are_refused(change, statement, refused_in_psql, calls):
     Article.objects.create(title="there")
     calls.clear()
     if "MERGE" in statement and connection.pg_version < 150000:
@@ -126,7 +126,7 @@ def test_psql_may_not_change_rows_either(change, statement, refused_in_psql, cal
     refused_in_psql(statement, change=change, receiver=name)
 
 
-def test_psql_may_not_delete_along(psql, calls):
+def test_a_cascade_from_psql_is_refused(psql, calls):
     """A cascade of the database's."""
     deleted = inline.critical(post_delete, Book, dispatch_uid="stocktaking")
     Shelf.objects.create(name="a").book_set.create(title="a")
@@ -152,7 +152,7 @@ def test_psql_may_not_delete_along(psql, calls):
         )
 
 
-def test_psql_may_take_it_back(psql, calls):
+def test_psql_may_roll_back(psql, calls):
     """A transaction that leaves no change behind has nothing to answer for."""
     done = psql(
         f"BEGIN; SAVEPOINT s; {insert()}; ROLLBACK TO s; COMMIT;\nBEGIN; {insert()}; ROLLBACK;\n"
@@ -177,7 +177,7 @@ def test_many_rows_and_the_first_table_are_named(psql, calls):
     assert stored() == []
 
 
-def test_receivers_that_the_database_does_not_know_by_name(psql, calls):
+def test_receivers_whose_names_are_not_stored_in_the_database(psql, calls):
     execute("DELETE FROM bulksafe_receiver")
 
     done = psql(insert())

@@ -110,7 +110,7 @@ class TestPastDjangosCursors:
         assert calls[0]["created"] is True
         assert calls[0]["old"] is None
 
-    def test_in_atomic_the_next_statement_tells(self, write, calls):
+    def test_in_atomic_the_next_statement_delivers(self, write, calls):
         with transaction.atomic():
             write()
             Shelf.objects.count()
@@ -129,7 +129,7 @@ class TestPastDjangosCursors:
 
         assert seen(calls) == titles() == ["raw"]
 
-    def test_a_receiver_that_refuses_it_at_the_commit(self, write):
+    def test_a_receiver_refuses_the_write_at_the_commit(self, write):
         inline.critical(post_save, Article, refuse)
 
         with pytest.raises(ValueError, match="no"), transaction.atomic():
@@ -140,7 +140,7 @@ class TestPastDjangosCursors:
         assert Shelf.objects.count() == 0
 
 
-def test_several_tables_are_told_in_the_order_of_the_writes(clean):
+def test_several_tables_are_delivered_in_write_order(clean):
     """On a connection that has told nothing yet: it finds the tables out then."""
     order = []
     inline.critical(post_save, Article, lambda **kwargs: order.append("article"))

@@ -24,14 +24,14 @@ def test_a_role_without_rights_on_bulksafe_s_tables(refused_in_psql, clerk):
 
 @pytest.mark.parametrize("table", ["bulksafe_buffer", "bulksafe_ticket", "bulksafe_receiver"])
 @pytest.mark.parametrize("what", ["SELECT FROM", "DELETE FROM", "TRUNCATE"])
-def test_such_a_role_may_not_look_or_tamper(table, what, psql, clerk, calls):
+def test_a_role_without_rights_may_neither_read_nor_tamper(table, what, psql, clerk, calls):
     done = psql(f"SET ROLE {clerk}; {what} {table}")
 
     assert done.returncode == 3
     assert "permission denied" in done.stderr
 
 
-def test_such_a_role_writes_through_django(clerk, calls):
+def test_a_role_without_rights_writes_through_django(clerk, calls):
     execute(f"SET ROLE {clerk}")
     try:
         Article.objects.create(title="one")
@@ -67,7 +67,7 @@ def test_a_hostile_search_path(psql, refused_in_psql):
 
 
 @pytest.mark.parametrize("way", ["bulk", "raw"])
-def test_a_search_path_that_would_lead_django_astray(way, calls):
+def test_a_search_path_that_would_redirect_django(way, calls):
     """Another ``bulksafe_take`` in front is not called: the trigger names the schema of ours."""
     execute(
         "CREATE SCHEMA trap; "
@@ -90,7 +90,7 @@ def test_a_search_path_that_would_lead_django_astray(way, calls):
     assert not (call["event_id"] or "").startswith("trap")
 
 
-def test_triggers_that_are_off_are_the_way_past(psql, calls):
+def test_disabled_triggers_bypass_receivers(psql, calls):
     """As for all triggers, and documented: a superuser may."""
     done = psql(f"SET session_replication_role = replica; {insert('replicated')}")
 
@@ -99,11 +99,11 @@ def test_triggers_that_are_off_are_the_way_past(psql, calls):
     assert calls == []
 
 
-def test_triggers_that_are_off_at_the_commit_only(refused_in_psql):
+def test_triggers_disabled_only_at_the_commit(refused_in_psql):
     refused_in_psql(f"BEGIN; {insert()}; SET LOCAL session_replication_role = replica; COMMIT;\n")
 
 
-def test_muting_is_the_way_past_on_purpose(psql, calls):
+def test_muting_bypasses_receivers_on_purpose(psql, calls):
     label = "practice.CriticalArticle:bulksafe_capture"
     done = psql(f"BEGIN; SET LOCAL bulksafe.muted = '{{{label}}}'; {insert('muted')}; COMMIT")
 

@@ -180,7 +180,7 @@ class TestInHand(_Marks):
 
         assert titles() == ["one"]
 
-    def test_a_mark_for_another_table(self, seen):
+    def test_a_mark_for_a_different_table(self, seen):
         mark = f"/* bulksafe: in hand {raw().info.backend_pid} {SHELVES} */"
         with pytest.raises(psycopg.IntegrityError):
             raw().execute(f"{insert()} {mark}")
@@ -431,7 +431,7 @@ class TestReturned(_Marks):
         finally:
             execute(f"DROP TRIGGER before ON {ARTICLES}; DROP FUNCTION bypass.before")
 
-    def test_a_rule_in_place_of_it(self, three, seen, gone):
+    def test_an_instead_rule_keeps_the_rows(self, three, seen, gone):
         execute(f"CREATE RULE kept AS ON DELETE TO {ARTICLES} DO INSTEAD NOTHING")
         try:
             assert Article.objects.all().delete()[0] == 0

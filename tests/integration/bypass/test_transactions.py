@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class TestSavepoints:
-    def test_what_was_written_before_one_that_is_rolled_back(self, calls):
+    def test_writes_before_a_savepoint_that_is_rolled_back(self, calls):
         with transaction.atomic():
             raw().execute(insert())
             with pytest.raises(ValueError, match="no"), transaction.atomic():
@@ -38,7 +38,7 @@ class TestSavepoints:
         assert titles() == ["raw"]
         assert seen(calls) == ["raw", "gone"]
 
-    def test_what_was_written_inside_one_that_is_rolled_back(self, calls):
+    def test_writes_inside_a_savepoint_that_is_rolled_back(self, calls):
         with transaction.atomic():
             with pytest.raises(ValueError, match="no"), transaction.atomic():
                 raw().execute(insert())
@@ -110,7 +110,7 @@ class TestTransactionsByHand:
         assert stored() == []
         assert Shelf.objects.count() == 1
 
-    def test_a_function_s_write_that_a_receiver_refuses(self, clean):
+    def test_a_receiver_refuses_the_write_of_a_function(self, clean):
         """It is in the transaction already, which cannot be committed any more."""
         inline.critical(post_save, Article, refuse)
         execute("BEGIN")
@@ -187,14 +187,14 @@ class TestImmediateConstraints:
 
         assert seen(calls) == ["saved", "later", "in a savepoint"]
 
-    def test_after_a_write_that_nobody_was_told(self, constraints, calls):
+    def test_after_an_undelivered_write(self, constraints, calls):
         with pytest.raises(ReceiversNotRun), transaction.atomic():
             raw().execute(insert())
             execute(f"SET CONSTRAINTS {constraints} IMMEDIATE")
 
         assert stored() == []
 
-    def test_a_receiver_that_wants_them_so(self, constraints, clean):
+    def test_a_receiver_that_sets_constraints_immediate(self, constraints, clean):
         def hurry(instance, **kwargs):
             execute(f"SET CONSTRAINTS {constraints} IMMEDIATE")
             if instance.title == "first":
@@ -205,7 +205,7 @@ class TestImmediateConstraints:
 
         assert titles() == ["first", "second"]
 
-    def test_a_savepoint_takes_back_that_it_was_checked(self, constraints, calls):
+    def test_rolling_back_to_a_savepoint_undoes_the_check(self, constraints, calls):
         with transaction.atomic():
             Article.objects.create(title="saved")
             with pytest.raises(ValueError, match="no"), transaction.atomic():

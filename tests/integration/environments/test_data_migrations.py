@@ -64,7 +64,7 @@ class TestDataMigrations:
         assert titles() == ["do", "raw", "saved", "sql", "updated"]
         assert waiting() == (0, 0)
 
-    def test_past_django_s_cursors(self, article):
+    def test_with_a_driver_cursor(self, article):
         calls = inline.critical(post_save, Article)
         self.apply(migrations.RunPython(lambda apps, editor: raw().execute(insert())))
 

@@ -78,7 +78,7 @@ class TestTwoDatabases:
         install_on("other")
 
     @every_way
-    def test_each_way_in_the_other_one(self, way):
+    def test_each_way_in_the_other_database(self, way):
         for using in ("default", "other"):
             Article.objects.using(using).create(title="there")
         self.calls.clear()
@@ -115,7 +115,7 @@ class TestTwoDatabases:
         assert (titles(), titles("other")) == (["2"], [])
         assert noted() == ["late 2"]
 
-    def test_a_receiver_writes_to_the_other_one(self):
+    def test_a_receiver_writes_to_the_other_database(self):
         def mirror(instance, using, **kwargs):
             if using == "default":
                 Article.objects.using("other").bulk_create([Article(title=instance.title)])
@@ -223,7 +223,7 @@ class TestKindsOfConnections:
         with alias("strange", TIME_ZONE="Asia/Kathmandu", OPTIONS={"options": options}) as using:
             exercise(using, calls)
 
-    def test_another_database_by_now(self, clean):
+    def test_an_alias_that_now_leads_to_another_database(self, clean):
         """As Django's test runner has its connections lead to the test databases."""
         calls = hear(EVERY_SIGNAL, "all", "kinds")
         install_on("other")
@@ -313,7 +313,7 @@ class TestDjangosPool:
         found = [call["instance"].title for call in calls if call["signal"] is post_save]
         assert sorted(found) == [f"{n} {s}" for n in range(5) for s in range(5)]
 
-    def test_what_one_leaves_behind_is_none_of_the_next_one_s(self, calls):
+    def test_state_left_on_a_pooled_connection_does_not_reach_its_next_user(self, calls):
         with alias("pooled", OPTIONS={"pool": {"min_size": 1, "max_size": 1}}) as using:
 
             def leave():

@@ -46,7 +46,7 @@ def names_of(listed):
 
 
 class TestTestCases:
-    def test_a_write_that_nobody_was_told_fails_the_test_at_its_end(self, clean):
+    def test_an_undelivered_write_fails_the_test_at_its_end(self, clean):
         calls = inline.critical(post_save, Article, dispatch_uid="warehouse")
 
         class Cases(test.TestCase):

@@ -66,7 +66,7 @@ class TestWhatReceiversRaise:
 
     @pytest.mark.matrix(2)
     @some_ways
-    def test_it_comes_out_of_the_call_and_nothing_is_stored(self, way, raising, error):
+    def test_the_error_propagates_and_nothing_is_stored(self, way, raising, error):
         before = Article.objects.values().get()
         with pytest.raises(error, match="no"):
             EVERY[way]("default")
@@ -112,7 +112,7 @@ class TestWhatReceiversRaise:
         assert [call["old"].title for call in calls] == ["there"]
 
 
-def test_the_first_receiver_that_raises_is_the_last_one(article):
+def test_receivers_stop_at_the_first_that_raises(article):
     calls = inline.critical(post_save, Article, dispatch_uid="first")
     inline.critical(post_save, Article, refuse, dispatch_uid="second")
     never = inline.critical(post_save, Article, dispatch_uid="third")
@@ -176,7 +176,7 @@ class TestReceiversThatBreakTheTransaction:
     @pytest.mark.parametrize("breaking", BREAKING)
     @pytest.mark.parametrize("when", ["early", "late"])
     @pytest.mark.parametrize("way", ["save", "update", "delete"])
-    def test_it_is_said(self, way, when, breaking, article):
+    def test_a_broken_transaction_is_reported(self, way, when, breaking, article):
         if (when, breaking) == ("early", "ROLLBACK"):
             pytest.skip("there may be no transaction yet, which begins with the first statement")
         signals = {"early": [pre_save, pre_delete], "late": [post_save, post_delete]}[when]
@@ -214,7 +214,7 @@ class TestReceiversThatBreakTheTransaction:
         assert titles() == ["there"]
 
     @every_way
-    def test_an_error_inside_a_savepoint_is_no_harm(self, way, article):
+    def test_an_error_inside_a_savepoint_is_harmless(self, way, article):
         def careful(**kwargs):
             with pytest.raises(Exception, match="division"), transaction.atomic():
                 execute("SELECT 1 / 0")
@@ -371,7 +371,7 @@ class TestReceiversThatCatchErrors:
         assert titles() == ["b"]
         assert Shelf.objects.count() == 0
 
-    def test_of_what_was_written_past_django_s_cursors(self):
+    def test_of_rows_written_with_a_driver_cursor(self):
         """That cannot be taken back alone."""
 
         def careless(**kwargs):
@@ -388,7 +388,7 @@ class TestReceiversThatCatchErrors:
         assert titles() == []
 
 
-def test_a_receiver_looks_with_another_connection(article):
+def test_a_receiver_reads_over_a_second_connection(article):
     """It waits for nobody."""
     counts = []
 
@@ -401,7 +401,7 @@ def test_a_receiver_looks_with_another_connection(article):
     assert counts == [1, 1]
 
 
-def test_a_receiver_writes_past_django_s_cursors(clean):
+def test_a_receiver_writes_with_a_driver_cursor(clean):
     """It is told before the receiver's call is over, as its other writes are."""
     shelves = inline.critical(post_save, Shelf)
 
@@ -416,7 +416,7 @@ def test_a_receiver_writes_past_django_s_cursors(clean):
     assert len(shelves) == 2
 
 
-def test_a_receiver_writes_to_its_own_table_past_django_s_cursors(clean):
+def test_a_receiver_writes_to_its_own_table_with_a_driver_cursor(clean):
     seen = []
 
     def again(instance, **kwargs):

@@ -277,7 +277,7 @@ def test_listeners_are_seen(clean):
 
 
 @saving_ways
-def test_a_receiver_that_nobody_else_holds(way, article):
+def test_a_receiver_without_other_references_stays_connected(way, article):
     found = SimpleNamespace(count=0)
 
     def declare():

@@ -204,7 +204,7 @@ class TestConditions:
         assert [call["instance"].version for call in early] == [3, 4]
         assert [call["instance"].version for call in late] == [3, 4]
 
-    def test_who_meets_none_is_refused_nothing(self, psql, clean):
+    def test_a_write_that_meets_no_condition_is_not_refused(self, psql, clean):
         inline.critical(post_save, Article, when=Q(new__title="special"))
 
         assert psql(insert("plain")).returncode == 0

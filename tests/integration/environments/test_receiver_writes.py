@@ -81,7 +81,7 @@ class TestReceiversThatWrite:
         assert list(positions) == list(range(1, len(positions) + 1))
 
     @saving_ways
-    def test_two_that_keep_each_other_right_come_to_rest(self, way, article):
+    def test_two_receivers_that_maintain_each_other_converge(self, way, article):
         seen = []
 
         def slug(instance, **kwargs):
@@ -102,7 +102,7 @@ class TestReceiversThatWrite:
 
     @some_saving_ways
     @pytest.mark.parametrize("how", ["update", "raw"])
-    def test_two_that_update_the_row_are_called_once_inside_each_other(self, way, how, article):
+    def test_two_receivers_that_update_the_row_nest_once(self, way, how, article):
         """With plain signals, such an update calls no receiver."""
 
         def write(pk):
@@ -154,7 +154,7 @@ class TestReceiversThatWrite:
         assert titles() == ["there"]
         assert Shelf.objects.count() == 0
 
-    def test_a_write_to_another_row_by_save_goes_down(self, clean):
+    def test_a_save_of_another_row_nests(self, clean):
         seen = []
 
         def next_one(instance, **kwargs):

@@ -166,7 +166,7 @@ class TestAsync:
 
         assert [title for title, _ in seen] == ["a", "b"]
 
-    def test_an_asynchronous_receiver_of_another_signal_does_not_mind(self, seen):
+    def test_an_asynchronous_receiver_of_another_signal_is_unaffected(self, seen):
         async def hear(**kwargs):
             heard.append(kwargs["instance"].title)
 

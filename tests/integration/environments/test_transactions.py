@@ -69,7 +69,7 @@ def test_each_way_calls_once(way, is_atomic, sees, article):
 
 
 @every_way
-def test_nobody_sees_the_write_without_what_receivers_did(way, article):
+def test_the_write_and_its_receivers_effects_become_visible_together(way, article):
     seen = []
     with psycopg.connect(server.database_url(connection.settings_dict), autocommit=True) as other:
 
