@@ -173,9 +173,9 @@ def test_the_shops_are_left_alike_and_as_they_were_loaded(url):
 
 
 def test_django_calls_its_receivers_for_save_only(results):
-    told = results["receivers"]["told"]
+    writes = results["receivers"]["told"]
 
-    assert [(t["path"], t["rows"], t["plain"]) for t in told] == [
+    assert [(t["path"], t["rows"], t["plain"]) for t in writes] == [
         ("save", ROWS, ROWS),
         ("bulk_create", ROWS, 0),
         ("update", ROWS, 0),
@@ -186,8 +186,8 @@ def test_django_calls_its_receivers_for_save_only(results):
 
 
 def test_no_path_skips_a_critical_receiver(results):
-    for told in results["receivers"]["told"]:
-        critical = told["critical"]
+    for write in results["receivers"]["told"]:
+        critical = write["critical"]
         assert (critical["due"], critical["made"]) == (ROWS, ROWS)
         assert (critical["twice"], critical["unasked"]) == (0, 0)
 
@@ -516,7 +516,7 @@ def test_a_tally_reports_lost_and_repeated_calls(seen, problem):
     assert problem in found.problems
 
 
-def made_up_telling(seen=("a", "b"), kills=(("a request", 7), ("a transaction", 7)), **values):
+def made_up_run(seen=("a", "b"), kills=(("a request", 7), ("a transaction", 7)), **values):
     one = tally("keep_history", "a row in the database", due=["a", "b"], seen=seen)
     values = {"disordered": 0, "again": 1, **values}
     crash = Crash(2, 2, 0, kills=kills, recovery=1.5, tallies=[one], **values)
@@ -524,25 +524,25 @@ def made_up_telling(seen=("a", "b"), kills=(("a request", 7), ("a transaction", 
 
 
 def test_a_receiver_run_without_problems():
-    assert made_up_telling().problems == []
+    assert made_up_run().problems == []
 
 
 @pytest.mark.parametrize(
-    ("telling", "problem"),
+    ("run", "problem"),
     [
-        (made_up_telling(seen=["a"]), "After the crash, keep_history: 1 calls were lost."),
-        (made_up_telling(seen=["a"]), "COPY: keep_history: 1 calls were lost."),
-        (made_up_telling(kills=[]), "After the crash, the listener was done before it was killed."),
+        (made_up_run(seen=["a"]), "After the crash, keep_history: 1 calls were lost."),
+        (made_up_run(seen=["a"]), "COPY: keep_history: 1 calls were lost."),
+        (made_up_run(kills=[]), "After the crash, the listener was done before it was killed."),
         (
-            made_up_telling(disordered=3),
+            made_up_run(disordered=3),
             "After the crash, 3 orders have their history out of order.",
         ),
     ],
 )
-def test_a_receiver_run_reports_what_went_wrong(telling, problem):
-    results = report.Results("18.0", "6.1", 1_000, 57_000, [], [], [], telling)
+def test_a_receiver_run_reports_what_went_wrong(run, problem):
+    results = report.Results("18.0", "6.1", 1_000, 57_000, [], [], [], run)
 
-    assert problem in telling.problems
+    assert problem in run.problems
     assert problem in results.problems
     assert problem in shown(results, no_color=True)
 
@@ -646,16 +646,16 @@ def test_each_step_fits_a_screen():
     ]
     held = [replace(cell, verdict=Verdict.REFUSED, rows=0, message="No.") for cell in cells]
     impossible = replace(cells[0], verdict=Verdict.IMPOSSIBLE)
-    telling = made_up_telling()
-    telling = replace(
-        telling,
-        told=[replace(telling.told[0], title=path.title) for path in ALL_TOLD],
-        crash=replace(telling.crash, tallies=telling.crash.tallies * 3),
+    run = made_up_run()
+    run = replace(
+        run,
+        told=[replace(run.told[0], title=path.title) for path in ALL_TOLD],
+        crash=replace(run.crash, tallies=run.crash.tallies * 3),
     )
     psql = refunds(side(rows=0, refusal=NOT_RUN), **PSQL).tried
     refunding = Refunding([*refunds().tried * 6, *psql])
     results = report.Results(
-        "18.0", "6.1", 1_000, 57_000, PATHS, [impossible, *cells[1:]], held, telling, refunding
+        "18.0", "6.1", 1_000, 57_000, PATHS, [impossible, *cells[1:]], held, run, refunding
     )
 
     console = Console(file=StringIO(), width=100)

@@ -650,7 +650,7 @@ def refuses(write: Callable[[], None], is_caught_inside: bool) -> str:
 
 
 #: Where a call has update_fields.
-_UPDATE_FIELDS = {"compare": 2, "hear_save": 3}
+_UPDATE_FIELDS = {"compare": 2, "record_save": 3}
 
 
 def calls(side: Side, has_update_fields: bool) -> Counter[str]:

@@ -711,13 +711,13 @@ def test_writes_of_another_thread_in_the_listener_are_not_the_receiver_s_own():
     handed = []
 
     def hand_on(instance, **kwargs):
-        heard.append(instance.title)
+        received.append(instance.title)
         if instance.title == "first":
             in_a_thread(lambda: handed.append(call_stack.running()))
             in_a_thread(lambda: Article.objects.create(title="thread"))
             Article.objects.create(title="own")
 
-    heard: list[str] = []
+    received: list[str] = []
     bulksafe.critical(post_save, sender=Article, run="after_commit", dispatch_uid="hand on")(
         hand_on
     )
@@ -727,14 +727,14 @@ def test_writes_of_another_thread_in_the_listener_are_not_the_receiver_s_own():
     testing.deliver()
 
     assert handed == [()]
-    assert heard == ["first", "thread"]
+    assert received == ["first", "thread"]
 
 
 def test_writes_of_another_thread_in_the_writer_s_transaction_are_not_the_receiver_s_own():
-    heard = []
+    received = []
 
     def hand_on(instance, **kwargs):
-        heard.append(instance.title)
+        received.append(instance.title)
         if instance.title == "first":
             in_a_thread(lambda: Article.objects.bulk_create([Article(title="thread")]))
             Article.objects.bulk_create([Article(title="own")])
@@ -742,7 +742,7 @@ def test_writes_of_another_thread_in_the_writer_s_transaction_are_not_the_receiv
     inline.critical(post_save, Article, hand_on)
     Article.objects.create(title="first")
 
-    assert heard == ["first", "thread"]
+    assert received == ["first", "thread"]
 
 
 def test_writes_in_the_context_of_an_ended_call_are_not_its_own():
@@ -787,10 +787,10 @@ def test_asynchronous_work_of_a_receiver_is_its_own():
 
 def test_rows_stored_early_in_a_listener_s_call_are_the_receiver_s_own():
     """The receiver before the write counts rows: each is stored before the next one is counted."""
-    heard = []
+    received = []
 
     def add(instance, **kwargs):
-        heard.append(instance.title)
+        received.append(instance.title)
         if instance.title == "first":
             Article.objects.bulk_create([Article(title=title) for title in "abc"])
 
@@ -805,29 +805,29 @@ def test_rows_stored_early_in_a_listener_s_call_are_the_receiver_s_own():
     for _ in range(3):
         testing.deliver()
 
-    assert heard == ["first"]
+    assert received == ["first"]
 
 
 def test_a_listener_s_call_that_changes_no_value_calls_no_receiver():
-    heard = []
+    received = []
 
     def write_again(instance, **kwargs):
         Article.objects.filter(pk=instance.pk).update(amount=instance.amount)
         Article.objects.all().update(amount=7)
 
-    def hear(instance, **kwargs):
-        heard.append(instance.amount)
+    def receive(instance, **kwargs):
+        received.append(instance.amount)
 
     bulksafe.critical(post_save, sender=Article, run="after_commit", dispatch_uid="again")(
         write_again
     )
-    inline.critical(post_save, Article, hear)
+    inline.critical(post_save, Article, receive)
     reception.capture(Article)
     testing.deliver()
     Article.objects.create(title="first", amount=1)
     testing.deliver()
 
-    assert heard == [1, 7]
+    assert received == [1, 7]
 
 
 def written_by():

@@ -118,7 +118,7 @@ def note(sender, instance, old=None, changed=None, **kwargs):
     models.Log.objects.count()
 
 
-def start_anew():
+def reconnect():
     """A new connection, and no rows that an earlier failure has left."""
     connection.close()
     connection.ensure_connection()
@@ -196,7 +196,7 @@ def test_an_error_at_any_statement_is_djangos(injection, work, signals):
         inline.critical(signal, Tag, note, dispatch_uid=signal_name(signal))
     failures = 0
     while True:
-        start_anew()
+        reconnect()
         injection.arm(failures)
         if not fails(injection, work):
             break

@@ -54,14 +54,14 @@ def arguments_of(send, sender):
     """What Django passes to a receiver of its own."""
     found = []
 
-    def hear(**kwargs):
+    def receive(**kwargs):
         found.append(kwargs)
 
-    m2m_changed.connect(hear, sender=sender)
+    m2m_changed.connect(receive, sender=sender)
     try:
         send()
     finally:
-        m2m_changed.disconnect(hear, sender=sender)
+        m2m_changed.disconnect(receive, sender=sender)
     return found
 
 
@@ -124,10 +124,10 @@ def test_only_django_signals_links_removed_by_a_manager(entry, write):
     found = inline.critical(m2m_changed, Link)
     write(entry)
 
-    def told(calls):
+    def announced(calls):
         return [(c["action"], c["pk_set"], raw_of(c)) for c in calls]
 
-    assert told(found) == told(wanted)
+    assert announced(found) == announced(wanted)
 
 
 def test_the_methods_that_send_are_those_of_this_version():
@@ -147,15 +147,15 @@ def test_the_methods_that_send_are_those_of_this_version():
 
 def editing(add=(), drop=(), action="pre_add"):
     """A receiver that changes what is written."""
-    heard = []
+    received = []
 
     def edit(pk_set, **kwargs):
-        heard.append((kwargs["action"], pk_set and sorted(pk_set)))
+        received.append((kwargs["action"], pk_set and sorted(pk_set)))
         if kwargs["action"] == action:
             pk_set.update(add)
             pk_set.difference_update(drop)
 
-    return edit, heard
+    return edit, received
 
 
 def entries_of(model):
@@ -190,32 +190,32 @@ def test_a_manager_writes_the_pk_set_that_receivers_changed(entry, name, edit):
     if name == "from the other side":
         edit = {"drop": [entry.pk, PlainEntry.objects.get().pk]}
     plain = PlainEntry.objects.get()
-    theirs, told = editing(**edit)
+    theirs, expected = editing(**edit)
     m2m_changed.connect(theirs, sender=PlainEntry.tags.through)
     try:
         MANAGER[name](plain)
     finally:
         m2m_changed.disconnect(theirs, sender=PlainEntry.tags.through)
-    ours, heard = editing(**edit)
+    ours, received = editing(**edit)
     inline.critical(m2m_changed, Link, ours)
     after_commit = reception.listen(m2m_changed, Link, name="listener")
     MANAGER[name](entry)
 
     assert linked() == linked(PlainEntry)
-    assert [action for action, _ in heard] == [action for action, _ in told]
+    assert [action for action, _ in received] == [action for action, _ in expected]
     if name != "from the other side":
-        assert heard == told
+        assert received == expected
         assert {pk for call in after_commit.delivered() for pk in call["pk_set"]} == set(linked())
 
 
 def test_a_manager_removes_the_pk_set_that_receivers_changed(entry):
     entry.tags.add(1, 2, 3)
-    edit, heard = editing(add=[3], drop=[1], action="pre_remove")
+    edit, received = editing(add=[3], drop=[1], action="pre_remove")
     inline.critical(m2m_changed, Link, edit)
     entry.tags.remove(1, 2)
 
     assert linked() == [1]
-    assert heard == [("pre_remove", [1, 2]), ("post_remove", [2, 3])]
+    assert received == [("pre_remove", [1, 2]), ("post_remove", [2, 3])]
 
 
 def test_a_field_that_is_symmetrical(entry):

@@ -149,16 +149,16 @@ def test_one_of_several_wins(look):
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_row_that_does_not_match_any_more_is_not_updated(look, count, meanwhile):
     make(*"ab"[:count])
-    told = []
+    received = []
     inline.critical(pre_save, Article, look)
-    inline.critical(post_save, Article, lambda instance, **kwargs: told.append(instance.title))
+    inline.critical(post_save, Article, lambda instance, **kwargs: received.append(instance.title))
     with meanwhile(f"UPDATE {ARTICLES} SET total = 100 WHERE title = 'a'"):
         found = Article.objects.filter(total=0).update(total=1)
 
     assert found == count - 1
     expected = [("a", 100), ("b", 1)][:count]
     assert sorted(Article.objects.values_list("title", "total")) == expected
-    assert told == ["b"][: count - 1]
+    assert received == ["b"][: count - 1]
 
 
 @some_looks
@@ -181,13 +181,13 @@ def test_a_row_that_does_not_match_any_more_is_not_deleted(look, count, way, mea
 @some_looks
 def test_a_deleted_row_is_not_counted(look, meanwhile):
     make(*"ab")
-    told = []
+    received = []
     inline.critical(pre_save, Article, look)
-    inline.critical(post_save, Article, lambda instance, **kwargs: told.append(instance.title))
+    inline.critical(post_save, Article, lambda instance, **kwargs: received.append(instance.title))
     with meanwhile(f"DELETE FROM {ARTICLES} WHERE title = 'b'"):
         assert Article.objects.update(total=1) == 1
 
-    assert told == ["a"]
+    assert received == ["a"]
 
 
 @some_looks
@@ -230,19 +230,19 @@ def test_effects_of_receivers_occur_once(meanwhile):
 
 def test_except_exception_does_not_catch_the_interruption(meanwhile):
     make("a")
-    heard = []
+    received = []
 
     def receiver(sender, instance, **kwargs):
         try:
             sender.objects.filter(pk=instance.pk).first()
         except Exception as error:
-            heard.append(error)
+            received.append(error)
 
     inline.critical(pre_save, Article, receiver)
     with meanwhile(f"UPDATE {ARTICLES} SET total = 100"):
         assert Article.objects.filter(total=0).update(total=1) == 0
 
-    assert heard == []
+    assert received == []
 
 
 def test_a_receiver_that_swallows_every_error_is_called_again(meanwhile):

@@ -271,7 +271,7 @@ class TestFlush:
 
 
 class TestConnectionsCarryContexts:
-    def told(self):
+    def context_setting(self):
         with connection.cursor() as cursor:
             cursor.execute("SELECT current_setting('bulksafe.context', true)")
             return cursor.fetchone()[0]
@@ -279,13 +279,13 @@ class TestConnectionsCarryContexts:
     def test_to_the_database_with_a_write(self):
         with bulksafe.context(user=7):
             Invoice.objects.create(amount=1)
-            assert self.told() == '{"user": 7}'
+            assert self.context_setting() == '{"user": 7}'
 
     def test_after_a_reconnect(self, transactional_db):
         connection.close()
         with bulksafe.context(user=7), transaction.atomic():
             Invoice.objects.create(amount=1)
-            assert self.told() == '{"user": 7}'
+            assert self.context_setting() == '{"user": 7}'
 
     @pytest.mark.parametrize("name", ["copy", "stream"])
     def test_driver_methods_that_django_passes_through(self, name):

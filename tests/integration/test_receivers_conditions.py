@@ -250,7 +250,7 @@ def test_of_a_deleted_row_there_is_no_new_one():
 
 def test_receivers_with_conditions_of_their_own_share_a_capture():
     conditions = [Q(n=1), Q(n=2), ~Q(n=1), Q(n=1)]
-    heard = [
+    received = [
         reception.declare(SIGNALS, Nullable, f"r{number}", when=when)
         for number, when in enumerate(conditions)
     ]
@@ -258,7 +258,7 @@ def test_receivers_with_conditions_of_their_own_share_a_capture():
     Nullable.objects.bulk_create([Nullable(n=1), Nullable(n=2), Nullable(n=None), Nullable(n=0)])
     testing.deliver()
 
-    assert [[call["instance"].n for call in calls] for calls in heard] == [
+    assert [[call["instance"].n for call in calls] for calls in received] == [
         [1],
         [2],
         [2, None, 0],

@@ -45,15 +45,15 @@ def shown(calls):
 @pytest.fixture
 def plain():
     """Django's own receiver, which hears what it is told: (action, instance, pk_set)."""
-    heard = []
+    received = []
 
-    def hear(action, instance, pk_set, reverse, model, **kwargs):
+    def receive(action, instance, pk_set, reverse, model, **kwargs):
         if action.startswith("post_"):
-            heard.append((action, instance, pk_set, reverse, model))
+            received.append((action, instance, pk_set, reverse, model))
 
-    m2m_changed.connect(hear, sender=User.groups.through)
-    yield heard
-    m2m_changed.disconnect(hear, sender=User.groups.through)
+    m2m_changed.connect(receive, sender=User.groups.through)
+    yield received
+    m2m_changed.disconnect(receive, sender=User.groups.through)
 
 
 def test_the_arguments_are_those_of_django(ann, groups, calls, plain):
@@ -62,10 +62,10 @@ def test_the_arguments_are_those_of_django(ann, groups, calls, plain):
     ann.groups.remove(one)
 
     expected = [(action, instance, pks, False, Group) for action, instance, pks, *_ in plain]
-    heard = calls.delivered()
+    received = calls.delivered()
     names = ("action", "instance", "pk_set", "reverse", "model")
-    assert [tuple(call[name] for name in names) for call in heard] == expected == plain
-    for call in heard:
+    assert [tuple(call[name] for name in names) for call in received] == expected == plain
+    for call in received:
         assert call["signal"] is m2m_changed
         assert call["sender"] is User.groups.through
         assert call["using"] == "default"
@@ -204,8 +204,8 @@ def test_a_symmetrical_relation_has_a_row_for_each_direction(people):
     one, two = person.objects.bulk_create([person(name="one"), person(name="two")])
     one.friends.add(two)
 
-    heard = [(call["action"], call["instance"], call["pk_set"]) for call in calls.delivered()]
-    assert heard == [("post_add", one, {two.pk}), ("post_add", two, {one.pk})]
+    received = [(call["action"], call["instance"], call["pk_set"]) for call in calls.delivered()]
+    assert received == [("post_add", one, {two.pk}), ("post_add", two, {one.pk})]
 
 
 def test_a_through_model_of_ones_own(people):
@@ -218,11 +218,11 @@ def test_a_through_model_of_ones_own(people):
     membership.objects.update(role="x")
     membership.objects.filter(person=one).delete()
 
-    heard = [
+    received = [
         (call["action"], call["instance"], call["model"], call["pk_set"])
         for call in calls.delivered()
     ]
-    assert heard == [
+    assert received == [
         ("post_add", here, person, {one.pk, two.pk}),
         ("post_remove", here, person, {one.pk}),
     ]
@@ -246,8 +246,8 @@ def test_a_through_model_whose_link_lies_in_a_parents_table():
             here, one = event.objects.create(), person.objects.create()
             runner.objects.create(event=here, person=one)
 
-            heard = [(call["instance"], call["pk_set"]) for call in calls.delivered()]
-            assert heard == [(here, {one.pk})]
+            received = [(call["instance"], call["pk_set"]) for call in calls.delivered()]
+            assert received == [(here, {one.pk})]
 
 
 def test_a_through_model_whose_link_has_two_columns():

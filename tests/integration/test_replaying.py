@@ -81,18 +81,18 @@ def test_the_call_equals_that_of_a_save_without_changes(rows):
     calls = reception.declare(post_save, Nullable)
 
     said = replay("calls")
-    heard = calls.delivered()
+    received = calls.delivered()
 
     assert "columns.Nullable: 5 rows, 5 events for the queue 'default'" in said
     assert f"last key {rows[-1].pk}." in said
-    assert [call["instance"] for call in heard] == rows
-    for call, row in zip(heard, rows, strict=True):
+    assert [call["instance"] for call in received] == rows
+    for call, row in zip(received, rows, strict=True):
         assert call["created"] is False
         assert call["update_fields"] == call["changed"] == frozenset()
         assert call["context"] == {"replay": True}
         assert call["instance"].t == call["old"].t == row.t
         assert call["sender"] is Nullable
-    assert len({call["event_id"] for call in heard}) == 5
+    assert len({call["event_id"] for call in received}) == 5
 
 
 def test_the_arguments_are_those_of_an_update_that_changes_nothing(rows):
@@ -368,18 +368,18 @@ def test_rows_of_a_many_to_many_table_come_as_post_add():
 
 def test_an_emit_for_new_rows(rows):
     signal = Signal()
-    heard = []
+    received = []
 
-    def hear(row, created, **kwargs):
-        heard.append((row.n, created))
+    def receive(row, created, **kwargs):
+        received.append((row.n, created))
 
-    signal.connect(hear)
+    signal.connect(receive)
     when = Q(new__n__gte=3)
     emit = Emit(signal, when=when, name="large", argument="row", operation=pgtrigger.Insert)
     emit.register(Nullable)
     replay("columns.Nullable:large")
     testing.deliver()
-    assert heard == [(3, True), (4, True)]
+    assert received == [(3, True), (4, True)]
 
 
 # What cannot be replayed.

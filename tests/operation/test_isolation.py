@@ -273,7 +273,7 @@ def test_a_dead_letter_sends_a_signal(site):
 from django.dispatch import receiver as connected
 
 @connected(bulksafe.dead_letter)
-def tell_the_operator(sender, id, receiver, key, attempts, error, event_id, **kwargs):
+def alert_operator(sender, id, receiver, key, attempts, error, event_id, **kwargs):
     Log.objects.create(text=f"{sender.__name__} {id} {receiver} {key} {attempts} {error}")
 
 @connected(bulksafe.dead_letter)

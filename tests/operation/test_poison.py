@@ -26,26 +26,26 @@ BOTH = pytest.mark.parametrize("atomic", [True, False])
 
 
 @pytest.mark.parametrize(
-    "told", ['"text"', "[1]", "5", "null", '{"bulksafe.written_by": 5}'], ids=repr
+    "forged", ['"text"', "[1]", "5", "null", '{"bulksafe.written_by": 5}'], ids=repr
 )
-def test_a_context_that_is_no_object(shop, told):
+def test_a_context_that_is_no_object(shop, forged):
     """Whoever may write a row may set it, in SQL."""
     project = shop(first="")
     project.run(
-        "WITH told AS (SELECT set_config('bulksafe.context', %s, true)) "
-        "INSERT INTO shop_order (number, amount) SELECT 'told', 0 FROM told",
-        told,
+        "WITH forged AS (SELECT set_config('bulksafe.context', %s, true)) "
+        "INSERT INTO shop_order (number, amount) SELECT 'forged', 0 FROM forged",
+        forged,
     )
     order(project, "good")
 
     project.manage("bulksafe", "listen", "--once")
 
-    assert sorted(texts(project)) == ["first good 0", "first told 0"]
+    assert sorted(texts(project)) == ["first good 0", "first forged 0"]
 
 
 @BOTH
 @pytest.mark.parametrize(
-    "told",
+    "forged",
     [
         '{"digits": ' + "9" * 6_000 + "}",
         "[" * 4_000 + "]" * 4_000,
@@ -54,13 +54,13 @@ def test_a_context_that_is_no_object(shop, told):
     ],
     ids=["digits", "nested", "too deep", "long"],
 )
-def test_a_context_that_cannot_be_read_harms_its_own_event_only(shop, atomic, told):
+def test_a_context_that_cannot_be_read_harms_its_own_event_only(shop, atomic, forged):
     """Whoever may write a row may set it, in SQL; it is valid JSON to PostgreSQL."""
     project = shop(first=f"max_attempts=1, atomic={atomic}")
-    for number in ("before", "told", "after"):
+    for number in ("before", "forged", "after"):
         with project.connect() as connection, connection.transaction():
-            if number == "told":
-                connection.execute("SELECT set_config('bulksafe.context', %s, true)", [told])
+            if number == "forged":
+                connection.execute("SELECT set_config('bulksafe.context', %s, true)", [forged])
             connection.execute("INSERT INTO shop_order (number, amount) VALUES (%s, 0)", [number])
 
     project.manage("bulksafe", "listen", "--once", code=1)

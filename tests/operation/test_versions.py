@@ -84,12 +84,12 @@ def test_a_listener_for_each_tenants_schema(shop, project, atomic):
                 )
         project.aliases["default"]["OPTIONS"] = options
 
-        def told(tenant):
+        def served(tenant):
             return {text for (text,) in project.run(f"SELECT text FROM {tenant}.shop_log")}
 
         for tenant in ("one", "two"):
             wanted = {f"notify {tenant}{number} 0" for number in range(20)}
-            wait_until(lambda tenant=tenant, wanted=wanted: told(tenant) == wanted, log)
+            wait_until(lambda tenant=tenant, wanted=wanted: served(tenant) == wanted, log)
 
 
 def test_a_table_that_is_made_while_the_listener_runs(shop):

@@ -82,9 +82,9 @@ def test_a_row_that_moves_to_another_partition_is_updated():
 
 
 def test_a_row_deleted_and_inserted_again_in_a_partition():
-    anew = [event(1, "D", part=1), event(2, "I", part=1)]
+    reinserted = [event(1, "D", part=1), event(2, "I", part=1)]
 
-    assert spans(merged(anew)) == [("D", 1, 1), ("I", 2, 2)]
+    assert spans(merged(reinserted)) == [("D", 1, 1), ("I", 2, 2)]
 
 
 def test_a_new_row_is_not_part_of_the_following_update():

@@ -55,27 +55,27 @@ class TestThroughDjangosCursor:
     """Delivered, whatever the statement looks like."""
 
     @pytest.fixture
-    def heard(self, clean, early, way):
+    def received(self, clean, early, way):
         if way == "MERGE" and connection.pg_version < 150000:
             pytest.skip("MERGE came with PostgreSQL 15")
         signals = [pre_save, post_save] if early else [post_save]
         return {signal: inline.critical(signal, Article) for signal in signals}
 
-    def check(self, heard, expected):
+    def check(self, received, expected):
         assert titles() == sorted(expected)
-        for calls in heard.values():
+        for calls in received.values():
             assert seen(calls) == expected
 
-    def test_in_autocommit(self, heard, way):
+    def test_in_autocommit(self, received, way):
         statement, expected = WITHOUT_ITS_NAME[way]
         execute(statement)
-        self.check(heard, expected)
+        self.check(received, expected)
 
-    def test_in_atomic(self, heard, way):
+    def test_in_atomic(self, received, way):
         statement, expected = WITHOUT_ITS_NAME[way]
         with transaction.atomic():
             execute(statement)
-            self.check(heard, expected)
+            self.check(received, expected)
 
 
 @pytest.mark.parametrize("early", [False, True])

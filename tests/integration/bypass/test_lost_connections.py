@@ -60,14 +60,14 @@ def lose_connection():
 )
 def test_a_connection_is_lost_during_a_transaction(write, clean):
     lose = [True]
-    heard = []
+    received = []
 
     def lose_once(instance, **kwargs):
         if lose:
             lose.clear()
             lose_connection()
             execute("SELECT 1")
-        heard.append(instance.title)
+        received.append(instance.title)
 
     inline.critical(post_save, Article, lose_once)
     with pytest.raises(OperationalError):
@@ -78,7 +78,7 @@ def test_a_connection_is_lost_during_a_transaction(write, clean):
         raw().execute(insert("after"))
     Article.objects.create(title="and on")
 
-    assert heard == ["after", "and on"]
+    assert received == ["after", "and on"]
     assert titles() == ["after", "and on"]
 
 
@@ -148,9 +148,9 @@ class TestTheNoticeHandlerIsLost:
 
     def test_a_new_connection_has_its_own(self, calls):
         connection.close()
-        Article.objects.bulk_create([Article(title="heard")])
+        Article.objects.bulk_create([Article(title="delivered")])
 
-        assert seen(calls) == titles() == ["heard"]
+        assert seen(calls) == titles() == ["delivered"]
 
 
 class TestWrappersAreGone:
@@ -242,6 +242,6 @@ class TestAWrapperOfTheUser:
 
         with connection.execute_wrapper(block), pytest.raises(PermissionError):
             Article.objects.bulk_create([Article(title="blocked")])
-        Article.objects.bulk_create([Article(title="heard")])
+        Article.objects.bulk_create([Article(title="delivered")])
 
-        assert seen(calls) == titles() == ["heard"]
+        assert seen(calls) == titles() == ["delivered"]

@@ -181,14 +181,14 @@ def test_a_connection_of_the_database_s_own(extension, calls):
 
 def test_another_writer_at_the_same_time(calls):
     """Each answers for its own changes only."""
-    wrote, told = threading.Event(), threading.Event()
+    wrote, delivered = threading.Event(), threading.Event()
     refusals = []
 
     def write_past():
         with psycopg.connect(url()) as other:
             other.execute(insert("past"))
             wrote.set()
-            told.wait(30)
+            delivered.wait(30)
             try:
                 other.commit()
             except psycopg.IntegrityError as error:
@@ -197,9 +197,9 @@ def test_another_writer_at_the_same_time(calls):
     thread = threading.Thread(target=write_past)
     thread.start()
     assert wrote.wait(30)
-    Article.objects.bulk_create([Article(title="told")])
-    told.set()
+    Article.objects.bulk_create([Article(title="delivered")])
+    delivered.set()
     thread.join(30)
 
     assert refusals == [TICKET]
-    assert seen(calls) == titles() == ["told"]
+    assert seen(calls) == titles() == ["delivered"]

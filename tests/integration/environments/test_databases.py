@@ -42,10 +42,10 @@ from tests.integration.environments.writing import (
     TABLE,
     alias,
     every_way,
-    hear,
     in_threads,
     note,
     perhaps_atomic,
+    record_calls,
     there_again,
 )
 from tests.integration.inline_committed import (
@@ -198,7 +198,7 @@ class TestKindsOfConnections:
     @pytest.fixture(params=["all", "little"])
     def calls(self, request, clean):
         """Of receivers before and after."""
-        return hear(EVERY_SIGNAL, request.param, "kinds")
+        return record_calls(EVERY_SIGNAL, request.param, "kinds")
 
     def test_as_it_is(self, calls):
         with alias("same") as using:
@@ -225,7 +225,7 @@ class TestKindsOfConnections:
 
     def test_an_alias_that_now_leads_to_another_database(self, clean):
         """As Django's test runner has its connections lead to the test databases."""
-        calls = hear(EVERY_SIGNAL, "all", "kinds")
+        calls = record_calls(EVERY_SIGNAL, "all", "kinds")
         install_on("other")
         with alias("moving") as using:
             Article.objects.using(using).bulk_create([Article(title="1")])
@@ -272,7 +272,7 @@ class TestKindsOfConnections:
 class TestDjangosPool:
     @pytest.fixture
     def calls(self, clean):
-        return hear(EVERY_SIGNAL, "all", "pool")
+        return record_calls(EVERY_SIGNAL, "all", "pool")
 
     def test_all_ways(self, calls):
         with alias("pooled", OPTIONS={"pool": {"min_size": 1, "max_size": 2}}) as using:
@@ -388,7 +388,7 @@ class TestPgBouncer:
 
     @pytest.fixture(params=["all", "little"])
     def calls(self, request, using):
-        return hear(EVERY_SIGNAL, request.param, "bounced")
+        return record_calls(EVERY_SIGNAL, request.param, "bounced")
 
     def test_all_ways(self, using, calls):
         exercise(using, calls)

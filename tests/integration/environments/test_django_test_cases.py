@@ -58,7 +58,7 @@ class TestTestCases:
                 raw().execute(insert())
 
             def test_2_past_django_and_on(self):
-                raw().execute(insert("told"))
+                raw().execute(insert("delivered"))
                 Article.objects.count()
 
             def test_3_by_django(self):
@@ -94,8 +94,8 @@ class TestTestCases:
         assert names_of(result.errors) == ["test_1_past_django"]
         assert "ReceiversNotRun" in result.errors[0][1]
         assert f"an INSERT of public.{TABLE} (1 row): warehouse" in result.errors[0][1]
-        told = [call["instance"].title for call in calls]
-        assert told == ["for all", "told", "bulk", "raw", "changed"]
+        delivered_titles = [call["instance"].title for call in calls]
+        assert delivered_titles == ["for all", "delivered", "bulk", "raw", "changed"]
         assert titles() == []
 
     def test_what_a_receiver_raises(self, clean):

@@ -24,10 +24,10 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "othe
 def test_links_in_every_environment(clean):
     actions = []
 
-    def hear(action, pk_set, **kwargs):
+    def receive(action, pk_set, **kwargs):
         actions.append((action, sorted(pk_set or ())))
 
-    inline.critical(m2m_changed, Book.tags.through, hear)
+    inline.critical(m2m_changed, Book.tags.through, receive)
     book = Book.objects.create(title="a")
     one, other = (Tag.objects.create(name=name) for name in "ab")
 

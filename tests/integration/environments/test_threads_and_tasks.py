@@ -167,18 +167,18 @@ class TestAsync:
         assert [title for title, _ in seen] == ["a", "b"]
 
     def test_an_asynchronous_receiver_of_another_signal_is_unaffected(self, seen):
-        async def hear(**kwargs):
-            heard.append(kwargs["instance"].title)
+        async def receive(**kwargs):
+            received.append(kwargs["instance"].title)
 
-        heard: list[str] = []
-        post_save.connect(hear, sender=Article)
+        received: list[str] = []
+        post_save.connect(receive, sender=Article)
         try:
             async_to_sync(write_asynchronously)()
         finally:
-            post_save.disconnect(hear, sender=Article)
+            post_save.disconnect(receive, sender=Article)
 
         assert [title for title, _ in seen] == WRITTEN_ASYNCHRONOUSLY
-        assert heard == ["created", "saved"]
+        assert received == ["created", "saved"]
 
     def test_a_view_through_the_client(self, seen):
         with test.override_settings(ROOT_URLCONF=__name__):

@@ -29,10 +29,10 @@ from tests.integration.environments.writing import (
     EVERY,
     TABLE,
     every_way,
-    hear,
     in_atomic_or_not,
     note,
     perhaps_atomic,
+    record_calls,
     refuse,
     some_ways,
 )
@@ -57,8 +57,8 @@ seeing_all_or_little = pytest.mark.parametrize("sees", ["all", "little"])
 @in_atomic_or_not
 @seeing_all_or_little
 def test_each_way_calls_once(way, is_atomic, sees, article):
-    calls = hear([post_save, post_delete], sees, "late")
-    early = hear([pre_save, pre_delete], sees, "early")
+    calls = record_calls([post_save, post_delete], sees, "late")
+    early = record_calls([pre_save, pre_delete], sees, "early")
 
     with perhaps_atomic(is_atomic):
         EVERY[way]("default")

@@ -124,7 +124,7 @@ def note(name):
     return receiver
 
 
-def hear(signals, sees, name, sender=Article):
+def record_calls(signals, sees, name, sender=Article):
     """The calls of a receiver that names all there is, or no more than Django's own arguments."""
     found = reception.Calls()
 
