@@ -93,7 +93,7 @@ def run_demo(url: str, *arguments: str, **environment: str) -> subprocess.Comple
 
 @pytest.fixture(scope="module")
 def url(postgres) -> Iterator[str]:
-    """A database that nobody else uses."""
+    """A database of its own."""
     name = f"demo_{uuid4().hex}"
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")

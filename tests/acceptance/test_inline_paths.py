@@ -1,7 +1,7 @@
 """The write-path matrix for receivers in the writer's transaction.
 
-Whoever writes through Django, the receivers are called as per-row saves call plain ones, before the
-write and after it; whoever writes past it is refused at the commit.
+Every write through Django calls the receivers as per-row saves call plain ones, before and after
+the write. A write that bypasses Django is refused at the commit.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def after(signal, sender, instance, created=None, **kwargs):
 
 @pytest.fixture(scope="module", autouse=True)
 def critical_receivers(committed) -> Iterator[None]:  # noqa: F811
-    """Captures for receivers in the transaction, in place of those that are there."""
+    """Replaces the installed captures with captures for receivers in the transaction."""
     plain = [
         (signal, function, twin)
         for twin in TWINS.values()

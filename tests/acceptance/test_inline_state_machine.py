@@ -106,7 +106,7 @@ FUNCTIONS = {
 }
 
 
-#: Those that look at other rows and write to them.
+#: Receivers that read and write other rows.
 BETWEEN = [function.__name__ for *_, function in between.between_rows(Side("Plain"))]
 NAMES = [name for name in FUNCTIONS["Plain"] if name not in BETWEEN]
 
@@ -374,7 +374,7 @@ class Mirrors(RuleBasedStateMachine):
                         equivalent.update_changed(there, new)
 
         if becomes == "refused":
-            # By the database, and by nobody else before it.
+            # The database refuses it; nothing before it does.
             trouble = NO_TROUBLE
         self.write(f"create again by {how}", lambda: in_bulk(given), per_row, trouble)
 
@@ -442,7 +442,7 @@ class Mirrors(RuleBasedStateMachine):
                 wanted: list[Any] = {"clear": [], "set": [tags]}.get(how, tags)
                 if how != method:
                     wanted = [tag for tag in tags if (tag in there) == (method == "remove")]
-                # A manager tells that it changes nothing, too; without one there is nobody to.
+                # A manager also signals a no-op; without a manager no signal is sent.
                 if wanted or how == method:
                     getattr(entry.tags, method)(*wanted)
 
@@ -569,7 +569,7 @@ class Mirrors(RuleBasedStateMachine):
 
     @invariant()
     def nothing_waits(self) -> None:
-        """Every change has been told, and tickets end with their transaction."""
+        """Every change has been delivered, and tickets end with their transaction."""
         assert execute("SELECT count(*) FROM bulksafe_buffer") == [(0,)]
         ((tickets,),) = execute("SELECT count(*) FROM bulksafe_ticket")
         assert tickets <= bool(self.open)

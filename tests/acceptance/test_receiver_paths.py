@@ -1,4 +1,4 @@
-"""The write-path matrix, counted in calls: whoever writes, receivers hear what ``save()`` says."""
+"""The write-path matrix in calls: every path calls receivers as ``save()`` does."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_a_no_op_update_calls_receivers_like_a_save_without_changes():
 
 
 def test_a_move_to_another_partition_that_changes_the_primary_key_is_a_deletion_and_a_creation():
-    """PostgreSQL says so, and no value is left by which the two could be told to be one row."""
+    """PostgreSQL reports it so, and no value is left that identifies the two as one row."""
     twin_tables.fill(Parcel, [stored_row(key=1)])
 
     execute("UPDATE twins_parcel SET key = 2001, seen = true WHERE key = 1")

@@ -304,7 +304,7 @@ def test_the_twins_never_differ():
 @pytest.mark.parametrize("kind", [CHECK, DEFERRED, CHAINED], ids=lambda kind: kind.title)
 def test_the_machine_notices_a_trigger_that_is_off(kind):
     """Without this the machine might be comparing nothing. The matrix does it for every kind."""
-    # A column that nobody computes is NULL, and cannot be.
+    # A column without a computed value is NULL, which the table does not allow.
     noticed = (AssertionError, IntegrityError)
     with twin_tables.disabled(Entry, kind.rule), pytest.raises(noticed):
         run_state_machine_as_test(

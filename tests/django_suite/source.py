@@ -25,7 +25,7 @@ def tests_directory():
 
 
 def labels_in(tests):
-    """The names by which runtests.py knows the parts of the suite."""
+    """The names of the suite's parts in runtests.py."""
     found = (path.parent.name for path in tests.glob("*/__init__.py"))
     return sorted(set(found) - _NO_LABELS)
 

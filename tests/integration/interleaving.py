@@ -50,7 +50,7 @@ Side = SimpleNamespace
 PLAIN, CRITICAL = side("Plain"), side("Critical")
 ROWS = range(1, 7)
 
-#: The columns of an article with a value for each, but for those that a statement gives.
+#: The columns of an article that a statement does not set, with a value for each.
 _COLUMNS = {
     field.column: "'{}'" if field.name == "data" else f"'{field.get_default()}'"
     for field in models.PlainArticle._meta.local_concrete_fields
@@ -285,7 +285,7 @@ def opened_sessions() -> Iterator[Callable[..., Session]]:
 
 
 def waits_for(pid: int, blocker: int) -> bool:
-    """Whether a session waits for a lock that another one holds."""
+    """Whether a session waits for a lock of another session."""
     return execute("SELECT %s = ANY (pg_blocking_pids(%s))", blocker, pid)[0][0]
 
 

@@ -18,7 +18,7 @@ JUDGE = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED"
 
 
 def custom(db_type):
-    """A text field that a project made for a type that Django does not know."""
+    """A project's text field for a type that Django does not support."""
 
     class Custom(models.TextField):
         def db_type(self, connection):

@@ -214,7 +214,7 @@ def test_annotations_may_use_each_other():
 
 
 def test_a_search_vector_without_a_configuration_depends_on_the_session():
-    """default_text_search_config may be another one for another client."""
+    """default_text_search_config may differ between clients."""
     with pytest.raises(bulksafe.exceptions.InvalidDeclaration, match="config="):
         bulksafe.Check(Q(words="a"), name="words", words=SearchVector("t")).compile(Nullable)
     bulksafe.Check(Q(words="a"), name="words", words=SearchVector("t", config="simple"))

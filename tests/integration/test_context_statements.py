@@ -380,7 +380,7 @@ def test_statements_that_no_transaction_may_hold(statement):
 
 @pytest.mark.parametrize("is_open", [False, True], ids=["autocommit", "atomic"])
 def test_a_stream(is_open):
-    """In autocommit it would have to stay open until somebody has read all rows."""
+    """In autocommit it would have to stay open until all rows are read."""
 
     def work():
         with connection.cursor() as cursor:
@@ -678,7 +678,7 @@ def test_writes_of_one_block_share_what_is_set():
 
 def test_the_key_of_the_receivers_names_is_refused():
     with pytest.raises(ValueError, match=r"“bulksafe\.written_by” is reserved"):
-        bulksafe.context(**{"bulksafe.written_by": ["somebody"]})
+        bulksafe.context(**{"bulksafe.written_by": ["another receiver"]})
 
 
 def in_a_thread(function):

@@ -10,7 +10,7 @@ from tests.apps.twins.models import Folder
 
 
 def transaction_context():
-    """What the database knows in the present transaction."""
+    """The context that the database has in the current transaction."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_setting('bulksafe.context', true)")
         found = cursor.fetchone()[0]

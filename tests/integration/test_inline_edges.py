@@ -108,7 +108,7 @@ def test_a_model_that_wraps_save_base(look):
 @pytest.mark.parametrize("signals", [[], ["pre_save", "pre_delete"], ["post_save", "post_delete"]])
 @pytest.mark.parametrize("look", [lambda **kwargs: None, looks], ids=["", "looking"])
 class TestParents:
-    """A write to a parent's row tells its receivers once, whoever else has rows in the table."""
+    """A write to a parent's row calls its receivers once, whatever other models share the table."""
 
     def of_the_parent(self, others, signals, look):
         self.others = [listening(other, *signals, look=look) for other in others]
@@ -151,7 +151,7 @@ class TestParents:
         assert sorted(names(calls)) == sorted(2 * DELETED)
 
     def test_a_row_that_is_a_child_s(self, others, signals, look):
-        """The child's receivers hear of what is written to the parent's table."""
+        """The child's receivers run for writes to the parent's table."""
         low = Low.objects.create(name="a", depth=1)
         calls = self.of_the_parent(others, signals, look)
         top = Top.objects.get()

@@ -282,7 +282,7 @@ def next_multixact() -> int:
 def test_locking_the_rows_makes_no_multixact_for_each(way, is_atomic, seen):
     before = next_multixact()
     if is_atomic:
-        # Locked at one level, and written at another one.
+        # Locked at one level and written at a different one.
         with transaction.atomic(), transaction.atomic():
             way(CRITICAL)
     else:

@@ -111,7 +111,7 @@ def test_a_raw_delete_goes_row_by_row():
 
 
 def test_rows_of_others_in_one_statement_are_not_lost():
-    """A WITH may write to tables that nobody captures: it is made as a whole."""
+    """A WITH may write to tables without a capture, so it runs as a whole."""
     inline.critical(pre_save, Article, number_new_rows)
     WAYS["bulk_create"](2)
     Article.objects.update(position=0)
@@ -148,7 +148,7 @@ def test_assignments_of_a_late_receiver_are_stored(value):
     assert [call["instance"].title for call in after] == ["new"]
 
 
-# A write that nobody has looked at yet is not made again.
+# A write that no receiver has read yet is not repeated.
 
 
 def updates_of(write):

@@ -75,7 +75,7 @@ def family():
 
 
 def test_cascaded_rows_send_their_signals_once():
-    """Before the rows of one ``delete()`` go, all of them are told, as Django does it."""
+    """All pre_delete signals of one ``delete()`` precede its first DELETE, as in Django."""
     family()
     seen = []
 
@@ -463,7 +463,7 @@ def test_a_condition_ignores_values_that_only_the_database_has(write):
         return inline.critical(pre_save, Sample, when=when)
 
     named = declare(Q(new__name="yes"))
-    # Nobody can say before it is stored.
+    # The value is unknown until it is stored.
     wide, large = declare(Q(new__width__gt=100)), declare(Q(new__area__gt=100))
     write()
     assert [len(calls) for calls in (named, wide, large)] == [1, 2, 2]

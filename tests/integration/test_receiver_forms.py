@@ -364,7 +364,7 @@ class Later:
 
 
 def hidden(sender, instance, **kwargs):
-    """Returns a coroutine, as a decorator does that does not know of ``async def``."""
+    """Returns a coroutine, like a decorator that does not support ``async def``."""
     return later(sender, instance)
 
 

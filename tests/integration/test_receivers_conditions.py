@@ -279,7 +279,7 @@ def test_an_unconditional_receiver_gets_every_change_and_others_their_condition_
 
 @pytest.mark.parametrize("others", [False, True], ids=["alone", "beside an unconditional one"])
 def test_a_condition_changes_while_events_wait(others):
-    """The new code decides: it knows nothing of the condition under which they were captured."""
+    """The new code decides; it does not have the condition under which they were captured."""
 
     def declared(when):
         receivers.receivers.clear()

@@ -390,7 +390,7 @@ def test_a_nan_that_stays_is_no_change():
 
 
 def test_json_null_and_sql_null_are_none_in_instances_and_no_change_to_each_other():
-    """As images they are the same. Django's queries make None of both as well."""
+    """Their images are equal, and Django's queries also return None for both."""
     model = TYPED["JSON"]
     calls = reception.listen(SIGNALS, model)
     with bulksafe.muted(*rules_of(model)):

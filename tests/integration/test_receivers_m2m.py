@@ -35,7 +35,7 @@ def calls(db):
 
 
 def shown(calls):
-    """The calls with what tells them apart."""
+    """The calls, each with its distinguishing arguments."""
     return [
         (call["action"], call["instance"], {Group.objects.get(pk=pk).name for pk in call["pk_set"]})
         for call in calls.delivered()
@@ -44,7 +44,7 @@ def shown(calls):
 
 @pytest.fixture
 def plain():
-    """Django's own receiver, which hears what it is told: (action, instance, pk_set)."""
+    """The calls of a plain Django receiver: (action, instance, pk_set)."""
     received = []
 
     def receive(action, instance, pk_set, reverse, model, **kwargs):
@@ -158,7 +158,7 @@ def test_clear_removes_every_link(ann, groups, calls, plain):
 
 
 def test_the_other_side_s_writes_are_seen_from_the_first_side(ann, groups, calls, plain):
-    """A row does not tell which side it was written from: reverse is always False."""
+    """A row does not record the side that it was written from: reverse is always False."""
     ben = User.objects.create(username="ben")
     groups[0].user_set.add(ann, ben)
 

@@ -1,4 +1,4 @@
-"""Captures run with the rights of whoever installs them: into which table do they write?"""
+"""Captures run with the rights of the installing role: into which table do they write?"""
 
 import pytest
 from django.db import ProgrammingError, connection, transaction
@@ -48,7 +48,7 @@ def test_an_outbox_of_another_role_on_the_search_path(mallory):
 
 
 def test_an_outbox_of_the_table_s_owner_is_fine(mallory):
-    """A superuser migrates for somebody else."""
+    """A superuser migrates on behalf of another role."""
     reception.declare(post_save, Guarded)
     execute(f'ALTER TABLE "{Guarded._meta.db_table}" OWNER TO bulksafe_mallory')
     execute("SET LOCAL search_path = trap, public")

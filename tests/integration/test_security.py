@@ -104,7 +104,7 @@ def search_path(value):
 
 @pytest.fixture
 def hostile(db):
-    """A schema that comes before pg_catalog. Django's own queries would be led astray as well."""
+    """A schema before pg_catalog, which would also redirect Django's own queries."""
     execute("CREATE SCHEMA hostile")
     make_hostile("hostile")
     make_hostile_types("hostile")
@@ -544,7 +544,7 @@ def test_muted_and_pgtrigger_ignore_together():
 
 
 def test_a_setting_that_is_no_list_mutes_nothing():
-    """Somebody may have written anything into it; the write is refused then, not let pass."""
+    """It may contain anything; an unreadable value refuses the write."""
     execute("SELECT set_config('bulksafe.muted', 'columns.Guarded:amount_below_limit', true)")
     with pytest.raises(DatabaseError), transaction.atomic():
         too_much()

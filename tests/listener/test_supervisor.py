@@ -1,4 +1,4 @@
-"""The process that looks after the others, told to end at an awkward moment."""
+"""The supervisor process, terminated at an awkward moment."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from tests.listener.site import wait_until
 
 
 def test_terminated_while_a_worker_is_replaced(site):
-    """The new worker is told, too, though it was not there when the signal came."""
+    """The new worker is terminated, too, although it started after the signal."""
     site.write(
         "sitecustomize.py",
         """

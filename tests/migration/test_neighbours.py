@@ -272,7 +272,7 @@ bulksafe.critical(m2m_changed, sender={name}.{field}.through)(note)
 
 
 class World:
-    """The package ``news``, whose authors know nothing of us, and the app ``home`` that watches it.
+    """The package ``news``, which does not use bulksafe, and the app ``home`` that watches it.
 
     The names decide which app's migrations come first on a new database.
     """

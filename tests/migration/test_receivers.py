@@ -121,7 +121,7 @@ def test_other_changes_and_conditions_make_one(shop):
     receive(shop, saved(options="when=Q(new__status='sent')"), deleted())
     evolve(shop)
     assert len(shop.migrations()) == 5
-    # What one receiver asks for, another may ask for as well.
+    # Two receivers may have the same condition.
     receive(shop, *(saved(name, options="when=Q(new__status='sent')") for name in "ab"), deleted())
     evolve(shop)
     assert len(shop.migrations()) == 5

@@ -1,4 +1,4 @@
-"""Events and receivers that no listener could ever get past: nobody else is to wait for them."""
+"""Events and receivers that always fail or hang: no other event waits for them."""
 
 import pytest
 
@@ -29,7 +29,7 @@ BOTH = pytest.mark.parametrize("atomic", [True, False])
     "forged", ['"text"', "[1]", "5", "null", '{"bulksafe.written_by": 5}'], ids=repr
 )
 def test_a_context_that_is_no_object(shop, forged):
-    """Whoever may write a row may set it, in SQL."""
+    """Every role that may write a row may set it in SQL."""
     project = shop(first="")
     project.run(
         "WITH forged AS (SELECT set_config('bulksafe.context', %s, true)) "
@@ -55,7 +55,7 @@ def test_a_context_that_is_no_object(shop, forged):
     ids=["digits", "nested", "too deep", "long"],
 )
 def test_a_context_that_cannot_be_read_harms_its_own_event_only(shop, atomic, forged):
-    """Whoever may write a row may set it, in SQL; it is valid JSON to PostgreSQL."""
+    """Every role that may write a row may set it in SQL; PostgreSQL accepts it as JSON."""
     project = shop(first=f"max_attempts=1, atomic={atomic}")
     for number in ("before", "forged", "after"):
         with project.connect() as connection, connection.transaction():
@@ -86,7 +86,7 @@ def test_a_condition_no_longer_matches_the_old_row(shop):
 
     project.manage("bulksafe", "listen", "--once", code=1)
 
-    # Nobody can say whether the first one met the new condition.
+    # It is unknown whether the first one met the new condition.
     assert parked(project) == [("conditional", "1", "dead", 1)]
     assert texts(project) == ["19"]
 

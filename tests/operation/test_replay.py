@@ -160,7 +160,7 @@ def test_a_listener_without_the_table_keeps_the_event_for_the_one_receiver(site)
     project.manage("bulksafe", "listen", "--once")
     assert texts(project) == []
 
-    # Code that knows the table and still lacks the receiver.
+    # Code that has the table but not yet the receiver.
     declare(project, other="", third='queue="search"')
     project.manage("bulksafe", "listen", "--once")
     assert texts(project) == []

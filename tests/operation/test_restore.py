@@ -1,4 +1,4 @@
-"""A dump that is restored into another cluster, whose transactions are numbered anew."""
+"""A dump restored into another cluster, whose transaction ids start again."""
 
 import os
 import subprocess

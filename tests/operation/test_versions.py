@@ -16,7 +16,7 @@ BOTH = pytest.mark.parametrize("atomic", [True, False])
 @BOTH
 @pytest.mark.parametrize("first", ["old", "new"])
 def test_a_rolling_update(shop, atomic, first):
-    """Listeners of the old release know no receiver for the table; they go on running meanwhile."""
+    """Listeners of the old release have no receiver for the table, and keep running."""
     project = shop(notify=f"atomic={atomic}", strict=f"atomic={atomic}, max_attempts=1")
     new = (project.directory / "shop/receivers.py").read_text()
     with ExitStack() as running:
@@ -38,7 +38,7 @@ def test_a_rolling_update(shop, atomic, first):
 
 
 def test_a_receiver_registered_in_only_one_of_two_listeners(shop):
-    """A dead letter that is tried again goes to the one that knows it, whoever looks first."""
+    """A retried dead letter goes to the listener that has the receiver, whichever polls first."""
     project = shop(known="", strict="max_attempts=1")
     order(project, "bad")
     project.manage("bulksafe", "listen", "--once", code=1)

@@ -143,7 +143,7 @@ def test_e005_between_a_proxy_and_its_model():
 
 
 def test_e005_through_an_abstract_base():
-    """A child that adds a rule of the same name to those that it inherits."""
+    """A child that adds a rule of the same name to its inherited ones."""
     base = declare(
         check(Q(amount__gt=F("old__amount"))),
         class_name="Base",

@@ -30,7 +30,7 @@ def names(found):
     ids=lambda value: "-".join(value) if isinstance(value, list) else value,
 )
 def test_each_receiver_runs_behind_the_receivers_it_is_declared_after(declared, expected):
-    """A text is a receiver's name, followed by those that it is ``after``."""
+    """A text is a receiver's name, followed by the names that it is ``after``."""
     listed = [receiver(name, *after) for name, *after in declared]
 
     assert names(in_order(listed)) == expected
@@ -51,7 +51,7 @@ def test_after_names_a_receiver_by_its_function_or_its_name():
 
     assert meant_by("one", [one, other]) == [one]
     assert meant_by(other.function, [one, other]) == [other]
-    assert meant_by("nobody", [one, other]) == meant_by(print, [one, other]) == []
+    assert meant_by("unknown", [one, other]) == meant_by(print, [one, other]) == []
 
 
 def test_an_unlisted_receiver_delays_no_other():

@@ -1,4 +1,4 @@
-"""The run-time queries: how the files are read, and that each is there for somebody."""
+"""The run-time queries: how the files are read, and that every query is used."""
 
 import re
 from pathlib import Path

@@ -75,7 +75,7 @@ def module_level(sender, **kwargs):
 
 
 def and_another(sender, **kwargs):
-    """Another one."""
+    """A second receiver."""
 
 
 def declared(function=module_level, signal=post_save, **options):
@@ -773,7 +773,7 @@ def test_no_e122_for_a_table_of_the_project():
 
 
 def test_no_e122_where_the_model_s_app_is_not_installed(settings):
-    """As in a test of somebody's that overrides the settings."""
+    """As in a project's test that overrides the settings."""
     declared()
     installed = [name for name in settings.INSTALLED_APPS if name.startswith("django.contrib.co")]
     with override_settings(INSTALLED_APPS=installed):

@@ -163,7 +163,7 @@ class TrustingReading(Reading):
 
 
 class ForgetfulReading(Reading):
-    """Looks for events with higher numbers than those that it has seen."""
+    """Reads events with higher numbers than the last one that it has read."""
 
     def floor(self, snapshot):
         return max(self.seen, default=0)

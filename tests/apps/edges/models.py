@@ -118,7 +118,7 @@ class MoneyField(models.DecimalField):
 
 
 class _Widening(DeferredAttribute):
-    """Sets another attribute as well, as the file of an image does."""
+    """Also sets a second attribute, as an image field sets its dimensions."""
 
     def __set__(self, instance, value):
         if self.field.attname in instance.__dict__:

@@ -1,7 +1,7 @@
 """Receivers that depend on other rows: those of their own table, and of each other's.
 
 Between the tables lie a view, an SQL function and totals that a trigger keeps. Each receiver
-changes a row only where it is not right yet, so that all of them come to rest.
+changes a row only if it is not right yet, so that all of them converge.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The receivers of the mirrored library: the same functions for either side.
 
-Each notes its call before it does its work, and refuses the row if it is told to.
+Each records its call before it does its work, and refuses the row if ``refusal`` says so.
 """
 
 from __future__ import annotations

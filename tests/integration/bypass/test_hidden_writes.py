@@ -145,7 +145,7 @@ def test_prepare_and_execute(calls):
 
 
 def test_a_deferred_trigger_of_someone_else_s_is_refused(calls):
-    """It writes during the commit, when nobody can be called any more."""
+    """It writes during the commit, when no receiver can be called any more."""
     with pytest.raises(ReceiversNotRun):
         execute("INSERT INTO bypass.deferred VALUES (1)")
     with pytest.raises(ReceiversNotRun), transaction.atomic():

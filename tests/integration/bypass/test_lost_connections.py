@@ -108,7 +108,7 @@ def test_a_connection_is_lost_between_two_writes(calls):
 
 
 class TestTheNoticeHandlerIsLost:
-    """Then nobody hears that changes wait, and the database refuses them."""
+    """Then no notice of pending changes arrives, and the database refuses them."""
 
     @pytest.fixture(autouse=True)
     def lost(self, calls):

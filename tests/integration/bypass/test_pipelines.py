@@ -45,7 +45,7 @@ class TestPipelines:
                 execute("SELECT bypass.in_sql()")
                 Article.objects.filter(title="saved").delete()
 
-        # When the database's word of the function's row comes in, nobody can say.
+        # The moment at which the notice of the function's row arrives is undefined.
         assert sorted(seen(calls)) == ["bulk", "function", "saved", "saved", "updated"]
 
     def test_another_connection(self, calls):

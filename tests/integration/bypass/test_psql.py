@@ -72,8 +72,8 @@ IN_PSQL = {
     ),
     "REPEATABLE READ": f"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1; {insert()}; COMMIT",
     "SERIALIZABLE": f"BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT 1; {insert()}; COMMIT",
-    "nobody listens": f"SET client_min_messages = error; {insert()}",
-    "what was told is forged": (
+    "client messages are off": f"SET client_min_messages = error; {insert()}",
+    "the delivery mark is forged": (
         f"BEGIN; SELECT set_config('bulksafe.told', 'anything', false); {insert()}; COMMIT"
     ),
     "tables of the same names in front": (

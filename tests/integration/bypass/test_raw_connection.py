@@ -141,7 +141,7 @@ class TestPastDjangosCursors:
 
 
 def test_several_tables_are_delivered_in_write_order(clean):
-    """On a connection that has told nothing yet: it finds the tables out then."""
+    """On a connection that has not delivered yet, and so looks the tables up first."""
     order = []
     inline.critical(post_save, Article, lambda **kwargs: order.append("article"))
     inline.critical(post_save, Shelf, lambda **kwargs: order.append("shelf"))

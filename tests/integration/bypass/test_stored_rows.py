@@ -37,7 +37,7 @@ class _Marks:
 
     @pytest.fixture
     def seen(self, clean):
-        """The titles of articles that were told, by a receiver that looks at nothing else."""
+        """The titles delivered to a receiver that reads nothing else."""
         return self.noting(post_save, "look")
 
     @staticmethod
@@ -75,7 +75,9 @@ class TestInHand(_Marks):
         article.title = "two"
         article.save()
         article.save(update_fields=["title"])
-        Article.objects.bulk_create([Article(title="three"), Article(pk=77, title="four")])
+        Article.objects.bulk_create(
+            [Article(title="three"), Article(pk=2_000_000_000, title="four")]
+        )
 
         Article.objects.update(title="five")
         Article.objects.all().delete()
@@ -131,7 +133,7 @@ class TestInHand(_Marks):
         assert "function" in seen
 
     def test_a_function_writes_in_a_default(self, seen):
-        """Of a column that the model does not know."""
+        """Of a column that the model lacks."""
         execute(
             "CREATE FUNCTION bypass.note() RETURNS int LANGUAGE plpgsql AS $$ BEGIN "
             f"UPDATE {ARTICLES} SET version = 1 WHERE title = 'other'; RETURN 1; END $$"
@@ -304,7 +306,7 @@ class TestReturned(_Marks):
 
     @pytest.mark.parametrize("muted", ["bulksafe.muted", "pgtrigger.ignore"])
     def test_muted(self, three, seen, gone, muted):
-        """Whoever mutes the capture writes past the receivers."""
+        """A muted capture bypasses the receivers."""
         label = f"{Article._meta.label}:bulksafe_capture"
         with transaction.atomic():
             if muted == "bulksafe.muted":
@@ -329,7 +331,7 @@ class TestReturned(_Marks):
     @pytest.mark.parametrize("is_atomic", [False, True])
     @pytest.mark.parametrize("operation", ["UPDATE", "DELETE"])
     def test_a_trigger_changes_the_rows_once_more(self, is_atomic, operation, three, seen, gone):
-        """And others: the write is made again, so that all is told as from the buffer."""
+        """Other cases repeat the write, so that everything is delivered as from the buffer."""
         execute(
             "CREATE FUNCTION bypass.more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
             f"IF pg_trigger_depth() = 1 THEN UPDATE {ARTICLES} SET title = title || '!'; "
@@ -412,7 +414,7 @@ class TestReturned(_Marks):
 
     @pytest.mark.parametrize("operation", ["UPDATE", "DELETE"])
     def test_triggers_before_it_decide(self, operation, three, seen, gone):
-        """Rows that one leaves out are told to nobody; values that one sets are told."""
+        """Rows that a trigger skips call no receiver; values that it sets are delivered."""
         execute(
             "CREATE FUNCTION bypass.before() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
             "IF OLD.title = 'b' THEN RETURN NULL; END IF; "

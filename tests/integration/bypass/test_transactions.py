@@ -58,7 +58,7 @@ class TestSavepoints:
         assert seen(calls) == titles() == ["kept"]
 
     def test_of_the_driver_s(self, calls):
-        """They pass Django by: what cannot be told any more is refused."""
+        """They bypass Django: a change that can no longer be delivered is refused."""
         with pytest.raises(ReceiversNotRun), transaction.atomic():
             raw().execute(insert())
             with raw().transaction(force_rollback=True):
@@ -78,7 +78,7 @@ class TestSavepoints:
 
 
 class TestTransactionsByHand:
-    """Those that Django knows nothing of."""
+    """Transactions that Django does not track."""
 
     def test_of_django_s_cursor(self, calls):
         execute("BEGIN")
@@ -147,7 +147,7 @@ class TestTransactionsByHand:
         assert titles() == ["updated"]
 
     def test_callbacks_for_the_commit(self, clean):
-        """Django runs them at once where it knows of no transaction."""
+        """Django runs them at once if it tracks no transaction."""
         done = []
 
         def later(**kwargs):

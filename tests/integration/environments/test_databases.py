@@ -144,7 +144,7 @@ class TestTwoDatabases:
 
 @pytest.mark.parametrize("write", ["bulk_create()", "update()"])
 def test_more_keys_than_parameters_of_a_statement(write, clean):
-    """The server takes 65,535 of them: those that are stored are asked for some at a time."""
+    """The server takes 65,535 of them: stored rows are queried in batches."""
     seen = []
 
     def look(instance, old, using, **kwargs):
@@ -279,7 +279,7 @@ class TestDjangosPool:
             exercise(using, calls)
 
     def test_threads_use_the_same_connection_in_turn(self, calls):
-        """What the server says goes to whoever has the connection just then."""
+        """A notice of the server goes to the current user of the connection."""
         drivers = []
         with alias("pooled", OPTIONS={"pool": {"min_size": 1, "max_size": 1}}) as using:
 

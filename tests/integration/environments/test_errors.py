@@ -135,7 +135,7 @@ def test_one_row_of_many(clean):
 
 
 class TestReceiversThatBreakTheTransaction:
-    """Nobody would say that nothing is stored: neither Django nor PostgreSQL."""
+    """Neither Django nor PostgreSQL would report that nothing is stored."""
 
     def swallow_orm_error(**kwargs):
         Log.objects.create(pk=1, side="", text="")
@@ -389,7 +389,7 @@ class TestReceiversThatCatchErrors:
 
 
 def test_a_receiver_reads_over_a_second_connection(article):
-    """It waits for nobody."""
+    """It waits for no lock."""
     counts = []
 
     def look(**kwargs):
@@ -402,7 +402,7 @@ def test_a_receiver_reads_over_a_second_connection(article):
 
 
 def test_a_receiver_writes_with_a_driver_cursor(clean):
-    """It is told before the receiver's call is over, as its other writes are."""
+    """It is delivered before the receiver's call ends, as its other writes are."""
     shelves = inline.critical(post_save, Shelf)
 
     def write(**kwargs):

@@ -182,7 +182,7 @@ class TestMuting:
         assert len(calls) == 2
 
     def test_psql_is_refused_all_the_same(self, psql, calls):
-        """Another process knows nothing of what is disconnected here."""
+        """Disconnecting a receiver here does not affect other processes."""
         post_save.disconnect(sender=Article, dispatch_uid="mute me")
 
         assert psql(insert()).returncode == 3
