@@ -209,7 +209,7 @@ def test_the_listener_was_killed_in_the_middle_and_lost_nothing(results):
 
 
 @pytest.mark.usefixtures("demo")
-def test_the_second_part_leaves_nothing_behind(url):
+def test_the_second_part_leaves_no_rows_or_listeners(url):
     with psycopg.connect(url) as connection:
         for query in (
             "SELECT count(*) FROM shop_auditlog",
@@ -310,7 +310,7 @@ def test_another_program_is_refused_with_the_names_of_the_receivers(results):
 
 
 @pytest.mark.usefixtures("demo")
-def test_the_third_part_leaves_nothing_behind(url):
+def test_the_third_part_leaves_no_rows(url):
     with psycopg.connect(url) as connection:
         for table in (
             "shop_refund",
@@ -353,7 +353,7 @@ def test_a_part_without_the_write_path_says_which_it_has(url):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_where_there_is_no_psql_another_process_writes(monkeypatch):
+def test_another_process_writes_if_psql_is_missing(monkeypatch):
     monkeypatch.setattr(paths.shutil, "which", lambda program: None)
 
     assert paths.other_program() == "psycopg"
@@ -409,7 +409,7 @@ def test_the_printed_commands_work(url):
 
 
 @pytest.mark.usefixtures("demo")
-def test_rows_of_a_given_database_are_not_replaced_unasked(url):
+def test_rows_of_a_given_database_are_not_replaced_without_replace(url):
     refused = run_demo(url)
 
     assert refused.returncode == 2

@@ -99,7 +99,7 @@ def test_the_page_can_be_followed(page, begin):
         reader.run(block)
 
 
-def test_each_block_is_run_or_says_that_it_is_not():
+def test_each_block_runs_or_is_marked_as_not_run():
     unknown = [
         f"{block}: {block.language}"
         for page in PAGES

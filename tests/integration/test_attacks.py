@@ -51,14 +51,14 @@ def citext(db):
     return custom("citext")
 
 
-def test_text_that_ignores_case_is_another_value_to_immutable(citext, table):
+def test_immutable_treats_a_different_case_as_a_different_value(citext, table):
     model = table(bulksafe.Immutable("a"), a=citext())
     model.objects.create(a="abc")
     assert refused(lambda: model.objects.update(a="ABC"))
     assert not refused(lambda: model.objects.update(a="abc"))
 
 
-def test_text_that_ignores_case_is_another_state(citext, table):
+def test_a_state_in_a_different_case_is_a_different_state(citext, table):
     model = table(bulksafe.Transition("a", {"a": ["b"]}, initial=["a"]), a=citext())
     assert refused(lambda: model.objects.create(a="A"))
     model.objects.create(a="a")
@@ -68,7 +68,7 @@ def test_text_that_ignores_case_is_another_state(citext, table):
 
 
 @pytest.mark.parametrize("domain", [False, True])
-def test_text_that_ignores_case_is_computed_to_the_letter(domain, citext, table):
+def test_case_insensitive_text_is_computed_exactly(domain, citext, table):
     execute("CREATE DOMAIN nickname AS citext")
     field = custom("nickname") if domain else citext
     model = table(bulksafe.Compute("b", Lower("a")), a=models.TextField(), b=field())

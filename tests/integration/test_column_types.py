@@ -182,7 +182,7 @@ def test_compute_stores_what_the_orm_gives(name):
 
 
 @each_type
-def test_immutable_refuses_what_django_reads_as_another_value(name):
+def test_immutable_refuses_changes_that_django_reads_as_a_different_value(name):
     model = TYPED[name]
 
     @examples(10)
@@ -363,7 +363,7 @@ def test_json_null_is_not_sql_null():
     assert not refused(lambda: model.objects.update(fixed=Value(None, models.JSONField())))
 
 
-def test_json_of_another_shape_is_the_same_value():
+def test_json_that_postgresql_considers_equal_is_the_same_value():
     model = TYPED["JSON"]
     model.objects.create(fixed={"a": 1, "b": [1.0]})
     assert not refused(lambda: model.objects.update(fixed={"b": [1], "a": 1.0}))
@@ -412,7 +412,7 @@ def test_a_computed_condition_sees_the_collation_of_the_column():
     assert stored(row, "state") == ["same"]
 
 
-def test_a_column_may_be_computed_from_one_of_another_collation():
+def test_a_column_may_be_computed_from_a_column_with_a_different_collation():
     model = TYPED["NoCase"]
     install(model, bulksafe.Compute("fixed", Lower(Concat("a", Value("É"))), name="mixed"))
     row = model.objects.create(a="Ab", fixed="AB")

@@ -355,7 +355,7 @@ def test_parameters(binding, is_open):
 @pytest.mark.parametrize(
     "statement", ["CALL carried.commits()", "DO $$ BEGIN CALL carried.commits(); END $$"]
 )
-def test_a_procedure_that_commits_by_itself(statement):
+def test_a_procedure_that_commits(statement):
     """No transaction can be opened for it, and so it has no context; but it runs."""
     with bulksafe.context(user=1):
         execute(statement)
@@ -838,7 +838,7 @@ def written_by():
 
 @pytest.mark.parametrize("bypass", [call, copy, by_the_driver])
 @pytest.mark.parametrize("run", ["in_transaction", "after_commit"])
-def test_rows_that_one_receiver_writes_do_not_carry_another_s_name(run, bypass):
+def test_rows_written_by_one_receiver_do_not_carry_the_name_of_another(run, bypass):
     def x(**kwargs):
         write("x")
 

@@ -221,7 +221,7 @@ def test_changes_of_a_child_are_those_of_both_tables(sibling):
 
 
 @pytest.mark.parametrize("write", ["delete()", "delete() of many", "bulk_update()", "save()"])
-def test_the_database_deletes_rows_along(write):
+def test_the_database_cascades_deletions(write):
     """Of another model with receivers: those of the first are called once, with the instance."""
     execute(
         f"ALTER TABLE {Line._meta.db_table} ADD CONSTRAINT along FOREIGN KEY (owner_id) "
@@ -249,7 +249,7 @@ def test_the_database_deletes_rows_along(write):
 
 
 @pytest.mark.parametrize("options", [{}, {"row_by_row": True}], ids=["looking", "row by row"])
-def test_what_a_deletion_sets_is_set_once(options):
+def test_columns_set_by_a_deletion_are_set_once(options):
     one, two, new = (Owner.objects.create(name=name) for name in ("one", "two", "new"))
     for owner in (one, two):
         Pet.objects.create(name=owner.name, owner=owner)
@@ -364,7 +364,7 @@ def test_a_field_that_refuses_to_be_assigned(name, way):
     assert Thing.objects.get().state == "done"
 
 
-def test_a_field_that_sets_another_one():
+def test_a_field_that_sets_another_field():
     """The instance is what the row is."""
     Thing.objects.create(picture="ab", width=7)
     seen = []
@@ -425,7 +425,7 @@ WRITES = {
 
 @pytest.mark.parametrize("signal", [pre_save, post_save])
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-def test_stop_iteration_is_an_exception_like_others(signal, write):
+def test_stop_iteration_is_an_ordinary_exception(signal, write):
     article = Article.objects.create(title="a")
     inline.critical(signal, Article, lambda **kwargs: next(iter(())))
     with pytest.raises(StopIteration):

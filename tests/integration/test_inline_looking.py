@@ -110,7 +110,7 @@ def test_a_raw_delete_goes_row_by_row():
     assert Article.objects.count() == 3
 
 
-def test_rows_of_others_in_one_statement_are_not_lost():
+def test_rows_of_other_tables_in_one_statement_are_not_lost():
     """A WITH may write to tables without a capture, so it runs as a whole."""
     inline.critical(pre_save, Article, number_new_rows)
     WAYS["bulk_create"](2)

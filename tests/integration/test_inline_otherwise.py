@@ -229,7 +229,7 @@ class TestOfDjango:
         assert len(calls) + testing.deliver() == 1
         assert seen(calls) == [new("raw")]
 
-    def test_in_turn_with_another_program_on_one_row(self, write):
+    def test_alternating_with_another_program_on_one_row(self, write):
         calls = otherwise()
         write(insert("1"))
         testing.deliver()
@@ -642,7 +642,7 @@ def test_a_receiver_that_fails_in_the_listener(shop):
     assert texts(shop) == ["ship bad 1 None True amount,id,number None"]
 
 
-def test_a_project_of_which_another_writes_the_tables(shop):
+def test_a_project_whose_tables_another_project_writes(shop):
     """One that refuses is met at the commit, whichever way the project writes."""
     shop.write(
         "shop/receivers.py",

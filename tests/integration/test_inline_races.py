@@ -147,7 +147,7 @@ def test_one_of_several_wins(look):
 
 @some_looks
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_row_that_does_not_match_any_more_is_not_updated(look, count, meanwhile):
+def test_a_row_that_no_longer_matches_is_not_updated(look, count, meanwhile):
     make(*"ab"[:count])
     received = []
     inline.critical(pre_save, Article, look)
@@ -164,7 +164,7 @@ def test_a_row_that_does_not_match_any_more_is_not_updated(look, count, meanwhil
 @some_looks
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("way", ["SQL", "delete()"])
-def test_a_row_that_does_not_match_any_more_is_not_deleted(look, count, way, meanwhile):
+def test_a_row_that_no_longer_matches_is_not_deleted(look, count, way, meanwhile):
     make(*"ab"[:count])
     inline.critical(pre_delete, Article, look)
     if way == "delete()":

@@ -505,7 +505,7 @@ def bulk_update_wares():
     ],
     ids=["bulk_create", "INSERT", "bulk_update", "update"],
 )
-def test_receivers_of_many_rows_come_once_where_rows_are_stored_one_by_one(write, is_new):
+def test_batch_receivers_run_once_even_if_rows_are_stored_one_by_one(write, is_new):
     if not is_new:
         insert_wares()
     seen = []

@@ -108,7 +108,7 @@ def test_every_type_can_be_assigned(name):
     "value", ["'null'", "'-0.0'", """'{"a": 1, "a": 2}'""", "'1.00'", "'\"\\u0041\"'"]
 )
 @pytest.mark.parametrize("kind", ["json", "jsonb"])
-def test_what_json_loses_stays(kind, value):
+def test_values_that_json_loses_stay(kind, value):
     """Also in columns that the model does not have."""
     articles(2)
     execute(

@@ -105,7 +105,7 @@ def test_every_query_that_names_a_lease_is_tried():
     assert set(QUERIES) == {name for name, text in texts.items() if "%(epoch" in text}
 
 
-def test_a_lease_that_is_taken_over_grows_in_number(store, source):
+def test_taking_over_a_lease_increases_its_number(store, source):
     first, second = begun(store, source, -1), begun(store, source, -1)
 
     assert first.ids == second.ids

@@ -71,7 +71,7 @@ def leave_a_transaction_open():
 
 @pytest.mark.parametrize("work", [ask, write, write_with_context, leave_a_transaction_open])
 @pytest.mark.filterwarnings("ignore:.* was deleted while still open:ResourceWarning")
-def test_the_connection_of_a_thread_goes_with_it(sessions, work):
+def test_the_connection_of_a_thread_is_freed_with_it(sessions, work):
     inline.critical(pre_save, Article)
     inline.critical(post_save, Article)
     failed = []

@@ -335,7 +335,7 @@ class TestSchemaEditor:
         with pytest.raises(bulksafe.InvariantViolation), transaction.atomic():
             order.objects.create(amount=-1, note="")
 
-    def test_takes_the_functions_along_with_a_table(self, order):
+    def test_dropping_a_table_drops_its_functions(self, order):
         assert self.functions()
         # A migration's model has what AddTrigger stored.
         order._meta.triggers = [trigger.compile(order) for trigger in order._meta.triggers]
@@ -389,7 +389,7 @@ class TestMigrationState:
         assert self.held(state) == ["order"]
         assert attached.locate(state, "shop.order_tags") is None
 
-    def test_a_name_that_is_taken_again(self, state):
+    def test_a_reused_name(self, state):
         state.rename_model("shop", "Order", "Purchase")
         state.add_model(ModelState("shop", "Order", [("id", models.AutoField(primary_key=True))]))
         assert attached.locate(state, "shop.order") == ("shop", "order")

@@ -161,7 +161,7 @@ def test_an_empty_uid_is_none_as_in_django(uid):
     assert post_save.disconnect(print, sender=Nullable)
 
 
-def test_a_bound_method_is_one_receiver_however_often_it_is_looked_up():
+def test_each_access_to_a_bound_method_is_the_same_receiver():
     class Audit:
         def __init__(self):
             self.seen = []
@@ -419,7 +419,7 @@ def order_of_calls(run):
 
 
 @pytest.mark.parametrize("run", ["in_transaction", "after_commit"])
-def test_asynchronous_receivers_come_after_the_others_as_in_django(run):
+def test_asynchronous_receivers_run_last_as_in_django(run):
     seen = order_of_calls(run)
     Nullable.objects.create(n=1)
     Nullable.objects.bulk_create([Nullable(n=2)])
@@ -427,7 +427,7 @@ def test_asynchronous_receivers_come_after_the_others_as_in_django(run):
     assert seen == ["sync", "async"] * 2
 
 
-def test_asynchronous_receivers_come_after_plain_ones_that_are_connected_later():
+def test_asynchronous_receivers_run_after_synchronous_ones_connected_later():
     seen = order_of_calls("in_transaction")
 
     @receiver(post_save, sender=Nullable)

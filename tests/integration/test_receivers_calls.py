@@ -141,7 +141,7 @@ def test_a_model_of_another_package():
 # In which order.
 
 
-def test_after_orders_receivers_and_the_declaration_does_where_it_says_nothing():
+def test_after_orders_receivers_and_declaration_order_breaks_ties():
     order = []
     for name, after in [("d", ["b"]), ("a", []), ("c", ["d"]), ("b", []), ("e", [])]:
 

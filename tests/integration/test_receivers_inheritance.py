@@ -332,7 +332,7 @@ def test_a_trigger_of_the_insertion_changes_the_parent(leaf):
         execute("DROP FUNCTION begin_row() CASCADE")
 
 
-def test_a_trigger_writes_again_after_another_transaction_changed_another_part(leaf):
+def test_a_trigger_writes_again_after_a_concurrent_change_to_a_different_part(leaf):
     """The images of the transaction's writes lead from one to the next in its own part only."""
     with listening(leaf) as row, triggers(leaf):
         one, other = row.sessions(2)
@@ -504,7 +504,7 @@ def fail(*args, **kwargs):
     raise ValueError("not today")
 
 
-def test_conditions_that_are_asked_when_a_parents_change_is_delivered(leaf):
+def test_conditions_evaluated_when_a_parent_s_change_is_delivered(leaf):
     """The child's column was still 0 to the parent's transaction."""
     with listening(leaf, when=Q(new__c=1) & Q(old__c=1)) as row:
         one, other = row.sessions(2)

@@ -282,7 +282,7 @@ def test_more_columns_than_half_of_what_a_query_may_have(db, number):
 
 
 @pytest.mark.parametrize("number", [900, 1_590])
-def test_as_many_columns_in_the_transaction(db, number):
+def test_the_same_number_of_columns_in_the_transaction(db, number):
     with isolated(), tables(model := wide(number)), inline.only_these():
         calls = []
 

@@ -72,7 +72,7 @@ def test_the_arguments_are_those_of_django(ann, groups, calls, plain):
         assert call["instance"] is not ann
 
 
-def test_set_takes_away_and_adds(ann, groups, calls):
+def test_set_removes_and_adds(ann, groups, calls):
     one, two, three = groups
     ann.groups.set([one, two])
     calls.delivered()
@@ -116,7 +116,7 @@ def test_a_no_op_change_calls_no_receiver(ann, groups, calls):
     assert shown(calls) == []
 
 
-def test_to_and_fro_in_one_transaction_comes_in_order(ann, groups, calls):
+def test_changes_back_and_forth_in_one_transaction_keep_their_order(ann, groups, calls):
     one, two, _ = groups
     ann.groups.add(one)
     ann.groups.remove(one)
@@ -208,7 +208,7 @@ def test_a_symmetrical_relation_has_a_row_for_each_direction(people):
     assert received == [("post_add", one, {two.pk}), ("post_add", two, {one.pk})]
 
 
-def test_a_through_model_of_ones_own(people):
+def test_a_custom_through_model(people):
     person, club, membership = people
     calls = reception.listen(m2m_changed, membership)
     one, two = person.objects.bulk_create([person(name="one"), person(name="two")])

@@ -141,7 +141,7 @@ def test_a_batch_receiver_gets_all_rows_of_a_batch(rows):
     assert call["instances"] == rows
 
 
-def test_a_later_change_comes_after_the_replayed_row(rows):
+def test_a_later_change_is_delivered_after_the_replayed_row(rows):
     calls = reception.listen(post_save, Nullable)
     replay("calls", "--where", "n=3")
     Nullable.objects.filter(n=3).update(n=30)
@@ -354,7 +354,7 @@ def test_several_models_one_after_the_other_or_one_of_them(rows):
     assert "Did you mean 'auth.Group'?" in refusal("calls", "--model", "auth.Grop")
 
 
-def test_rows_of_a_many_to_many_table_come_as_post_add():
+def test_rows_of_a_many_to_many_table_are_replayed_as_post_add():
     calls = reception.declare(m2m_changed, User.groups.through)
     ann = User.objects.create(username="ann")
     groups = Group.objects.bulk_create(Group(name=name) for name in "ab")

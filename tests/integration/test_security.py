@@ -342,7 +342,7 @@ def muted_now(alias="default"):
         return cursor.fetchone()[0] or ""
 
 
-def test_muted_switches_off_what_it_names_and_nothing_else():
+def test_muted_disables_only_the_rules_that_it_names():
     with bulksafe.muted(LIMIT):
         too_much()
         assert refused(rename)
@@ -413,7 +413,7 @@ def test_muted_ends_where_an_error_is_caught_inside():
     assert refused(too_much)
 
 
-def test_muted_ends_with_a_rollback_that_is_asked_for():
+def test_muted_ends_with_a_requested_rollback():
     with transaction.atomic():
         with bulksafe.muted(LIMIT):
             too_much()
@@ -514,7 +514,7 @@ def test_muting_nothing_is_refused():
         pytest.fail("entered")
 
 
-def test_pgtrigger_ignore_goes_on_working():
+def test_pgtrigger_ignore_still_works():
     with pgtrigger.ignore("columns.Guarded:amount_below_limit"):
         too_much()
         assert refused(rename)

@@ -166,7 +166,7 @@ def test_pgtrigger_disable_and_enable(lines):
     assert lines.installed() == before
 
 
-def test_pgtrigger_prune_drops_what_no_model_declares_and_nothing_else(lines):
+def test_pgtrigger_prune_drops_only_undeclared_triggers(lines):
     before = lines.installed()
     lines.manage("pgtrigger", "prune")
     assert lines.installed() == before

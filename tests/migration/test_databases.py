@@ -90,7 +90,7 @@ def test_sqlite_gets_the_tables_without_the_triggers(project):
     assert tables(project) == {"shop_line"}
 
 
-def test_sqlite_goes_through_every_change(project):
+def test_sqlite_supports_every_change(project):
     add_sqlite(project)
     project.models(LINE)
     project.make()

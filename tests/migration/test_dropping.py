@@ -149,7 +149,7 @@ def test_removing_one_of_several_receivers_asks_nothing(shop):  # noqa: F811
     assert triggers(shop.installed()) == CAPTURE
 
 
-def test_each_table_is_asked_about(shop):  # noqa: F811
+def test_each_table_is_prompted_for(shop):  # noqa: F811
     receive(shop, saved(), saved("other", model="Other"))
     evolve(shop)
     receive(shop)

@@ -114,7 +114,7 @@ def test_automatic_through_table_of_the_same_app(project, target):
     has_come_and_gone(project, without=lambda: project.invariants(""))
 
 
-def test_automatic_through_table_goes_with_its_model(project):
+def test_automatic_through_table_is_dropped_with_its_model(project):
     project.models(ARTICLE)
     project.invariants("from shop.models import Article\n" + ON_TAGS.format("Article.tags.through"))
     project.make()
@@ -126,7 +126,7 @@ def test_automatic_through_table_goes_with_its_model(project):
     has_come_and_gone(project, without)
 
 
-def test_automatic_through_table_goes_with_its_field(project):
+def test_automatic_through_table_is_dropped_with_its_field(project):
     project.models(ARTICLE)
     project.invariants("from shop.models import Article\n" + ON_TAGS.format("Article.tags.through"))
     project.make()
@@ -147,7 +147,7 @@ def test_automatic_through_table_of_another_app(project):
     has_come_and_gone(project, without=lambda: project.invariants(""))
 
 
-def test_model_of_another_app_goes_with_the_registration(project):
+def test_model_of_another_app_is_removed_with_its_registration(project):
     project.models(ARTICLE, app="news")
     project.models("")
     project.invariants(ON_TITLE.format('"news.Article"'))

@@ -77,7 +77,7 @@ def test_another_app_is_migrated_and_the_registering_one_is_not(project):
     assert named(project) == {"titled", "immutable_title", "immutable_tag"}
 
 
-def test_only_a_part_of_the_tables_is_there(project):
+def test_only_some_of_the_tables_exist(project):
     registered(project).make("news")
     project.contrib = ["django.contrib.contenttypes"]
     project.settings("MIGRATION_MODULES = {'shop': None}\n")

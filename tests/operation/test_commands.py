@@ -78,7 +78,7 @@ def test_a_port_that_is_taken(site):
     assert f"Port {port} cannot be used" in failed.stderr
 
 
-def test_a_server_that_is_not_there(site):
+def test_a_missing_server(site):
     site.aliases["default"]["HOST"] = "/nowhere"
 
     failed = site.manage("bulksafe", "status", code=2)

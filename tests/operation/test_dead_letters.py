@@ -23,7 +23,7 @@ def parked(project, code=1):
 
 
 @BOTH
-def test_a_failing_row_blocks_itself_only_and_comes_through_after_the_fix(shop, atomic):
+def test_a_failing_row_blocks_only_itself_and_is_delivered_after_the_fix(shop, atomic):
     project = shop(strict=f"max_attempts=3, atomic={atomic}")
     for number in ("good", "bad", "fine"):
         order(project, number)
@@ -133,7 +133,7 @@ def test_a_dead_letter_shows_traceback_attempts_and_event(shop):
     assert listed.splitlines()[-1].split()[:6] == ["1", "dead", "2", "strict", "shop_order", "1"]
 
 
-def test_discard_gives_up_and_lets_followers_go_on(shop):
+def test_discard_drops_the_event_and_unblocks_its_followers(shop):
     project = shop(strict="max_attempts=1")
     order(project, "bad")
     change(project, "bad", 1)
@@ -252,7 +252,7 @@ def test_a_column_that_was_removed_while_events_waited(shop):
     assert texts(project) == ["strict good gone"]
 
 
-def test_a_column_of_another_type_that_the_image_does_not_fit(shop):
+def test_a_column_whose_new_type_does_not_fit_the_image(shop):
     project = shop(strict="max_attempts=1")
     order(project, "not a number")
     order(project, "17")

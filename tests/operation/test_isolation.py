@@ -176,7 +176,7 @@ def test_other_rows_and_queues_go_on_while_a_call_hangs(site, atomic):
         assert process.wait(PATIENCE) == 0
 
 
-def test_a_slow_call_is_made_alone_and_finishes(site):
+def test_a_slow_call_runs_alone_and_finishes(site):
     """It is no failure; what it had begun in the batch is rolled back with it."""
     project = site("Log.objects.create(text='begun'); time.sleep(1.5)", "max_attempts=1")
     for number in ("good1", "bad1", "good2", "bad2"):
@@ -314,7 +314,7 @@ def attempts_lines(project):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_gives_a_call_back(site, number):
+def test_a_second_signal_releases_the_running_call(site, number):
     """Its attempt is not counted, and the next worker need not wait for its lease."""
     project = site("time.sleep(3600)", "atomic=False, max_attempts=1", LEASE=3600)
     order(project, "bad")

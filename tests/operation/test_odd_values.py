@@ -51,7 +51,7 @@ def texts(site):
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_after_the_commit_it_is_a_dead_letter_and_other_rows_go_on(shop, odd):
+def test_after_the_commit_it_is_a_dead_letter_and_other_rows_continue(shop, odd):
     column, value = ODD[odd]
     site = shop("after_commit")
     site.run(f"INSERT INTO shop_order (number, {column}) VALUES ('odd', '{value}')")

@@ -111,7 +111,7 @@ def test_the_image_waits_for_and_includes_an_uncommitted_change(site, replaying)
     }
 
 
-def test_a_change_during_the_replay_comes_after_the_replayed_row(site):
+def test_a_change_during_the_replay_is_delivered_after_the_replayed_row(site):
     project = site(index="")
     changed = []
 
@@ -171,7 +171,7 @@ def test_a_listener_without_the_table_keeps_the_event_for_the_one_receiver(site)
     assert project.run("SELECT count(*) FROM bulksafe_parked") == [(0,)]
 
 
-def test_an_interrupted_replay_says_how_to_go_on(site, replaying):
+def test_an_interrupted_replay_says_how_to_continue(site, replaying):
     project = site(index="")
     with project.connect() as writer:
         writer.execute("BEGIN")

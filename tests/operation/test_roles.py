@@ -131,7 +131,7 @@ def test_privileges_follow_the_settings(shop, roles):
     assert "GRANT" not in shop.manage("migrate").stdout
 
 
-def test_default_privileges_are_taken_back(shop, roles):
+def test_default_privileges_are_revoked(shop, roles):
     """For tables, sequences and functions, also those behind triggers."""
     (reader,) = roles("reader")
     shop.run(

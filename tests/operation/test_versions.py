@@ -92,7 +92,7 @@ def test_a_listener_for_each_tenants_schema(shop, project, atomic):
             wait_until(lambda tenant=tenant, wanted=wanted: served(tenant) == wanted, log)
 
 
-def test_a_table_that_is_made_while_the_listener_runs(shop):
+def test_a_table_created_while_the_listener_runs(shop):
     """For the receivers that its code has already."""
     project = shop(notify="")
     text = (project.directory / "shop/receivers.py").read_text()

@@ -95,7 +95,7 @@ def test_e004(declaration, fact, fix):
     reported("E004", declaration, fact, fix)
 
 
-def test_names_made_from_field_names_may_be_whatever_fields_may_be():
+def test_names_derived_from_fields_may_be_long_or_non_ascii():
     model = declare(
         Immutable("größe"),
         größe=models.IntegerField(),
@@ -164,7 +164,7 @@ def test_a_rejected_declaration_is_checked_too():
     assert ids(findings(model)) == ["E002", "E002", "E020"]
 
 
-def test_the_same_declaration_in_an_abstract_base_stands_for_each_child():
+def test_a_declaration_in_an_abstract_base_applies_to_each_child():
     base = declare(
         check(Q(amount__gt=F("old__amount"))),
         class_name="Base",
@@ -388,7 +388,7 @@ def test_every_message_links_to_its_section():
     ],
     ids=["old row", "deferred", "operation", "annotation"],
 )
-def test_no_i001_where_a_trigger_is_needed(needed):
+def test_no_i001_if_a_trigger_is_needed(needed):
     assert findings(order_with(needed)) == []
 
 
@@ -424,7 +424,7 @@ def test_i002(declaration, fact, fix):
     ],
     ids=["generated", "date", "unknown function", "json", "relation"],
 )
-def test_no_i002_where_a_trigger_is_needed(needed):
+def test_no_i002_if_a_trigger_is_needed(needed):
     assert not {"I002"} & set(ids(findings(order_with(*needed))))
 
 
@@ -436,7 +436,7 @@ def test_no_i002_in_a_chain():
     assert findings(model) == []
 
 
-def test_hints_come_only_with_declarations_that_work():
+def test_hints_appear_only_for_valid_declarations():
     found = findings(order_with(check(Q(amont__gt=0)), Compute("quantity", F("nothing"))))
 
     assert set(ids(found)) == {"E020"}
@@ -579,7 +579,7 @@ def test_the_documented_settings_pass_or_fail_as_documented(settings, position, 
     assert ids(checks.check_settings(None)) == expected
 
 
-def test_what_is_documented_for_a_many_to_many_field():
+def test_the_documented_registration_of_a_many_to_many_field_passes():
     model = order_with()
     known = {**example_names(), "__name__": "tests.apps.practice.invariants", "Order": model}
     with registered(model, model.tags.through):
@@ -587,7 +587,7 @@ def test_what_is_documented_for_a_many_to_many_field():
         assert ids(checks.check_declarations(None)) == []
 
 
-def test_what_is_documented_in_place_of_a_trigger():
+def test_the_documented_alternatives_to_a_trigger_work():
     condition, expression = (
         eval(examples_of(code)[1], example_names()) for code in ("I001", "I002")
     )

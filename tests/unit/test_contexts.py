@@ -26,7 +26,7 @@ def test_values_that_postgresql_s_json_cannot_hold(value):
         bulksafe.context(key=[value])
 
 
-def test_what_only_looks_like_it_is_fine():
+def test_an_escaped_backslash_before_u0000_is_fine():
     with bulksafe.context(key="\\u0000 😀") as values:
         assert values["key"] == "\\u0000 😀"
 

@@ -100,7 +100,7 @@ def test_the_conditions_of_the_parts_are_those_of_the_change():
     assert merged(parts)[0].matched == ["a", "b"]
 
 
-def test_what_a_trigger_for_rows_changes_comes_after_what_it_was_fired_by():
+def test_changes_of_a_row_trigger_follow_the_change_that_fired_it():
     """An AFTER ROW trigger runs before the statement's own trigger, which captures."""
     events = [event(1, depth=2), event(2, depth=1)]
     old, new = {1: "v1", 2: "v0"}, {1: "v2", 2: "v1"}
@@ -108,7 +108,7 @@ def test_what_a_trigger_for_rows_changes_comes_after_what_it_was_fired_by():
     assert numbers(chained(events, old, new)) == [2, 1]
 
 
-def test_what_a_trigger_for_the_statement_changes_before_it_stays_before():
+def test_changes_of_a_before_statement_trigger_stay_first():
     events = [event(1, depth=2), event(2, depth=1)]
     old, new = {1: "v0", 2: "v1"}, {1: "v1", 2: "v2"}
 
@@ -122,7 +122,7 @@ def test_a_new_row_that_its_trigger_changes():
     assert numbers(chained(events, old, new)) == [2, 1]
 
 
-def test_the_parts_of_a_row_are_chained_each_by_itself():
+def test_each_part_of_a_row_is_chained_separately():
     """A trigger on the parent goes on with the parent and the child; all are captured backwards."""
     events = [
         event(1, depth=2, part=CHILD),

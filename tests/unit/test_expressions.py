@@ -64,7 +64,7 @@ def test_a_moment_is_moved_in_djangos_time_zone():
     assert "TIME ZONE" not in difference.sql
 
 
-def test_the_sql_does_not_depend_on_what_is_active_where_it_is_made():
+def test_the_sql_is_independent_of_the_active_language_and_time_zone():
     expression = TruncDate("a")
     plain = compile_expression(TYPED["DateTime"], expression).sql
     with timezone.override(dt.timezone(dt.timedelta(hours=5))), translation.override("ar"):

@@ -117,7 +117,7 @@ def test_a_probe_reads_the_state_in_the_status(address, path):
     assert (status, json.loads(body)["status"]) == (200, "ok")
 
 
-def test_only_a_restart_that_helps_is_asked_for(address, supervisor):
+def test_a_restart_is_requested_only_if_it_helps(address, supervisor):
     event_late(supervisor)
 
     assert answer(f"{address}/livez")[0] == 200

@@ -42,7 +42,7 @@ def test_the_delay_doubles_up_to_a_limit_and_half_of_it_is_random(settings, atte
         (4, "skip", DEAD, False),
     ],
 )
-def test_the_last_attempt_makes_a_dead_letter(attempts, on_dead, state, blocks):
+def test_the_last_attempt_creates_a_dead_letter(attempts, on_dead, state, blocks):
     found = failure(attempts=attempts, on_dead=on_dead)
 
     assert (found.state, found.blocks, found.attempts) == (state, blocks, attempts)

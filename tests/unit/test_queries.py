@@ -52,6 +52,6 @@ def test_an_unknown_name_is_an_error():
         query("no_such_query")
 
 
-def test_what_a_caller_fills_in_may_have_the_name_of_a_query():
+def test_a_placeholder_may_have_the_name_of_a_query():
     assert "home" in NAMES
     assert "{home}.bulksafe_take" in query("discard_buffered")

@@ -104,7 +104,7 @@ def test_a_decorated_method(wrap):
             bulksafe.critical(post_save, sender=User)(wrap(method))
 
 
-def test_functions_that_only_look_like_methods():
+def test_functions_that_only_resemble_methods():
     class Audit:
         @bulksafe.critical(post_save, sender=User)
         def in_the_body(sender, **kwargs):  # noqa: N805  (no method)

@@ -141,7 +141,7 @@ def test_a_change_without_a_changed_value(operation, old, new, expected):
     assert change.is_noop is expected
 
 
-def test_calls_are_pushed_taken_off_and_left_for_a_while():
+def test_calls_are_pushed_popped_and_suspended():
     with contexts.being_called(IN_A, {}):
         with contexts.being_called(call_stack.calls().plus("b", OTHER), {}):
             assert call_stack.calls() == IN_B_IN_A

@@ -61,7 +61,7 @@ WRONG = {"BATCH_SIZE": "7", "SEARCH_PATH": [""], "TRUNCATE": True, "TIMEOUT": 0,
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_setting_leaves_the_others_in_force(wrong):
+def test_an_invalid_setting_keeps_the_others_in_force(wrong):
     with override_settings(BULKSAFE={**FINE, wrong: WRONG[wrong], "NO_SUCH_KEY": 1}):
         found = checks.check_settings(None)
         assert ids(found) == ["E009", "E009"]

@@ -26,14 +26,14 @@ def asked(monkeypatch):
     return found
 
 
-def test_without_due_calls_one_query_says_what_is_ready(asked):
+def test_without_due_calls_one_query_finds_the_ready_queues(asked):
     asked.answers = {"ready": [("mail", True, False), ("search", False, False)]}
 
     assert Store("default").ready(["mail", "search"], Known()) == {"mail"}
     assert [name for name, _ in asked] == ["ready"]
 
 
-def test_due_calls_are_looked_at_where_the_cursors_have_no_work(asked):
+def test_due_calls_are_polled_if_the_cursors_have_no_work(asked):
     asked.answers = {
         "ready": [("mail", True, True), ("search", False, True), ("stock", False, False)],
         "ready_parked": [("search",)],

@@ -127,7 +127,7 @@ class TestRefusedByAReceiverAfterTheStatement:
 
         assert (stored(), Shelf.objects.count()) == ([], 2)
 
-    def test_in_autocommit_there_is_nothing_to_take_back(self):
+    def test_in_autocommit_there_is_nothing_to_roll_back(self):
         with pytest.raises(ValueError, match="no"):
             execute("SELECT bypass.in_sql()")
 
@@ -144,7 +144,7 @@ def test_prepare_and_execute(calls):
     assert seen(calls) == titles() == ["raw", "raw"]
 
 
-def test_a_deferred_trigger_of_someone_else_s_is_refused(calls):
+def test_a_deferred_trigger_of_another_application_is_refused(calls):
     """It writes during the commit, when no receiver can be called any more."""
     with pytest.raises(ReceiversNotRun):
         execute("INSERT INTO bypass.deferred VALUES (1)")
@@ -165,7 +165,7 @@ def test_a_deferred_trigger_that_is_forced_to_fire_early(calls):
     assert titles() == ["trigger"]
 
 
-def test_a_procedure_that_commits_by_itself(calls):
+def test_a_procedure_that_commits(calls):
     """It cannot be made once more inside a transaction."""
     with pytest.raises(ReceiversNotRun):
         execute("CALL bypass.committing()")

@@ -331,7 +331,7 @@ class TestReturned(_Marks):
     @pytest.mark.parametrize("is_atomic", [False, True])
     @pytest.mark.parametrize("operation", ["UPDATE", "DELETE"])
     def test_a_trigger_changes_the_rows_once_more(self, is_atomic, operation, three, seen, gone):
-        """Other cases repeat the write, so that everything is delivered as from the buffer."""
+        """It also changes other rows, so the write is repeated and delivered as from the buffer."""
         execute(
             "CREATE FUNCTION bypass.more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
             f"IF pg_trigger_depth() = 1 THEN UPDATE {ARTICLES} SET title = title || '!'; "
@@ -391,7 +391,7 @@ class TestReturned(_Marks):
 
         assert seen == ["hidden", "hidden", "hidden"]
 
-    def test_a_policy_that_hides_all_rows_from_a_receiver_that_looks(self, three, seen, clerk):
+    def test_a_policy_that_hides_all_rows_from_a_reading_receiver(self, three, seen, clerk):
         found = []
 
         def look(sender, instance, **kwargs):

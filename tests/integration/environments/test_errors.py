@@ -79,7 +79,7 @@ class TestWhatReceiversRaise:
 
     @pytest.mark.matrix(2)
     @some_ways
-    def test_inside_atomic_the_transaction_goes_on(self, way, raising, error):
+    def test_inside_atomic_the_transaction_continues(self, way, raising, error):
         with transaction.atomic():
             Log.objects.create(side="", text="before")
             with pytest.raises(error, match="no"):
@@ -202,7 +202,7 @@ class TestReceiversThatBreakTheTransaction:
 
         assert (titles(), noted()) == (["there"], [])
 
-    def test_the_outer_transaction_goes_on_where_it_can(self, article):
+    def test_the_outer_transaction_continues_if_possible(self, article):
         inline.critical(post_save, Article, self.BREAKING["an ORM error is swallowed"])
         with transaction.atomic():
             Tag.objects.create(name="before")
