@@ -1,4 +1,4 @@
-"""``make demo``, small: its parts, its exit status, and what it leaves behind."""
+"""``make demo`` with few rows: its parts, its exit status and its clean-up."""
 
 from __future__ import annotations
 

@@ -483,7 +483,7 @@ class Mirrors(RuleBasedStateMachine):
 
     @rule(picks=PICKS, trouble=troubles(DELETION_NAMES + SAVE_NAMES))
     def delete_shelf(self, picks, trouble):
-        """Entries on it go with it, and those in a box of its number lose that."""
+        """Cascades to its entries, and sets the box of entries with its number to NULL."""
         shelf = SHELF_NUMBERS[picks[0] % len(SHELF_NUMBERS)]
         if len(picks) < 4 or plain.Entry.objects.filter(shelf=shelf, box=shelf).exists():
             return
@@ -614,7 +614,7 @@ def delete_per_row(how: str, numbers: list[int]) -> None:
 
 @contextmanager
 def noting_repetitions() -> Iterator[list[logging.LogRecord]]:
-    """What is logged of writes that are made again, row by row."""
+    """The log records of writes that are repeated row by row."""
     found: list[logging.LogRecord] = []
 
     class Handler(logging.Handler):

@@ -73,7 +73,7 @@ def _download(name, version, cache):
 
 
 def _unpack(archive, target):
-    """Whole or not at all: a directory that is there is complete."""
+    """Unpacks atomically: an existing directory is complete."""
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
         try:
             with tarfile.open(archive) as source:

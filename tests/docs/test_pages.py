@@ -1,4 +1,4 @@
-"""What the documentation shows is what happens: each page is run on a project of its own."""
+"""Every page of the documentation runs on its own project and prints what it shows."""
 
 import itertools
 import os

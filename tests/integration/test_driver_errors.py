@@ -1,4 +1,4 @@
-"""What the driver raises comes out as Django's errors, and a broken invariant as bulksafe's."""
+"""Driver errors are raised as Django's errors, and a broken invariant as bulksafe's."""
 
 import ast
 import pickle
@@ -39,7 +39,7 @@ SENDS = {"cursor", "execute", "pipeline", "commit", "rollback", "transaction", "
 
 
 def uses_of_the_driver(path):
-    """The lines that send something past Django, and whether its errors are translated."""
+    """The lines that use the driver directly, and whether their errors are translated."""
 
     def visit(node, is_wrapped):
         if isinstance(node, ast.With):
@@ -85,7 +85,7 @@ class Injection:
         self.has_failed = False
 
     def arm(self, number, text=""):
-        """The statement of this number fails, among those with the text."""
+        """The nth statement that contains the text fails."""
         self.left, self.text, self.has_failed = number, text, False
 
     def disarm(self):

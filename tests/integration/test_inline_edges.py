@@ -222,7 +222,7 @@ def test_changes_of_a_child_are_those_of_both_tables(sibling):
 
 @pytest.mark.parametrize("write", ["delete()", "delete() of many", "bulk_update()", "save()"])
 def test_the_database_cascades_deletions(write):
-    """Of another model with receivers: those of the first are called once, with the instance."""
+    """A cascade into a second model with receivers: the first model's receivers run once."""
     execute(
         f"ALTER TABLE {Line._meta.db_table} ADD CONSTRAINT along FOREIGN KEY (owner_id) "
         f"REFERENCES {Owner._meta.db_table} ON DELETE CASCADE"

@@ -302,7 +302,7 @@ def test_a_key_that_the_statement_gives_is_seen_before_the_write(text, seen):
 
 
 def test_a_row_that_becomes_a_match_while_a_write_waits_is_left(seen, sessions):
-    """As PostgreSQL has it: only the rows of the statement's snapshot are looked at again."""
+    """As in PostgreSQL, only the rows of the statement's snapshot are checked again."""
 
     def interleaved(m):
         session = sessions()

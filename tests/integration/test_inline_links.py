@@ -186,7 +186,7 @@ MANAGER = {
 )
 @pytest.mark.parametrize("name", MANAGER)
 def test_a_manager_writes_the_pk_set_that_receivers_changed(entry, name, edit):
-    """As Django does. From the other side the keys are those of entries, of which there is one."""
+    """As Django does. From the other side the keys are keys of entries; there is one entry."""
     if name == "from the other side":
         edit = {"drop": [entry.pk, PlainEntry.objects.get().pk]}
     plain = PlainEntry.objects.get()

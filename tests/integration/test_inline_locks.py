@@ -43,7 +43,7 @@ TIMEOUT = "DO $$ BEGIN RAISE EXCEPTION 'lock timeout' USING ERRCODE = '55P03'; E
 
 
 def look(**kwargs):
-    """A receiver that reads: the write is taken back, and its rows are locked again."""
+    """A reading receiver: the write is rolled back, and its rows are locked again."""
     Log.objects.exists()
 
 

@@ -127,7 +127,7 @@ def test_rows_of_other_tables_in_one_statement_are_not_lost():
 
 @pytest.mark.parametrize("value", ["New", " NEW "])
 def test_assignments_of_a_late_receiver_are_stored(value):
-    """A driver's cursor is seen at the commit only, when the row is there already."""
+    """The write of a driver's cursor is delivered at the commit, when the row is already stored."""
 
     def normalise(instance, **kwargs):
         instance.title = instance.title.strip().lower()

@@ -220,7 +220,7 @@ class TestOfDjango:
         assert seen(calls) == [new("raw"), changed("raw", "renamed")]
 
     def test_a_function_that_writes_in_autocommit(self):
-        """Nothing refuses it, so that it is not made once more: the listener runs the receiver."""
+        """Nothing refuses the write, so it is not repeated: the listener runs the receiver."""
         calls = otherwise()
         execute(f"CREATE FUNCTION pg_temp.write() RETURNS void LANGUAGE sql AS $$ {insert()} $$")
         execute("SELECT pg_temp.write()")
@@ -432,7 +432,7 @@ class TestConditions:
         assert testing.deliver() == 0
 
     def test_a_condition_that_is_newer_than_the_trigger(self, write):
-        """It is asked when the event is delivered."""
+        """It is evaluated when the event is delivered."""
         inline.critical(post_save, Article, dispatch_uid="old", otherwise="after_commit")
         write(f"{insert('a')}; {insert('b')}")
         with inline.inline.only_these():

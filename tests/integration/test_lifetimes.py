@@ -1,4 +1,4 @@
-"""What bulksafe refers to, it refers to no longer than Django does."""
+"""bulksafe holds references no longer than Django does."""
 
 import gc
 import threading

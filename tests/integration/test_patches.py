@@ -1,4 +1,4 @@
-"""What bulksafe changes in Django, seen from outside: a release that moves it fails here."""
+"""The patches of Django, tested from outside: a release that moves their target fails here."""
 
 import asyncio
 import inspect

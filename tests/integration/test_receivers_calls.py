@@ -61,7 +61,7 @@ def test_one_function_runs_for_each_of_its_signals():
 
 
 def test_one_function_for_several_senders_under_one_name_is_kept_for_each():
-    """The system check says that the name is there twice; nothing is dropped without a word."""
+    """The system check reports the duplicate name; no receiver is dropped silently."""
     calls = reception.Calls()
     for sender in (Nullable, Wide, Nullable):
         bulksafe.critical(post_save, sender=sender, run="after_commit", dispatch_uid="uid")(calls)

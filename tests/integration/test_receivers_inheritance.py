@@ -1,4 +1,4 @@
-"""Rows of several tables that several transactions change at once: events say what the row was."""
+"""Concurrent changes to rows of several tables: events contain the row as it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What receivers get is the row as a query returns it, for every type, name and session."""
+"""Receivers get the row as a query returns it, for every type, name and session."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""``m2m_changed`` of a critical receiver, beside Django's own."""
+"""``m2m_changed`` of a critical receiver, compared with Django's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever keeps the values that an instance was loaded with sees what an update has changed."""
+"""Field trackers, which keep the loaded values, see the changes of an update."""
 
 import copy
 import functools

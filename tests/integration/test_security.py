@@ -229,7 +229,7 @@ def definers():
 
 
 def test_functions_with_the_rights_of_their_owner_are_for_their_own_triggers_only():
-    """Attached to a view of one's own, they would run what the view calls with those rights."""
+    """Attached to the attacker's view, they would run the view's functions with those rights."""
     assert definers()
     execute("CREATE ROLE mallory")
     execute("GRANT CREATE ON SCHEMA public TO mallory")

@@ -1,4 +1,4 @@
-"""Where the demo, the tests and the benchmarks get their PostgreSQL from."""
+"""How the demo, the tests and the benchmarks obtain their PostgreSQL server."""
 
 import getpass
 import shutil

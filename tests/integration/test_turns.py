@@ -1,4 +1,4 @@
-"""What a worker deals with first: cursors that waited longest, and calls that are due longest."""
+"""A worker's priorities: the longest-waiting cursors and the longest-due calls first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``full_clean()`` says what the database would say, before it is asked to store anything."""
+"""``full_clean()`` raises the errors that the database would raise."""
 
 import datetime
 import pickle

@@ -1,4 +1,4 @@
-"""Faults that listeners have to survive, and what is left of the calls after each.
+"""Faults that listeners have to survive, and the verdict on the calls after each.
 
 Database effects come exactly once, outside effects at least once, and both in order for each row.
 """

@@ -37,7 +37,7 @@ class Verdict:
 
     @property
     def is_at_least_once(self) -> bool:
-        """Doubled calls are allowed; they come in order when the first of each is looked at."""
+        """Repeated calls are allowed; the first calls have to be in order."""
         return not (self.lost or self.swapped or self.wrong)
 
 

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose connections can go dead without a word."""
+"""A TCP proxy on loopback whose connections can go silent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two readers of the outbox as they are often written, and wrong: the oracle has to catch them.
+"""Two common but wrong readers of the outbox, which the oracle has to catch.
 
 Each remembers in memory how far it has come, and hands over what comes next.
 """

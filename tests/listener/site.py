@@ -100,7 +100,7 @@ class Listener:
 
 
 class Site(Project):
-    """A project with the counting app, whose tables and triggers are there."""
+    """A project with the counting app, its tables and its triggers installed."""
 
     #: Installed beside bulksafe.
     app = "tests.listener.counting"

@@ -1,4 +1,4 @@
-"""A capture whose receivers are not in the code any more: ``makemigrations`` asks, or keeps it."""
+"""A capture whose receivers were removed: ``makemigrations`` asks, or keeps it."""
 
 import psycopg
 import pytest
@@ -32,7 +32,7 @@ def captured(shop):  # noqa: F811
 
 
 def assert_kept(project, *, count=2):
-    """The capture is there, and the migrations say so too."""
+    """The capture is installed, and the migrations contain it."""
     project.migrate()
     assert triggers(project.installed()) == CAPTURE
     assert len(project.migrations()) == count

@@ -1,4 +1,4 @@
-"""Migrations that receivers lead to: when there is one, what it makes, what it depends on."""
+"""Migrations for receivers: when one is created, its operations and its dependencies."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The command line of the listener and of what looks after it: bad input, help, exit codes."""
+"""The command line of the listener and its maintenance: bad input, help, exit codes."""
 
 import json
 import signal

@@ -48,7 +48,7 @@ def port():
 
 
 def words(command, port=""):
-    """The command with this Python and a free port, instead of those of the container."""
+    """The command, with this Python and a free port in place of the container's."""
     own = {"python": sys.executable, "8080": port, "0.0.0.0:8000": f"127.0.0.1:{port}"}
     return [own.get(word, word).replace("127.0.0.1:8000", f"127.0.0.1:{port}") for word in command]
 

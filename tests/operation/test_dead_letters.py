@@ -1,4 +1,4 @@
-"""A receiver that fails: what waits, what goes on, and how it is brought through."""
+"""A failing receiver: which events wait, which continue, and how it recovers."""
 
 import json
 

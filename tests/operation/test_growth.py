@@ -1,4 +1,4 @@
-"""Who can keep the outbox from being emptied, and how that is found."""
+"""Sessions that keep the outbox from being emptied, and how ``doctor`` finds them."""
 
 from contextlib import contextmanager
 

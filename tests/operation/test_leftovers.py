@@ -1,4 +1,4 @@
-"""What a receiver leaves behind when it returns: it must not stop its queue or the listener."""
+"""State that a receiver leaves behind: it must not stop its queue or the listener."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""What a look at the outbox costs: it is asked at each commit, by each queue."""
+"""The cost of polling the outbox: each queue polls at each commit."""
 
 import json
 

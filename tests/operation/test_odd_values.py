@@ -1,4 +1,4 @@
-"""Rows with values that PostgreSQL has and Python has not: infinite dates, and those after 9999."""
+"""Rows with values that Python cannot represent: infinite dates, and dates after 9999."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Everything through PgBouncer in transaction mode: the writers, and the listener, too."""
+"""Writers and the listener through PgBouncer in transaction mode."""
 
 import os
 import shutil

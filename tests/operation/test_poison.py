@@ -333,7 +333,7 @@ def test_processes_share_no_pool(shop):
     ],
 )
 def test_a_receiver_leaves_the_connection_in_a_different_state(shop, statement):
-    """The worker's own queries would fail, and those of the receivers after it."""
+    """The worker's own queries and the next receivers' queries would fail."""
     project = shop(strict="max_attempts=2", other="")
     path = project.directory / "shop/receivers.py"
     leaving = f"from django.db import connection; connection.cursor().execute({statement!r})"

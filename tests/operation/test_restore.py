@@ -45,7 +45,7 @@ def move(project, postgres, elsewhere):
 
 
 def grow_old(project):
-    """Use up transaction numbers, so that those of the other cluster are lower."""
+    """Use up transaction ids, so that the other cluster's ids are lower."""
     with project.connect() as connection:
         for _ in range(5000):
             connection.execute("SELECT pg_current_xact_id()")

@@ -1,4 +1,4 @@
-"""Which roles may use bulksafe's tables: those of the settings, at every migrate."""
+"""The roles that may use bulksafe's tables: every migrate grants what the settings list."""
 
 import psycopg
 import pytest
@@ -132,7 +132,7 @@ def test_privileges_follow_the_settings(shop, roles):
 
 
 def test_default_privileges_are_revoked(shop, roles):
-    """For tables, sequences and functions, also those behind triggers."""
+    """For tables, sequences and functions, including trigger functions."""
     (reader,) = roles("reader")
     shop.run(
         f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {reader}; "

@@ -1,4 +1,4 @@
-"""Listeners beside each other whose code or schema is not the same, and roles with timeouts."""
+"""Concurrent listeners with different code or schema, and roles with timeouts."""
 
 from contextlib import ExitStack
 

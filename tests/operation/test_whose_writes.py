@@ -1,4 +1,4 @@
-"""Writes of receivers in the listener: they carry the name of the receiver that made them."""
+"""Writes of receivers in the listener carry the receiver's name."""
 
 import pytest
 

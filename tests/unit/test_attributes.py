@@ -1,4 +1,4 @@
-"""Every attribute of an object is there from the beginning: a reader finds them in one place."""
+"""Every attribute of an object is assigned in ``__init__``, where a reader finds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The listener's benchmark computes its ratios right, and ``make bench`` hands its options on."""
+"""The listener's benchmark computes its ratios right, and ``make bench`` passes its options on."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What can be said about ``docker-compose.yml`` without an engine."""
+"""Checks of ``docker-compose.yml`` that need no engine."""
 
 import argparse
 import re

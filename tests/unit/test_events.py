@@ -1,4 +1,4 @@
-"""Events of one row and one transaction: which come first, and which are one change."""
+"""Events of one row and one transaction: their order, and which are one change."""
 
 import datetime
 from itertools import pairwise
@@ -123,7 +123,7 @@ def test_a_new_row_that_its_trigger_changes():
 
 
 def test_each_part_of_a_row_is_chained_separately():
-    """A trigger on the parent goes on with the parent and the child; all are captured backwards."""
+    """A parent's trigger writes to parent and child again; captures run in reverse order."""
     events = [
         event(1, depth=2, part=CHILD),
         event(2, depth=2, part=PARENT),

@@ -1,4 +1,4 @@
-"""In which order receivers run, and when they cannot."""
+"""The order of receivers, and cycles in it."""
 
 import pytest
 from django.db.models.signals import post_save

@@ -1,4 +1,4 @@
-"""What a failure leads to, and which parked events a command means."""
+"""The outcome of a failure, and the selection of parked events by a command."""
 
 import math
 

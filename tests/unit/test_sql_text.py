@@ -1,4 +1,4 @@
-"""What the text of a writing statement says of it."""
+"""Parsing the text of a writing statement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read from the text of a statement."""
+"""Facts read from the text of a statement."""
 
 import pytest
 from django.contrib.postgres import aggregates, functions, search  # noqa: F401

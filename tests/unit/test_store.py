@@ -1,4 +1,4 @@
-"""The store asks dear questions only where a cheap one says that they may have an answer."""
+"""The store runs an expensive query only if a cheap one finds that it may return rows."""
 
 from contextlib import nullcontext
 

@@ -193,7 +193,7 @@ def _insert_select(case, m, rows):
 
 
 def _returning(model):
-    """The columns whose Django values are those of the driver."""
+    """The columns whose Django values equal the driver's."""
     return [f.column for f in _columns(model) if f.get_internal_type() != "JSONField"]
 
 

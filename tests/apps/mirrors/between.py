@@ -54,7 +54,7 @@ GROUP BY s.number
 
 
 def between_rows(m: Any) -> list[tuple[Any, Any, Any]]:
-    """Signal, sender and function of those of one ``receivers.Side``."""
+    """Signal, sender and function of the receivers of one ``receivers.Side``."""
     return [*_reading(m), *_writing(m)]
 
 

@@ -1,1 +1,1 @@
-"""Writes past Django's wrappers: receivers still run, or the commit is refused."""
+"""Writes that bypass Django's wrappers: receivers still run, or the commit is refused."""

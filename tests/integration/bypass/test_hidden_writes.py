@@ -92,7 +92,7 @@ def test_executemany(early, calls):
 
 
 class TestRefusedByAReceiverAfterTheStatement:
-    """The statement has been made in a transaction that goes on, and cannot be taken back alone."""
+    """The statement ran in a transaction that continues, and cannot be undone alone."""
 
     @pytest.fixture(autouse=True)
     def refusing(self, clean):
@@ -166,7 +166,7 @@ def test_a_deferred_trigger_that_is_forced_to_fire_early(calls):
 
 
 def test_a_procedure_that_commits(calls):
-    """It cannot be made once more inside a transaction."""
+    """It cannot be repeated inside a transaction."""
     with pytest.raises(ReceiversNotRun):
         execute("CALL bypass.committing()")
     assert execute("DELETE FROM bypass.other RETURNING id") == [(1,)]

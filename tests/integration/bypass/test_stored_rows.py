@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class _Marks:
-    """What marks are looked at with."""
+    """Fixtures for statements that carry a mark."""
 
     @pytest.fixture(autouse=True)
     def known(self, monkeypatch):

@@ -372,7 +372,7 @@ class TestReceiversThatCatchErrors:
         assert Shelf.objects.count() == 0
 
     def test_of_rows_written_with_a_driver_cursor(self):
-        """That cannot be taken back alone."""
+        """The driver's write cannot be undone alone."""
 
         def careless(**kwargs):
             raw().execute(

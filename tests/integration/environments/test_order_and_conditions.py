@@ -132,7 +132,7 @@ class TestBatches:
 
 
 class TestConditions:
-    """``when`` is asked on every path, before the write and after it."""
+    """``when`` is evaluated on every path, before and after the write."""
 
     @saving_ways
     @pytest.mark.parametrize("signal", [pre_save, post_save])

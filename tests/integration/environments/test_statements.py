@@ -107,7 +107,7 @@ class TestStatements:
         ]
 
     def test_another_constraint_that_fails_at_the_commit(self, calls):
-        """It is not taken for a refusal, nor is the write made once more."""
+        """It is not mistaken for a refusal, and the write is not repeated."""
         books = inline.critical(post_save, Book)
         with pytest.raises(IntegrityError, match="foreign key") as error:
             Book.objects.create(title="a", shelf_id=999)
