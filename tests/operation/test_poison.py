@@ -26,26 +26,26 @@ BOTH = pytest.mark.parametrize("atomic", [True, False])
 
 
 @pytest.mark.parametrize(
-    "forged", ['"text"', "[1]", "5", "null", '{"bulksafe.written_by": 5}'], ids=repr
+    "context", ['"text"', "[1]", "5", "null", '{"bulksafe.written_by": 5}'], ids=repr
 )
-def test_a_context_that_is_no_object(shop, forged):
+def test_a_context_that_is_no_object(shop, context):
     """Every role that may write a row may set it in SQL."""
     project = shop(first="")
     project.run(
-        "WITH forged AS (SELECT set_config('bulksafe.context', %s, true)) "
-        "INSERT INTO shop_order (number, amount) SELECT 'forged', 0 FROM forged",
-        forged,
+        "WITH context AS (SELECT set_config('bulksafe.context', %s, true)) "
+        "INSERT INTO shop_order (number, amount) SELECT 'odd', 0 FROM context",
+        context,
     )
     order(project, "good")
 
     project.manage("bulksafe", "listen", "--once")
 
-    assert sorted(texts(project)) == ["first good 0", "first forged 0"]
+    assert sorted(texts(project)) == ["first good 0", "first odd 0"]
 
 
 @BOTH
 @pytest.mark.parametrize(
-    "forged",
+    "context",
     [
         '{"digits": ' + "9" * 6_000 + "}",
         "[" * 4_000 + "]" * 4_000,
@@ -54,13 +54,13 @@ def test_a_context_that_is_no_object(shop, forged):
     ],
     ids=["digits", "nested", "too deep", "long"],
 )
-def test_a_context_that_cannot_be_read_harms_its_own_event_only(shop, atomic, forged):
+def test_a_context_that_cannot_be_read_harms_its_own_event_only(shop, atomic, context):
     """Every role that may write a row may set it in SQL; PostgreSQL accepts it as JSON."""
     project = shop(first=f"max_attempts=1, atomic={atomic}")
-    for number in ("before", "forged", "after"):
+    for number in ("before", "odd", "after"):
         with project.connect() as connection, connection.transaction():
-            if number == "forged":
-                connection.execute("SELECT set_config('bulksafe.context', %s, true)", [forged])
+            if number == "odd":
+                connection.execute("SELECT set_config('bulksafe.context', %s, true)", [context])
             connection.execute("INSERT INTO shop_order (number, amount) VALUES (%s, 0)", [number])
 
     project.manage("bulksafe", "listen", "--once", code=1)

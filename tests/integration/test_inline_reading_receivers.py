@@ -1,4 +1,4 @@
-"""Receivers before the write that look at other rows of their table, on every way to write."""
+"""Receivers before the write that read other rows of their table, on every write path."""
 
 from __future__ import annotations
 
