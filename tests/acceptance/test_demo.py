@@ -491,7 +491,7 @@ def test_too_few_events_to_be_killed_among_are_refused(url):
     assert "--events 20 is too few" in failed.stderr
 
 
-# What decides whether something was lost.
+# Detecting lost calls.
 
 
 def test_a_tally_of_calls_that_were_all_made_once():

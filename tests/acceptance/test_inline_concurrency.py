@@ -163,7 +163,7 @@ def test_every_change_is_delivered_exactly_once(level, clean):  # noqa: F811
     claims = sum(writers.claimed.values())
     # No lost update: each row that was changed has counted it.
     assert sum(row.changes for row in rows) == writers.changed - claims
-    # Receivers have seen what is stored.
+    # Receivers saw the stored values.
     assert all(row.amount == row.changes * 2 for row in rows)
     # A row that did not match any more was not written.
     assert max(writers.claimed.values()) <= 1

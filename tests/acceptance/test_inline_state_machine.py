@@ -238,7 +238,7 @@ def captures() -> list[tuple[str, str]]:
     )
 
 
-# What is written.
+# The writes.
 
 ROWS = st.lists(
     st.fixed_dictionaries(
@@ -345,7 +345,7 @@ class Mirrors(RuleBasedStateMachine):
 
         self.write(f"create by {how}", in_bulk, lambda: equivalent.bulk_create(expected), trouble)
         if held:
-            # As after a save(), also where a receiver has written to the row once more.
+            # As after a save(), even if a receiver has written to the row again.
             assert list(map(critical.row, held)) == list(map(plain.row, expected))
 
     @precondition(has_entries)
@@ -363,7 +363,7 @@ class Mirrors(RuleBasedStateMachine):
                 if there is None or becomes == "refused":
                     made(plain, row).save()
                 elif how == "ignore_conflicts":
-                    # Receivers before the write are called, and what they have done goes.
+                    # Receivers before the write run, and their effects are rolled back.
                     equivalent.insert_or_ignore([made(plain, row)])
                 elif becomes == "updated":
                     new = {name: (DEFAULTS | row)[name] for name in UPSERTED}

@@ -208,7 +208,7 @@ class Twins(RuleBasedStateMachine):
         return False
 
     def twin_refuses(self, path: Path, change: Change) -> bool:
-        # The end of loaddata is to deferred rules what the end of a transaction is.
+        # Deferred rules are checked at the end of loaddata as at the end of a transaction.
         checks_at_end = path.run is write_paths.loaddata
         try:
             with transaction.atomic() if self.open else receivers.whole_transaction():

@@ -115,7 +115,7 @@ def computed_as_orm(model):
     field = column(model, compute.field)
     expression = compute.expression
     if not isinstance(field, models.CharField | models.TextField | models.FileField):
-        # A cast to a varchar cuts what an assignment refuses.
+        # A cast to varchar truncates; an assignment refuses.
         expression = Cast(expression, field)
     return model.objects.annotate(expected=expression).exclude(
         Q(**{compute.field: F("expected")})
@@ -233,7 +233,7 @@ def test_transition_lets_rows_begin_in_an_initial_state(name):
     assert refused(create(third)) is (third is not None)
 
 
-# What conversions do, type by type.
+# Conversions, type by type.
 
 
 def test_decimal_is_rounded_to_the_columns_scale_and_refused_beyond_its_precision():

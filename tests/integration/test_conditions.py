@@ -126,7 +126,7 @@ CONDITIONS = st.recursive(
 @undone
 def test_any_condition_means_what_it_means_in_a_query(condition):
     if "E042" in [p.id for p in problems_of(bulksafe.Check(condition, name="drawn"), Nullable)]:
-        # An empty list that was drawn leaves nothing of the rest.
+        # An empty drawn list removes the other conditions.
         assert "('n__in', [])" in repr(condition)
         reject()
     agree(condition)

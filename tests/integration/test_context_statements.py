@@ -612,7 +612,7 @@ def test_cursors_of_other_databases_pass_it_on():
         assert not hasattr(cursor, "stream")
 
 
-# What it costs.
+# Costs.
 
 
 def test_reads_in_a_block_cost_nothing():

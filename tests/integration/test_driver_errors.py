@@ -295,7 +295,7 @@ def test_a_violation_raises_bulksafe_s_error_through_every_cursor(
     assert type(pickle.loads(pickle.dumps(caught.value))) is InvariantViolation
     assert Tag.objects.count() == 0
     if is_drivers:
-        # What code with the driver's cursors catches.
+        # Code with the driver's cursors catches this class.
         assert isinstance(caught.value, psycopg.errors.CheckViolation)
         assert caught.value.diag.table_name == TAGS
         assert caught.value.sqlstate == "23514"

@@ -194,7 +194,7 @@ def test_one_write_of_a_child_is_one_call_of_each_receiver(write, sibling, look)
     low.name, low.depth = "b", 2
     CHILD_WRITES[write](low)
 
-    # Django sends the signals of the class that is saved, and not those of its parents.
+    # Django sends the signals of the saved class, not the signals of its parents.
     assert sorted(seen) == [("one", "b"), ("two", "b")]
     assert sibling is None or not beside
 

@@ -273,7 +273,7 @@ def test_rows_that_a_statement_read_change_before_it_stores(way, meanwhile, seen
     assert seen.between is None
     assert totals(CRITICAL) == totals(PLAIN)
     assert found == expected
-    # What was stored is what receivers have seen, on either side of the write.
+    # Receivers saw the stored values, before and after the write.
     stored = [one for one in changed(before, totals(CRITICAL)) if one[0] != 77]
     assert sorted(seen.rows) == stored
     assert len(seen.early) == len(stored)

@@ -217,7 +217,7 @@ def test_a_write_waits_for_a_row_and_continues_with_its_new_version(
     assert sorted(seen.rows) == changed(before, after)
 
 
-# 81, 82: what collecting leaves behind.
+# 81, 82: the remains of collecting.
 
 MANY = 300
 

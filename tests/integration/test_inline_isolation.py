@@ -214,7 +214,7 @@ SHARED_PAGES = pytest.mark.xfail(
     ],
 )
 def test_serializable_transactions_are_refused_where_plain_ones_are(steps, seen, sessions):
-    # So that what a transaction reads is the row, and not the page or the table.
+    # Predicate locks then cover the row, not its page or the table.
     for m in (PLAIN, CRITICAL):
         execute(f"ANALYZE {m.articles}")
     execute("ALTER ROLE CURRENT_USER SET enable_seqscan = off")
@@ -268,5 +268,5 @@ def test_a_deadlock_ends_one_of_two_transactions(way, seen, sessions):
     found = interleaved(CRITICAL)
     assert found == interleaved(PLAIN)
     assert found[0] == "40P01"
-    # Of what the victim has written, nothing is left; its receivers were called for one row.
+    # The victim's writes are rolled back; its receivers were called for one row.
     assert len(seen.rows) == 3

@@ -228,7 +228,7 @@ def test_a_field_that_is_symmetrical(entry):
             one, _, _ = (person.objects.create(id=number) for number in (1, 2, 3))
             one.friends.add(2, 3)
 
-            # Django writes the mirror of what it was given, without a signal.
+            # Django writes the mirrored link without a signal.
             pairs = set(through.objects.values_list("from_person_id", "to_person_id"))
             assert pairs == {(1, 3), (2, 1), (3, 1)}
 

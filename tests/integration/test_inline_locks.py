@@ -183,7 +183,7 @@ def test_a_lock_timeout_is_raised_at_once(place, before_each_lock):
             Article.objects.update(changes=1)
 
 
-# Rows that are still what they were.
+# Rows that have not changed.
 
 
 def test_a_row_changed_again_by_a_trigger_is_not_mistaken_for_a_concurrent_change(monkeypatch):

@@ -183,7 +183,7 @@ def test_the_first_row_that_queries_sees_the_old_rows(first):
     made = updates_of(lambda: Article.objects.update(title="new"))
 
     assert seen == [f"old {n}" for n in range(first, 3)]
-    # Two executions, and what the receivers have assigned.
+    # Two executions, and one for the values that receivers assigned.
     assert len(made) == 3
     assert set(Article.objects.values_list("title", "notes")) == {("new", "checked")}
     assert [call["instance"].notes for call in after] == ["checked"] * 3

@@ -192,7 +192,7 @@ def test_links_of_one_instance_are_one_call_even_if_its_receiver_reads_them():
     ]
 
 
-# What is stored.
+# Stored values.
 
 
 def test_generated_columns_change_for_rows_stored_one_by_one():

@@ -229,7 +229,7 @@ def test_partitions():
     assert [call["instance"].title for call in after] == ["moved"] * 2 + ["directly"] * 2
 
 
-# What a statement says.
+# Parsing statements.
 
 
 @pytest.mark.parametrize("row_by_row", [None, True])
@@ -335,7 +335,7 @@ def test_a_row_that_two_rows_of_another_table_match():
     assert Article.objects.get().amount == calls[-1]["instance"].amount
 
 
-# What receivers do.
+# Actions of receivers.
 
 
 def test_a_receiver_may_change_what_the_condition_tests():

@@ -337,7 +337,7 @@ class TestSchemaEditor:
 
     def test_dropping_a_table_drops_its_functions(self, order):
         assert self.functions()
-        # A migration's model has what AddTrigger stored.
+        # A migration's model has the triggers that AddTrigger stored.
         order._meta.triggers = [trigger.compile(order) for trigger in order._meta.triggers]
         with connection.schema_editor() as editor:
             editor.delete_model(order)

@@ -211,7 +211,7 @@ def test_a_condition_over_every_type_of_column(name):
     agree()
 
 
-# What is not there, and what is unknown.
+# Missing rows and unknown values.
 
 
 PAID = Q(new__n=2) & ~Q(old__n=2)
@@ -331,7 +331,7 @@ def test_a_condition_changes_while_an_unconditional_receiver_keeps_the_events():
     assert [call["instance"].n for call in calls.delivered()] == [0]
 
 
-# What a condition means is settled where it is installed.
+# The installing session fixes the meaning of a condition.
 
 
 def capture_functions():

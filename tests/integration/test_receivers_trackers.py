@@ -224,7 +224,7 @@ def test_new_and_deleted_rows_have_no_change(tracked):
     assert [changed(call["instance"]) for call in calls.delivered()] == [{}, {}]
 
 
-# What else is kept on an instance.
+# Other state that instances keep.
 
 
 def looks(*names):

@@ -74,7 +74,7 @@ def rows(db):
     return Nullable.objects.bulk_create(Nullable(n=n, t=f"t {n}") for n in range(5))
 
 
-# What the receiver gets.
+# The receiver's arguments.
 
 
 def test_the_call_equals_that_of_a_save_without_changes(rows):
@@ -382,7 +382,7 @@ def test_an_emit_for_new_rows(rows):
     assert received == [(3, True), (4, True)]
 
 
-# What cannot be replayed.
+# Receivers and rows that cannot be replayed.
 
 
 @pytest.mark.parametrize(

@@ -322,7 +322,7 @@ def test_objects_of_another_role_are_used_if_the_settings_trust_their_schema(mal
     install(TYPED["HStore"], bulksafe.Immutable("a"))
 
 
-# Muting: what it switches off, and where that ends.
+# Muting: what it disables, and where it ends.
 
 LIMIT = "columns.Guarded:amount_below_limit"
 LABEL = "columns.Guarded:immutable_label"
@@ -552,7 +552,7 @@ def test_a_setting_that_is_no_list_mutes_nothing():
     assert refused(too_much)
 
 
-# What an error says to a role that may not read the row.
+# The error message for a role that may not read the row.
 
 
 @pytest.fixture

@@ -289,7 +289,7 @@ def test_a_condition_that_cannot_be_evaluated_is_left_to_the_database(using_mode
         model(amount=1, discount=0).validate_constraints()
 
         assert "division by zero" in caplog.text
-        # The transaction goes on.
+        # The transaction continues.
         assert model.objects.count() == 0
 
 

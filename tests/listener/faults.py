@@ -215,7 +215,7 @@ class Range:
                 for pid in stopped:
                     os.kill(pid, signal.SIGSTOP)
                 other = self._start()
-                # The rows whose cursors are not locked come through; then the others, too.
+                # Rows with unlocked cursors are delivered first; the others follow.
                 new = self.site.add_rows(32)
                 seen = "SELECT FROM counting_seen WHERE counter = ANY (%s)"
                 wait_until(lambda: self.site.run(seen, new), lambda: self.site.silence(other))
@@ -292,7 +292,7 @@ class Range:
             counted.write_text("")
             self.site.listen_once(**self.environment(COUNTING_STATEMENTS=str(counted)))
             self.deepest = Counter(counted.read_text().split())
-        # The last statements of a process may be made or not: it looks once more, or has looked.
+        # A process may or may not send its last statements, depending on whether it polls again.
         return [
             f"{who}:{side}:{number}"
             for who, statements in sorted(self.deepest.items())
@@ -307,7 +307,7 @@ class Range:
         for row in (one, other, one):
             self.site.run("UPDATE counting_counter SET version = version + 1 WHERE id = %s", row)
 
-    # Faults of the server and of what lies in between.
+    # Faults of the server and of the network.
 
     def terminate(self):
         """The server ends all the listener's connections."""

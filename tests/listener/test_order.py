@@ -38,7 +38,7 @@ def test_the_oracle_judges(calls, verdict):
     assert verdict.is_exactly_once == (verdict == Verdict())
 
 
-# Readers that go by numbers, and the one that goes by snapshots.
+# Readers that use numbers, and the one that uses snapshots.
 
 #: What each reader makes of each interleaving, for the rows "one" and "other".
 MISTAKES = {

@@ -288,7 +288,7 @@ def test_one_of_them_is_dropped(joined):
     joined.assert_nothing_to_make()
 
 
-# What a kept capture does.
+# The behaviour of a kept capture.
 
 
 def test_a_transaction_without_its_receivers_is_refused_until_the_capture_is_dropped(shop):  # noqa: F811

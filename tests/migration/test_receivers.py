@@ -334,7 +334,7 @@ def test_emit(shop):
     assert len(shop.migrations()) == 3
 
 
-# What a migration does not depend on.
+# Facts that a migration does not depend on.
 
 
 def made_by_a_process(project, **variables):

@@ -165,7 +165,7 @@ def test_a_receiver_with_another_name(shop):
     declare(project, new_name="max_attempts=1")
     project.assert_nothing_to_make()
 
-    # What has not been tried goes to the new name; what failed waits for a word.
+    # Untried events go to the new name; failed events wait for a decision.
     project.manage("bulksafe", "listen", "--once")
     assert texts(project) == ["new_name good 0"]
     assert (

@@ -62,7 +62,7 @@ def test_every_call_is_made_exactly_once(shop, postgres, elsewhere, by_hand):
         change(project, number, 1)
 
     move(project, postgres, elsewhere)
-    # Written before any listener has looked at the new cluster.
+    # Written before any listener has polled the new cluster.
     change(project, "one", 2)
     order(project, "three")
     if by_hand:

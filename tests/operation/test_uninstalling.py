@@ -213,7 +213,7 @@ def test_an_app_whose_receivers_were_removed_keeps_its_events(site):
     order(project, "two")
 
 
-# What docs/how-to/uninstall.md says.
+# The steps of docs/how-to/uninstall.md.
 
 TRIGGER_OPERATION = re.compile(r" {8}\w+\.\w+\.(Add|Remove)Trigger\(\n.*?\n {8}\),\n", re.DOTALL)
 

@@ -349,7 +349,7 @@ MODULES = ("receivers", "signals", "handlers")
         ("BULKSAFE = {'DISCOVER': []}", []),
         ("BULKSAFE = {'DISCOVER': ['receivers']}", ["receivers"]),
         ("BULKSAFE = {'DISCOVER': ('handlers', 'signals', 'missing')}", ["handlers", "signals"]),
-        # One that is wrong is reported, and does nothing.
+        # An invalid setting is reported, and ignored.
         ("BULKSAFE = {'DISCOVER': 'receivers'}", []),
     ],
 )
@@ -406,7 +406,7 @@ def critical(**kwargs): ...
         return done.stdout.split()
 
     assert output("look.py") == ["0", "0"]
-    # Late, as from an app whose ready() comes after bulksafe's.
+    # Late, as from an app whose ready() runs after bulksafe's.
     assert output("import_it.py") == ["2", "1"]
     assert run("makemigrations", "--check").returncode == 1
 

@@ -31,7 +31,7 @@ def write_muted():
         execute(insert("there"))
 
 
-# Connections that are lost, and what hangs on them.
+# Lost connections and the state that belongs to them.
 
 
 def test_a_connection_that_was_closed_and_opened_again(calls):
