@@ -146,7 +146,7 @@ def on_the_twin(path, change) -> Counter:
 
 
 #: Ways to write that pass Django's cursors by, in a transaction of their own.
-def goes_past_django(path) -> bool:
+def bypasses_django(path) -> bool:
     return bool(path.connects) or path.title.startswith("`COPY")
 
 
@@ -163,7 +163,7 @@ def test_every_changed_row_reaches_the_receivers_or_the_writer_is_refused(
     expected = on_the_twin(path, attempt.change)
     fill(path, attempt.change)
 
-    if goes_past_django(path):
+    if bypasses_django(path):
         before_it = twin_tables.snapshot(path.model)
         with pytest.raises((psycopg.IntegrityError, SqlRefusal)) as refusal:
             perform(path, attempt)
@@ -206,7 +206,7 @@ def test_a_receiver_s_error_propagates_and_nothing_is_stored(
     change,
     write,  # noqa: F811
 ):
-    if goes_past_django(path):
+    if bypasses_django(path):
         pytest.skip("It is refused as it is.")
     attempt = write(path, change)
     kind = "delete" if change.operation is Operation.DELETE else "save"
@@ -263,7 +263,7 @@ def test_a_rolled_back_write_leaves_nothing_to_deliver(
         path.run(attempt)
         transaction.set_rollback(True)
 
-    if not goes_past_django(path):
+    if not bypasses_django(path):
         assert delivered(path, expected) == expected
     assert twin_tables.snapshot(path.model) == before_it
 

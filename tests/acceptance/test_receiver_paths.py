@@ -103,14 +103,14 @@ def test_a_refused_write_calls_no_receiver(path, change, write):  # noqa: F811
 
 
 @contextmanager
-def taken_back_transaction() -> Iterator[None]:
+def rolled_back_transaction() -> Iterator[None]:
     with transaction.atomic(durable=True):
         yield
         transaction.set_rollback(True)
 
 
 @contextmanager
-def taken_back_savepoint() -> Iterator[None]:
+def rolled_back_savepoint() -> Iterator[None]:
     with transaction.atomic(durable=True):
         with transaction.atomic():
             yield
@@ -122,9 +122,9 @@ def taken_back_savepoint() -> Iterator[None]:
 KEPT = 77
 
 TAKEN_BACK = {
-    "transaction": (taken_back_transaction, "BEGIN;\n{}ROLLBACK;\n", []),
+    "transaction": (rolled_back_transaction, "BEGIN;\n{}ROLLBACK;\n", []),
     "savepoint": (
-        taken_back_savepoint,
+        rolled_back_savepoint,
         f"BEGIN;\nSAVEPOINT s;\n{{}}ROLLBACK TO s;\n"
         f"{insert_sql('twins_entry', [new_row(key=KEPT)])};\nCOMMIT;\n",
         [KEPT],

@@ -289,7 +289,7 @@ def waits_for(pid: int, blocker: int) -> bool:
     return execute("SELECT %s = ANY (pg_blocking_pids(%s))", blocker, pid)[0][0]
 
 
-def until_it_waits(pid: int, blocker: int, future: Future[Any]) -> None:
+def wait_until_blocked(pid: int, blocker: int, future: Future[Any]) -> None:
     """Wait until the session of a step waits for the blocker."""
     wait_until(lambda: waits_for(pid, blocker) or future.done())
     assert not future.done(), future.exception()

@@ -148,7 +148,7 @@ def raw():
         cursor.execute(f"DELETE FROM {TAGS}")
 
 
-def past_djangos_cursors():
+def with_driver_cursor():
     with transaction.atomic():
         Tag.objects.count()
         with connection.wrap_database_errors:
@@ -181,7 +181,7 @@ def fails(injection, work):
     return raised is not None
 
 
-WORKS = [save, bulk, raw, past_djangos_cursors, in_a_context, in_a_transaction]
+WORKS = [save, bulk, raw, with_driver_cursor, in_a_context, in_a_transaction]
 RECEIVERS = {
     "before": [pre_save, pre_delete],
     "after": [post_save, post_delete],

@@ -31,7 +31,7 @@ from tests.integration.interleaving import (  # noqa: F401
     returned,
     seen_calls,
     totals,
-    until_it_waits,
+    wait_until_blocked,
     ways,
 )
 
@@ -310,7 +310,7 @@ def test_a_row_that_becomes_a_match_while_a_write_waits_is_left(seen, sessions):
             other.execute("BEGIN")
             other.execute(f"UPDATE {m.articles} SET total = CASE id WHEN 1 THEN 1 ELSE 2 END")
             future = session.start(lambda: m.Article.objects.filter(total__lt=3).update(amount=9))
-            until_it_waits(session.pid, other.info.backend_pid, future)
+            wait_until_blocked(session.pid, other.info.backend_pid, future)
             other.execute("COMMIT")
             return future.result(PATIENCE), list(m.Article.objects.order_by("pk").values("amount"))
 

@@ -42,7 +42,7 @@ from tests.integration.interleaving import (  # noqa: F401
     returned,
     seen_calls,
     totals,
-    until_it_waits,
+    wait_until_blocked,
     ways,
 )
 
@@ -203,7 +203,7 @@ def test_a_write_waits_for_a_row_and_continues_with_its_new_version(
             other.execute(meanwhile.format(**vars(m)))
             there = dict(other.execute(f"SELECT id, total FROM {m.articles}").fetchall())
             future = session.start(lambda: outcome(lambda: way.write(m)))
-            until_it_waits(session.pid, other.info.backend_pid, future)
+            wait_until_blocked(session.pid, other.info.backend_pid, future)
             other.execute("COMMIT" if is_committed else "ROLLBACK")
             result = future.result(PATIENCE)
         return result, totals(m), there if is_committed else {n: n for n in ROWS}

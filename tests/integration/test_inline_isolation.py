@@ -32,7 +32,7 @@ from tests.integration.interleaving import (  # noqa: F401
     returned,
     seen_calls,
     totals,
-    until_it_waits,
+    wait_until_blocked,
     ways,
 )
 
@@ -101,7 +101,7 @@ def test_a_write_that_waits_is_refused_if_the_row_has_changed(way, level, seen, 
             other.execute(f"UPDATE {m.articles} SET amount = 1 WHERE id = 1")
             session.begin()
             future = session.start(lambda: outcome(lambda: way.write(m)))
-            until_it_waits(session.pid, other.info.backend_pid, future)
+            wait_until_blocked(session.pid, other.info.backend_pid, future)
             other.execute(end)
             found = future.result(PATIENCE)
         session.end(is_rollback=isinstance(found, str))
@@ -127,7 +127,7 @@ def test_a_write_in_autocommit_has_the_level_of_a_plain_one(seen, sessions):
             other.execute("BEGIN")
             other.execute(f"UPDATE {m.articles} SET amount = 1 WHERE id = 1")
             future = session.start(lambda: outcome(lambda: m.Article.objects.update(total=9)))
-            until_it_waits(session.pid, other.info.backend_pid, future)
+            wait_until_blocked(session.pid, other.info.backend_pid, future)
             other.execute("COMMIT")
             return future.result(PATIENCE)
 
@@ -258,7 +258,7 @@ def test_a_deadlock_ends_one_of_two_transactions(way, seen, sessions):
             session.run(partial(execute, f"SET LOCAL deadlock_timeout = '{timeout}'"))
             session.run(lambda n=number: way(m, n))
         future = one.start(lambda: outcome(lambda: way(m, 2)))
-        until_it_waits(one.pid, two.pid, future)
+        wait_until_blocked(one.pid, two.pid, future)
         refused = two.run(lambda: outcome(lambda: way(m, 1)))
         two.end(is_rollback=True)
         future.result(PATIENCE)

@@ -242,7 +242,7 @@ def links(entry, *tags):
     return [Link(criticalentry=entry, criticaltag_id=tag) for tag in tags]
 
 
-def past_django(text):
+def with_driver_cursor(text):
     """Receivers run at the next statement, and take the transaction along."""
     with transaction.atomic():
         connection.connection.execute(text)
@@ -264,7 +264,7 @@ PAST_THE_MANAGER = {
         f"{insert(entry, 1).partition('VALUES')[0]} SELECT {entry.pk}, number FROM "
         f"{Tag._meta.db_table} WHERE number < 3"
     ),
-    "the driver's cursor": lambda entry: past_django(insert(entry, 1, 2)),
+    "the driver's cursor": lambda entry: with_driver_cursor(insert(entry, 1, 2)),
 }
 
 

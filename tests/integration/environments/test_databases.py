@@ -46,7 +46,7 @@ from tests.integration.environments.writing import (
     note,
     perhaps_atomic,
     record_calls,
-    there_again,
+    recreate_article,
 )
 from tests.integration.inline_committed import (
     execute,
@@ -182,7 +182,7 @@ def exercise(using, calls):
             title = "there" if way in DELETING else "written"
             assert called == [(title, using)] * 2, (way, is_atomic)
             with pytest.raises(ValueError, match="no"), transaction.atomic(using=using):
-                there_again(using)
+                recreate_article(using)
                 write(using)
                 raise ValueError("no")
     calls.clear()

@@ -27,9 +27,9 @@ from tests.integration.environments.writing import (
     EVERY_SIGNAL,
     SAVING,
     perhaps_atomic,
+    recreate_article,
     saving_ways,
     some_ways,
-    there_again,
 )
 from tests.integration.inline_committed import (
     insert,
@@ -91,7 +91,7 @@ class TestMuting:
         """Nothing is called inside the block, nor refused, and all is as before it afterwards."""
         for is_atomic in (False, True):
             with muted:
-                there_again("default")
+                recreate_article("default")
                 assert calls == []
                 with perhaps_atomic(is_atomic):
                     EVERY[way]("default")
@@ -100,7 +100,7 @@ class TestMuting:
             assert calls == []
             assert waiting() == (0, 0)
             with muted:
-                there_again("default")
+                recreate_article("default")
             EVERY[way]("default")
             assert len(calls) == count
             calls.clear()

@@ -181,6 +181,6 @@ def alias(name, **changes) -> Iterator[str]:
         del connections.settings[name]
 
 
-def there_again(using):
+def recreate_article(using):
     Article.objects.using(using).all().delete()
     Article.objects.using(using).create(title="there")
