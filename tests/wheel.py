@@ -31,7 +31,7 @@ def python(wheel, tmp_path_factory):
     interpreter = directory / "bin" / "python"
     paths = {"base": str(directory), "platbase": str(directory)}
     packages = Path(sysconfig.get_path("purelib", "venv", paths))
-    # A path file does not process those that it leads to, so that no editable install comes along.
+    # Nested path files are not processed, so no editable install is included.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     install = ["install", "--quiet", "--no-deps", "--no-index", wheel]
     run([sys.executable, "-m", "pip", "--python", interpreter, *install], cwd=directory)

@@ -247,7 +247,7 @@ UPDATING: dict[str, Callable[[list[int], Row], None]] = {
     "UPDATE, CTE": update_from_cte,
 }
 
-#: Those that store the given fields alone, whatever receivers assign.
+#: Paths that store only the given fields, whatever receivers assign.
 OF_FIELDS = ("bulk_update", "save(update_fields)")
 
 
@@ -293,7 +293,7 @@ DELETING: dict[str, Callable[[list[int]], None]] = {
     "_raw_delete": raw_delete,
 }
 
-#: Those by which Django deletes the links of an entry as well.
+#: Paths by which Django also deletes the links of an entry.
 BY_DJANGO = ("delete", "delete each")
 
 
@@ -402,7 +402,7 @@ def upsert_shelves_by_sql(numbers: list[int], amount: int) -> None:
     )
 
 
-#: Whether they update shelves that are there, whether they make those that are not, and how.
+#: Whether they update existing shelves, whether they create missing ones, and how.
 SHELVING: dict[str, tuple[bool, bool, Callable[[list[int], int], None]]] = {
     "update": (True, False, update_shelves),
     "bulk_update": (True, False, bulk_update_shelves),

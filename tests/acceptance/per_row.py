@@ -42,7 +42,7 @@ def insert_or_ignore(instances: Iterable[models.Model]) -> None:
             with transaction.atomic():
                 instance.save(force_insert=instance.pk is not None)
         except IntegrityError as error:
-            # A unique index, or an exclusion: what ON CONFLICT is about.
+            # ON CONFLICT handles unique indexes and exclusion constraints.
             if error.__cause__.sqlstate not in {"23505", "23P01"}:
                 raise
 

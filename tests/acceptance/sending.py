@@ -73,7 +73,7 @@ def new(number=3):
 
 
 def known():
-    """Two rows that are there and one that is not."""
+    """Two existing rows and one new row."""
     return [Tag(pk=pk, name="given", used=1) for pk in (2, 3, 9)]
 
 

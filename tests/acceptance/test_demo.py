@@ -1,4 +1,4 @@
-"""``make demo``, small: its parts, its exit status, and what it leaves behind."""
+"""``make demo`` with few rows: its parts, its exit status and its clean-up."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def run_demo(url: str, *arguments: str, **environment: str) -> subprocess.Comple
 
 @pytest.fixture(scope="module")
 def url(postgres) -> Iterator[str]:
-    """A database that nobody else uses."""
+    """A database of its own."""
     name = f"demo_{uuid4().hex}"
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
@@ -139,7 +139,7 @@ def test_with_bulksafe_no_path_breaks_a_rule(results):
     assert results["summary"] == {"tried": 60, "broke_without": 55, "broke_with": 0}
 
 
-def test_a_refusal_is_in_the_rules_own_words(results):
+def test_a_refusal_shows_the_message_of_the_rule(results):
     said = {cell["rule"]: set() for cell in results["with"]}
     for cell in results["with"]:
         if cell["verdict"] == "refused":
@@ -172,10 +172,10 @@ def test_the_shops_are_left_alike_and_as_they_were_loaded(url):
 # The second part: receivers.
 
 
-def test_django_tells_its_receivers_of_save_alone(results):
-    told = results["receivers"]["told"]
+def test_django_calls_its_receivers_for_save_only(results):
+    writes = results["receivers"]["told"]
 
-    assert [(t["path"], t["rows"], t["plain"]) for t in told] == [
+    assert [(t["path"], t["rows"], t["plain"]) for t in writes] == [
         ("save", ROWS, ROWS),
         ("bulk_create", ROWS, 0),
         ("update", ROWS, 0),
@@ -186,8 +186,8 @@ def test_django_tells_its_receivers_of_save_alone(results):
 
 
 def test_no_path_skips_a_critical_receiver(results):
-    for told in results["receivers"]["told"]:
-        critical = told["critical"]
+    for write in results["receivers"]["told"]:
+        critical = write["critical"]
         assert (critical["due"], critical["made"]) == (ROWS, ROWS)
         assert (critical["twice"], critical["unasked"]) == (0, 0)
 
@@ -209,7 +209,7 @@ def test_the_listener_was_killed_in_the_middle_and_lost_nothing(results):
 
 
 @pytest.mark.usefixtures("demo")
-def test_the_second_part_leaves_nothing_behind(url):
+def test_the_second_part_leaves_no_rows_or_listeners(url):
     with psycopg.connect(url) as connection:
         for query in (
             "SELECT count(*) FROM shop_auditlog",
@@ -310,7 +310,7 @@ def test_another_program_is_refused_with_the_names_of_the_receivers(results):
 
 
 @pytest.mark.usefixtures("demo")
-def test_the_third_part_leaves_nothing_behind(url):
+def test_the_third_part_leaves_no_rows(url):
     with psycopg.connect(url) as connection:
         for table in (
             "shop_refund",
@@ -353,7 +353,7 @@ def test_a_part_without_the_write_path_says_which_it_has(url):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_where_there_is_no_psql_another_process_writes(monkeypatch):
+def test_another_process_writes_if_psql_is_missing(monkeypatch):
     monkeypatch.setattr(paths.shutil, "which", lambda program: None)
 
     assert paths.other_program() == "psycopg"
@@ -365,7 +365,7 @@ def test_where_there_is_no_psql_another_process_writes(monkeypatch):
         paths.run_psql("DROP TABLE demo_other")
 
 
-def test_a_listener_that_ends_is_reported_with_its_own_words(tmp_path):
+def test_a_listener_that_ends_is_reported_with_its_output(tmp_path):
     listener = Listener("", tmp_path / "log", ["-c", "raise SystemExit('no such queue')"])
 
     with pytest.raises(DemoError) as error, listener.running():
@@ -375,7 +375,7 @@ def test_a_listener_that_ends_is_reported_with_its_own_words(tmp_path):
     assert "no such queue" in str(error.value)
 
 
-def test_a_listener_is_not_waited_for_for_ever_and_not_left_behind(tmp_path):
+def test_a_listener_that_ignores_sigterm_is_killed(tmp_path):
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     there = "print(1, flush=True); signal.pause()"
     listener = Listener("", tmp_path / "log", ["-c", f"{deaf}; {there}"])
@@ -409,7 +409,7 @@ def test_the_printed_commands_work(url):
 
 
 @pytest.mark.usefixtures("demo")
-def test_rows_of_a_given_database_are_not_replaced_unasked(url):
+def test_rows_of_a_given_database_are_not_replaced_without_replace(url):
     refused = run_demo(url)
 
     assert refused.returncode == 2
@@ -477,7 +477,7 @@ def test_no_database_is_reported_without_a_traceback():
     assert "Traceback" not in failed.stderr
 
 
-def test_a_path_that_does_not_exist_is_refused_with_those_that_do(url):
+def test_an_unknown_path_is_refused_with_the_list_of_paths(url):
     failed = run_demo(url, "--only", "bulk")
 
     assert failed.returncode == 2
@@ -491,7 +491,7 @@ def test_too_few_events_to_be_killed_among_are_refused(url):
     assert "--events 20 is too few" in failed.stderr
 
 
-# What decides whether something was lost.
+# Detecting lost calls.
 
 
 def test_a_tally_of_calls_that_were_all_made_once():
@@ -510,39 +510,39 @@ def test_a_tally_of_calls_that_were_all_made_once():
         (["a", "a"], "keep: 1 calls were lost."),  # what came twice makes up for nothing
     ],
 )
-def test_a_tally_sees_what_is_wrong(seen, problem):
+def test_a_tally_reports_lost_and_repeated_calls(seen, problem):
     found = tally("keep", "a row", due=["a", "b"], seen=seen)
 
     assert problem in found.problems
 
 
-def made_up_telling(seen=("a", "b"), kills=(("a request", 7), ("a transaction", 7)), **values):
+def made_up_run(seen=("a", "b"), kills=(("a request", 7), ("a transaction", 7)), **values):
     one = tally("keep_history", "a row in the database", due=["a", "b"], seen=seen)
     values = {"disordered": 0, "again": 1, **values}
     crash = Crash(2, 2, 0, kills=kills, recovery=1.5, tallies=[one], **values)
     return Telling([Told("copy", "COPY", 2, 0, one)], crash)
 
 
-def test_a_telling_without_problems():
-    assert made_up_telling().problems == []
+def test_a_receiver_run_without_problems():
+    assert made_up_run().problems == []
 
 
 @pytest.mark.parametrize(
-    ("telling", "problem"),
+    ("run", "problem"),
     [
-        (made_up_telling(seen=["a"]), "After the crash, keep_history: 1 calls were lost."),
-        (made_up_telling(seen=["a"]), "COPY: keep_history: 1 calls were lost."),
-        (made_up_telling(kills=[]), "After the crash, the listener was done before it was killed."),
+        (made_up_run(seen=["a"]), "After the crash, keep_history: 1 calls were lost."),
+        (made_up_run(seen=["a"]), "COPY: keep_history: 1 calls were lost."),
+        (made_up_run(kills=[]), "After the crash, the listener was done before it was killed."),
         (
-            made_up_telling(disordered=3),
+            made_up_run(disordered=3),
             "After the crash, 3 orders have their history out of order.",
         ),
     ],
 )
-def test_a_telling_sees_what_is_wrong(telling, problem):
-    results = report.Results("18.0", "6.1", 1_000, 57_000, [], [], [], telling)
+def test_a_receiver_run_reports_what_went_wrong(run, problem):
+    results = report.Results("18.0", "6.1", 1_000, 57_000, [], [], [], run)
 
-    assert problem in telling.problems
+    assert problem in run.problems
     assert problem in results.problems
     assert problem in shown(results, no_color=True)
 
@@ -606,7 +606,7 @@ def test_refunds_without_problems(refunding):
         (refunds(side(rows=0, refusal="no such user"), **PSQL), "psql: no such user"),
     ],
 )
-def test_refunds_that_went_wrong_are_seen(refunding, problem):
+def test_failed_refunds_are_reported(refunding, problem):
     results = report.Results("18.0", "6.1", 1_000, 57_000, [], [], [], None, refunding)
 
     assert refunding.problems == [problem]
@@ -646,16 +646,16 @@ def test_each_step_fits_a_screen():
     ]
     held = [replace(cell, verdict=Verdict.REFUSED, rows=0, message="No.") for cell in cells]
     impossible = replace(cells[0], verdict=Verdict.IMPOSSIBLE)
-    telling = made_up_telling()
-    telling = replace(
-        telling,
-        told=[replace(telling.told[0], title=path.title) for path in ALL_TOLD],
-        crash=replace(telling.crash, tallies=telling.crash.tallies * 3),
+    run = made_up_run()
+    run = replace(
+        run,
+        told=[replace(run.told[0], title=path.title) for path in ALL_TOLD],
+        crash=replace(run.crash, tallies=run.crash.tallies * 3),
     )
     psql = refunds(side(rows=0, refusal=NOT_RUN), **PSQL).tried
     refunding = Refunding([*refunds().tried * 6, *psql])
     results = report.Results(
-        "18.0", "6.1", 1_000, 57_000, PATHS, [impossible, *cells[1:]], held, telling, refunding
+        "18.0", "6.1", 1_000, 57_000, PATHS, [impossible, *cells[1:]], held, run, refunding
     )
 
     console = Console(file=StringIO(), width=100)
@@ -702,7 +702,7 @@ def test_a_bar_moves_within_a_stage():
     assert (task.completed, task.finished, task.description) == (2, True, "both")
 
 
-def test_words_alone_are_enough():
+def test_tables_are_readable_without_colour():
     text = shown(made_up(Verdict.BROKE, rows=1_000), no_color=True)
 
     assert "broke 1,000" in text

@@ -152,7 +152,7 @@ class Writers:
 
 
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
-def test_nothing_is_lost_and_nothing_is_told_twice(level, clean):  # noqa: F811
+def test_every_change_is_delivered_exactly_once(level, clean):  # noqa: F811
     Article.objects.bulk_create(Article(pk=n, title=str(n)) for n in range(1, ROWS + 1))
     inline.critical(pre_save, Article, look_and_assign)
     inline.critical(post_save, Article, note)
@@ -163,7 +163,7 @@ def test_nothing_is_lost_and_nothing_is_told_twice(level, clean):  # noqa: F811
     claims = sum(writers.claimed.values())
     # No lost update: each row that was changed has counted it.
     assert sum(row.changes for row in rows) == writers.changed - claims
-    # Receivers have seen what is stored.
+    # Receivers saw the stored values.
     assert all(row.amount == row.changes * 2 for row in rows)
     # A row that did not match any more was not written.
     assert max(writers.claimed.values()) <= 1

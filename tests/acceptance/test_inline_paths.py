@@ -1,7 +1,7 @@
 """The write-path matrix for receivers in the writer's transaction.
 
-Whoever writes through Django, the receivers are called as per-row saves call plain ones, before the
-write and after it; whoever writes past it is refused at the commit.
+Every write through Django calls the receivers as per-row saves call plain ones, before and after
+the write. A write that bypasses Django is refused at the commit.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def after(signal, sender, instance, created=None, **kwargs):
 
 @pytest.fixture(scope="module", autouse=True)
 def critical_receivers(committed) -> Iterator[None]:  # noqa: F811
-    """Captures for receivers in the transaction, in place of those that are there."""
+    """Replaces the installed captures with captures for receivers in the transaction."""
     plain = [
         (signal, function, twin)
         for twin in TWINS.values()
@@ -146,7 +146,7 @@ def on_the_twin(path, change) -> Counter:
 
 
 #: Ways to write that pass Django's cursors by, in a transaction of their own.
-def goes_past_django(path) -> bool:
+def bypasses_django(path) -> bool:
     return bool(path.connects) or path.title.startswith("`COPY")
 
 
@@ -163,7 +163,7 @@ def test_every_changed_row_reaches_the_receivers_or_the_writer_is_refused(
     expected = on_the_twin(path, attempt.change)
     fill(path, attempt.change)
 
-    if goes_past_django(path):
+    if bypasses_django(path):
         before_it = twin_tables.snapshot(path.model)
         with pytest.raises((psycopg.IntegrityError, SqlRefusal)) as refusal:
             perform(path, attempt)
@@ -199,14 +199,14 @@ def first_call(parameters):
 @pytest.mark.parametrize("when", ["pre", "post"])
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize(("path", "change"), one_of_each(refused=False), ids=str)
-def test_what_a_receiver_raises_comes_out_of_the_write_and_nothing_is_stored(
+def test_a_receiver_s_error_propagates_and_nothing_is_stored(
     nth,
     when,
     path,
     change,
     write,  # noqa: F811
 ):
-    if goes_past_django(path):
+    if bypasses_django(path):
         pytest.skip("It is refused as it is.")
     attempt = write(path, change)
     kind = "delete" if change.operation is Operation.DELETE else "save"
@@ -245,7 +245,7 @@ def test_a_write_that_the_database_refuses_leaves_nothing(
 @pytest.mark.matrix(3, each=operation_of_path)
 @pytest.mark.parametrize("how", ["transaction", "savepoint"])
 @pytest.mark.parametrize(("path", "change"), one_of_each(refused=False), ids=str)
-def test_a_write_that_is_taken_back_leaves_nothing_to_tell(
+def test_a_rolled_back_write_leaves_nothing_to_deliver(
     how,
     path,
     change,
@@ -263,7 +263,7 @@ def test_a_write_that_is_taken_back_leaves_nothing_to_tell(
         path.run(attempt)
         transaction.set_rollback(True)
 
-    if not goes_past_django(path):
+    if not bypasses_django(path):
         assert delivered(path, expected) == expected
     assert twin_tables.snapshot(path.model) == before_it
 

@@ -106,7 +106,7 @@ FUNCTIONS = {
 }
 
 
-#: Those that look at other rows and write to them.
+#: Receivers that read and write other rows.
 BETWEEN = [function.__name__ for *_, function in between.between_rows(Side("Plain"))]
 NAMES = [name for name in FUNCTIONS["Plain"] if name not in BETWEEN]
 
@@ -238,7 +238,7 @@ def captures() -> list[tuple[str, str]]:
     )
 
 
-# What is written.
+# The writes.
 
 ROWS = st.lists(
     st.fixed_dictionaries(
@@ -345,7 +345,7 @@ class Mirrors(RuleBasedStateMachine):
 
         self.write(f"create by {how}", in_bulk, lambda: equivalent.bulk_create(expected), trouble)
         if held:
-            # As after a save(), also where a receiver has written to the row once more.
+            # As after a save(), even if a receiver has written to the row again.
             assert list(map(critical.row, held)) == list(map(plain.row, expected))
 
     @precondition(has_entries)
@@ -363,7 +363,7 @@ class Mirrors(RuleBasedStateMachine):
                 if there is None or becomes == "refused":
                     made(plain, row).save()
                 elif how == "ignore_conflicts":
-                    # Receivers before the write are called, and what they have done goes.
+                    # Receivers before the write run, and their effects are rolled back.
                     equivalent.insert_or_ignore([made(plain, row)])
                 elif becomes == "updated":
                     new = {name: (DEFAULTS | row)[name] for name in UPSERTED}
@@ -374,7 +374,7 @@ class Mirrors(RuleBasedStateMachine):
                         equivalent.update_changed(there, new)
 
         if becomes == "refused":
-            # By the database, and by nobody else before it.
+            # The database refuses it; nothing before it does.
             trouble = NO_TROUBLE
         self.write(f"create again by {how}", lambda: in_bulk(given), per_row, trouble)
 
@@ -442,7 +442,7 @@ class Mirrors(RuleBasedStateMachine):
                 wanted: list[Any] = {"clear": [], "set": [tags]}.get(how, tags)
                 if how != method:
                     wanted = [tag for tag in tags if (tag in there) == (method == "remove")]
-                # A manager tells that it changes nothing, too; without one there is nobody to.
+                # A manager also signals a no-op; without a manager no signal is sent.
                 if wanted or how == method:
                     getattr(entry.tags, method)(*wanted)
 
@@ -483,7 +483,7 @@ class Mirrors(RuleBasedStateMachine):
 
     @rule(picks=PICKS, trouble=troubles(DELETION_NAMES + SAVE_NAMES))
     def delete_shelf(self, picks, trouble):
-        """Entries on it go with it, and those in a box of its number lose that."""
+        """Cascades to its entries, and sets the box of entries with its number to NULL."""
         shelf = SHELF_NUMBERS[picks[0] % len(SHELF_NUMBERS)]
         if len(picks) < 4 or plain.Entry.objects.filter(shelf=shelf, box=shelf).exists():
             return
@@ -569,7 +569,7 @@ class Mirrors(RuleBasedStateMachine):
 
     @invariant()
     def nothing_waits(self) -> None:
-        """Every change has been told, and tickets end with their transaction."""
+        """Every change has been delivered, and tickets end with their transaction."""
         assert execute("SELECT count(*) FROM bulksafe_buffer") == [(0,)]
         ((tickets,),) = execute("SELECT count(*) FROM bulksafe_ticket")
         assert tickets <= bool(self.open)
@@ -614,7 +614,7 @@ def delete_per_row(how: str, numbers: list[int]) -> None:
 
 @contextmanager
 def noting_repetitions() -> Iterator[list[logging.LogRecord]]:
-    """What is logged of writes that are made again, row by row."""
+    """The log records of writes that are repeated row by row."""
     found: list[logging.LogRecord] = []
 
     class Handler(logging.Handler):
@@ -650,7 +650,7 @@ def refuses(write: Callable[[], None], is_caught_inside: bool) -> str:
 
 
 #: Where a call has update_fields.
-_UPDATE_FIELDS = {"compare": 2, "hear_save": 3}
+_UPDATE_FIELDS = {"compare": 2, "record_save": 3}
 
 
 def calls(side: Side, has_update_fields: bool) -> Counter[str]:
@@ -732,6 +732,6 @@ def _nothing(*args: Any, **kwargs: Any) -> Any:
     ],
     ids=["what receivers assign", "writes that are collected", "rows one by one"],
 )
-def test_the_machine_notices_what_is_left_out(owner, name, monkeypatch):
+def test_the_machine_notices_omitted_changes(owner, name, monkeypatch):
     monkeypatch.setattr(owner, name, _nothing)
     assert is_noticed()

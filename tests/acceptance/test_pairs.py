@@ -136,7 +136,7 @@ def compare(case: Case, path: Path, size: int) -> None:
 
 
 def different(found, expected):
-    """The rows and columns that differ, as far as they can be told apart by position."""
+    """The rows and columns that differ, as far as their positions identify them."""
     for table, rows in expected.items():
         if len(found[table]) != len(rows) or table in sides.UNORDERED:
             if found[table] != rows:

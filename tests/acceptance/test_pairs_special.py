@@ -1,6 +1,6 @@
 """Cases of docs/per-row.md that need more than a write and its per-row equivalent.
 
-Those that fail today do so strictly, with the letter of the case as the reason.
+Known failures are strict, with the letter of the case as the reason.
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ def test_a_query_cache_in_front_of_a_receiver_s_query(m, write, query_cache):
 
 
 @pytest.mark.parametrize("write", ["save()", "update()", "bulk_create()"])
-def test_receivers_that_stamp_each_other_s_rows_end(m, write):
+def test_receivers_that_stamp_each_other_s_rows_converge(m, write):
     """Case u: with plain signals, ``update()`` inside a receiver calls no other receiver."""
-    # From one on: a zero would be what is stored already, and such a write calls nobody.
+    # From one on: zero is already stored, and a no-op write calls no receiver.
     clock = itertools.count(1)
 
     def stamp_parts(sender, instance, **kwargs):

@@ -115,7 +115,7 @@ def per_row(practice: Practice, models: SimpleNamespace, step: str, rows: list[d
     for pk in list(model.objects.order_by("pk").values_list("pk", flat=True)):
         instance = model.objects.get(pk=pk)
         for name, value in practice.values.items():
-            # An expression, and what it is of one row.
+            # An expression, and its value for one row.
             setattr(instance, name, value[1](instance) if isinstance(value, tuple) else value)
         instance.save()
 
@@ -173,7 +173,7 @@ def test_bulk_writes_end_as_per_row_writes(practice, size):
         assert critical[0] == plain[0], step
         for table, rows in plain[1].items():
             if table == "log" and step != "create":
-                # The receivers of all rows come before the write, and then after it.
+                # The receivers of all rows run before the write, and then after it.
                 assert sorted(critical[1][table]) == sorted(rows), (step, table)
             else:
                 assert critical[1][table] == rows, (step, table)

@@ -88,7 +88,7 @@ class Reader:
     def follow(self, command):
         """Run a command and compare what it prints."""
         if command.text.startswith("pip "):
-            # The fixture has installed the wheel, and finds what it needs in this environment.
+            # The fixture has installed the wheel; its dependencies are in this environment.
             assert shlex.split(command.text) == INSTALL
             return
         if command.text == SHELL:

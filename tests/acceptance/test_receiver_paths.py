@@ -1,4 +1,4 @@
-"""The write-path matrix, counted in calls: whoever writes, receivers hear what ``save()`` says."""
+"""The write-path matrix in calls: every path calls receivers as ``save()`` does."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def one_of_each(*, refused: bool) -> list[tuple[Path, Change]]:
 
 
 @pytest.mark.parametrize(("path", "change"), one_of_each(refused=True), ids=str)
-def test_a_refused_write_reaches_nobody(path, change, write):  # noqa: F811
+def test_a_refused_write_calls_no_receiver(path, change, write):  # noqa: F811
     attempt = write(path, change)
     fill(path, attempt.change)
 
@@ -103,14 +103,14 @@ def test_a_refused_write_reaches_nobody(path, change, write):  # noqa: F811
 
 
 @contextmanager
-def taken_back_transaction() -> Iterator[None]:
+def rolled_back_transaction() -> Iterator[None]:
     with transaction.atomic(durable=True):
         yield
         transaction.set_rollback(True)
 
 
 @contextmanager
-def taken_back_savepoint() -> Iterator[None]:
+def rolled_back_savepoint() -> Iterator[None]:
     with transaction.atomic(durable=True):
         with transaction.atomic():
             yield
@@ -122,9 +122,9 @@ def taken_back_savepoint() -> Iterator[None]:
 KEPT = 77
 
 TAKEN_BACK = {
-    "transaction": (taken_back_transaction, "BEGIN;\n{}ROLLBACK;\n", []),
+    "transaction": (rolled_back_transaction, "BEGIN;\n{}ROLLBACK;\n", []),
     "savepoint": (
-        taken_back_savepoint,
+        rolled_back_savepoint,
         f"BEGIN;\nSAVEPOINT s;\n{{}}ROLLBACK TO s;\n"
         f"{insert_sql('twins_entry', [new_row(key=KEPT)])};\nCOMMIT;\n",
         [KEPT],
@@ -135,7 +135,7 @@ TAKEN_BACK = {
 @pytest.mark.matrix(3, each=operation_of_path)
 @pytest.mark.parametrize("how", TAKEN_BACK)
 @pytest.mark.parametrize(("path", "change"), one_of_each(refused=False), ids=str)
-def test_a_write_that_is_taken_back_reaches_nobody(how, path, change, write):  # noqa: F811
+def test_a_rolled_back_write_calls_no_receiver(how, path, change, write):  # noqa: F811
     block, script, kept = TAKEN_BACK[how]
     attempt = write(path, change)
     fill(path, attempt.change)
@@ -187,7 +187,7 @@ def test_columns_of_both_tables_of_a_child_updated_in_autocommit_are_two_calls()
     assert dict(call.instance)["remark"] == "new"
 
 
-def test_a_row_that_update_leaves_as_it_is_reaches_receivers_like_a_save_without_changes():
+def test_a_no_op_update_calls_receivers_like_a_save_without_changes():
     twin_tables.fill(Entry, [stored_row(key=1)])
 
     Entry.objects.update(seen=False)
@@ -198,7 +198,7 @@ def test_a_row_that_update_leaves_as_it_is_reaches_receivers_like_a_save_without
 
 
 def test_a_move_to_another_partition_that_changes_the_primary_key_is_a_deletion_and_a_creation():
-    """PostgreSQL says so, and no value is left by which the two could be told to be one row."""
+    """PostgreSQL reports it so, and no value is left that identifies the two as one row."""
     twin_tables.fill(Parcel, [stored_row(key=1)])
 
     execute("UPDATE twins_parcel SET key = 2001, seen = true WHERE key = 1")

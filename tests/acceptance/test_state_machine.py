@@ -208,7 +208,7 @@ class Twins(RuleBasedStateMachine):
         return False
 
     def twin_refuses(self, path: Path, change: Change) -> bool:
-        # The end of loaddata is to deferred rules what the end of a transaction is.
+        # Deferred rules are checked at the end of loaddata as at the end of a transaction.
         checks_at_end = path.run is write_paths.loaddata
         try:
             with transaction.atomic() if self.open else receivers.whole_transaction():
@@ -304,7 +304,7 @@ def test_the_twins_never_differ():
 @pytest.mark.parametrize("kind", [CHECK, DEFERRED, CHAINED], ids=lambda kind: kind.title)
 def test_the_machine_notices_a_trigger_that_is_off(kind):
     """Without this the machine might be comparing nothing. The matrix does it for every kind."""
-    # A column that nobody computes is NULL, and cannot be.
+    # A column without a computed value is NULL, which the table does not allow.
     noticed = (AssertionError, IntegrityError)
     with twin_tables.disabled(Entry, kind.rule), pytest.raises(noticed):
         run_state_machine_as_test(

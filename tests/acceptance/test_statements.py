@@ -211,7 +211,7 @@ def many() -> Iterator[str]:
     yield "\n".join(["```sql", *counted(list(lines)), "```", ""])
 
 
-def test_the_trace_has_what_goes_past_django():
+def test_the_trace_contains_statements_that_bypass_django():
     connection.ensure_connection()
     driver = connection.connection
     with traced(driver) as lines, transaction.atomic():

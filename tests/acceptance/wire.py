@@ -61,7 +61,7 @@ def counted(lines: list[str]) -> list[str]:
     return [line if number == 1 else f"{number:,} × {line}" for line, number in runs]
 
 
-# What is sent, in a line.
+# One line for each message.
 
 
 def readable(sql: str, savepoints: dict[str, str]) -> str:

@@ -240,7 +240,7 @@ def bulk_create_ignore_conflicts(write: Write) -> Iterable[Any]:
 
 
 def upserted(change: Change) -> list[Row]:
-    """Rows to upsert: those of the change, and one that takes the other half of the upsert."""
+    """Rows to upsert: the rows of the change, and one for the other half of the upsert."""
     if change.operation is INSERT:
         stored = [{"key": BYSTANDER, "wish": "seen"}]
         return _whole([*change.rows, *stored])

@@ -1,4 +1,4 @@
-"""A run of the benchmark of receivers in the writer's transaction measures what it says."""
+"""The benchmark of receivers in the writer's transaction runs and measures every variant."""
 
 import json
 

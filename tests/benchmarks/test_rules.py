@@ -27,7 +27,7 @@ def measured(postgres, tmp_path_factory):
     return done.stdout, json.loads(files[0].read_text()), files[1].read_text()
 
 
-def test_each_variant_is_seen_to_refuse_what_it_should(measured):
+def test_each_variant_refuses_what_it_should(measured):
     assert measured[1]["kept_rules"] == {
         "none": [],
         "none-again": [],
@@ -92,7 +92,7 @@ def test_database_of_the_run_is_gone(measured, postgres):
         ("plain", "ALTER TABLE {} ADD CHECK (discount <= amount)"),
     ],
 )
-def test_a_variant_with_other_rules_than_it_claims_stops_the_run(postgres, model, statement):
+def test_a_variant_with_unexpected_rules_stops_the_run(postgres, model, statement):
     script = f"""
 import django
 django.setup()

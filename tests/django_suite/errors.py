@@ -1,4 +1,4 @@
-"""What ends the program before it has anything to compare."""
+"""Errors that end the program before the comparison."""
 
 
 class SuiteError(RuntimeError):

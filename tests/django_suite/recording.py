@@ -66,7 +66,7 @@ class _ParallelSuite(runner.ParallelTestSuite):
 
 
 class Result(unittest.TextTestResult):
-    """Writes outcomes down; also those that come from other processes, where it replays them."""
+    """Records outcomes, including the replayed outcomes of other processes."""
 
     def addSuccess(self, test):  # noqa: N802
         super().addSuccess(test)

@@ -1,4 +1,4 @@
-"""The result, for people."""
+"""The result as a readable report."""
 
 from rich.table import Table
 from rich.text import Text

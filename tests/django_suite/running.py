@@ -96,24 +96,24 @@ class Suite:
     processes: int
 
 
-def run_suite(suite, run, tell):
+def run_suite(suite, run, report):
     """Run the suite one way, and return the outcome of each test by its id; as ``run_commands``."""
     command = [sys.executable, "runtests.py", "--noinput", "--parallel", str(suite.processes)]
     commands = [[*command, "--settings", run.settings, *labels] for labels in suite.groups]
     environment = {"DATABASE_URL": suite.url, "PYTHONPATH": str(REPOSITORY)}
     return run_commands(
-        run, commands, suite.directory, tell, place=suite.tests, environment=environment
+        run, commands, suite.directory, report, place=suite.tests, environment=environment
     )
 
 
-def run_commands(run, commands, directory, tell, *, place, environment):
+def run_commands(run, commands, directory, report, *, place, environment):
     """Run tests in processes of their own, and return the outcome of each test by its id.
 
     Args:
         run: which way.
         commands: what is started, one after the other; each uses ``recording.Runner``.
         directory: where the outcomes and the log are put.
-        tell: called with the number of outcomes every now and then.
+        report: called with the number of outcomes every now and then.
         place: the directory in which they are started.
         environment: variables besides those of this process.
 
@@ -134,7 +134,7 @@ def run_commands(run, commands, directory, tell, *, place, environment):
     for command in commands:
         with log.open("a") as output:
             process = _start(command, place, variables, output)
-            _wait(process, lambda: tell(outcomes.read_bytes().count(b"\n")))
+            _wait(process, lambda: report(outcomes.read_bytes().count(b"\n")))
         if '"is_finished"' not in outcomes.read_text().rpartition("\n{")[2]:
             said = "\n".join(log.read_text().strip().splitlines()[-_LINES_OF_LOG:])
             raise SuiteError(f"The run {run.name} did not get to its end:\n{said}")

@@ -25,7 +25,7 @@ def tests_directory():
 
 
 def labels_in(tests):
-    """The names by which runtests.py knows the parts of the suite."""
+    """The names of the suite's parts in runtests.py."""
     found = (path.parent.name for path in tests.glob("*/__init__.py"))
     return sorted(set(found) - _NO_LABELS)
 
@@ -73,7 +73,7 @@ def _download(name, version, cache):
 
 
 def _unpack(archive, target):
-    """Whole or not at all: a directory that is there is complete."""
+    """Unpacks atomically: an existing directory is complete."""
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
         try:
             with tarfile.open(archive) as source:

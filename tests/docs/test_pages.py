@@ -1,4 +1,4 @@
-"""What the documentation shows is what happens: each page is run on a project of its own."""
+"""Every page of the documentation runs on its own project and prints what it shows."""
 
 import itertools
 import os
@@ -99,7 +99,7 @@ def test_the_page_can_be_followed(page, begin):
         reader.run(block)
 
 
-def test_each_block_is_run_or_says_that_it_is_not():
+def test_each_block_runs_or_is_marked_as_not_run():
     unknown = [
         f"{block}: {block.language}"
         for page in PAGES
@@ -128,7 +128,7 @@ WRONG = [
 ]
 
 
-def test_what_does_not_happen_is_found(begin):
+def test_wrong_examples_are_found(begin):
     page = DOCS / "index.md"
     reader = begin(page)
     for line, (language, text) in enumerate(WRONG):

@@ -53,7 +53,7 @@ TABLES = [
 
 
 #: Emptying small tables takes less time than truncating them. The triggers do not fire, and the
-#: receivers are those that the module began with.
+#: receiver names are reset to the module's initial ones.
 RESET = "; ".join(
     [
         "BEGIN",
@@ -140,7 +140,7 @@ def waiting(alias: str = "default") -> tuple[int, int]:
 
 
 def critical(signal: Any, sender: Any, function: Any = None, **options: Any) -> Any:
-    """As ``inline.critical``; the database knows the receiver's name, too."""
+    """As ``inline.critical``; also stores the receiver's name in the database."""
     found = inline.critical(signal, sender, function, **options)
     syncdb.note_receivers(None, "default")
     return found

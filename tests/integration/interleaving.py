@@ -50,7 +50,7 @@ Side = SimpleNamespace
 PLAIN, CRITICAL = side("Plain"), side("Critical")
 ROWS = range(1, 7)
 
-#: The columns of an article with a value for each, but for those that a statement gives.
+#: The columns of an article that a statement does not set, with a value for each.
 _COLUMNS = {
     field.column: "'{}'" if field.name == "data" else f"'{field.get_default()}'"
     for field in models.PlainArticle._meta.local_concrete_fields
@@ -285,11 +285,11 @@ def opened_sessions() -> Iterator[Callable[..., Session]]:
 
 
 def waits_for(pid: int, blocker: int) -> bool:
-    """Whether a session waits for a lock that another one holds."""
+    """Whether a session waits for a lock of another session."""
     return execute("SELECT %s = ANY (pg_blocking_pids(%s))", blocker, pid)[0][0]
 
 
-def until_it_waits(pid: int, blocker: int, future: Future[Any]) -> None:
+def wait_until_blocked(pid: int, blocker: int, future: Future[Any]) -> None:
     """Wait until the session of a step waits for the blocker."""
     wait_until(lambda: waits_for(pid, blocker) or future.done())
     assert not future.done(), future.exception()

@@ -15,7 +15,7 @@ _ABSENT = object()
 
 
 class Calls(list[dict[str, Any]]):
-    """A receiver that asks for all arguments and keeps those that it gets."""
+    """A receiver that names all arguments and records them."""
 
     def __call__(
         self,
@@ -38,7 +38,7 @@ class Calls(list[dict[str, Any]]):
 
 @contextmanager
 def only_these() -> Iterator[None]:
-    """No receivers but those of the block; the registry of triggers does not hear of them."""
+    """Only the receivers of the block, which the registry of triggers does not see."""
     listeners = list(receivers.listeners)
     receivers.listeners.clear()
     try:
@@ -49,7 +49,7 @@ def only_these() -> Iterator[None]:
 
 
 def declare(signal: Any, sender: Any, name: str = "calls", **options: Any) -> Calls:
-    """A receiver that keeps its calls; whoever declares makes the captures as well."""
+    """A receiver that records its calls; the caller installs the captures."""
     calls = Calls()
     options = {"run": "after_commit", "dispatch_uid": name, **options}
     bulksafe.critical(signal, sender=sender, **options)(calls)

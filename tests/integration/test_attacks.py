@@ -18,7 +18,7 @@ JUDGE = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED"
 
 
 def custom(db_type):
-    """A text field that a project made for a type that Django does not know."""
+    """A project's text field for a type that Django does not support."""
 
     class Custom(models.TextField):
         def db_type(self, connection):
@@ -51,14 +51,14 @@ def citext(db):
     return custom("citext")
 
 
-def test_text_that_ignores_case_is_another_value_to_immutable(citext, table):
+def test_immutable_treats_a_different_case_as_a_different_value(citext, table):
     model = table(bulksafe.Immutable("a"), a=citext())
     model.objects.create(a="abc")
     assert refused(lambda: model.objects.update(a="ABC"))
     assert not refused(lambda: model.objects.update(a="abc"))
 
 
-def test_text_that_ignores_case_is_another_state(citext, table):
+def test_a_state_in_a_different_case_is_a_different_state(citext, table):
     model = table(bulksafe.Transition("a", {"a": ["b"]}, initial=["a"]), a=citext())
     assert refused(lambda: model.objects.create(a="A"))
     model.objects.create(a="a")
@@ -68,7 +68,7 @@ def test_text_that_ignores_case_is_another_state(citext, table):
 
 
 @pytest.mark.parametrize("domain", [False, True])
-def test_text_that_ignores_case_is_computed_to_the_letter(domain, citext, table):
+def test_case_insensitive_text_is_computed_exactly(domain, citext, table):
     execute("CREATE DOMAIN nickname AS citext")
     field = custom("nickname") if domain else citext
     model = table(bulksafe.Compute("b", Lower("a")), a=models.TextField(), b=field())
@@ -122,7 +122,7 @@ def test_a_policy_that_hides_a_row_hides_no_violation(write, hidden_rows):
         execute(write)
 
 
-def test_a_table_that_was_moved_to_another_schema_takes_its_rules_along(table):
+def test_a_table_moved_to_another_schema_keeps_its_rules(table):
     check = bulksafe.Check(Q(b__gt=0), name="positive", deferred=True)
     compute = bulksafe.Compute("b", F("a") + 1)
     model = table(compute, check, a=models.IntegerField(), b=models.IntegerField(default=0))

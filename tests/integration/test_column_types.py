@@ -115,7 +115,7 @@ def computed_as_orm(model):
     field = column(model, compute.field)
     expression = compute.expression
     if not isinstance(field, models.CharField | models.TextField | models.FileField):
-        # A cast to a varchar cuts what an assignment refuses.
+        # A cast to varchar truncates; an assignment refuses.
         expression = Cast(expression, field)
     return model.objects.annotate(expected=expression).exclude(
         Q(**{compute.field: F("expected")})
@@ -182,7 +182,7 @@ def test_compute_stores_what_the_orm_gives(name):
 
 
 @each_type
-def test_immutable_refuses_what_django_reads_as_another_value(name):
+def test_immutable_refuses_changes_that_django_reads_as_a_different_value(name):
     model = TYPED[name]
 
     @examples(10)
@@ -233,7 +233,7 @@ def test_transition_lets_rows_begin_in_an_initial_state(name):
     assert refused(create(third)) is (third is not None)
 
 
-# What conversions do, type by type.
+# Conversions, type by type.
 
 
 def test_decimal_is_rounded_to_the_columns_scale_and_refused_beyond_its_precision():
@@ -335,7 +335,7 @@ def time_zone():
     change("UTC")
 
 
-def test_a_day_has_the_same_length_whatever_the_session_thinks(time_zone):
+def test_a_day_has_the_same_length_in_every_session_time_zone(time_zone):
     """In New York the day after 2024-03-09 has 23 hours."""
     model = TYPED["DateTime"]
     moment = dt.datetime(2024, 3, 9, 23, tzinfo=dt.UTC)
@@ -363,7 +363,7 @@ def test_json_null_is_not_sql_null():
     assert not refused(lambda: model.objects.update(fixed=Value(None, models.JSONField())))
 
 
-def test_json_of_another_shape_is_the_same_value():
+def test_json_that_postgresql_considers_equal_is_the_same_value():
     model = TYPED["JSON"]
     model.objects.create(fixed={"a": 1, "b": [1.0]})
     assert not refused(lambda: model.objects.update(fixed={"b": [1], "a": 1.0}))
@@ -412,7 +412,7 @@ def test_a_computed_condition_sees_the_collation_of_the_column():
     assert stored(row, "state") == ["same"]
 
 
-def test_a_column_may_be_computed_from_one_of_another_collation():
+def test_a_column_may_be_computed_from_a_column_with_a_different_collation():
     model = TYPED["NoCase"]
     install(model, bulksafe.Compute("fixed", Lower(Concat("a", Value("É"))), name="mixed"))
     row = model.objects.create(a="Ab", fixed="AB")

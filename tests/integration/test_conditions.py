@@ -126,7 +126,7 @@ CONDITIONS = st.recursive(
 @undone
 def test_any_condition_means_what_it_means_in_a_query(condition):
     if "E042" in [p.id for p in problems_of(bulksafe.Check(condition, name="drawn"), Nullable)]:
-        # An empty list that was drawn leaves nothing of the rest.
+        # An empty drawn list removes the other conditions.
         assert "('n__in', [])" in repr(condition)
         reject()
     agree(condition)
@@ -156,7 +156,7 @@ def test_functions_mean_what_they_mean_in_a_query(name):
     agree(Q(x__gt=0), x=FUNCTIONS[name])
 
 
-def test_the_conditions_tell_rows_apart():
+def test_the_conditions_distinguish_rows():
     """Or the tests above would compare nothing with nothing."""
     fine, refused_ones = agree(Q(n__lt=F("m")) | Q(t="a"))
     assert fine > 5
@@ -214,7 +214,7 @@ def test_annotations_may_use_each_other():
 
 
 def test_a_search_vector_without_a_configuration_depends_on_the_session():
-    """default_text_search_config may be another one for another client."""
+    """default_text_search_config may differ between clients."""
     with pytest.raises(bulksafe.exceptions.InvalidDeclaration, match="config="):
         bulksafe.Check(Q(words="a"), name="words", words=SearchVector("t")).compile(Nullable)
     bulksafe.Check(Q(words="a"), name="words", words=SearchVector("t", config="simple"))

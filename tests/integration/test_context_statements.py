@@ -355,7 +355,7 @@ def test_parameters(binding, is_open):
 @pytest.mark.parametrize(
     "statement", ["CALL carried.commits()", "DO $$ BEGIN CALL carried.commits(); END $$"]
 )
-def test_a_procedure_that_commits_by_itself(statement):
+def test_a_procedure_that_commits(statement):
     """No transaction can be opened for it, and so it has no context; but it runs."""
     with bulksafe.context(user=1):
         execute(statement)
@@ -380,7 +380,7 @@ def test_statements_that_no_transaction_may_hold(statement):
 
 @pytest.mark.parametrize("is_open", [False, True], ids=["autocommit", "atomic"])
 def test_a_stream(is_open):
-    """In autocommit it would have to stay open until somebody has read all rows."""
+    """In autocommit it would have to stay open until all rows are read."""
 
     def work():
         with connection.cursor() as cursor:
@@ -437,7 +437,7 @@ class TestAfterTheBlock:
 
         assert users() == [1, None]
 
-    def test_a_savepoint_does_not_bring_it_back(self, bypass):
+    def test_rolling_back_to_a_savepoint_does_not_restore_the_context(self, bypass):
         with transaction.atomic():
             with bulksafe.context(user=1):
                 write()
@@ -527,7 +527,7 @@ def test_what_resets_settings(statement, then):
     assert users() == [1, 1]
 
 
-def test_what_is_set_by_hand_outside_all_blocks_stays():
+def test_a_context_set_by_hand_outside_all_blocks_stays():
     """The means for psql, and for what no wrapper sees."""
     by_hand = "SELECT set_config('bulksafe.context', '{\"user\": 3}', true)"
     with transaction.atomic():
@@ -612,7 +612,7 @@ def test_cursors_of_other_databases_pass_it_on():
         assert not hasattr(cursor, "stream")
 
 
-# What it costs.
+# Costs.
 
 
 def test_reads_in_a_block_cost_nothing():
@@ -678,7 +678,7 @@ def test_writes_of_one_block_share_what_is_set():
 
 def test_the_key_of_the_receivers_names_is_refused():
     with pytest.raises(ValueError, match=r"“bulksafe\.written_by” is reserved"):
-        bulksafe.context(**{"bulksafe.written_by": ["somebody"]})
+        bulksafe.context(**{"bulksafe.written_by": ["another receiver"]})
 
 
 def in_a_thread(function):
@@ -707,17 +707,17 @@ def test_a_context_reaches_a_thread():
     assert users() == [1]
 
 
-def test_a_thread_s_work_in_the_listener_is_not_the_receiver_s_own():
+def test_writes_of_another_thread_in_the_listener_are_not_the_receiver_s_own():
     handed = []
 
     def hand_on(instance, **kwargs):
-        heard.append(instance.title)
+        received.append(instance.title)
         if instance.title == "first":
             in_a_thread(lambda: handed.append(call_stack.running()))
             in_a_thread(lambda: Article.objects.create(title="thread"))
             Article.objects.create(title="own")
 
-    heard: list[str] = []
+    received: list[str] = []
     bulksafe.critical(post_save, sender=Article, run="after_commit", dispatch_uid="hand on")(
         hand_on
     )
@@ -727,14 +727,14 @@ def test_a_thread_s_work_in_the_listener_is_not_the_receiver_s_own():
     testing.deliver()
 
     assert handed == [()]
-    assert heard == ["first", "thread"]
+    assert received == ["first", "thread"]
 
 
-def test_a_thread_s_work_in_the_writer_s_transaction_is_not_the_receiver_s_own():
-    heard = []
+def test_writes_of_another_thread_in_the_writer_s_transaction_are_not_the_receiver_s_own():
+    received = []
 
     def hand_on(instance, **kwargs):
-        heard.append(instance.title)
+        received.append(instance.title)
         if instance.title == "first":
             in_a_thread(lambda: Article.objects.bulk_create([Article(title="thread")]))
             Article.objects.bulk_create([Article(title="own")])
@@ -742,10 +742,10 @@ def test_a_thread_s_work_in_the_writer_s_transaction_is_not_the_receiver_s_own()
     inline.critical(post_save, Article, hand_on)
     Article.objects.create(title="first")
 
-    assert heard == ["first", "thread"]
+    assert received == ["first", "thread"]
 
 
-def test_what_is_run_in_the_context_of_a_call_that_has_ended_is_not_its_own():
+def test_writes_in_the_context_of_an_ended_call_are_not_its_own():
     kept = []
     calls = []
 
@@ -787,10 +787,10 @@ def test_asynchronous_work_of_a_receiver_is_its_own():
 
 def test_rows_stored_early_in_a_listener_s_call_are_the_receiver_s_own():
     """The receiver before the write counts rows: each is stored before the next one is counted."""
-    heard = []
+    received = []
 
     def add(instance, **kwargs):
-        heard.append(instance.title)
+        received.append(instance.title)
         if instance.title == "first":
             Article.objects.bulk_create([Article(title=title) for title in "abc"])
 
@@ -805,29 +805,29 @@ def test_rows_stored_early_in_a_listener_s_call_are_the_receiver_s_own():
     for _ in range(3):
         testing.deliver()
 
-    assert heard == ["first"]
+    assert received == ["first"]
 
 
 def test_a_listener_s_call_that_changes_no_value_calls_no_receiver():
-    heard = []
+    received = []
 
     def write_again(instance, **kwargs):
         Article.objects.filter(pk=instance.pk).update(amount=instance.amount)
         Article.objects.all().update(amount=7)
 
-    def hear(instance, **kwargs):
-        heard.append(instance.amount)
+    def receive(instance, **kwargs):
+        received.append(instance.amount)
 
     bulksafe.critical(post_save, sender=Article, run="after_commit", dispatch_uid="again")(
         write_again
     )
-    inline.critical(post_save, Article, hear)
+    inline.critical(post_save, Article, receive)
     reception.capture(Article)
     testing.deliver()
     Article.objects.create(title="first", amount=1)
     testing.deliver()
 
-    assert heard == [1, 7]
+    assert received == [1, 7]
 
 
 def written_by():
@@ -838,7 +838,7 @@ def written_by():
 
 @pytest.mark.parametrize("bypass", [call, copy, by_the_driver])
 @pytest.mark.parametrize("run", ["in_transaction", "after_commit"])
-def test_rows_that_one_receiver_writes_do_not_carry_another_s_name(run, bypass):
+def test_rows_written_by_one_receiver_do_not_carry_the_name_of_another(run, bypass):
     def x(**kwargs):
         write("x")
 
@@ -922,7 +922,7 @@ DRIVERS = [
 
 
 @pytest.mark.parametrize("bypass", DRIVERS)
-def test_receivers_that_write_past_django_s_cursors(bypass):
+def test_receivers_that_write_with_a_driver_cursor(bypass):
     inline.critical(post_save, Article, lambda **kwargs: write("x"), dispatch_uid="x")
     inline.critical(post_save, Article, lambda **kwargs: bypass(), dispatch_uid="y")
     Article.objects.create(title="a")

@@ -1,4 +1,4 @@
-"""What the driver raises comes out as Django's errors, and a broken invariant as bulksafe's."""
+"""Driver errors are raised as Django's errors, and a broken invariant as bulksafe's."""
 
 import ast
 import pickle
@@ -39,7 +39,7 @@ SENDS = {"cursor", "execute", "pipeline", "commit", "rollback", "transaction", "
 
 
 def uses_of_the_driver(path):
-    """The lines that send something past Django, and whether its errors are translated."""
+    """The lines that use the driver directly, and whether their errors are translated."""
 
     def visit(node, is_wrapped):
         if isinstance(node, ast.With):
@@ -87,7 +87,7 @@ class Injection:
         self.has_failed = False
 
     def arm(self, number, text=""):
-        """The statement of this number fails, among those with the text."""
+        """The nth statement that contains the text fails."""
         self.left, self.text, self.has_failed = number, text, False
 
     def disarm(self):
@@ -120,7 +120,7 @@ def note(sender, instance, old=None, changed=None, **kwargs):
     models.Log.objects.count()
 
 
-def start_anew():
+def reconnect():
     """A new connection, and no rows that an earlier failure has left."""
     connection.close()
     connection.ensure_connection()
@@ -150,7 +150,7 @@ def raw():
         cursor.execute(f"DELETE FROM {TAGS}")
 
 
-def past_djangos_cursors():
+def with_driver_cursor():
     with transaction.atomic():
         Tag.objects.count()
         with connection.wrap_database_errors:
@@ -183,7 +183,7 @@ def fails(injection, work):
     return raised is not None
 
 
-WORKS = [save, bulk, raw, past_djangos_cursors, in_a_context, in_a_transaction]
+WORKS = [save, bulk, raw, with_driver_cursor, in_a_context, in_a_transaction]
 RECEIVERS = {
     "before": [pre_save, pre_delete],
     "after": [post_save, post_delete],
@@ -198,7 +198,7 @@ def test_an_error_at_any_statement_is_djangos(injection, work, signals):
         inline.critical(signal, Tag, note, dispatch_uid=signal_name(signal))
     failures = 0
     while True:
-        start_anew()
+        reconnect()
         injection.arm(failures)
         if not fails(injection, work):
             break
@@ -276,7 +276,7 @@ ENVIRONMENTS = {
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 @pytest.mark.parametrize("statement", STATEMENTS)
 @pytest.mark.parametrize("is_drivers", [False, True], ids=["django", "driver"])
-def test_a_violation_is_bulksafes_whatever_the_cursor_does(
+def test_a_violation_raises_bulksafe_s_error_through_every_cursor(
     rule, statement, environment, is_drivers
 ):
     connection.ensure_connection()
@@ -297,7 +297,7 @@ def test_a_violation_is_bulksafes_whatever_the_cursor_does(
     assert type(pickle.loads(pickle.dumps(caught.value))) is InvariantViolation
     assert Tag.objects.count() == 0
     if is_drivers:
-        # What code with the driver's cursors catches.
+        # Code with the driver's cursors catches this class.
         assert isinstance(caught.value, psycopg.errors.CheckViolation)
         assert caught.value.diag.table_name == TAGS
         assert caught.value.sqlstate == "23514"
@@ -315,7 +315,7 @@ def test_receivers_that_have_not_run_with_a_cursor_of_the_drivers():
     assert isinstance(pickle.loads(pickle.dumps(caught.value)), ReceiversNotRun)
 
 
-def test_a_copy_that_its_block_breaks_off_raises_what_the_block_raises(rule):
+def test_a_copy_raises_the_error_of_its_block(rule):
 
     def break_off():
         with (

@@ -108,7 +108,7 @@ def test_a_model_that_wraps_save_base(look):
 @pytest.mark.parametrize("signals", [[], ["pre_save", "pre_delete"], ["post_save", "post_delete"]])
 @pytest.mark.parametrize("look", [lambda **kwargs: None, looks], ids=["", "looking"])
 class TestParents:
-    """A write to a parent's row tells its receivers once, whoever else has rows in the table."""
+    """A write to a parent's row calls its receivers once, whatever other models share the table."""
 
     def of_the_parent(self, others, signals, look):
         self.others = [listening(other, *signals, look=look) for other in others]
@@ -151,7 +151,7 @@ class TestParents:
         assert sorted(names(calls)) == sorted(2 * DELETED)
 
     def test_a_row_that_is_a_child_s(self, others, signals, look):
-        """The child's receivers hear of what is written to the parent's table."""
+        """The child's receivers run for writes to the parent's table."""
         low = Low.objects.create(name="a", depth=1)
         calls = self.of_the_parent(others, signals, look)
         top = Top.objects.get()
@@ -194,7 +194,7 @@ def test_one_write_of_a_child_is_one_call_of_each_receiver(write, sibling, look)
     low.name, low.depth = "b", 2
     CHILD_WRITES[write](low)
 
-    # Django sends the signals of the class that is saved, and not those of its parents.
+    # Django sends the signals of the saved class, not the signals of its parents.
     assert sorted(seen) == [("one", "b"), ("two", "b")]
     assert sibling is None or not beside
 
@@ -221,8 +221,8 @@ def test_changes_of_a_child_are_those_of_both_tables(sibling):
 
 
 @pytest.mark.parametrize("write", ["delete()", "delete() of many", "bulk_update()", "save()"])
-def test_the_database_deletes_rows_along(write):
-    """Of another model with receivers: those of the first are called once, with the instance."""
+def test_the_database_cascades_deletions(write):
+    """A cascade into a second model with receivers: the first model's receivers run once."""
     execute(
         f"ALTER TABLE {Line._meta.db_table} ADD CONSTRAINT along FOREIGN KEY (owner_id) "
         f"REFERENCES {Owner._meta.db_table} ON DELETE CASCADE"
@@ -249,7 +249,7 @@ def test_the_database_deletes_rows_along(write):
 
 
 @pytest.mark.parametrize("options", [{}, {"row_by_row": True}], ids=["looking", "row by row"])
-def test_what_a_deletion_sets_is_set_once(options):
+def test_columns_set_by_a_deletion_are_set_once(options):
     one, two, new = (Owner.objects.create(name=name) for name in ("one", "two", "new"))
     for owner in (one, two):
         Pet.objects.create(name=owner.name, owner=owner)
@@ -320,7 +320,7 @@ def test_a_new_row_that_stands_has_its_key(write, count):
     assert len(found) == count
 
 
-def test_saving_such_a_row_makes_no_other():
+def test_saving_such_a_row_inserts_no_second_row():
     listening(Article, "pre_save")
 
     def number(instance, created, **kwargs):
@@ -335,7 +335,7 @@ def test_saving_such_a_row_makes_no_other():
     assert article.slug == f"no-{article.pk}"
 
 
-def test_a_row_is_of_no_database_before_the_write():
+def test_a_row_has_no_database_before_the_write():
     seen = []
     inline.critical(pre_save, Stamped, lambda instance, **kwargs: seen.append(instance._state.db))
     execute(f"INSERT INTO {Stamped._meta.db_table} (code, number, created) VALUES ('a', 1, now())")
@@ -364,7 +364,7 @@ def test_a_field_that_refuses_to_be_assigned(name, way):
     assert Thing.objects.get().state == "done"
 
 
-def test_a_field_that_sets_another_one():
+def test_a_field_that_sets_another_field():
     """The instance is what the row is."""
     Thing.objects.create(picture="ab", width=7)
     seen = []
@@ -396,7 +396,7 @@ def test_changed_of_a_field_that_makes_objects():
     assert found == [["number"], [], ["price"]]
 
 
-def test_what_is_only_read_is_not_stored():
+def test_values_only_read_are_not_stored():
     Thing.objects.create(price=Decimal("1.50"))
     statements = []
 
@@ -425,7 +425,7 @@ WRITES = {
 
 @pytest.mark.parametrize("signal", [pre_save, post_save])
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-def test_stop_iteration_is_an_exception_like_others(signal, write):
+def test_stop_iteration_is_an_ordinary_exception(signal, write):
     article = Article.objects.create(title="a")
     inline.critical(signal, Article, lambda **kwargs: next(iter(())))
     with pytest.raises(StopIteration):
@@ -434,7 +434,7 @@ def test_stop_iteration_is_an_exception_like_others(signal, write):
     assert list(Article.objects.values_list("title", flat=True)) == ["a"]
 
 
-def test_a_long_chain_of_rows_comes_to_its_end():
+def test_a_long_chain_of_rows_ends():
     node = None
     for _ in range(60):
         node = Node.objects.create(name="n", parent=node)

@@ -31,7 +31,7 @@ from tests.integration.interleaving import (  # noqa: F401
     returned,
     seen_calls,
     totals,
-    until_it_waits,
+    wait_until_blocked,
     ways,
 )
 
@@ -259,7 +259,7 @@ EXECUTED_AGAIN = {
         for title, (way, meanwhile) in READING.items()
     ],
 )
-def test_what_a_statement_has_read_changes_before_its_rows_are_stored(way, meanwhile, seen):
+def test_rows_that_a_statement_read_change_before_it_stores(way, meanwhile, seen):
     def change(m):
         with other_session() as other:
             other.execute(meanwhile.format(**vars(m), names=NAMES, values=VALUES))
@@ -273,7 +273,7 @@ def test_what_a_statement_has_read_changes_before_its_rows_are_stored(way, meanw
     assert seen.between is None
     assert totals(CRITICAL) == totals(PLAIN)
     assert found == expected
-    # What was stored is what receivers have seen, on either side of the write.
+    # Receivers saw the stored values, before and after the write.
     stored = [one for one in changed(before, totals(CRITICAL)) if one[0] != 77]
     assert sorted(seen.rows) == stored
     assert len(seen.early) == len(stored)
@@ -302,7 +302,7 @@ def test_a_key_that_the_statement_gives_is_seen_before_the_write(text, seen):
 
 
 def test_a_row_that_becomes_a_match_while_a_write_waits_is_left(seen, sessions):
-    """As PostgreSQL has it: only the rows of the statement's snapshot are looked at again."""
+    """As in PostgreSQL, only the rows of the statement's snapshot are checked again."""
 
     def interleaved(m):
         session = sessions()
@@ -310,7 +310,7 @@ def test_a_row_that_becomes_a_match_while_a_write_waits_is_left(seen, sessions):
             other.execute("BEGIN")
             other.execute(f"UPDATE {m.articles} SET total = CASE id WHEN 1 THEN 1 ELSE 2 END")
             future = session.start(lambda: m.Article.objects.filter(total__lt=3).update(amount=9))
-            until_it_waits(session.pid, other.info.backend_pid, future)
+            wait_until_blocked(session.pid, other.info.backend_pid, future)
             other.execute("COMMIT")
             return future.result(PATIENCE), list(m.Article.objects.order_by("pk").values("amount"))
 

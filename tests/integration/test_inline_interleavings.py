@@ -42,7 +42,7 @@ from tests.integration.interleaving import (  # noqa: F401
     returned,
     seen_calls,
     totals,
-    until_it_waits,
+    wait_until_blocked,
     ways,
 )
 
@@ -129,7 +129,7 @@ def shelf_writes(titles: Iterable[str]) -> Any:
 
 
 @shelf_writes(SHELF_WRITES)
-def test_other_sessions_may_lock_as_beside_a_plain_write(way):
+def test_other_sessions_may_lock_as_during_a_plain_write(way):
     """So that inserting a row that refers to one waits for a change of keys alone."""
 
     def locks(m):
@@ -157,7 +157,7 @@ def test_other_sessions_may_lock_as_beside_a_plain_write(way):
 
 
 @shelf_writes(title for title in SHELF_WRITES if "key" not in title and "DELETE" not in title)
-def test_a_row_that_refers_to_a_collected_one_is_inserted_meanwhile(way):
+def test_a_row_that_refers_to_a_collected_row_is_inserted_concurrently(way):
     def insert(**kwargs):
         models.Log.objects.exists()
         with psycopg.connect(database_url(connection.settings_dict)) as other:
@@ -193,7 +193,7 @@ MEANWHILE = {
     ],
 )
 @ways(CHANGES)
-def test_a_write_waits_for_a_row_and_goes_on_with_its_new_version(
+def test_a_write_waits_for_a_row_and_continues_with_its_new_version(
     way, meanwhile, is_committed, seen, sessions
 ):
     def interleaved(m):
@@ -203,7 +203,7 @@ def test_a_write_waits_for_a_row_and_goes_on_with_its_new_version(
             other.execute(meanwhile.format(**vars(m)))
             there = dict(other.execute(f"SELECT id, total FROM {m.articles}").fetchall())
             future = session.start(lambda: outcome(lambda: way.write(m)))
-            until_it_waits(session.pid, other.info.backend_pid, future)
+            wait_until_blocked(session.pid, other.info.backend_pid, future)
             other.execute("COMMIT" if is_committed else "ROLLBACK")
             result = future.result(PATIENCE)
         return result, totals(m), there if is_committed else {n: n for n in ROWS}
@@ -217,7 +217,7 @@ def test_a_write_waits_for_a_row_and_goes_on_with_its_new_version(
     assert sorted(seen.rows) == changed(before, after)
 
 
-# 81, 82: what collecting leaves behind.
+# 81, 82: the remains of collecting.
 
 MANY = 300
 
@@ -279,10 +279,10 @@ def next_multixact() -> int:
 @pytest.mark.usefixtures("many")
 @pytest.mark.parametrize("is_atomic", [False, True])
 @pytest.mark.parametrize("way", WHOLE.values(), ids=WHOLE)
-def test_locking_the_rows_makes_no_multixact_for_each(way, is_atomic, seen):
+def test_locking_the_rows_creates_no_multixact_per_row(way, is_atomic, seen):
     before = next_multixact()
     if is_atomic:
-        # Locked at one level, and written at another one.
+        # Locked at one level and written at a different one.
         with transaction.atomic(), transaction.atomic():
             way(CRITICAL)
     else:

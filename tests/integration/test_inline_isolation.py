@@ -32,7 +32,7 @@ from tests.integration.interleaving import (  # noqa: F401
     returned,
     seen_calls,
     totals,
-    until_it_waits,
+    wait_until_blocked,
     ways,
 )
 
@@ -76,7 +76,7 @@ def test_a_row_that_has_changed_since_the_snapshot_is_refused(way, level, seen, 
 
 
 @LEVELS
-def test_a_row_that_appears_or_changes_elsewhere_refuses_nothing(way, level, seen, sessions):
+def test_an_unrelated_new_or_changed_row_refuses_nothing(way, level, seen, sessions):
     def interleaved(m):
         session = sessions(level)
         session.begin()
@@ -101,7 +101,7 @@ def test_a_write_that_waits_is_refused_if_the_row_has_changed(way, level, seen, 
             other.execute(f"UPDATE {m.articles} SET amount = 1 WHERE id = 1")
             session.begin()
             future = session.start(lambda: outcome(lambda: way.write(m)))
-            until_it_waits(session.pid, other.info.backend_pid, future)
+            wait_until_blocked(session.pid, other.info.backend_pid, future)
             other.execute(end)
             found = future.result(PATIENCE)
         session.end(is_rollback=isinstance(found, str))
@@ -127,7 +127,7 @@ def test_a_write_in_autocommit_has_the_level_of_a_plain_one(seen, sessions):
             other.execute("BEGIN")
             other.execute(f"UPDATE {m.articles} SET amount = 1 WHERE id = 1")
             future = session.start(lambda: outcome(lambda: m.Article.objects.update(total=9)))
-            until_it_waits(session.pid, other.info.backend_pid, future)
+            wait_until_blocked(session.pid, other.info.backend_pid, future)
             other.execute("COMMIT")
             return future.result(PATIENCE)
 
@@ -214,7 +214,7 @@ SHARED_PAGES = pytest.mark.xfail(
     ],
 )
 def test_serializable_transactions_are_refused_where_plain_ones_are(steps, seen, sessions):
-    # So that what a transaction reads is the row, and not the page or the table.
+    # Predicate locks then cover the row, not its page or the table.
     for m in (PLAIN, CRITICAL):
         execute(f"ANALYZE {m.articles}")
     execute("ALTER ROLE CURRENT_USER SET enable_seqscan = off")
@@ -258,7 +258,7 @@ def test_a_deadlock_ends_one_of_two_transactions(way, seen, sessions):
             session.run(partial(execute, f"SET LOCAL deadlock_timeout = '{timeout}'"))
             session.run(lambda n=number: way(m, n))
         future = one.start(lambda: outcome(lambda: way(m, 2)))
-        until_it_waits(one.pid, two.pid, future)
+        wait_until_blocked(one.pid, two.pid, future)
         refused = two.run(lambda: outcome(lambda: way(m, 1)))
         two.end(is_rollback=True)
         future.result(PATIENCE)
@@ -268,5 +268,5 @@ def test_a_deadlock_ends_one_of_two_transactions(way, seen, sessions):
     found = interleaved(CRITICAL)
     assert found == interleaved(PLAIN)
     assert found[0] == "40P01"
-    # Of what the victim has written, nothing is left; its receivers were called for one row.
+    # The victim's writes are rolled back; its receivers were called for one row.
     assert len(seen.rows) == 3

@@ -54,14 +54,14 @@ def arguments_of(send, sender):
     """What Django passes to a receiver of its own."""
     found = []
 
-    def hear(**kwargs):
+    def receive(**kwargs):
         found.append(kwargs)
 
-    m2m_changed.connect(hear, sender=sender)
+    m2m_changed.connect(receive, sender=sender)
     try:
         send()
     finally:
-        m2m_changed.disconnect(hear, sender=sender)
+        m2m_changed.disconnect(receive, sender=sender)
     return found
 
 
@@ -116,7 +116,7 @@ def test_a_fixture(entry):
     ],
     ids=["clear", "set with clear", "set", "remove"],
 )
-def test_what_a_manager_removes_is_told_by_django_alone(entry, write):
+def test_only_django_signals_links_removed_by_a_manager(entry, write):
     plain = PlainEntry.objects.get()
     plain.tags.add(1)
     entry.tags.add(1)
@@ -124,10 +124,10 @@ def test_what_a_manager_removes_is_told_by_django_alone(entry, write):
     found = inline.critical(m2m_changed, Link)
     write(entry)
 
-    def told(calls):
+    def announced(calls):
         return [(c["action"], c["pk_set"], raw_of(c)) for c in calls]
 
-    assert told(found) == told(wanted)
+    assert announced(found) == announced(wanted)
 
 
 def test_the_methods_that_send_are_those_of_this_version():
@@ -147,15 +147,15 @@ def test_the_methods_that_send_are_those_of_this_version():
 
 def editing(add=(), drop=(), action="pre_add"):
     """A receiver that changes what is written."""
-    heard = []
+    received = []
 
     def edit(pk_set, **kwargs):
-        heard.append((kwargs["action"], pk_set and sorted(pk_set)))
+        received.append((kwargs["action"], pk_set and sorted(pk_set)))
         if kwargs["action"] == action:
             pk_set.update(add)
             pk_set.difference_update(drop)
 
-    return edit, heard
+    return edit, received
 
 
 def entries_of(model):
@@ -185,37 +185,37 @@ MANAGER = {
     "edit", [{"add": [4]}, {"drop": [1, 8]}, {"add": [4], "drop": [1, 2, 8]}], ids=str
 )
 @pytest.mark.parametrize("name", MANAGER)
-def test_a_manager_writes_what_receivers_make_of_pk_set(entry, name, edit):
-    """As Django does. From the other side the keys are those of entries, of which there is one."""
+def test_a_manager_writes_the_pk_set_that_receivers_changed(entry, name, edit):
+    """As Django does. From the other side the keys are keys of entries; there is one entry."""
     if name == "from the other side":
         edit = {"drop": [entry.pk, PlainEntry.objects.get().pk]}
     plain = PlainEntry.objects.get()
-    theirs, told = editing(**edit)
+    theirs, expected = editing(**edit)
     m2m_changed.connect(theirs, sender=PlainEntry.tags.through)
     try:
         MANAGER[name](plain)
     finally:
         m2m_changed.disconnect(theirs, sender=PlainEntry.tags.through)
-    ours, heard = editing(**edit)
+    ours, received = editing(**edit)
     inline.critical(m2m_changed, Link, ours)
     after_commit = reception.listen(m2m_changed, Link, name="listener")
     MANAGER[name](entry)
 
     assert linked() == linked(PlainEntry)
-    assert [action for action, _ in heard] == [action for action, _ in told]
+    assert [action for action, _ in received] == [action for action, _ in expected]
     if name != "from the other side":
-        assert heard == told
+        assert received == expected
         assert {pk for call in after_commit.delivered() for pk in call["pk_set"]} == set(linked())
 
 
-def test_a_manager_removes_what_receivers_make_of_pk_set(entry):
+def test_a_manager_removes_the_pk_set_that_receivers_changed(entry):
     entry.tags.add(1, 2, 3)
-    edit, heard = editing(add=[3], drop=[1], action="pre_remove")
+    edit, received = editing(add=[3], drop=[1], action="pre_remove")
     inline.critical(m2m_changed, Link, edit)
     entry.tags.remove(1, 2)
 
     assert linked() == [1]
-    assert heard == [("pre_remove", [1, 2]), ("post_remove", [2, 3])]
+    assert received == [("pre_remove", [1, 2]), ("post_remove", [2, 3])]
 
 
 def test_a_field_that_is_symmetrical(entry):
@@ -228,7 +228,7 @@ def test_a_field_that_is_symmetrical(entry):
             one, _, _ = (person.objects.create(id=number) for number in (1, 2, 3))
             one.friends.add(2, 3)
 
-            # Django writes the mirror of what it was given, without a signal.
+            # Django writes the mirrored link without a signal.
             pairs = set(through.objects.values_list("from_person_id", "to_person_id"))
             assert pairs == {(1, 3), (2, 1), (3, 1)}
 
@@ -242,7 +242,7 @@ def links(entry, *tags):
     return [Link(criticalentry=entry, criticaltag_id=tag) for tag in tags]
 
 
-def past_django(text):
+def with_driver_cursor(text):
     """Receivers run at the next statement, and take the transaction along."""
     with transaction.atomic():
         connection.connection.execute(text)
@@ -264,13 +264,13 @@ PAST_THE_MANAGER = {
         f"{insert(entry, 1).partition('VALUES')[0]} SELECT {entry.pk}, number FROM "
         f"{Tag._meta.db_table} WHERE number < 3"
     ),
-    "the driver's cursor": lambda entry: past_django(insert(entry, 1, 2)),
+    "the driver's cursor": lambda entry: with_driver_cursor(insert(entry, 1, 2)),
 }
 
 
 @pytest.mark.parametrize("edit", [{"add": [4]}, {"drop": [1]}, {"add": [4], "drop": [1]}], ids=str)
 @pytest.mark.parametrize("name", PAST_THE_MANAGER)
-def test_a_write_past_the_manager_refuses_changes_of_pk_set(entry, name, edit):
+def test_a_write_that_bypasses_the_manager_refuses_changes_of_pk_set(entry, name, edit):
     inline.critical(m2m_changed, Link, editing(**edit)[0], dispatch_uid="edit")
 
     with pytest.raises(ValueError, match=r"edit.* changed pk_set in pre_add, but the write names"):
@@ -287,7 +287,7 @@ def test_a_write_past_the_manager_refuses_changes_of_pk_set(entry, name, edit):
     ],
     ids=["a queryset", "an instance", "raw SQL"],
 )
-def test_a_deletion_past_the_manager_refuses_changes_of_pk_set(entry, write):
+def test_a_deletion_that_bypasses_the_manager_refuses_changes_of_pk_set(entry, write):
     entry.tags.add(1, 2)
     inline.critical(m2m_changed, Link, editing(drop=[1], action="pre_remove")[0])
 
@@ -296,7 +296,7 @@ def test_a_deletion_past_the_manager_refuses_changes_of_pk_set(entry, write):
     assert linked() == [1, 2]
 
 
-def test_what_changes_pk_set_afterwards_changes_nothing(entry):
+def test_changing_pk_set_afterwards_has_no_effect(entry):
     """As with Django: the links are written."""
     inline.critical(m2m_changed, Link, editing(drop=[1], action="post_add")[0])
     Link.objects.bulk_create(links(entry, 1, 2))
@@ -304,7 +304,7 @@ def test_what_changes_pk_set_afterwards_changes_nothing(entry):
     assert linked() == [1, 2]
 
 
-def test_a_receiver_that_gives_the_same_set_back_is_not_refused(entry):
+def test_a_receiver_that_returns_the_same_pk_set_is_not_refused(entry):
     def edit(pk_set, **kwargs):
         pk_set.discard(1)
         pk_set.add(1)

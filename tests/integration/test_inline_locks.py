@@ -43,7 +43,7 @@ TIMEOUT = "DO $$ BEGIN RAISE EXCEPTION 'lock timeout' USING ERRCODE = '55P03'; E
 
 
 def look(**kwargs):
-    """A receiver that reads: the write is taken back, and its rows are locked again."""
+    """A reading receiver: the write is rolled back, and its rows are locked again."""
     Log.objects.exists()
 
 
@@ -80,7 +80,7 @@ def before_each_lock(monkeypatch):
 # Deadlocks.
 
 
-def test_a_deadlock_over_the_locks_is_resolved_by_another_round(before_each_lock):
+def test_a_deadlock_over_the_locks_is_retried(before_each_lock):
     """Both change both rows: PostgreSQL ends the statement that takes the locks again."""
     one, two = (Article.objects.create(title=title) for title in "ab")
     seen, threads = [], []
@@ -133,7 +133,7 @@ def errors(count, error, opening):
 
 
 @pytest.mark.parametrize("is_atomic", [False, True])
-def test_a_deadlock_of_the_write_is_resolved_by_another_round(is_atomic):
+def test_a_deadlock_of_the_write_is_retried(is_atomic):
     Article.objects.create(title="a")
     seen = []
     inline.critical(pre_save, Article, look)
@@ -183,10 +183,10 @@ def test_a_lock_timeout_is_raised_at_once(place, before_each_lock):
             Article.objects.update(changes=1)
 
 
-# Rows that are still what they were.
+# Rows that have not changed.
 
 
-def test_a_row_that_a_trigger_changes_again_is_not_taken_for_one_that_others_changed(monkeypatch):
+def test_a_row_changed_again_by_a_trigger_is_not_mistaken_for_a_concurrent_change(monkeypatch):
     """Its first change begins with what is stored, its second one does not."""
     Article.objects.create(title="a")
     inline.critical(pre_save, Article, look)

@@ -232,7 +232,7 @@ def test_an_update_begins_again(way):
     assert found == [4, 5]
 
 
-def test_a_receiver_that_catches_everything_does_not_hide_it():
+def test_a_receiver_that_catches_everything_does_not_hide_the_interruption():
     found = []
 
     def look(sender, instance, **kwargs):
@@ -283,7 +283,7 @@ def copied_count():
 @pytest.mark.parametrize("count", [count_by_driver, copied_count])
 @pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre", "post"])
 @pytest.mark.parametrize("way", ["bulk_create", "update", "through"])
-def test_what_receivers_ask_past_django_counts(way, signal, count):
+def test_queries_of_receivers_with_the_driver_count(way, signal, count):
     found = []
     if way != "bulk_create":
         Article.objects.bulk_create(articles(3))

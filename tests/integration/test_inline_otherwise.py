@@ -201,7 +201,7 @@ class TestOfDjango:
         assert testing.deliver() == 0
         assert inline.waiting() == (0, 0)
 
-    def test_past_its_cursors_in_atomic(self):
+    def test_with_the_driver_in_atomic(self):
         calls = otherwise()
         with transaction.atomic():
             raw().execute(insert())
@@ -209,7 +209,7 @@ class TestOfDjango:
         assert seen(calls) == [new("raw")]
         assert (outbox(), testing.deliver()) == (0, 0)
 
-    def test_past_its_cursors_in_autocommit(self):
+    def test_with_the_driver_in_autocommit(self):
         """Each statement is a transaction of its own, like one of another program."""
         calls = otherwise()
         raw().execute(insert())
@@ -220,7 +220,7 @@ class TestOfDjango:
         assert seen(calls) == [new("raw"), changed("raw", "renamed")]
 
     def test_a_function_that_writes_in_autocommit(self):
-        """Nothing refuses it, so that it is not made once more: the listener runs the receiver."""
+        """Nothing refuses the write, so it is not repeated: the listener runs the receiver."""
         calls = otherwise()
         execute(f"CREATE FUNCTION pg_temp.write() RETURNS void LANGUAGE sql AS $$ {insert()} $$")
         execute("SELECT pg_temp.write()")
@@ -229,7 +229,7 @@ class TestOfDjango:
         assert len(calls) + testing.deliver() == 1
         assert seen(calls) == [new("raw")]
 
-    def test_in_turn_with_another_program_on_one_row(self, write):
+    def test_alternating_with_another_program_on_one_row(self, write):
         calls = otherwise()
         write(insert("1"))
         testing.deliver()
@@ -246,7 +246,7 @@ class TestOfDjango:
         assert seen(calls) == [new("1")] + [changed(f"{n}", f"{n + 1}") for n in range(1, 7)]
         assert testing.deliver() == 0
 
-    def test_before_the_listener_comes_to_what_another_program_wrote(self, write):
+    def test_before_the_listener_reaches_the_writes_of_another_program(self, write):
         """The receiver runs late for that, once, and sees what was changed then."""
         calls = otherwise()
         write(f"{insert('1')}; {rename('1', '2')}")
@@ -256,7 +256,7 @@ class TestOfDjango:
         testing.deliver()
         assert seen(calls) == [changed("2", "3"), new("1"), changed("1", "2")]
 
-    def test_an_error_takes_back_both(self):
+    def test_an_error_rolls_back_both(self):
         """In the transaction it is an error of the writer's."""
 
         def refuse(**kwargs):
@@ -282,7 +282,7 @@ class TestInATestCase:
             yield
             transaction.set_rollback(True)
 
-    def test_what_is_written_past_django_is_told_before_it_is_delivered(self):
+    def test_writes_that_bypass_django_are_reported_before_delivery(self):
         calls = otherwise()
         raw().execute(insert())
 
@@ -291,7 +291,7 @@ class TestInATestCase:
         testing.deliver()
         assert len(calls) == 1
 
-    def test_what_was_handed_over_is_delivered_once(self):
+    def test_handed_over_events_are_delivered_once(self):
         """As another program's transaction would leave it."""
         calls = otherwise()
         raw().execute(insert())
@@ -340,7 +340,7 @@ class TestBesideOthers:
         assert len(calls) == 2
         assert len(strict) == 1
 
-    def test_one_that_refuses_is_content_with_another_table(self, psql, write):
+    def test_a_refusing_receiver_accepts_a_different_table(self, psql, write):
         calls = otherwise()
         inline.critical(post_save, Tag, dispatch_uid="strict")
         write(insert())
@@ -406,7 +406,7 @@ class TestBesideOthers:
 class TestConditions:
     BECOMES_PAID = Q(new__title="paid") & ~Q(old__title="paid")
 
-    def test_what_does_not_meet_them_is_no_event(self, write):
+    def test_rows_that_fail_the_conditions_are_no_events(self, write):
         calls = otherwise(when=self.BECOMES_PAID)
         write(f"{insert('new')}; {rename('new', 'paid')}; {rename('paid', 'paid')}; {insert('x')}")
 
@@ -432,7 +432,7 @@ class TestConditions:
         assert testing.deliver() == 0
 
     def test_a_condition_that_is_newer_than_the_trigger(self, write):
-        """It is asked when the event is delivered."""
+        """It is evaluated when the event is delivered."""
         inline.critical(post_save, Article, dispatch_uid="old", otherwise="after_commit")
         write(f"{insert('a')}; {insert('b')}")
         with inline.inline.only_these():
@@ -642,7 +642,7 @@ def test_a_receiver_that_fails_in_the_listener(shop):
     assert texts(shop) == ["ship bad 1 None True amount,id,number None"]
 
 
-def test_a_project_of_which_another_writes_the_tables(shop):
+def test_a_project_whose_tables_another_project_writes(shop):
     """One that refuses is met at the commit, whichever way the project writes."""
     shop.write(
         "shop/receivers.py",

@@ -12,13 +12,13 @@ from django.db.models.signals import pre_save
 from tests.apps.edges.models import Pair
 from tests.apps.practice.models import CriticalArticle as Article
 from tests.integration import inline_committed as inline
+from tests.integration.environments.writing import alias
 from tests.integration.inline_committed import (  # noqa: F401
     _django_db_helper,
     clean,
     committed,
     execute,
 )
-from tests.integration.test_inline_environments import alias
 from tests.unit.declaring import declare, isolated, tables
 
 pytestmark = pytest.mark.django_db(transaction=True)

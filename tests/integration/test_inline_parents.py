@@ -121,7 +121,7 @@ def test_the_callers_own_parent_stays():
     assert shelf.books == COUNT
 
 
-def test_an_object_that_one_row_gives_stays():
+def test_an_object_assigned_for_one_row_stays():
     """A single row is written between its own receivers, as by save()."""
     Shelf.objects.create(name="shelf")
     chosen, found = [], []
@@ -137,7 +137,7 @@ def test_an_object_that_one_row_gives_stays():
     assert found[0] is chosen[0]
 
 
-def test_a_parent_that_is_deleted_along_can_be_read_after_the_deletion():
+def test_a_cascaded_parent_can_be_read_after_the_deletion():
     top = Node.objects.create(name="top")
     Node.objects.bulk_create(Node(name=str(number), parent=top) for number in range(2))
     inline.critical(pre_delete, Node, lambda instance, **kwargs: instance.parent)

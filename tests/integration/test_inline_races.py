@@ -147,24 +147,24 @@ def test_one_of_several_wins(look):
 
 @some_looks
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_row_that_does_not_match_any_more_is_not_updated(look, count, meanwhile):
+def test_a_row_that_no_longer_matches_is_not_updated(look, count, meanwhile):
     make(*"ab"[:count])
-    told = []
+    received = []
     inline.critical(pre_save, Article, look)
-    inline.critical(post_save, Article, lambda instance, **kwargs: told.append(instance.title))
+    inline.critical(post_save, Article, lambda instance, **kwargs: received.append(instance.title))
     with meanwhile(f"UPDATE {ARTICLES} SET total = 100 WHERE title = 'a'"):
         found = Article.objects.filter(total=0).update(total=1)
 
     assert found == count - 1
     expected = [("a", 100), ("b", 1)][:count]
     assert sorted(Article.objects.values_list("title", "total")) == expected
-    assert told == ["b"][: count - 1]
+    assert received == ["b"][: count - 1]
 
 
 @some_looks
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("way", ["SQL", "delete()"])
-def test_a_row_that_does_not_match_any_more_is_not_deleted(look, count, way, meanwhile):
+def test_a_row_that_no_longer_matches_is_not_deleted(look, count, way, meanwhile):
     make(*"ab"[:count])
     inline.critical(pre_delete, Article, look)
     if way == "delete()":
@@ -179,15 +179,15 @@ def test_a_row_that_does_not_match_any_more_is_not_deleted(look, count, way, mea
 
 
 @some_looks
-def test_a_row_that_has_gone_is_not_counted(look, meanwhile):
+def test_a_deleted_row_is_not_counted(look, meanwhile):
     make(*"ab")
-    told = []
+    received = []
     inline.critical(pre_save, Article, look)
-    inline.critical(post_save, Article, lambda instance, **kwargs: told.append(instance.title))
+    inline.critical(post_save, Article, lambda instance, **kwargs: received.append(instance.title))
     with meanwhile(f"DELETE FROM {ARTICLES} WHERE title = 'b'"):
         assert Article.objects.update(total=1) == 1
 
-    assert told == ["a"]
+    assert received == ["a"]
 
 
 @some_looks
@@ -211,7 +211,7 @@ def test_receivers_see_the_values_that_are_stored(look, meanwhile):
     assert sorted(Article.objects.values_list("title", "total")) == [("b", 21), ("c", 11)]
 
 
-def test_what_receivers_leave_is_there_once(meanwhile):
+def test_effects_of_receivers_occur_once(meanwhile):
     """Their writes, and their hooks: a call that was cut short has left nothing."""
     make("a")
     hooks = []
@@ -228,24 +228,24 @@ def test_what_receivers_leave_is_there_once(meanwhile):
     assert list(Log.objects.values_list("text", flat=True)) == ["11"]
 
 
-def test_no_receiver_hears_that_its_call_is_cut_short(meanwhile):
+def test_except_exception_does_not_catch_the_interruption(meanwhile):
     make("a")
-    heard = []
+    received = []
 
     def receiver(sender, instance, **kwargs):
         try:
             sender.objects.filter(pk=instance.pk).first()
         except Exception as error:
-            heard.append(error)
+            received.append(error)
 
     inline.critical(pre_save, Article, receiver)
     with meanwhile(f"UPDATE {ARTICLES} SET total = 100"):
         assert Article.objects.filter(total=0).update(total=1) == 0
 
-    assert heard == []
+    assert received == []
 
 
-def test_one_that_swallows_all_is_called_again(meanwhile):
+def test_a_receiver_that_swallows_every_error_is_called_again(meanwhile):
     make("a")
     seen = []
 
@@ -297,7 +297,7 @@ def test_the_server_ends_the_connection_before_the_rows_are_locked(look, is_atom
     assert sorted(seen) == ["a", "b"]
 
 
-def test_logs_are_as_many_as_updates():
+def test_every_update_has_one_log_row():
     make("a")
     inline.critical(
         pre_save,
@@ -354,7 +354,7 @@ def test_conflicts_of_sql_that_are_ignored_raise_nothing():
 
 @pytest.mark.parametrize("options", CONFLICTS.values(), ids=CONFLICTS)
 @pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
-def test_a_time_that_is_another_one_each_time(options, there):
+def test_a_timestamp_that_differs_at_each_execution(options, there):
     """Python makes a new one whenever the row is stored: the receivers run once all the same."""
     if there:
         Stamped.objects.create(code="a")

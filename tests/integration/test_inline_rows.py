@@ -50,7 +50,7 @@ def trigger(table, event, body):
 # Deletions.
 
 
-def test_rows_that_a_deletion_sets_null_go_through_beside_rows_that_it_deletes():
+def test_a_deletion_may_set_null_and_cascade_at_once():
     CriticalShelf.objects.create(number=1)
     CriticalEntry.objects.create(number=1, shelf_id=1)
     CriticalEntry.objects.create(number=2, box_id=1)
@@ -74,8 +74,8 @@ def family():
     Sample.objects.create(id=FOUR, name="friend", friend_id=TWO)
 
 
-def test_rows_that_go_along_with_others_are_told_once():
-    """Before the rows of one ``delete()`` go, all of them are told, as Django does it."""
+def test_cascaded_rows_send_their_signals_once():
+    """All pre_delete signals of one ``delete()`` precede its first DELETE, as in Django."""
     family()
     seen = []
 
@@ -102,7 +102,7 @@ def test_rows_that_go_along_with_others_are_told_once():
     assert [call["instance"].name for call in saved] == ["friend"]
 
 
-def test_rows_that_go_along_with_others_are_told_once_after_each_row():
+def test_cascaded_rows_send_their_signals_once_row_by_row():
     family()
     after = inline.critical(post_delete, Sample, row_by_row=True)
     Sample.objects.all().delete()
@@ -111,7 +111,7 @@ def test_rows_that_go_along_with_others_are_told_once_after_each_row():
     assert len(after) == 4
 
 
-def test_rows_that_the_database_deletes_along_with_others_are_told_once():
+def test_rows_deleted_by_a_database_cascade_send_their_signals_once():
     family()
     execute("SET CONSTRAINTS ALL IMMEDIATE")
     for column, action in (("parent_id", "CASCADE"), ("friend_id", "SET NULL")):
@@ -144,7 +144,7 @@ def test_rows_that_the_database_deletes_along_with_others_are_told_once():
 # Links.
 
 
-def test_links_that_are_written_past_the_manager_are_announced_once():
+def test_links_that_bypass_the_manager_are_announced_once():
     link = CriticalEntry.tags.through
     entry = CriticalEntry.objects.create(number=1)
     for number in (1, 2):
@@ -170,7 +170,7 @@ def test_links_that_are_written_past_the_manager_are_announced_once():
     ]
 
 
-def test_links_of_one_instance_are_one_call_though_its_receiver_looks_at_them():
+def test_links_of_one_instance_are_one_call_even_if_its_receiver_reads_them():
     link = CriticalEntry.tags.through
     CriticalTag.objects.bulk_create(CriticalTag(number=number) for number in (1, 2))
     entries = [CriticalEntry.objects.create(number=number) for number in (1, 2)]
@@ -192,10 +192,10 @@ def test_links_of_one_instance_are_one_call_though_its_receiver_looks_at_them():
     ]
 
 
-# What is stored.
+# Stored values.
 
 
-def test_generated_columns_change_along_where_rows_are_stored_one_by_one():
+def test_generated_columns_change_for_rows_stored_one_by_one():
     Sample.objects.bulk_create(Sample(id=key) for key in (ONE, TWO))
     seen = []
 
@@ -229,7 +229,7 @@ def test_only_what_was_assigned_to_a_row_is_stored_of_it():
     assert list(Sample.objects.order_by("id").values_list("name", flat=True)) == ["none", ""]
 
 
-def test_an_expression_that_a_receiver_assigns_is_no_write_of_its_own():
+def test_assigning_an_expression_in_a_receiver_is_no_separate_write():
     Ware.objects.create(code="a")
     calls = []
 
@@ -370,7 +370,7 @@ def test_rows_that_refer_to_new_rows_go_through_once():
     assert link.objects.get().criticalentry.number == 1
 
 
-def test_new_rows_have_the_numbers_that_the_statement_has_returned():
+def test_new_rows_have_the_numbers_that_the_statement_returned():
     def look(sender, instance, **kwargs):
         instance.position = sender.objects.count()
 
@@ -388,7 +388,7 @@ def test_new_rows_have_the_numbers_that_the_statement_has_returned():
     assert list(entries.values_list("position", flat=True)) == [0, 1, 2]
 
 
-def test_a_value_that_is_another_one_each_time_is_that_which_receivers_have_seen():
+def test_a_non_deterministic_value_is_stored_as_receivers_saw_it():
     Sample.objects.bulk_create(Sample(id=key) for key in (ONE, TWO))
     seen = []
 
@@ -406,7 +406,7 @@ def test_a_value_that_is_another_one_each_time_is_that_which_receivers_have_seen
 
 
 @pytest.mark.parametrize("looks", [False, True])
-def test_keys_that_the_database_makes_up(looks):
+def test_keys_generated_by_the_database(looks):
     def before(sender, instance, **kwargs):
         instance.count = sender.objects.count() + 1 if looks else instance.count + 1
 
@@ -421,7 +421,7 @@ def test_keys_that_the_database_makes_up(looks):
     assert {call["instance"].count for call in after} == ({1, 2} if looks else {1})
 
 
-def test_a_receiver_looks_when_it_is_called_once_more_for_a_row_that_another_has_changed():
+def test_a_receiver_called_again_sees_the_row_that_another_receiver_changed():
     for code in "abcd":
         Ware.objects.create(code=code)
 
@@ -458,12 +458,12 @@ def save_samples():
 @pytest.mark.parametrize(
     "write", [save_samples, lambda: Sample.objects.bulk_create(samples())], ids=["save", "bulk"]
 )
-def test_a_condition_does_not_go_by_values_that_only_the_database_has(write):
+def test_a_condition_ignores_values_that_only_the_database_has(write):
     def declare(when):
         return inline.critical(pre_save, Sample, when=when)
 
     named = declare(Q(new__name="yes"))
-    # Nobody can say before it is stored.
+    # The value is unknown until it is stored.
     wide, large = declare(Q(new__width__gt=100)), declare(Q(new__area__gt=100))
     write()
     assert [len(calls) for calls in (named, wide, large)] == [1, 2, 2]
@@ -505,7 +505,7 @@ def bulk_update_wares():
     ],
     ids=["bulk_create", "INSERT", "bulk_update", "update"],
 )
-def test_receivers_of_many_rows_come_once_where_rows_are_stored_one_by_one(write, is_new):
+def test_batch_receivers_run_once_even_if_rows_are_stored_one_by_one(write, is_new):
     if not is_new:
         insert_wares()
     seen = []

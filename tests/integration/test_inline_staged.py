@@ -108,7 +108,7 @@ def test_every_type_can_be_assigned(name):
     "value", ["'null'", "'-0.0'", """'{"a": 1, "a": 2}'""", "'1.00'", "'\"\\u0041\"'"]
 )
 @pytest.mark.parametrize("kind", ["json", "jsonb"])
-def test_what_json_loses_stays(kind, value):
+def test_values_that_json_loses_stay(kind, value):
     """Also in columns that the model does not have."""
     articles(2)
     execute(
@@ -229,7 +229,7 @@ def test_partitions():
     assert [call["instance"].title for call in after] == ["moved"] * 2 + ["directly"] * 2
 
 
-# What a statement says.
+# Parsing statements.
 
 
 @pytest.mark.parametrize("row_by_row", [None, True])
@@ -253,7 +253,7 @@ def test_what_is_returned(row_by_row):
     assert execute(f"DELETE FROM {ARTICLES}") == 1
 
 
-def test_values_that_are_others_each_time_are_those_that_receivers_have_seen():
+def test_non_deterministic_values_are_stored_as_receivers_saw_them():
     articles(3)
     seen = []
 
@@ -299,7 +299,7 @@ def test_a_function_that_writes_to_the_table_itself():
 
 
 @pytest.mark.parametrize("beside", ["rule", "statement trigger", "trigger before it"])
-def test_what_is_done_beside_the_rows_is_done_once(beside):
+def test_effects_outside_the_rows_happen_once(beside):
     articles(2)
     execute(
         "CREATE TABLE beside (n int); CREATE FUNCTION note_beside() RETURNS trigger LANGUAGE "
@@ -335,7 +335,7 @@ def test_a_row_that_two_rows_of_another_table_match():
     assert Article.objects.get().amount == calls[-1]["instance"].amount
 
 
-# What receivers do.
+# Actions of receivers.
 
 
 def test_a_receiver_may_change_what_the_condition_tests():
@@ -444,7 +444,7 @@ def test_muted_writes_are_made_at_once():
     assert set(Article.objects.values_list("title", flat=True)) == {"x"}
 
 
-def test_an_error_takes_back_what_was_collected():
+def test_an_error_discards_the_collected_rows():
     articles(2)
 
     def refuse(instance, **kwargs):

@@ -34,7 +34,7 @@ def collect(other, text):
     return other.execute("SELECT * FROM bulksafe_collected(%s)", [after]).fetchall()
 
 
-def test_what_is_collected_and_never_made_cannot_be_committed(other):
+def test_collected_rows_that_are_never_stored_cannot_be_committed(other):
     Article.objects.create(title="kept")
     inline.critical(pre_save, Article)
     assert collect(other, f"UPDATE {ARTICLES} SET title = 'lost'")
@@ -54,7 +54,7 @@ def test_nor_with_constraints_that_are_checked_at_once(other):
         other.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
-def test_what_was_rolled_back_is_forgotten(other):
+def test_rolled_back_changes_are_forgotten(other):
     Article.objects.create(title="kept")
     inline.critical(pre_save, Article)
     other.execute("SAVEPOINT a")

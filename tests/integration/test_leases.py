@@ -105,7 +105,7 @@ def test_every_query_that_names_a_lease_is_tried():
     assert set(QUERIES) == {name for name, text in texts.items() if "%(epoch" in text}
 
 
-def test_a_lease_that_is_taken_over_grows_in_number(store, source):
+def test_taking_over_a_lease_increases_its_number(store, source):
     first, second = begun(store, source, -1), begun(store, source, -1)
 
     assert first.ids == second.ids
@@ -113,7 +113,7 @@ def test_a_lease_that_is_taken_over_grows_in_number(store, source):
     assert (first.attempts, second.attempts) == (1, 2)
 
 
-def test_no_process_takes_a_call_whose_lease_runs(store, source):
+def test_no_process_takes_a_call_with_a_live_lease(store, source):
     take(store, source, 60)
 
     assert parking.take(store, "default", Known([(RECEIVER, source)]), 1, 60) == []

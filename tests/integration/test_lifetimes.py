@@ -1,4 +1,4 @@
-"""What bulksafe refers to, it refers to no longer than Django does."""
+"""bulksafe holds references no longer than Django does."""
 
 import gc
 import threading
@@ -71,7 +71,7 @@ def leave_a_transaction_open():
 
 @pytest.mark.parametrize("work", [ask, write, write_with_context, leave_a_transaction_open])
 @pytest.mark.filterwarnings("ignore:.* was deleted while still open:ResourceWarning")
-def test_the_connection_of_a_thread_goes_with_it(sessions, work):
+def test_the_connection_of_a_thread_is_freed_with_it(sessions, work):
     inline.critical(pre_save, Article)
     inline.critical(post_save, Article)
     failed = []
@@ -178,7 +178,7 @@ def _made_and_written():
 
 
 @pytest.mark.parametrize("is_refused", [False, True])
-def test_instances_and_what_was_in_hand_are_freed(is_refused):
+def test_instances_and_pending_rows_are_freed(is_refused):
     class RefusedError(Exception):
         pass
 

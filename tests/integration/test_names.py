@@ -151,7 +151,7 @@ def backslashes(request, db):
         cursor.execute(f"SET LOCAL standard_conforming_strings = {request.param}")
 
 
-def test_any_text_in_a_condition_and_in_a_message_is_only_text(backslashes):
+def test_text_in_conditions_and_messages_is_never_executed(backslashes):
     @examples(12)
     @given(TEXT, TEXT.filter(str.strip))
     @undone

@@ -76,7 +76,7 @@ BEFORE = [
 
 @pytest.mark.parametrize("is_superuser", [True, False])
 @pytest.mark.parametrize("sql", BEFORE)
-def test_what_another_role_created_before_the_migrations(sql, is_superuser, mallory):
+def test_objects_that_another_role_created_before_the_migrations(sql, is_superuser, mallory):
     with role("bulksafe_mallory"):
         execute(sql)
     if not is_superuser:

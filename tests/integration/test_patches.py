@@ -1,4 +1,4 @@
-"""What bulksafe changes in Django, seen from outside: a release that moves it fails here."""
+"""The patches of Django, tested from outside: a release that moves their target fails here."""
 
 import asyncio
 import inspect
@@ -69,7 +69,7 @@ class TestInstancesCarryComputedValues:
         invoice.save()
         assert computed(invoice) == (15, 30)
 
-    def test_what_was_written_to_the_field_is_overruled_on_the_instance_too(self):
+    def test_values_written_to_the_field_are_overruled_on_the_instance_too(self):
         invoice = Invoice(amount=10, total=999)
         invoice.save()
         assert computed(invoice) == (10, 20)
@@ -246,7 +246,7 @@ class TestViolations:
             Invoice.objects.create(amount=1000)
 
 
-def test_full_clean_knows_the_invariants():
+def test_full_clean_validates_the_invariants():
     with pytest.raises(ValidationError) as caught:
         Invoice(amount=2000).full_clean()
     assert [e.code for e in caught.value.error_dict["__all__"]] == ["total_below_1000"]
@@ -271,7 +271,7 @@ class TestFlush:
 
 
 class TestConnectionsCarryContexts:
-    def told(self):
+    def context_setting(self):
         with connection.cursor() as cursor:
             cursor.execute("SELECT current_setting('bulksafe.context', true)")
             return cursor.fetchone()[0]
@@ -279,16 +279,16 @@ class TestConnectionsCarryContexts:
     def test_to_the_database_with_a_write(self):
         with bulksafe.context(user=7):
             Invoice.objects.create(amount=1)
-            assert self.told() == '{"user": 7}'
+            assert self.context_setting() == '{"user": 7}'
 
     def test_after_a_reconnect(self, transactional_db):
         connection.close()
         with bulksafe.context(user=7), transaction.atomic():
             Invoice.objects.create(amount=1)
-            assert self.told() == '{"user": 7}'
+            assert self.context_setting() == '{"user": 7}'
 
     @pytest.mark.parametrize("name", ["copy", "stream"])
-    def test_also_where_django_passes_a_method_of_the_driver_on(self, name):
+    def test_driver_methods_that_django_passes_through(self, name):
         """Django has none of that name, which bulksafe would leave as it is."""
         assert isinstance(CursorWrapper.__dict__[name], property)
         with connection.cursor() as cursor:
@@ -301,7 +301,7 @@ class TestConnectionsCarryContexts:
         assert len(found) == 1
 
 
-def test_a_connection_has_of_bulksafe_what_is_meant_for_it():
+def test_bulksafe_sets_only_its_own_attributes_on_a_connection():
     """See ``patches.connections``: the rest of it, and the driver's, is as Django makes it."""
     with closing(connections.create_connection("default")) as created:
         created.ensure_connection()
@@ -335,9 +335,9 @@ class TestSchemaEditor:
         with pytest.raises(bulksafe.InvariantViolation), transaction.atomic():
             order.objects.create(amount=-1, note="")
 
-    def test_takes_the_functions_along_with_a_table(self, order):
+    def test_dropping_a_table_drops_its_functions(self, order):
         assert self.functions()
-        # A migration's model has what AddTrigger stored.
+        # A migration's model has the triggers that AddTrigger stored.
         order._meta.triggers = [trigger.compile(order) for trigger in order._meta.triggers]
         with connection.schema_editor() as editor:
             editor.delete_model(order)
@@ -389,13 +389,13 @@ class TestMigrationState:
         assert self.held(state) == ["order"]
         assert attached.locate(state, "shop.order_tags") is None
 
-    def test_a_name_that_is_taken_again(self, state):
+    def test_a_reused_name(self, state):
         state.rename_model("shop", "Order", "Purchase")
         state.add_model(ModelState("shop", "Order", [("id", models.AutoField(primary_key=True))]))
         assert attached.locate(state, "shop.order") == ("shop", "order")
 
 
-def test_what_is_wrong_in_meta_does_not_end_the_setup(monkeypatch):
+def test_errors_in_meta_do_not_stop_the_setup(monkeypatch):
     """pgtrigger's ``ready()`` asks for the function by its name, and so finds ours."""
     asked = []
     assert hasattr(pgtrigger.apps.register_triggers_from_meta, APPLIED)

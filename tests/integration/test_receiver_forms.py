@@ -59,7 +59,7 @@ def declare(kind, sender, function, run="in_transaction", **options):
 
 
 @pytest.mark.parametrize("weak", [True, False])
-def test_weak_is_accepted_and_the_receiver_is_held_either_way(weak):
+def test_weak_is_accepted_and_the_receiver_is_always_held(weak):
     seen = []
     declare(post_save, Nullable, lambda instance, **kwargs: seen.append(instance.n), weak=weak)
     Nullable.objects.bulk_create([Nullable(n=1)])
@@ -161,7 +161,7 @@ def test_an_empty_uid_is_none_as_in_django(uid):
     assert post_save.disconnect(print, sender=Nullable)
 
 
-def test_a_bound_method_is_one_receiver_however_often_it_is_looked_up():
+def test_each_access_to_a_bound_method_is_the_same_receiver():
     class Audit:
         def __init__(self):
             self.seen = []
@@ -364,7 +364,7 @@ class Later:
 
 
 def hidden(sender, instance, **kwargs):
-    """Returns a coroutine, as a decorator does that does not know of ``async def``."""
+    """Returns a coroutine, like a decorator that does not support ``async def``."""
     return later(sender, instance)
 
 
@@ -394,7 +394,7 @@ def test_an_asynchronous_receiver_before_the_write_sees_the_old_row_and_changes_
     assert sorted(Nullable.objects.values_list("n", flat=True)) == [20, 200]
 
 
-def test_what_an_asynchronous_receiver_raises_refuses_the_write():
+def test_an_asynchronous_receiver_s_error_refuses_the_write():
     async def refuse(sender, **kwargs):
         await asyncio.sleep(0)
         raise ValueError("no")
@@ -419,7 +419,7 @@ def order_of_calls(run):
 
 
 @pytest.mark.parametrize("run", ["in_transaction", "after_commit"])
-def test_asynchronous_receivers_come_after_the_others_as_in_django(run):
+def test_asynchronous_receivers_run_last_as_in_django(run):
     seen = order_of_calls(run)
     Nullable.objects.create(n=1)
     Nullable.objects.bulk_create([Nullable(n=2)])
@@ -427,7 +427,7 @@ def test_asynchronous_receivers_come_after_the_others_as_in_django(run):
     assert seen == ["sync", "async"] * 2
 
 
-def test_asynchronous_receivers_come_after_plain_ones_that_are_connected_later():
+def test_asynchronous_receivers_run_after_synchronous_ones_connected_later():
     seen = order_of_calls("in_transaction")
 
     @receiver(post_save, sender=Nullable)

@@ -49,7 +49,7 @@ def seen(calls):
 # Declaring.
 
 
-def test_one_function_for_several_signals_hears_them_all():
+def test_one_function_runs_for_each_of_its_signals():
     calls = reception.declare(SIGNALS, Nullable, "uid")
     assert [receiver.name for receiver in receivers.receivers] == [
         "uid.post_save",
@@ -61,7 +61,7 @@ def test_one_function_for_several_signals_hears_them_all():
 
 
 def test_one_function_for_several_senders_under_one_name_is_kept_for_each():
-    """The system check says that the name is there twice; nothing is dropped without a word."""
+    """The system check reports the duplicate name; no receiver is dropped silently."""
     calls = reception.Calls()
     for sender in (Nullable, Wide, Nullable):
         bulksafe.critical(post_save, sender=sender, run="after_commit", dispatch_uid="uid")(calls)
@@ -71,7 +71,7 @@ def test_one_function_for_several_senders_under_one_name_is_kept_for_each():
 def test_a_module_that_is_imported_twice_declares_once():
     def declare_it():
         @bulksafe.critical(post_save, sender=Nullable, run="after_commit")
-        def hear(**kwargs):
+        def receive(**kwargs):
             raise AssertionError
 
     declare_it()
@@ -80,7 +80,7 @@ def test_a_module_that_is_imported_twice_declares_once():
 
 
 def test_senders_of_every_kind():
-    heard = {
+    received = {
         name: reception.declare(post_save, sender, name)
         for name, sender in {
             "class": Nullable,
@@ -95,7 +95,7 @@ def test_senders_of_every_kind():
     Nullable.objects.create(n=1)
     testing.deliver()
 
-    assert {name: len(calls) for name, calls in heard.items()} == {
+    assert {name: len(calls) for name, calls in received.items()} == {
         "class": 1,
         "label": 1,
         "list": 1,
@@ -141,11 +141,11 @@ def test_a_model_of_another_package():
 # In which order.
 
 
-def test_after_orders_receivers_and_the_declaration_does_where_it_says_nothing():
+def test_after_orders_receivers_and_declaration_order_breaks_ties():
     order = []
     for name, after in [("d", ["b"]), ("a", []), ("c", ["d"]), ("b", []), ("e", [])]:
 
-        def hear(instance, name=name, **kwargs):
+        def receive(instance, name=name, **kwargs):
             order.append((instance.n, name))
 
         bulksafe.critical(
@@ -154,7 +154,7 @@ def test_after_orders_receivers_and_the_declaration_does_where_it_says_nothing()
             run="after_commit",
             dispatch_uid=name,
             after=after,
-        )(hear)
+        )(receive)
     reception.capture(Nullable)
     Nullable.objects.bulk_create([Nullable(n=1), Nullable(n=2)])
     testing.deliver()
@@ -162,10 +162,10 @@ def test_after_orders_receivers_and_the_declaration_does_where_it_says_nothing()
     assert order == [(n, name) for n in (1, 2) for name in "bdace"]
 
 
-def test_a_batch_comes_once_and_what_is_after_it_comes_then():
+def test_a_batch_runs_once_and_receivers_after_it_run_next():
     order = []
 
-    def hear(name):
+    def receive(name):
         def function(instance=None, instances=(), events=(), **kwargs):
             order.append((name, instance.n if instance else [i.n for i in instances]))
             assert [event.instance for event in events] == list(instances)
@@ -179,7 +179,7 @@ def test_a_batch_comes_once_and_what_is_after_it_comes_then():
     ]:
         bulksafe.critical(
             SIGNALS[0], sender=Nullable, run="after_commit", dispatch_uid=name, **options
-        )(hear(name))
+        )(receive(name))
     reception.capture(Nullable)
     Nullable.objects.bulk_create([Nullable(n=1), Nullable(n=2)])
     testing.deliver()
@@ -193,7 +193,7 @@ def test_a_batch_comes_once_and_what_is_after_it_comes_then():
     ]
 
 
-def test_a_batch_has_the_changes_with_all_that_a_call_has():
+def test_a_batch_carries_the_arguments_of_every_call():
     calls = reception.listen(post_save, Nullable, batch=True)
     Nullable.objects.bulk_create([Nullable(n=1), Nullable(n=2)])
     Nullable.objects.update(n=F("n") + 10)
@@ -342,12 +342,12 @@ def emitted(model, signal, **options):
 
 
 def test_emit_sends_its_signal_when_a_row_makes_the_change():
-    done, heard = Signal(), []
+    done, received = Signal(), []
 
-    def hear(signal, sender, *, thing, old, changed, context, event_id, created, using):
-        heard.append((sender, thing.n, old and old.n, changed, created, using, signal))
+    def receive(signal, sender, *, thing, old, changed, context, event_id, created, using):
+        received.append((sender, thing.n, old and old.n, changed, created, using, signal))
 
-    done.connect(hear)
+    done.connect(receive)
     emitted(Nullable, done, when=Q(new__n=2) & ~Q(old__n=2), argument="thing")
     Nullable.objects.bulk_create([Nullable(n=1), Nullable(n=2)])
     Nullable.objects.update(n=2)
@@ -355,7 +355,7 @@ def test_emit_sends_its_signal_when_a_row_makes_the_change():
     testing.deliver()
 
     names = {field.name for field in Nullable._meta.fields}
-    assert heard == [
+    assert received == [
         (Nullable, 2, None, names, True, "default", done),
         (Nullable, 2, 1, {"n"}, False, "default", done),
     ]
@@ -372,39 +372,41 @@ def test_emit_sends_its_signal_when_a_row_makes_the_change():
     ],
 )
 def test_emit_is_for_the_operations_that_it_names(operation, expected):
-    done, heard = Signal(), []
-    done.connect(lambda instance, old, **_: heard.append((old and old.n, instance.n)), weak=False)
+    done, received = Signal(), []
+    done.connect(
+        lambda instance, old, **_: received.append((old and old.n, instance.n)), weak=False
+    )
     emitted(Nullable, done, when=Q(n__gte=0), operation=operation)
     Nullable.objects.create(n=1)
     Nullable.objects.update(n=2)
     Nullable.objects.all().delete()
     testing.deliver()
 
-    assert heard == expected
+    assert received == expected
 
 
 def test_every_receiver_of_an_emitted_signal_is_called_whatever_the_others_raise():
-    done, heard = Signal(), []
+    done, received = Signal(), []
 
     def fail(**kwargs):
         raise ValueError("no")
 
     done.connect(fail)
-    done.connect(lambda instance, **_: heard.append(instance.n), weak=False)
+    done.connect(lambda instance, **_: received.append(instance.n), weak=False)
     emitted(Nullable, done, when=Q(n=1))
     Nullable.objects.create(n=1)
 
     with pytest.raises(ExceptionGroup) as caught:
         testing.deliver()
 
-    assert heard == [1]
+    assert received == [1]
     assert [str(error) for error in caught.value.exceptions] == ["no"]
 
 
 # Multi-table inheritance. Django calls receivers of the parent for deletions through a child only.
 
 
-def test_a_receiver_of_a_parent_hears_of_rows_written_through_a_child():
+def test_a_parent_s_receiver_runs_for_rows_written_through_a_child():
     calls = reception.declare(SIGNALS, Document)
     reception.capture(Document, Memo)
     memo = Memo.objects.create(key=1, remark="x")
@@ -414,11 +416,11 @@ def test_a_receiver_of_a_parent_hears_of_rows_written_through_a_child():
     Memo.objects.update(remark="only the child's")
     memo.delete()
 
-    heard = [
+    received = [
         (call["signal"], type(call["instance"]), call["instance"].amount)
         for call in calls.delivered()
     ]
-    assert heard == [
+    assert received == [
         (post_save, Document, 100),
         (post_save, Document, 120),
         (post_save, Document, 130),
@@ -435,11 +437,11 @@ def test_a_child_s_receiver_gets_whole_rows():
     Paper.objects.update(title="c")
     report.delete()
 
-    heard = [
+    received = [
         (call["old"] and call["old"].title, call["instance"].title, call["instance"].amount)
         for call in calls.delivered()
     ]
-    assert heard == [(None, "a", 100), ("a", "b", 150), ("b", "c", 150), ("c", "c", 150)]
+    assert received == [(None, "a", 100), ("a", "b", 150), ("b", "c", 150), ("c", "c", 150)]
     assert calls[1]["changed"] == {"title", "amount", "net", "double_net"}
 
 

@@ -211,7 +211,7 @@ def test_a_condition_over_every_type_of_column(name):
     agree()
 
 
-# What is not there, and what is unknown.
+# Missing rows and unknown values.
 
 
 PAID = Q(new__n=2) & ~Q(old__n=2)
@@ -221,7 +221,7 @@ def reached(calls):
     return [(call["signal"], call["instance"].n) for call in calls.delivered()]
 
 
-def test_a_row_that_begins_in_the_state_has_come_into_it():
+def test_a_row_inserted_in_the_state_counts_as_entering_it():
     calls = reception.listen(SIGNALS, Nullable, when=PAID)
     Nullable.objects.bulk_create([Nullable(n=2), Nullable(n=1), Nullable()])
     assert reached(calls) == [(post_save, 2)]
@@ -250,7 +250,7 @@ def test_of_a_deleted_row_there_is_no_new_one():
 
 def test_receivers_with_conditions_of_their_own_share_a_capture():
     conditions = [Q(n=1), Q(n=2), ~Q(n=1), Q(n=1)]
-    heard = [
+    received = [
         reception.declare(SIGNALS, Nullable, f"r{number}", when=when)
         for number, when in enumerate(conditions)
     ]
@@ -258,7 +258,7 @@ def test_receivers_with_conditions_of_their_own_share_a_capture():
     Nullable.objects.bulk_create([Nullable(n=1), Nullable(n=2), Nullable(n=None), Nullable(n=0)])
     testing.deliver()
 
-    assert [[call["instance"].n for call in calls] for calls in heard] == [
+    assert [[call["instance"].n for call in calls] for calls in received] == [
         [1],
         [2],
         [2, None, 0],
@@ -266,7 +266,7 @@ def test_receivers_with_conditions_of_their_own_share_a_capture():
     ]
 
 
-def test_an_unconditional_receiver_hears_all_and_the_others_what_they_asked_for():
+def test_an_unconditional_receiver_gets_every_change_and_others_their_condition_s():
     every = reception.declare(post_save, Nullable, "every")
     some = reception.declare(post_save, Nullable, "some", when=Q(n__gte=2))
     reception.capture(Nullable)
@@ -278,8 +278,8 @@ def test_an_unconditional_receiver_hears_all_and_the_others_what_they_asked_for(
 
 
 @pytest.mark.parametrize("others", [False, True], ids=["alone", "beside an unconditional one"])
-def test_a_condition_that_changes_while_events_wait(others):
-    """The new code decides: it knows nothing of the condition under which they were captured."""
+def test_a_condition_changes_while_events_wait(others):
+    """The new code decides; it does not have the condition under which they were captured."""
 
     def declared(when):
         receivers.receivers.clear()
@@ -296,7 +296,7 @@ def test_a_condition_that_changes_while_events_wait(others):
     assert [call["instance"].n for call in calls.delivered()] == [2, 2]
 
 
-def test_a_condition_that_comes_while_events_wait():
+def test_a_condition_is_added_while_events_wait():
     declared = reception.declare(post_save, Nullable)
     reception.capture(Nullable)
     Nullable.objects.bulk_create([Nullable(n=n) for n in (0, 1, 2)])
@@ -307,7 +307,7 @@ def test_a_condition_that_comes_while_events_wait():
     assert declared == []
 
 
-def test_a_condition_that_goes_while_events_wait():
+def test_a_condition_is_removed_while_events_wait():
     """What the trigger did not keep is gone; what it kept reaches the receiver."""
     reception.declare(post_save, Nullable, when=Q(n=1))
     reception.capture(Nullable)
@@ -318,7 +318,7 @@ def test_a_condition_that_goes_while_events_wait():
     assert [call["instance"].n for call in calls.delivered()] == [1]
 
 
-def test_a_condition_that_changes_to_what_no_condition_kept():
+def test_a_condition_changes_while_an_unconditional_receiver_keeps_the_events():
     """A receiver without one has kept the event."""
     reception.declare(post_save, Nullable, "other")
     reception.declare(post_save, Nullable, when=Q(n__gte=1))
@@ -331,7 +331,7 @@ def test_a_condition_that_changes_to_what_no_condition_kept():
     assert [call["instance"].n for call in calls.delivered()] == [0]
 
 
-# What a condition means is settled where it is installed.
+# The installing session fixes the meaning of a condition.
 
 
 def capture_functions():
@@ -350,7 +350,7 @@ def test_operators_of_other_schemas_are_named_in_full_and_nothing_is_left_behind
     assert execute("SHOW search_path") == [('"$user", public',)]
 
 
-def test_an_operator_of_somebody_else_takes_no_part():
+def test_an_operator_of_another_role_is_not_used():
     """It compares the very type of the column, for which PostgreSQL prefers it."""
     execute("CREATE ROLE mallory; GRANT CREATE ON SCHEMA public TO mallory; SET LOCAL ROLE mallory")
     execute(
@@ -417,7 +417,7 @@ def test_conditions_with_anything_in_them_survive(condition):
     assert 0 < len(expected) < len(rows)
 
 
-def test_a_condition_of_a_child_is_asked_for_writes_to_its_parent():
+def test_a_child_s_condition_is_evaluated_for_writes_to_its_parent():
     """The trigger of the parent's table captures them all; the dispatcher asks."""
     calls = reception.declare(post_save, Report, when=Q(new__amount__gt=100))
     reception.capture(Report, Paper)

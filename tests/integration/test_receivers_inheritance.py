@@ -1,4 +1,4 @@
-"""Rows of several tables that several transactions change at once: events say what the row was."""
+"""Concurrent changes to rows of several tables: events contain the row as it was."""
 
 from __future__ import annotations
 
@@ -295,7 +295,7 @@ def test_any_interleaving_of_three_transactions(leaf, isolation, size, surroundi
         row.check()
 
 
-def test_a_change_that_a_trigger_goes_on_with_lies_beyond_the_page(leaf):
+def test_a_trigger_continues_a_change_beyond_the_page(leaf):
     """The trigger's change has the lower number: it all began with the other one's old state."""
     with listening(leaf) as row, triggers(leaf), override_settings(BULKSAFE={"BATCH_SIZE": 4}):
         one, other = row.sessions(2)
@@ -332,7 +332,7 @@ def test_a_trigger_of_the_insertion_changes_the_parent(leaf):
         execute("DROP FUNCTION begin_row() CASCADE")
 
 
-def test_a_trigger_writes_again_after_another_transaction_changed_another_part(leaf):
+def test_a_trigger_writes_again_after_a_concurrent_change_to_a_different_part(leaf):
     """The images of the transaction's writes lead from one to the next in its own part only."""
     with listening(leaf) as row, triggers(leaf):
         one, other = row.sessions(2)
@@ -504,7 +504,7 @@ def fail(*args, **kwargs):
     raise ValueError("not today")
 
 
-def test_conditions_that_are_asked_when_a_parents_change_is_delivered(leaf):
+def test_conditions_evaluated_when_a_parent_s_change_is_delivered(leaf):
     """The child's column was still 0 to the parent's transaction."""
     with listening(leaf, when=Q(new__c=1) & Q(old__c=1)) as row:
         one, other = row.sessions(2)
@@ -527,7 +527,7 @@ def test_testing_deliver(leaf):
         row.check()
 
 
-def test_writes_of_one_after_the_other_are_seen_as_they_were(leaf):
+def test_writes_of_consecutive_transactions_keep_their_images(leaf):
     """Nothing was at once: each event's own images are right, and are not touched."""
     with listening(leaf) as row, pytest.MonkeyPatch.context() as patch:
         amended = []
@@ -556,7 +556,7 @@ def test_writes_of_one_after_the_other_are_seen_as_they_were(leaf):
         assert amended == []
 
 
-def test_models_without_parents_ask_nothing(leaf):
+def test_models_without_parents_send_no_query(leaf):
     base = lineage(leaf)[0]
     with reception.only_these(), emptied(leaf):
         reception.listen(post_save, base)

@@ -1,4 +1,4 @@
-"""What receivers get is the row as a query returns it, for every type, name and session."""
+"""Receivers get the row as a query returns it, for every type, name and session."""
 
 import math
 
@@ -282,7 +282,7 @@ def test_more_columns_than_half_of_what_a_query_may_have(db, number):
 
 
 @pytest.mark.parametrize("number", [900, 1_590])
-def test_as_many_columns_in_the_transaction(db, number):
+def test_the_same_number_of_columns_in_the_transaction(db, number):
     with isolated(), tables(model := wide(number)), inline.only_these():
         calls = []
 
@@ -390,7 +390,7 @@ def test_a_nan_that_stays_is_no_change():
 
 
 def test_json_null_and_sql_null_are_none_in_instances_and_no_change_to_each_other():
-    """As images they are the same. Django's queries make None of both as well."""
+    """Their images are equal, and Django's queries also return None for both."""
     model = TYPED["JSON"]
     calls = reception.listen(SIGNALS, model)
     with bulksafe.muted(*rules_of(model)):
@@ -416,7 +416,7 @@ def test_a_row_that_python_cannot_hold_fails_as_it_does_in_a_query():
         testing.deliver()
 
 
-def test_a_row_that_a_receiver_leaves_so_fails_for_the_others():
+def test_a_row_that_a_receiver_makes_unreadable_fails_for_other_receivers():
     model = TYPED["DateTime"]
 
     def leave(instance, **kwargs):

@@ -1,4 +1,4 @@
-"""``m2m_changed`` of a critical receiver, beside Django's own."""
+"""``m2m_changed`` of a critical receiver, compared with Django's own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def calls(db):
 
 
 def shown(calls):
-    """The calls with what tells them apart."""
+    """The calls, each with its distinguishing arguments."""
     return [
         (call["action"], call["instance"], {Group.objects.get(pk=pk).name for pk in call["pk_set"]})
         for call in calls.delivered()
@@ -44,16 +44,16 @@ def shown(calls):
 
 @pytest.fixture
 def plain():
-    """Django's own receiver, which hears what it is told: (action, instance, pk_set)."""
-    heard = []
+    """The calls of a plain Django receiver: (action, instance, pk_set)."""
+    received = []
 
-    def hear(action, instance, pk_set, reverse, model, **kwargs):
+    def receive(action, instance, pk_set, reverse, model, **kwargs):
         if action.startswith("post_"):
-            heard.append((action, instance, pk_set, reverse, model))
+            received.append((action, instance, pk_set, reverse, model))
 
-    m2m_changed.connect(hear, sender=User.groups.through)
-    yield heard
-    m2m_changed.disconnect(hear, sender=User.groups.through)
+    m2m_changed.connect(receive, sender=User.groups.through)
+    yield received
+    m2m_changed.disconnect(receive, sender=User.groups.through)
 
 
 def test_the_arguments_are_those_of_django(ann, groups, calls, plain):
@@ -62,17 +62,17 @@ def test_the_arguments_are_those_of_django(ann, groups, calls, plain):
     ann.groups.remove(one)
 
     expected = [(action, instance, pks, False, Group) for action, instance, pks, *_ in plain]
-    heard = calls.delivered()
+    received = calls.delivered()
     names = ("action", "instance", "pk_set", "reverse", "model")
-    assert [tuple(call[name] for name in names) for call in heard] == expected == plain
-    for call in heard:
+    assert [tuple(call[name] for name in names) for call in received] == expected == plain
+    for call in received:
         assert call["signal"] is m2m_changed
         assert call["sender"] is User.groups.through
         assert call["using"] == "default"
         assert call["instance"] is not ann
 
 
-def test_set_takes_away_and_adds(ann, groups, calls):
+def test_set_removes_and_adds(ann, groups, calls):
     one, two, three = groups
     ann.groups.set([one, two])
     calls.delivered()
@@ -103,7 +103,7 @@ def test_bulk_and_raw_writes_of_the_rows(ann, groups, calls):
     ]
 
 
-def test_what_changes_nothing_reaches_nobody(ann, groups, calls):
+def test_a_no_op_change_calls_no_receiver(ann, groups, calls):
     ann.groups.add(groups[0])
     calls.delivered()
 
@@ -116,7 +116,7 @@ def test_what_changes_nothing_reaches_nobody(ann, groups, calls):
     assert shown(calls) == []
 
 
-def test_to_and_fro_in_one_transaction_comes_in_order(ann, groups, calls):
+def test_changes_back_and_forth_in_one_transaction_keep_their_order(ann, groups, calls):
     one, two, _ = groups
     ann.groups.add(one)
     ann.groups.remove(one)
@@ -145,7 +145,7 @@ def test_an_instance_that_is_gone_has_its_key(ann, groups, calls):
 # Otherwise than Django, on purpose.
 
 
-def test_clear_is_a_removal_of_all_that_was_there(ann, groups, calls, plain):
+def test_clear_removes_every_link(ann, groups, calls, plain):
     """The rows say what was removed. Django's post_clear does not."""
     ann.groups.add(*groups)
     calls.delivered()
@@ -158,7 +158,7 @@ def test_clear_is_a_removal_of_all_that_was_there(ann, groups, calls, plain):
 
 
 def test_the_other_side_s_writes_are_seen_from_the_first_side(ann, groups, calls, plain):
-    """A row does not tell which side it was written from: reverse is always False."""
+    """A row does not record the side that it was written from: reverse is always False."""
     ben = User.objects.create(username="ben")
     groups[0].user_set.add(ann, ben)
 
@@ -204,11 +204,11 @@ def test_a_symmetrical_relation_has_a_row_for_each_direction(people):
     one, two = person.objects.bulk_create([person(name="one"), person(name="two")])
     one.friends.add(two)
 
-    heard = [(call["action"], call["instance"], call["pk_set"]) for call in calls.delivered()]
-    assert heard == [("post_add", one, {two.pk}), ("post_add", two, {one.pk})]
+    received = [(call["action"], call["instance"], call["pk_set"]) for call in calls.delivered()]
+    assert received == [("post_add", one, {two.pk}), ("post_add", two, {one.pk})]
 
 
-def test_a_through_model_of_ones_own(people):
+def test_a_custom_through_model(people):
     person, club, membership = people
     calls = reception.listen(m2m_changed, membership)
     one, two = person.objects.bulk_create([person(name="one"), person(name="two")])
@@ -218,11 +218,11 @@ def test_a_through_model_of_ones_own(people):
     membership.objects.update(role="x")
     membership.objects.filter(person=one).delete()
 
-    heard = [
+    received = [
         (call["action"], call["instance"], call["model"], call["pk_set"])
         for call in calls.delivered()
     ]
-    assert heard == [
+    assert received == [
         ("post_add", here, person, {one.pk, two.pk}),
         ("post_remove", here, person, {one.pk}),
     ]
@@ -246,8 +246,8 @@ def test_a_through_model_whose_link_lies_in_a_parents_table():
             here, one = event.objects.create(), person.objects.create()
             runner.objects.create(event=here, person=one)
 
-            heard = [(call["instance"], call["pk_set"]) for call in calls.delivered()]
-            assert heard == [(here, {one.pk})]
+            received = [(call["instance"], call["pk_set"]) for call in calls.delivered()]
+            assert received == [(here, {one.pk})]
 
 
 def test_a_through_model_whose_link_has_two_columns():

@@ -1,4 +1,4 @@
-"""Captures run with the rights of whoever installs them: into which table do they write?"""
+"""Captures run with the rights of the installing role: into which table do they write?"""
 
 import pytest
 from django.db import ProgrammingError, connection, transaction
@@ -33,7 +33,7 @@ def mallory(db):
     execute("ALTER TABLE trap.bulksafe_outbox OWNER TO bulksafe_mallory")
 
 
-def test_an_outbox_of_somebody_else_s_on_the_search_path(mallory):
+def test_an_outbox_of_another_role_on_the_search_path(mallory):
     """Its triggers would run with the rights of the capture's owner, a superuser here."""
     reception.declare(post_save, Guarded)
     execute("SET LOCAL search_path = trap, public")
@@ -48,7 +48,7 @@ def test_an_outbox_of_somebody_else_s_on_the_search_path(mallory):
 
 
 def test_an_outbox_of_the_table_s_owner_is_fine(mallory):
-    """A superuser migrates for somebody else."""
+    """A superuser migrates on behalf of another role."""
     reception.declare(post_save, Guarded)
     execute(f'ALTER TABLE "{Guarded._meta.db_table}" OWNER TO bulksafe_mallory')
     execute("SET LOCAL search_path = trap, public")
@@ -104,7 +104,7 @@ def test_a_temporary_outbox_is_not_written_to():
 
 
 @pytest.mark.parametrize("name", ["bulksafe_buffer", "bulksafe_ticket", "bulksafe_outbox_0"])
-def test_a_table_of_somebody_else_s_beside_the_outbox(name):
+def test_another_role_s_table_beside_the_outbox(name):
     """No capture writes there: its triggers would run with the rights of the capture's owner."""
     execute("CREATE ROLE bulksafe_eve; GRANT CREATE, USAGE ON SCHEMA public TO bulksafe_eve")
     execute(f"ALTER TABLE {name} OWNER TO bulksafe_eve")

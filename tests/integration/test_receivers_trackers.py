@@ -1,4 +1,4 @@
-"""Whatever keeps the values that an instance was loaded with sees what an update has changed."""
+"""Field trackers, which keep the loaded values, see the changes of an update."""
 
 import copy
 import functools
@@ -224,7 +224,7 @@ def test_new_and_deleted_rows_have_no_change(tracked):
     assert [changed(call["instance"]) for call in calls.delivered()] == [{}, {}]
 
 
-# What else is kept on an instance.
+# Other state that instances keep.
 
 
 def looks(*names):
@@ -307,7 +307,7 @@ def test_generated_columns():
         assert (changed(call["instance"]), call["instance"].twice) == ({"amount": (1, 4)}, 8)
 
 
-def test_what_is_equal_and_not_the_same_is_set():
+def test_equal_but_not_identical_values_are_set():
     model = declare(
         class_name="Exact",
         price=models.DecimalField(max_digits=9, decimal_places=2),
@@ -326,7 +326,7 @@ def test_what_is_equal_and_not_the_same_is_set():
         assert str(call["instance"].price) == "1.0"
 
 
-def test_what_a_model_makes_of_its_values_is_kept_where_they_do_not_change():
+def test_values_converted_by_a_model_are_kept_while_unchanged():
     """As of a row that was loaded and saved: ``__init__`` decrypts once, when it is loaded."""
 
     def init(self, *args, **kwargs):

@@ -74,25 +74,25 @@ def rows(db):
     return Nullable.objects.bulk_create(Nullable(n=n, t=f"t {n}") for n in range(5))
 
 
-# What the receiver gets.
+# The receiver's arguments.
 
 
-def test_a_call_is_that_of_a_save_without_changes(rows):
+def test_the_call_equals_that_of_a_save_without_changes(rows):
     calls = reception.declare(post_save, Nullable)
 
     said = replay("calls")
-    heard = calls.delivered()
+    received = calls.delivered()
 
     assert "columns.Nullable: 5 rows, 5 events for the queue 'default'" in said
     assert f"last key {rows[-1].pk}." in said
-    assert [call["instance"] for call in heard] == rows
-    for call, row in zip(heard, rows, strict=True):
+    assert [call["instance"] for call in received] == rows
+    for call, row in zip(received, rows, strict=True):
         assert call["created"] is False
         assert call["update_fields"] == call["changed"] == frozenset()
         assert call["context"] == {"replay": True}
         assert call["instance"].t == call["old"].t == row.t
         assert call["sender"] is Nullable
-    assert len({call["event_id"] for call in heard}) == 5
+    assert len({call["event_id"] for call in received}) == 5
 
 
 def test_the_arguments_are_those_of_an_update_that_changes_nothing(rows):
@@ -141,7 +141,7 @@ def test_a_batch_receiver_gets_all_rows_of_a_batch(rows):
     assert call["instances"] == rows
 
 
-def test_a_later_change_comes_after_the_replayed_row(rows):
+def test_a_later_change_is_delivered_after_the_replayed_row(rows):
     calls = reception.listen(post_save, Nullable)
     replay("calls", "--where", "n=3")
     Nullable.objects.filter(n=3).update(n=30)
@@ -191,7 +191,7 @@ def test_a_condition_over_the_new_row_selects_the_rows(rows):
     assert "3 rows would be replayed" in replay("calls", "--dry-run")
 
 
-def test_a_condition_over_the_old_row_is_refused_unless_it_is_ignored(rows):
+def test_a_condition_on_the_old_row_is_refused_unless_it_is_ignored(rows):
     calls = reception.declare(post_save, Nullable, when=Q(new__n=1) & ~Q(old__n=1))
     assert "compares with the row before the change (old__…)" in refusal("calls")
     replay("calls", "--ignore-when")
@@ -229,7 +229,7 @@ def test_lookups_through_relations_find_a_row_once():
     assert [call["instance"] for call in calls.delivered()] == [ann]
 
 
-def test_a_number_stays_text_for_a_column_of_text():
+def test_a_number_stays_text_for_a_text_column():
     calls = reception.declare(post_save, Stamped)
     Stamped.objects.bulk_create(Stamped(code=code) for code in ("007", "7", "1e5"))
     replay("calls", "--where", "code=007")
@@ -354,7 +354,7 @@ def test_several_models_one_after_the_other_or_one_of_them(rows):
     assert "Did you mean 'auth.Group'?" in refusal("calls", "--model", "auth.Grop")
 
 
-def test_rows_of_a_many_to_many_table_come_as_post_add():
+def test_rows_of_a_many_to_many_table_are_replayed_as_post_add():
     calls = reception.declare(m2m_changed, User.groups.through)
     ann = User.objects.create(username="ann")
     groups = Group.objects.bulk_create(Group(name=name) for name in "ab")
@@ -368,21 +368,21 @@ def test_rows_of_a_many_to_many_table_come_as_post_add():
 
 def test_an_emit_for_new_rows(rows):
     signal = Signal()
-    heard = []
+    received = []
 
-    def hear(row, created, **kwargs):
-        heard.append((row.n, created))
+    def receive(row, created, **kwargs):
+        received.append((row.n, created))
 
-    signal.connect(hear)
+    signal.connect(receive)
     when = Q(new__n__gte=3)
     emit = Emit(signal, when=when, name="large", argument="row", operation=pgtrigger.Insert)
     emit.register(Nullable)
     replay("columns.Nullable:large")
     testing.deliver()
-    assert heard == [(3, True), (4, True)]
+    assert received == [(3, True), (4, True)]
 
 
-# What cannot be replayed.
+# Receivers and rows that cannot be replayed.
 
 
 @pytest.mark.parametrize(

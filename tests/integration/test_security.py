@@ -104,7 +104,7 @@ def search_path(value):
 
 @pytest.fixture
 def hostile(db):
-    """A schema that comes before pg_catalog. Django's own queries would be led astray as well."""
+    """A schema before pg_catalog, which would also redirect Django's own queries."""
     execute("CREATE SCHEMA hostile")
     make_hostile("hostile")
     make_hostile_types("hostile")
@@ -229,7 +229,7 @@ def definers():
 
 
 def test_functions_with_the_rights_of_their_owner_are_for_their_own_triggers_only():
-    """Attached to a view of one's own, they would run what the view calls with those rights."""
+    """Attached to the attacker's view, they would run the view's functions with those rights."""
     assert definers()
     execute("CREATE ROLE mallory")
     execute("GRANT CREATE ON SCHEMA public TO mallory")
@@ -243,7 +243,7 @@ def test_functions_with_the_rights_of_their_owner_are_for_their_own_triggers_onl
             assert sqlstate(trigger)[0] == "42501"
 
 
-def test_nobody_else_may_make_triggers_with_our_functions():
+def test_other_roles_may_not_create_triggers_with_our_functions():
     callable_by_all = execute(
         """
         SELECT p.proname
@@ -273,7 +273,7 @@ def mallory(db):
         make_hostile("public", row_type=table)
 
 
-def test_whoever_may_write_to_the_schema_of_a_type_gets_nothing_at_run_time(mallory):
+def test_rights_on_the_schema_of_a_type_give_nothing_at_run_time(mallory):
     model = TYPED["HStore"]
     model.objects.create(fixed={"k": "v"}, a={"free": None})
     assert model.objects.get().c == {"free": None}
@@ -281,7 +281,7 @@ def test_whoever_may_write_to_the_schema_of_a_type_gets_nothing_at_run_time(mall
     assert refused(lambda: model.objects.update(a={"k": "v"}, b={"k": "v"}))
 
 
-def test_whoever_may_write_to_the_schema_of_a_type_gets_nothing_from_queries(db):
+def test_rights_on_the_schema_of_a_type_give_nothing_from_queries(db):
     """The functions that make queries at run time have the rights of who installed them."""
     model = TYPED["HStore"]
     install(
@@ -312,17 +312,17 @@ AS_JSON = Func("a", function="to_jsonb", output_field=JSONField())
     ],
     ids=lambda invariant: invariant.name,
 )
-def test_an_invariant_that_would_use_what_others_made_is_not_installed(mallory, invariant):
+def test_an_invariant_that_would_use_objects_of_another_role_is_not_installed(mallory, invariant):
     with pytest.raises(ProgrammingError, match="which belongs to mallory"), transaction.atomic():
         install(TYPED["HStore"], invariant)
 
 
-def test_what_others_made_is_used_where_the_settings_trust_its_schema(mallory, settings):
+def test_objects_of_another_role_are_used_if_the_settings_trust_their_schema(mallory, settings):
     settings.BULKSAFE = {"SEARCH_PATH": ["public"]}
     install(TYPED["HStore"], bulksafe.Immutable("a"))
 
 
-# Muting: what it switches off, and where that ends.
+# Muting: what it disables, and where it ends.
 
 LIMIT = "columns.Guarded:amount_below_limit"
 LABEL = "columns.Guarded:immutable_label"
@@ -342,7 +342,7 @@ def muted_now(alias="default"):
         return cursor.fetchone()[0] or ""
 
 
-def test_muted_switches_off_what_it_names_and_nothing_else():
+def test_muted_disables_only_the_rules_that_it_names():
     with bulksafe.muted(LIMIT):
         too_much()
         assert refused(rename)
@@ -413,7 +413,7 @@ def test_muted_ends_where_an_error_is_caught_inside():
     assert refused(too_much)
 
 
-def test_muted_ends_with_a_rollback_that_is_asked_for():
+def test_muted_ends_with_a_requested_rollback():
     with transaction.atomic():
         with bulksafe.muted(LIMIT):
             too_much()
@@ -514,7 +514,7 @@ def test_muting_nothing_is_refused():
         pytest.fail("entered")
 
 
-def test_pgtrigger_ignore_goes_on_working():
+def test_pgtrigger_ignore_still_works():
     with pgtrigger.ignore("columns.Guarded:amount_below_limit"):
         too_much()
         assert refused(rename)
@@ -544,7 +544,7 @@ def test_muted_and_pgtrigger_ignore_together():
 
 
 def test_a_setting_that_is_no_list_mutes_nothing():
-    """Somebody may have written anything into it; the write is refused then, not let pass."""
+    """It may contain anything; an unreadable value refuses the write."""
     execute("SELECT set_config('bulksafe.muted', 'columns.Guarded:amount_below_limit', true)")
     with pytest.raises(DatabaseError), transaction.atomic():
         too_much()
@@ -552,7 +552,7 @@ def test_a_setting_that_is_no_list_mutes_nothing():
     assert refused(too_much)
 
 
-# What an error says to a role that may not read the row.
+# The error message for a role that may not read the row.
 
 
 @pytest.fixture
@@ -578,7 +578,7 @@ UNSEEN = "UPDATE of a row."
 
 
 @pytest.mark.parametrize("write", [TOO_MUCH, AT_COMMIT])
-def test_a_refusal_names_the_key_to_those_who_may_read_it(write, writer):
+def test_a_refusal_names_the_key_to_roles_that_may_read_it(write, writer):
     with role("clerk"):
         assert detail(write).endswith(UNSEEN)
     execute(f"GRANT SELECT (amount) ON {TABLE} TO clerk")
@@ -620,7 +620,7 @@ FUNCTION_OF_OURS = """
 
 
 @pytest.mark.parametrize("is_schema_open", [True, False])
-def test_a_function_that_a_compute_calls_is_not_led_astray(is_schema_open, settings):
+def test_a_function_that_a_compute_calls_is_not_redirected(is_schema_open, settings):
     """Neither by the writer's path, nor with the rights of the table's owner."""
     settings.BULKSAFE = {"SEARCH_PATH": ["tools"]}
     execute(FUNCTION_OF_OURS)

@@ -1,4 +1,4 @@
-"""Where the demo, the tests and the benchmarks get their PostgreSQL from."""
+"""How the demo, the tests and the benchmarks obtain their PostgreSQL server."""
 
 import getpass
 import shutil
@@ -89,7 +89,7 @@ def test_kept_server_stops_with_its_last_user(kept, monkeypatch):
     third.stop()
 
 
-def test_server_that_does_not_start_says_why(monkeypatch):
+def test_a_server_that_fails_to_start_reports_the_reason(monkeypatch):
     monkeypatch.delenv("DATABASE_URL", raising=False)
 
     with pytest.raises(server.ServerError, match="no_such_setting"):

@@ -19,7 +19,7 @@ def only_these_receivers(db):
         yield
 
 
-def test_a_rollback_takes_back_that_something_was_delivered():
+def test_a_rollback_makes_changes_undelivered_again():
     """Each test of a ``TestCase`` begins with what ``setUpTestData`` has written."""
     calls = reception.listen(post_save, Nullable)
     Nullable.objects.create()
@@ -31,7 +31,7 @@ def test_a_rollback_takes_back_that_something_was_delivered():
             transaction.set_rollback(True)
 
 
-def test_queues_are_delivered_each_for_itself():
+def test_queues_are_delivered_independently():
     first = reception.declare(post_save, Nullable, "first", queue="first")
     second = reception.declare(post_save, Nullable, "second", queue="second")
     reception.capture(Nullable)

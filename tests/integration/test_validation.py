@@ -1,4 +1,4 @@
-"""``full_clean()`` says what the database would say, before it is asked to store anything."""
+"""``full_clean()`` raises the errors that the database would raise."""
 
 import datetime
 import pickle
@@ -102,7 +102,7 @@ def test_the_error_has_the_name_of_the_invariant_for_its_code(order):
     assert raised.value.error_dict[NON_FIELD_ERRORS][0].code == "discount_within_amount"
 
 
-def test_what_holds_passes(order):
+def test_a_valid_row_passes(order):
     assert errors(order(amount=6, discount=6)) == {}
 
 
@@ -250,7 +250,7 @@ def test_annotations_and_functions(using_models):
         assert same_as_the_database(model(name="Ab", key="Ab")) == "Not lower."
 
 
-def test_a_database_default_is_not_known_before(using_models):
+def test_a_database_default_is_unknown_before_the_write(using_models):
     model = using_models(
         Check(Q(level__lte=3), name="low", message="Too high."),
         level=models.IntegerField(db_default=5),
@@ -260,7 +260,7 @@ def test_a_database_default_is_not_known_before(using_models):
         assert errors(model(level=4)) == {NON_FIELD_ERRORS: ["Too high."]}
 
 
-def test_what_auto_now_will_write_is_not_known_before(using_models):
+def test_the_value_of_auto_now_is_unknown_before_the_write(using_models):
     model = using_models(
         Check(Q(touched__gte=F("shipped")), name="touched_last", message="From the past."),
         touched=models.DateTimeField(auto_now=True),
@@ -273,7 +273,7 @@ def test_what_auto_now_will_write_is_not_known_before(using_models):
         assert same_as_the_database(stored) is None
 
 
-def test_a_primary_key_that_the_database_gives_is_not_known_before(using_models):
+def test_a_database_generated_primary_key_is_unknown_before_the_write(using_models):
     model = using_models(Check(Q(pk__isnull=False), name="has_key"), amount=money(default=0))
     with tables(model):
         assert same_as_the_database(model()) is None
@@ -289,7 +289,7 @@ def test_a_condition_that_cannot_be_evaluated_is_left_to_the_database(using_mode
         model(amount=1, discount=0).validate_constraints()
 
         assert "division by zero" in caplog.text
-        # The transaction goes on.
+        # The transaction continues.
         assert model.objects.count() == 0
 
 
@@ -369,7 +369,7 @@ def test_immutable_lets_inserts_and_equal_values_pass(order):
     assert same_as_the_database(order.objects.create(number="A1", amount=1)) is None
 
 
-def test_immutable_with_one_field_excluded_looks_at_the_others(using_models):
+def test_immutable_with_one_field_excluded_checks_the_others(using_models):
     model = using_models(
         Immutable("a", "b", message="Frozen."), a=models.IntegerField(), b=models.IntegerField()
     )
@@ -502,7 +502,7 @@ def test_parents_rules_hold_for_a_child(family):
     assert same_as_the_database(stored) == "“amount” cannot be changed."
 
 
-def test_a_new_child_of_a_row_that_is_there_updates_the_parent(family):
+def test_a_new_child_of_an_existing_row_updates_the_parent(family):
     parent, child = family
     stored = parent.objects.create(amount=5)
 
@@ -532,7 +532,7 @@ def test_a_child_with_a_key_of_its_own():
 
 
 @pytest.mark.django_db(databases=["default", "other"])
-def test_the_database_that_is_written_to_is_asked():
+def test_the_query_goes_to_the_database_of_the_write():
     with isolated():
         model = declare(Immutable("amount", message="Frozen."), amount=models.IntegerField())
         with tables(model), tables(model, using="other"):

@@ -1,4 +1,4 @@
-"""Faults that listeners have to survive, and what is left of the calls after each.
+"""Faults that listeners have to survive, and the verdict on the calls after each.
 
 Database effects come exactly once, outside effects at least once, and both in order for each row.
 """
@@ -50,8 +50,8 @@ class Outcome:
         kind: the fault.
         inside: what became of the effects in the database.
         outside: what became of the effects outside.
-        recovered: seconds from the fault until all was told that was written up to it and just
-            after it, by queue.
+        recovered: seconds from the fault until every change written up to it and just after it
+            was delivered, by queue.
     """
 
     kind: str
@@ -95,7 +95,7 @@ class Range:
 
     @contextmanager
     def traffic(self, transactions=12):
-        """Writers at work while the block runs, and a moment in it at which some was told."""
+        """Writers at work while the block runs, which starts after some changes were delivered."""
         traffic = Traffic(
             self.machine.url.replace("/postgres?", f"/{self.site.aliases['default']['NAME']}?"),
             self.site.add_rows(6),
@@ -107,17 +107,17 @@ class Range:
         try:
             some = self.choice.randint(0, 30)
             wait_until(
-                lambda: len(self.site.seen()) >= before + some, "nothing is told", every=0.002
+                lambda: len(self.site.seen()) >= before + some, "nothing is delivered", every=0.002
             )
             yield
         finally:
             traffic.join()
 
     def recovery(self, listener, began, *, may_end=False):
-        """Seconds from ``began`` until all was told that is there now, by queue.
+        """Seconds from ``began`` until every present change is delivered, by queue.
 
         That is what was written up to the fault, and new rows of all buckets. A listener that ends
-        is started anew where it may end.
+        is restarted if ``may_end``.
         """
         self.site.add_rows(32)
         wanted = {
@@ -127,25 +127,25 @@ class Range:
         }
         found = {}
 
-        def is_told(queue):
-            told = self.site.seen() if queue == "default" else self.site.told()
-            return wanted <= {(row, new) for row, _, new in told}
+        def is_delivered(queue):
+            delivered = self.site.seen() if queue == "default" else self.site.seen_outside()
+            return wanted <= {(row, new) for row, _, new in delivered}
 
-        def are_told():
+        def all_delivered():
             if not listener.is_alive():
                 assert may_end, f"the listener has ended: {listener.said}"
-                anew = self._start(wait=False)
-                listener.process, listener.log = anew.process, anew.log
+                restarted = self._start(wait=False)
+                listener.process, listener.log = restarted.process, restarted.log
             for queue in QUEUES:
-                if queue not in found and is_told(queue):
+                if queue not in found and is_delivered(queue):
                     found[queue] = time.monotonic() - began
             return len(found) == len(QUEUES)
 
-        wait_until(are_told, lambda: self.site.silence(listener), seconds=120)
+        wait_until(all_delivered, lambda: self.site.silence(listener), seconds=120)
         return found
 
     def outcome(self, kind, recovered):
-        """Let all that is left be told, and judge the rows of this run."""
+        """Deliver every remaining change and judge the rows of this run."""
         self.site.listen_once(**self.environment())
         outcome = self._judged(kind, recovered)
         self.outcomes.append(outcome)
@@ -215,10 +215,10 @@ class Range:
                 for pid in stopped:
                     os.kill(pid, signal.SIGSTOP)
                 other = self._start()
-                # The rows whose cursors are not locked come through; then the others, too.
+                # Rows with unlocked cursors are delivered first; the others follow.
                 new = self.site.add_rows(32)
-                told = "SELECT FROM counting_seen WHERE counter = ANY (%s)"
-                wait_until(lambda: self.site.run(told, new), lambda: self.site.silence(other))
+                seen = "SELECT FROM counting_seen WHERE counter = ANY (%s)"
+                wait_until(lambda: self.site.run(seen, new), lambda: self.site.silence(other))
                 for pid in stopped:
                     os.kill(pid, signal.SIGCONT)
                 recovered = self.recovery(listener, began)
@@ -279,7 +279,7 @@ class Range:
         # How often the keeper looks is a matter of time.
         assert done.exists() or place.startswith("keeper"), f"{place} was not come to"
         assert "Traceback" not in killed.stderr
-        return self._started_anew()
+        return self._restarted()
 
     def kill_at_a_statement(self):
         return self.kill_at(self._place_in_a_batch())
@@ -292,7 +292,7 @@ class Range:
             counted.write_text("")
             self.site.listen_once(**self.environment(COUNTING_STATEMENTS=str(counted)))
             self.deepest = Counter(counted.read_text().split())
-        # The last statements of a process may be made or not: it looks once more, or has looked.
+        # A process may or may not send its last statements, depending on whether it polls again.
         return [
             f"{who}:{side}:{number}"
             for who, statements in sorted(self.deepest.items())
@@ -307,7 +307,7 @@ class Range:
         for row in (one, other, one):
             self.site.run("UPDATE counting_counter SET version = version + 1 WHERE id = %s", row)
 
-    # Faults of the server and of what lies in between.
+    # Faults of the server and of the network.
 
     def terminate(self):
         """The server ends all the listener's connections."""
@@ -356,7 +356,7 @@ class Range:
         self._some_events()
         done = self.site.directory / "done"
         done.unlink(missing_ok=True)
-        return self._started_anew(
+        return self._restarted(
             may_end=True,
             proxied=True,
             COUNTING_FAULT=place,
@@ -385,12 +385,12 @@ class Range:
         return self._while_listening(limit)
 
     def restart_between(self):
-        """Events are left from before a crash of the server, and nobody listened."""
+        """Events are left from before a crash of the server, and no listener ran."""
         self._some_events()
         self.machine.restart("immediate")
-        return self._started_anew()
+        return self._restarted()
 
-    def _started_anew(self, *, may_end=False, **where):
+    def _restarted(self, *, may_end=False, **where):
         began = time.monotonic()
         listener = self._start(wait=False, **where)
         try:
@@ -405,7 +405,7 @@ class Range:
                 began = time.monotonic()
                 fault(listener)
                 recovered = self.recovery(listener, began)
-            self.site.wait_until_told(*QUEUES, listener=listener)
+            self.site.wait_until_delivered(*QUEUES, listener=listener)
         finally:
             listener.stop()
         return recovered
@@ -414,7 +414,7 @@ class Range:
         listener = self._start(proxied=True)
         try:
             self._some_events()
-            self.site.wait_until_told(*QUEUES, listener=listener)
+            self.site.wait_until_delivered(*QUEUES, listener=listener)
             self.site.wait_until_asleep()
             began = time.monotonic()
             assert fault() > 0

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the test's own, that may be restarted as it likes."""
+"""A PostgreSQL server of the test's own, which the test may restart."""
 
 from __future__ import annotations
 

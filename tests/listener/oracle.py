@@ -1,4 +1,4 @@
-"""Whether what receivers were told is what happened to the rows.
+"""Whether receivers were called for exactly the changes that happened to the rows.
 
 Every change of a row counts its version up by one, so the calls for a row have to say 0, 1, 2, 3 …
 up to the version that the row has in the end.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 #: A call: the row, its version before (None if it was not there) and its version after.
-Told = tuple[int, int | None, int]
+Call = tuple[int, int | None, int]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Verdict:
     lost: list[tuple[int, int]] = field(default_factory=list)
     doubled: list[tuple[int, int]] = field(default_factory=list)
     swapped: list[tuple[int, int]] = field(default_factory=list)
-    wrong: list[Told] = field(default_factory=list)
+    wrong: list[Call] = field(default_factory=list)
 
     @property
     def is_exactly_once(self) -> bool:
@@ -37,15 +37,15 @@ class Verdict:
 
     @property
     def is_at_least_once(self) -> bool:
-        """Doubled calls are allowed; they come in order when the first of each is looked at."""
+        """Repeated calls are allowed; the first calls have to be in order."""
         return not (self.lost or self.swapped or self.wrong)
 
 
-def judge(versions: Mapping[int, int], told: Iterable[Told]) -> Verdict:
+def judge(versions: Mapping[int, int], made: Iterable[Call]) -> Verdict:
     """Compare calls, in the order in which they were made, with the rows' versions in the end."""
     verdict = Verdict()
     calls: dict[int, list[int]] = defaultdict(list)
-    for row, old, new in told:
+    for row, old, new in made:
         if row not in versions or new > versions[row] or old != (new - 1 if new else None):
             verdict.wrong.append((row, old, new))
         else:

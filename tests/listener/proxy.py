@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose connections can go dead without a word."""
+"""A TCP proxy on loopback whose connections can go silent."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Proxy:
         return self._make(_Pair.silence)
 
     def unplug(self):
-        """A cable that is cut: neither end hears anything of the other, not even a FIN."""
+        """A cut cable: neither end receives anything from the other, not even a FIN."""
         return self._make(_Pair.unplug)
 
     def reset(self):
-        """A proxy that is restarted: both ends hear that at once."""
+        """A restarted proxy: both ends see the disconnection at once."""
         return self._make(_Pair.close)
 
     def close(self):

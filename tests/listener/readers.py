@@ -1,4 +1,4 @@
-"""Two readers of the outbox as they are often written, and wrong: the oracle has to catch them.
+"""Two common but wrong readers of the outbox, which the oracle has to catch.
 
 Each remembers in memory how far it has come, and hands over what comes next.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tests.listener.oracle import Told
+from tests.listener.oracle import Call
 
 _EVENT = """
     SELECT seq, xid::text::bigint, (new ->> 'id')::bigint,
@@ -23,15 +23,15 @@ class BySequence:
     A transaction that took a lower number and commits later is passed over.
     """
 
-    told: list[Told] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     _last: int = 0
 
     def read(self, connection):
-        for seq, _, *told in connection.execute(
+        for seq, _, *call in connection.execute(
             f"{_EVENT} WHERE seq > %s ORDER BY seq", [self._last]
         ).fetchall():
             self._last = seq
-            self.told.append(tuple(told))
+            self.calls.append(tuple(call))
 
 
 @dataclass
@@ -46,16 +46,16 @@ class BehindOldest:
     """
 
     order: str
-    told: list[Told] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     _next: int = 0
 
     def read(self, connection):
         ((oldest,),) = connection.execute(
             "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
         ).fetchall()
-        for _, _, *told in connection.execute(
+        for _, _, *call in connection.execute(
             f"{_EVENT} WHERE xid >= %s::text::xid8 AND xid < %s::text::xid8 ORDER BY {self.order}",
             [str(self._next), str(oldest)],
         ).fetchall():
-            self.told.append(tuple(told))
+            self.calls.append(tuple(call))
         self._next = oldest

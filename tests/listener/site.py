@@ -100,7 +100,7 @@ class Listener:
 
 
 class Site(Project):
-    """A project with the counting app, whose tables and triggers are there."""
+    """A project with the counting app, its tables and its triggers installed."""
 
     #: Installed beside bulksafe.
     app = "tests.listener.counting"
@@ -170,15 +170,15 @@ class Site(Project):
             FOR EACH ROW WHEN (NEW.version % 4 = 3) EXECUTE FUNCTION count_on()
         """)
 
-    # What the receivers were told.
+    # The calls of the receivers.
 
     def seen(self):
         return self.run(
             "SELECT counter, old, new FROM counting_seen WHERE counter > %s ORDER BY id", self.since
         )
 
-    def told(self):
-        """What the receiver with an effect outside the database was told."""
+    def seen_outside(self):
+        """The calls of the receiver with an effect outside the database."""
         lines = [line.split() for line in self.outside.read_text().splitlines()]
         return [
             (int(row), None if old == "-" else int(old), int(new))
@@ -190,15 +190,15 @@ class Site(Project):
         return judge(self.versions(), self.seen())
 
     def verdict_outside(self):
-        return judge(self.versions(), self.told())
+        return judge(self.versions(), self.seen_outside())
 
     def lag(self, queue="default"):
-        """How many changes have not been told, going by the rows alone."""
+        """The number of undelivered changes, computed from the rows alone."""
         changes = sum(version + 1 for version in self.versions().values())
-        told = self.told() if queue == "outside" else self.seen()
-        return changes - len({(row, new) for row, _, new in told})
+        delivered = self.seen_outside() if queue == "outside" else self.seen()
+        return changes - len({(row, new) for row, _, new in delivered})
 
-    def wait_until_told(self, *queues, listener=None, seconds=PATIENCE):
+    def wait_until_delivered(self, *queues, listener=None, seconds=PATIENCE):
         for queue in queues or ("default",):
             wait_until(
                 lambda queue=queue: self.lag(queue) <= 0, lambda: self.silence(listener), seconds
@@ -270,4 +270,4 @@ class Site(Project):
             WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted
               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
         """
-        wait_until(lambda: self.run(asleep), "nobody sleeps")
+        wait_until(lambda: self.run(asleep), "no listener sleeps")

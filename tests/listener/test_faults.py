@@ -23,7 +23,7 @@ def place(tmp_path_factory, forge):
         proxy = Proxy(("127.0.0.1", started.port))
         found = faults.Range(site, started, proxy, random.Random(0))
         yield found
-        # Nothing came again later.
+        # No call was repeated later.
         assert found.of_all_rows().is_good
         proxy.close()
 

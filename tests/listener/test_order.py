@@ -22,7 +22,7 @@ pytestmark = pytest.mark.once
 
 
 @pytest.mark.parametrize(
-    ("told", "verdict"),
+    ("calls", "verdict"),
     [
         ([(1, None, 0), (1, 0, 1), (1, 1, 2)], Verdict()),
         ([(1, None, 0), (1, 1, 2)], Verdict(lost=[(1, 1)])),
@@ -33,12 +33,12 @@ pytestmark = pytest.mark.once
         ([(1, None, 0), (1, 0, 1), (1, 1, 2), (7, None, 0)], Verdict(wrong=[(7, None, 0)])),
     ],
 )
-def test_the_oracle_sees(told, verdict):
-    assert judge({1: 2}, told) == verdict
+def test_the_oracle_judges(calls, verdict):
+    assert judge({1: 2}, calls) == verdict
     assert verdict.is_exactly_once == (verdict == Verdict())
 
 
-# Readers that go by numbers, and the one that goes by snapshots.
+# Readers that use numbers, and the one that uses snapshots.
 
 #: What each reader makes of each interleaving, for the rows "one" and "other".
 MISTAKES = {
@@ -82,7 +82,7 @@ def test_interleaving(site, interleaving):
             *([(names[row], *rest) for row, *rest in found] for found in vars(verdict).values())
         )
 
-    found = {name: judge(site.versions(), reader.told) for name, reader in readers.items()}
+    found = {name: judge(site.versions(), reader.calls) for name, reader in readers.items()}
     assert {(name, interleaving.__name__): named(v) for name, v in found.items()} == {
         (name, interleaving.__name__): MISTAKES.get((name, interleaving.__name__), Verdict())
         for name in readers
@@ -90,8 +90,8 @@ def test_interleaving(site, interleaving):
     assert site.verdict() == Verdict()
 
 
-def test_a_queue_begins_with_what_runs_at_that_moment(site):
-    """A queue that is new tells what commits after its beginning, also what was written before."""
+def test_a_queue_begins_with_the_transactions_then_running(site):
+    """A new queue delivers what commits after its start, even if it was written before."""
     one, other = site.rows_of_a_bucket(2)
     site.listen_once("--queues", "default")
     site.run("DELETE FROM bulksafe_cursor WHERE queue = 'outside'")
@@ -100,10 +100,10 @@ def test_a_queue_begins_with_what_runs_at_that_moment(site):
         interleavings.count(newest, other)
         early.commit()
         site.listen_once("--queues", "outside")
-        assert site.told() == []
+        assert site.seen_outside() == []
         newest.commit()
     site.listen_once("--queues", "outside")
-    assert site.told() == [(other, 0, 1)]
+    assert site.seen_outside() == [(other, 0, 1)]
 
 
 def test_a_cursor_is_claimed_as_it_was_locked(site):
@@ -150,7 +150,7 @@ def test_traffic(site, processes):
     with site.listening("--queues", "default", "--concurrency", str(processes)) as listener:
         traffic.start(writers=5, transactions=40)
         traffic.join()
-        site.wait_until_told(listener=listener)
+        site.wait_until_delivered(listener=listener)
     site.listen_once("--queues", "default")
     assert sum(site.versions().values()) > 500
     assert site.verdict() == Verdict(), listener.said
@@ -186,25 +186,25 @@ def test_a_sleeper_is_woken(drowsy):
         for _ in range(5):
             drowsy.wait_until_asleep()
             drowsy.add_rows(1)
-            drowsy.wait_until_told(listener=listener)
+            drowsy.wait_until_delivered(listener=listener)
 
 
-def test_nobody_sleeps_while_a_writer_is_at_it(drowsy):
-    """It has told nobody, since nobody slept when it wrote."""
+def test_no_listener_sleeps_while_a_writer_is_active(drowsy):
+    """It sent no notification, since no listener slept when it wrote."""
     (row,) = drowsy.add_rows(1)
     with interleavings.sessions(drowsy, 1) as (writer,):
         interleavings.count(writer, row)
         with drowsy.listening("--queues", "default") as listener:
             wait_until(lambda: drowsy.seen() == [(row, None, 0)], lambda: listener.said)
             writer.commit()
-            drowsy.wait_until_told(listener=listener)
+            drowsy.wait_until_delivered(listener=listener)
     assert drowsy.verdict() == Verdict()
 
 
-def test_a_writer_that_gives_up_wakes_nobody_for_ever(drowsy):
+def test_a_writer_that_rolls_back_wakes_listeners_again(drowsy):
     (row,) = drowsy.add_rows(1)
     with drowsy.listening("--queues", "default") as listener:
-        drowsy.wait_until_told(listener=listener)
+        drowsy.wait_until_delivered(listener=listener)
         drowsy.wait_until_asleep()
         with interleavings.sessions(drowsy, 1) as (writer,):
             interleavings.count(writer, row)
@@ -212,7 +212,7 @@ def test_a_writer_that_gives_up_wakes_nobody_for_ever(drowsy):
             interleavings.count(writer, row)
             drowsy.run("UPDATE counting_counter SET version = version WHERE id <> %s", row)
             writer.commit()
-        drowsy.wait_until_told(listener=listener)
+        drowsy.wait_until_delivered(listener=listener)
     assert drowsy.verdict() == Verdict()
 
 
@@ -222,8 +222,8 @@ def test_no_wake_up_is_lost(drowsy, processes):
     rows = drowsy.add_rows(2)
     failures = []
     url = server.database_url(drowsy.aliases["default"])
-    told = "SELECT FROM counting_seen WHERE counter = %s AND new = %s"
-    heard = []
+    seen = "SELECT FROM counting_seen WHERE counter = %s AND new = %s"
+    notices = []
 
     def write(row, listener):
         try:
@@ -231,12 +231,14 @@ def test_no_wake_up_is_lost(drowsy, processes):
             with psycopg.connect(url, autocommit=True) as connection:
                 for version in count(1):
                     # Long enough for the listener to have slept often, and to have been woken.
-                    if version > 80 and len(heard) > 20:
+                    if version > 80 and len(notices) > 20:
                         break
                     interleavings.count(connection, row)
                     wait_until(
-                        lambda version=version: connection.execute(told, [row, version]).fetchall(),
-                        lambda version=version: f"nobody was woken for {version}: {listener.said}",
+                        lambda version=version: connection.execute(seen, [row, version]).fetchall(),
+                        lambda version=version: (
+                            f"no listener was woken for {version}: {listener.said}"
+                        ),
                         every=pauses.uniform(0.0005, 0.01),
                     )
         except BaseException as error:
@@ -250,7 +252,7 @@ def test_no_wake_up_is_lost(drowsy, processes):
             for thread in threads:
                 thread.start()
             while any(thread.is_alive() for thread in threads):
-                heard.extend(ear.notifies(timeout=0.1))
+                notices.extend(ear.notifies(timeout=0.1))
             assert not failures, failures
-            drowsy.wait_until_told(listener=listener)
+            drowsy.wait_until_delivered(listener=listener)
     assert drowsy.verdict() == Verdict()

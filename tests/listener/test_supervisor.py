@@ -1,4 +1,4 @@
-"""The process that looks after the others, told to end at an awkward moment."""
+"""The supervisor process, terminated at an awkward moment."""
 
 import os
 import signal
@@ -6,8 +6,8 @@ import signal
 from tests.listener.site import wait_until
 
 
-def test_told_to_end_while_a_worker_is_replaced(site):
-    """The new worker is told, too, though it was not there when the signal came."""
+def test_terminated_while_a_worker_is_replaced(site):
+    """The new worker is terminated, too, although it started after the signal."""
     site.write(
         "sitecustomize.py",
         """

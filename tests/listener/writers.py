@@ -26,7 +26,7 @@ class Traffic:
         seed: of the writers' choices.
         connects_again: whether the server may go away.
         ended: how many transactions have ended, one way or the other.
-        failures: what went wrong in writers that nobody expected.
+        failures: unexpected errors of the writers.
     """
 
     url: str

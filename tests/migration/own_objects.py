@@ -24,7 +24,7 @@ def main():
 
         from bulksafe.outbox import shape
 
-        # What it compares with is what is being made.
+        # The file that it compares with is the one being written.
         shape.refuse_foreign = lambda using, names: None
         call_command("migrate", verbosity=0, run_syncdb=True)
         pairs = sorted(shape.found("default", "public"))

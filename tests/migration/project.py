@@ -224,7 +224,7 @@ class Project:
         self.write(f"{app}/invariants.py", MODELS + textwrap.dedent(text))
 
     def settings(self, text):
-        """More settings, after those that every project has."""
+        """Set the settings that follow the ones of every project."""
         self.extra_settings = textwrap.dedent(text)
 
     def migration(self, name, app="shop"):

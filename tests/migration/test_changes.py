@@ -1,7 +1,7 @@
 """A model changes, with every kind of invariant on it.
 
 The oracle is a new database made from the models alone: after any change the migrated database has
-exactly its triggers and functions. Every migration is taken back and applied again as well.
+exactly its triggers and functions. Every migration is also unapplied and applied again.
 """
 
 from dataclasses import dataclass
@@ -369,7 +369,7 @@ def test_alter_a_key_that_another_app_refers_to(project):
         assert project.installed() == project.fresh()
         project.migrate("people", "0001")
         project.migrate("shop", "0001")
-        # Not the same types: Django takes a foreign key back only where it knows of it already.
+        # Not the same types: Django restores a foreign key only if its state already contains it.
         taken_back = [(trigger.name, trigger.comment) for trigger in project.installed().triggers]
         assert taken_back == [(trigger.name, trigger.comment) for trigger in before.triggers]
         project.run('INSERT INTO "Sales Orders" (customer_id, owner) VALUES (1, 0)')

@@ -166,7 +166,7 @@ def test_pgtrigger_disable_and_enable(lines):
     assert lines.installed() == before
 
 
-def test_pgtrigger_prune_drops_what_no_model_declares_and_nothing_else(lines):
+def test_pgtrigger_prune_drops_only_undeclared_triggers(lines):
     before = lines.installed()
     lines.manage("pgtrigger", "prune")
     assert lines.installed() == before
@@ -177,7 +177,7 @@ def test_pgtrigger_prune_drops_what_no_model_declares_and_nothing_else(lines):
     gone = {trigger.name for trigger in before.triggers} - left
     assert len(gone) == 1
     assert gone.pop().startswith("pgtrigger_positive")
-    # The function that prune leaves behind is in nobody's way, and goes with the migration.
+    # The function that prune leaves behind is harmless, and the migration drops it.
     lines.make()
     lines.migrate()
     lines.assert_all_installed()

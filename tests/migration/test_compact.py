@@ -1,4 +1,4 @@
-"""What a migration stores of a capture: little, and all of it."""
+"""The text of a capture in a migration: short, and complete."""
 
 import pytest
 from django.contrib.postgres.fields import HStoreField

@@ -105,7 +105,7 @@ def test_rows_before_and_after_the_triggers_are_removed(removing, header):
 
 
 def test_a_deferred_check_is_judged_before_it_is_removed(removing):
-    """Rows that broke it for a moment are fine; the events that wait are looked at, not lost."""
+    """Rows may break the rule for a moment; pending events are checked, not lost."""
     run = RUN.format("insert") + RUN.format("update")
     edit(removing, "0003", with_data(removing.migration("0003"), before=run))
     removing.migrate()

@@ -90,7 +90,7 @@ def test_sqlite_gets_the_tables_without_the_triggers(project):
     assert tables(project) == {"shop_line"}
 
 
-def test_sqlite_goes_through_every_change(project):
+def test_sqlite_supports_every_change(project):
     add_sqlite(project)
     project.models(LINE)
     project.make()
@@ -170,7 +170,7 @@ def test_removing_them_from_one_schema_leaves_the_other_alone(tenants, command):
     assert tenants.refusal("INSERT INTO shop_line (a, b, c) VALUES (-1, 0, 0)", alias="two")
 
 
-def test_a_table_behind_the_first_schema_of_the_path(project):
+def test_a_table_in_a_later_schema_of_the_search_path(project):
     """Functions go to the table's schema, not to the first one, and are found there again."""
     project.models(LINE)
     project.make()

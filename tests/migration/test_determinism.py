@@ -126,5 +126,5 @@ def test_versions_of_django_and_python(declared):
     plain = made(declared)
     for python in pythons:
         assert made(declared, python=str(python)) == plain
-        # What one of them made, the other has nothing to add to.
+        # After one version's migration, the other version finds no changes.
         declared.assert_nothing_to_make()

@@ -1,4 +1,4 @@
-"""A capture whose receivers are not in the code any more: ``makemigrations`` asks, or keeps it."""
+"""A capture whose receivers were removed: ``makemigrations`` asks, or keeps it."""
 
 import psycopg
 import pytest
@@ -32,7 +32,7 @@ def captured(shop):  # noqa: F811
 
 
 def assert_kept(project, *, count=2):
-    """The capture is there, and the migrations say so too."""
+    """The capture is installed, and the migrations contain it."""
     project.migrate()
     assert triggers(project.installed()) == CAPTURE
     assert len(project.migrations()) == count
@@ -112,7 +112,7 @@ def test_migrate_drops_nothing_and_reports_no_changes(captured):
     assert_kept(captured)
 
 
-def test_what_an_app_that_was_not_named_has_is_not_asked_about(captured):
+def test_apps_that_were_not_named_are_not_asked_about(captured):
     captured.models("class Piece(models.Model): pass", app="press")
 
     made = captured.make("press")
@@ -137,7 +137,7 @@ def test_other_invariants_are_removed_without_a_question(shop):  # noqa: F811
     assert_kept(shop, count=3)
 
 
-def test_fewer_receivers_of_a_table_are_no_question(shop):  # noqa: F811
+def test_removing_one_of_several_receivers_asks_nothing(shop):  # noqa: F811
     receive(shop, saved(), deleted())
     evolve(shop)
     receive(shop, saved())
@@ -149,7 +149,7 @@ def test_fewer_receivers_of_a_table_are_no_question(shop):  # noqa: F811
     assert triggers(shop.installed()) == CAPTURE
 
 
-def test_each_table_is_asked_about(shop):  # noqa: F811
+def test_each_table_is_prompted_for(shop):  # noqa: F811
     receive(shop, saved(), saved("other", model="Other"))
     evolve(shop)
     receive(shop)
@@ -200,7 +200,7 @@ def test_a_renamed_model(captured):
     assert not captured.installed()
 
 
-def test_a_removed_model_takes_its_capture_along(captured):
+def test_removing_a_model_removes_its_capture(captured):
     captured.models("class Other(models.Model): n = models.IntegerField(default=0)")
 
     made = captured.make()
@@ -288,7 +288,7 @@ def test_one_of_them_is_dropped(joined):
     joined.assert_nothing_to_make()
 
 
-# What a kept capture does.
+# The behaviour of a kept capture.
 
 
 def test_a_transaction_without_its_receivers_is_refused_until_the_capture_is_dropped(shop):  # noqa: F811

@@ -112,7 +112,7 @@ def tables(project, alias="default"):
 
 
 @pytest.mark.parametrize("has_migrations", [True, False], ids=["migrations", "syncdb"])
-def test_nothing_of_ours_is_among_the_models(project, has_migrations):
+def test_our_tables_are_not_among_the_models(project, has_migrations):
     project.contrib = AUTH
     project.models(WATCHING, app="neighbour")
     project.models("", app="press")
@@ -272,7 +272,7 @@ bulksafe.critical(m2m_changed, sender={name}.{field}.through)(note)
 
 
 class World:
-    """The package ``news``, whose authors know nothing of us, and the app ``home`` that watches it.
+    """The package ``news``, which does not use bulksafe, and the app ``home`` that watches it.
 
     The names decide which app's migrations come first on a new database.
     """
@@ -414,7 +414,7 @@ def test_one_makemigrations_for_both_apps(world, change):
     assert project.installed() == after
 
 
-def test_functions_go_with_a_table_that_the_migrations_know_no_triggers_of(world):
+def test_dropping_a_table_drops_functions_of_triggers_unknown_to_the_migrations(world):
     """The watching app was uninstalled without being migrated back."""
     project = world.project
     project.apps.remove(world.home)

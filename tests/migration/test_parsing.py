@@ -1,4 +1,4 @@
-"""What every kind of declaration makes on every kind of model is valid SQL, and works."""
+"""Every kind of declaration on every kind of model compiles to valid SQL, and works."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Migrations that receivers lead to: when there is one, what it makes, what it depends on."""
+"""Migrations for receivers: when one is created, its operations and its dependencies."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ def models(**parts):
     return ORDER.format(**defaults | parts)
 
 
-def saved(name="heard", model="Order", options=""):
+def saved(name="received", model="Order", options=""):
     return SAVE.format(name=name, model=model, options=options)
 
 
@@ -78,7 +78,7 @@ def triggers(installed):
     return sorted((t.table, t.definition.split(" ")[4]) for t in installed.triggers)
 
 
-def test_the_first_receiver_of_a_table_makes_its_capture_and_the_last_takes_it_along(shop):
+def test_the_first_receiver_of_a_table_creates_its_capture_and_the_last_drops_it(shop):
     receive(shop, saved())
     made = evolve(shop)
     assert triggers(made) == [("shop_order", "INSERT"), ("shop_order", "UPDATE")]
@@ -121,7 +121,7 @@ def test_other_changes_and_conditions_make_one(shop):
     receive(shop, saved(options="when=Q(new__status='sent')"), deleted())
     evolve(shop)
     assert len(shop.migrations()) == 5
-    # What one receiver asks for, another may ask for as well.
+    # Two receivers may have the same condition.
     receive(shop, *(saved(name, options="when=Q(new__status='sent')") for name in "ab"), deleted())
     evolve(shop)
     assert len(shop.migrations()) == 5
@@ -133,7 +133,7 @@ def test_other_changes_and_conditions_make_one(shop):
 def test_several_conditions_are_installed_as_the_migration_says(shop):
     """A migration file has the keys of a dict in their order."""
     conditions = [f"when=Q(new__amount={number})" for number in range(6)]
-    receive(shop, *(saved(f"heard_{n}", options=text) for n, text in enumerate(conditions)))
+    receive(shop, *(saved(f"received_{n}", options=text) for n, text in enumerate(conditions)))
     shop.make()
     shop.migrate()
 
@@ -233,7 +233,7 @@ def test_rows_written_after_the_change_are_captured(shop, change):
         from shop.models import {model}
         {model}.objects.bulk_create([{model}({values}), {model}(amount=1)])
         testing.deliver()
-        """) == ("heard 1\n" if state else "heard 1\nheard 2\n")
+        """) == ("received 1\n" if state else "received 1\nheard 2\n")
 
 
 # Models of others.
@@ -305,7 +305,7 @@ def test_parents_and_children_in_different_schemas(project, parent, child):
         class Meta:
             db_table = {child!r}
     """)
-    receive(project, SAVE.format(name="heard", model="Child", options="").replace("pk", "n"))
+    receive(project, SAVE.format(name="received", model="Child", options="").replace("pk", "n"))
     project.make()
     project.migrate()
 
@@ -317,7 +317,7 @@ def test_parents_and_children_in_different_schemas(project, parent, child):
     """)
 
     listened = project.manage("bulksafe", "listen", "--once")
-    assert listened.stdout.split() == ["heard", "1", "heard", "2", "heard", "2"]
+    assert listened.stdout.split() == ["received", "1", "received", "2", "received", "2"]
 
 
 def test_emit(shop):
@@ -334,7 +334,7 @@ def test_emit(shop):
     assert len(shop.migrations()) == 3
 
 
-# What a migration does not depend on.
+# Facts that a migration does not depend on.
 
 
 def made_by_a_process(project, **variables):

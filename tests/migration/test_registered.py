@@ -26,8 +26,8 @@ bulksafe.register(
 """
 
 
-def has_come_and_gone(project, without):
-    """Migrate there, back and there again; then remove the registration and migrate both ways.
+def migrate_both_ways(project, without):
+    """Apply, unapply and apply again; then remove the registration and migrate both ways.
 
     ``without`` rewrites the project without it.
     """
@@ -76,7 +76,7 @@ def test_user(project, target):
     assert project.run(
         "SELECT count(*) FROM auth_permission WHERE codename LIKE '%invariants'"
     ) == [(0,)]
-    has_come_and_gone(project, without=lambda: project.invariants(""))
+    migrate_both_ways(project, without=lambda: project.invariants(""))
 
 
 def test_user_as_the_creator_of_the_database_sees_it(project):
@@ -96,7 +96,7 @@ def test_model_of_the_same_app(project, target):
     project.make()
     project.migrate()
     assert project.refusal("INSERT INTO shop_article (title) VALUES ('')") == "titled"
-    has_come_and_gone(project, without=lambda: project.invariants(""))
+    migrate_both_ways(project, without=lambda: project.invariants(""))
 
 
 @pytest.mark.parametrize("target", ["Article.tags.through", '"shop.Article_tags"'])
@@ -111,10 +111,10 @@ def test_automatic_through_table_of_the_same_app(project, target):
     project.run("INSERT INTO shop_article_tags (article_id, tag_id) VALUES (1, 1)")
     assert project.refusal("UPDATE shop_article_tags SET tag_id = 2") == "immutable_article_tag"
     project.run("DELETE FROM shop_article_tags")
-    has_come_and_gone(project, without=lambda: project.invariants(""))
+    migrate_both_ways(project, without=lambda: project.invariants(""))
 
 
-def test_automatic_through_table_goes_with_its_model(project):
+def test_automatic_through_table_is_dropped_with_its_model(project):
     project.models(ARTICLE)
     project.invariants("from shop.models import Article\n" + ON_TAGS.format("Article.tags.through"))
     project.make()
@@ -123,10 +123,10 @@ def test_automatic_through_table_goes_with_its_model(project):
         project.invariants("")
         project.models("")
 
-    has_come_and_gone(project, without)
+    migrate_both_ways(project, without)
 
 
-def test_automatic_through_table_goes_with_its_field(project):
+def test_automatic_through_table_is_dropped_with_its_field(project):
     project.models(ARTICLE)
     project.invariants("from shop.models import Article\n" + ON_TAGS.format("Article.tags.through"))
     project.make()
@@ -135,7 +135,7 @@ def test_automatic_through_table_goes_with_its_field(project):
         project.invariants("")
         project.models(ARTICLE.replace("    tags = models.ManyToManyField(Tag)\n", ""))
 
-    has_come_and_gone(project, without)
+    migrate_both_ways(project, without)
 
 
 def test_automatic_through_table_of_another_app(project):
@@ -144,10 +144,10 @@ def test_automatic_through_table_of_another_app(project):
     project.invariants("from news.models import Article\n" + ON_TAGS.format("Article.tags.through"))
     project.make()
     assert project.migrations("news") == ["0001_initial"]
-    has_come_and_gone(project, without=lambda: project.invariants(""))
+    migrate_both_ways(project, without=lambda: project.invariants(""))
 
 
-def test_model_of_another_app_goes_with_the_registration(project):
+def test_model_of_another_app_is_removed_with_its_registration(project):
     project.models(ARTICLE, app="news")
     project.models("")
     project.invariants(ON_TITLE.format('"news.Article"'))
@@ -239,7 +239,7 @@ def test_app_without_a_models_module(project):
     (project.directory / "shop" / "models.py").unlink()
     project.invariants(ON_TITLE.format('"news.Article"'))
     project.make()
-    has_come_and_gone(project, without=lambda: project.invariants(""))
+    migrate_both_ways(project, without=lambda: project.invariants(""))
 
 
 def test_child_and_parent_tables(project):

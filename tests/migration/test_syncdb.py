@@ -30,7 +30,7 @@ def named(project):
     }
 
 
-def test_what_proxies_carry_is_installed(project):
+def test_triggers_of_proxies_are_installed(project):
     registered(project).settings(UNMIGRATED)
     project.migrate("--run-syncdb")
     assert named(project) == {"titled", "immutable_title", "immutable_tag"}
@@ -46,7 +46,7 @@ def test_it_is_the_same_with_migrations(project):
     assert project.installed() == project.fresh()
 
 
-def test_what_is_missing_is_brought_back_and_nothing_else(project):
+def test_only_missing_objects_are_restored(project):
     registered(project).settings(UNMIGRATED)
     project.migrate("--run-syncdb")
     before = project.installed()
@@ -59,7 +59,7 @@ def test_what_is_missing_is_brought_back_and_nothing_else(project):
     assert after == {t.name: "D" if t == tag else "O" for t in before.triggers}
 
 
-def test_with_migrations_nothing_is_installed_behind_their_back(project):
+def test_with_migrations_nothing_is_installed_outside_them(project):
     registered(project).make()
     project.migrate()
     (title,) = (t for t in project.installed().triggers if "immutable_title" in t.name)
@@ -77,7 +77,7 @@ def test_another_app_is_migrated_and_the_registering_one_is_not(project):
     assert named(project) == {"titled", "immutable_title", "immutable_tag"}
 
 
-def test_only_a_part_of_the_tables_is_there(project):
+def test_only_some_of_the_tables_exist(project):
     registered(project).make("news")
     project.contrib = ["django.contrib.contenttypes"]
     project.settings("MIGRATION_MODULES = {'shop': None}\n")

@@ -18,7 +18,7 @@ import bulksafe
 from django.db.models.signals import post_save
 
 @bulksafe.critical(post_save, sender="shop.Order", run="after_commit")
-def hear(sender, instance, **kwargs):
+def receive(sender, instance, **kwargs):
     print(instance.number)
 """
 
@@ -68,9 +68,9 @@ def test_a_migration_is_made_and_rendered_with_it(python, project):
     manage("makemigrations", "shop")
     manage("migrate", "-v", "0")
     project.run(
-        "INSERT INTO shop_order (number, status, amount, discount) VALUES ('heard', 'draft', 1, 0)"
+        "INSERT INTO shop_order (number, status, amount, discount) VALUES ('run', 'draft', 1, 0)"
     )
-    assert manage("bulksafe", "listen", "--once") == "heard\n"
+    assert manage("bulksafe", "listen", "--once") == "run\n"
     manage("bulksafe", "status")
     # The checkout and the wheel agree about it.
     project.assert_all_installed()

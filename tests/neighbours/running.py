@@ -101,7 +101,7 @@ def _manage(setting, run, *arguments):
     return done.stdout
 
 
-def run_tests(setting, run, tell):
+def run_tests(setting, run, report):
     """The outcome of each test by its id; the arguments and errors are those of run_commands."""
     options = ["test", "--noinput"]
     if setting.processes > 1:
@@ -111,7 +111,7 @@ def run_tests(setting, run, tell):
         run,
         commands,
         setting.directory,
-        tell,
+        report,
         place=setting.source,
         environment=setting.environment(run),
     )

@@ -1,4 +1,4 @@
-"""Real listeners, and waiting for what they do."""
+"""Listener processes, and helpers that wait for their effects."""
 
 import subprocess
 import sys

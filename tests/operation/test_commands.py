@@ -1,4 +1,4 @@
-"""The command line of the listener and of what looks after it: bad input, help, exit codes."""
+"""The command line of the listener and its maintenance: bad input, help, exit codes."""
 
 import json
 import signal
@@ -78,7 +78,7 @@ def test_a_port_that_is_taken(site):
     assert f"Port {port} cannot be used" in failed.stderr
 
 
-def test_a_server_that_is_not_there(site):
+def test_a_missing_server(site):
     site.aliases["default"]["HOST"] = "/nowhere"
 
     failed = site.manage("bulksafe", "status", code=2)
@@ -96,7 +96,7 @@ def test_once_serves_the_chosen_queues_only(site):
     assert texts(site) == ["mail good 0", "notify good 0"]
 
 
-def test_once_does_not_end_at_cursors_that_nobody_has_looked_at_for_long(site):
+def test_once_does_not_end_at_stale_cursors(site):
     site.manage("bulksafe", "listen", "--once")
     site.run("UPDATE bulksafe_cursor SET served_at = now() - interval '1 hour'")
     order(site, "good")
@@ -106,7 +106,7 @@ def test_once_does_not_end_at_cursors_that_nobody_has_looked_at_for_long(site):
     assert sorted(texts(site)) == ["mail good 0", "notify good 0"]
 
 
-def test_once_waits_for_what_another_listener_has_taken(site):
+def test_once_waits_for_cursors_locked_by_another_listener(site):
     order(site, "good")
     with site.connect() as connection:
         connection.execute("BEGIN")
@@ -119,7 +119,7 @@ def test_once_waits_for_what_another_listener_has_taken(site):
     assert sorted(texts(site)) == ["mail good 0", "notify good 0"]
 
 
-def test_status_says_what_waits_and_that_nobody_listens(site):
+def test_status_shows_the_backlog_and_the_missing_listener(site):
     order(site, "good")
 
     failed = site.manage("bulksafe", "status", code=1)
@@ -150,7 +150,7 @@ def test_doctor_finds_a_capture_that_is_off(site):
     assert "shop.Order:bulksafe_capture is disabled" in found
 
 
-def test_doctor_finds_queues_that_nobody_serves_or_begins(site):
+def test_doctor_finds_unserved_and_unstarted_queues(site):
     path = site.directory / "shop/receivers.py"
     path.write_text(path.read_text().replace('queue="mail"', 'queue="post"'))
 
@@ -165,7 +165,7 @@ def test_doctor_finds_queues_that_nobody_serves_or_begins(site):
     assert "No findings." in site.manage("bulksafe", "doctor").stdout
 
 
-def test_an_outbox_that_migrate_takes_away_and_brings_back(site):
+def test_migrate_drops_and_recreates_the_outbox(site):
     site.migrate("shop", "zero")
     site.migrate("bulksafe", "zero")
     assert site.run("SELECT to_regclass('bulksafe_outbox')") == [(None,)]
@@ -184,7 +184,7 @@ def with_dead_letters(shop):
     return project
 
 
-def test_discard_says_first_what_it_would_do(with_dead_letters):
+def test_discard_announces_what_it_would_do(with_dead_letters):
     def discard(*arguments, **expected):
         return with_dead_letters.manage("bulksafe", "discard", *arguments, **expected).stdout
 
@@ -198,13 +198,13 @@ def test_discard_says_first_what_it_would_do(with_dead_letters):
     assert "Would discard 0 parked events." in discard("--all", "--dry-run", code=1)
 
 
-def test_discard_asks_nobody_where_it_is_told_not_to(with_dead_letters):
+def test_discard_with_noinput_does_not_prompt(with_dead_letters):
     done = with_dead_letters.manage("bulksafe", "discard", "--all", "--noinput")
 
     assert "3 parked events were discarded" in done.stdout
 
 
-def test_a_list_that_is_cut_says_so(with_dead_letters):
+def test_a_truncated_list_says_so(with_dead_letters):
     shown = with_dead_letters.manage("bulksafe", "status", "--parked", "--limit", "2", code=1)
 
     assert shown.stdout.splitlines()[-1] == "… and 1 more: --limit 3"

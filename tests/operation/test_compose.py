@@ -48,7 +48,7 @@ def port():
 
 
 def words(command, port=""):
-    """The command with this Python and a free port, instead of those of the container."""
+    """The command, with this Python and a free port in place of the container's."""
     own = {"python": sys.executable, "8080": port, "0.0.0.0:8000": f"127.0.0.1:{port}"}
     return [own.get(word, word).replace("127.0.0.1:8000", f"127.0.0.1:{port}") for word in command]
 
@@ -114,7 +114,7 @@ def migrated(url):
 
 
 @pytest.mark.parametrize("name", ["postgres", "pgbouncer"])
-def test_the_health_check_of_a_server_asks_it(url, postgres, name):
+def test_the_health_check_of_a_server_queries_it(url, postgres, name):
     """Where the server is comes last, and so counts; the image has it elsewhere."""
     _, program, *options = SERVICES[name]["healthcheck"]["test"]
     here = conninfo_to_dict(url)
@@ -159,5 +159,5 @@ def test_a_listener_that_starts_is_left_alone(port):
             os.killpg(init.pid, signal.SIGKILL)
 
 
-def test_a_closed_port_is_not_taken_for_a_listener_that_hangs(port):
+def test_a_closed_port_is_not_mistaken_for_a_hanging_listener(port):
     assert listener_health.ask(int(port), "/livez") is Answer.CLOSED

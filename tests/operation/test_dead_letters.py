@@ -1,4 +1,4 @@
-"""A receiver that fails: what waits, what goes on, and how it is brought through."""
+"""A failing receiver: which events wait, which continue, and how it recovers."""
 
 import json
 
@@ -23,7 +23,7 @@ def parked(project, code=1):
 
 
 @BOTH
-def test_a_failing_row_blocks_itself_only_and_comes_through_after_the_fix(shop, atomic):
+def test_a_failing_row_blocks_only_itself_and_is_delivered_after_the_fix(shop, atomic):
     project = shop(strict=f"max_attempts=3, atomic={atomic}")
     for number in ("good", "bad", "fine"):
         order(project, number)
@@ -71,7 +71,7 @@ def test_a_dead_letter_that_is_skipped(shop, atomic):
     assert texts(project) == ["lenient bad 1", "lenient bad 0"]
 
 
-def test_what_waited_behind_a_skipped_dead_letter_is_tried_in_turn(shop):
+def test_events_behind_a_skipped_dead_letter_are_tried_in_turn(shop):
     project = shop(lenient='max_attempts=2, on_dead="skip"')
     order(project, "bad")
     change(project, "bad", 1)
@@ -133,7 +133,7 @@ def test_a_dead_letter_shows_traceback_attempts_and_event(shop):
     assert listed.splitlines()[-1].split()[:6] == ["1", "dead", "2", "strict", "shop_order", "1"]
 
 
-def test_discard_gives_up_and_lets_followers_go_on(shop):
+def test_discard_drops_the_event_and_unblocks_its_followers(shop):
     project = shop(strict="max_attempts=1")
     order(project, "bad")
     change(project, "bad", 1)
@@ -165,7 +165,7 @@ def test_a_receiver_with_another_name(shop):
     declare(project, new_name="max_attempts=1")
     project.assert_nothing_to_make()
 
-    # What has not been tried goes to the new name; what failed waits for a word.
+    # Untried events go to the new name; failed events wait for a decision.
     project.manage("bulksafe", "listen", "--once")
     assert texts(project) == ["new_name good 0"]
     assert (
@@ -184,7 +184,7 @@ def test_a_receiver_with_another_name(shop):
     assert texts(project) == ["new_name good 0", "new_name bad 0"]
 
 
-def test_a_receiver_that_is_gone(shop):
+def test_a_receiver_was_removed(shop):
     project = shop(strict="max_attempts=1", other="")
     order(project, "bad")
     project.manage("bulksafe", "listen", "--once", code=1)
@@ -198,7 +198,7 @@ def test_a_receiver_that_is_gone(shop):
     assert {name for name, *_ in parked(project)} == {"strict", "other"}
 
 
-def test_a_listener_whose_code_does_not_know_the_table_yet(shop):
+def test_a_listener_whose_code_lacks_the_table(shop):
     """As during a deployment: the migration has run, the writers are new, the listener is old."""
     project = shop(notify="", strict="max_attempts=1")
     new_code = (project.directory / "shop/receivers.py").read_text()
@@ -252,7 +252,7 @@ def test_a_column_that_was_removed_while_events_waited(shop):
     assert texts(project) == ["strict good gone"]
 
 
-def test_a_column_of_another_type_that_the_image_does_not_fit(shop):
+def test_a_column_whose_new_type_does_not_fit_the_image(shop):
     project = shop(strict="max_attempts=1")
     order(project, "not a number")
     order(project, "17")
@@ -345,7 +345,7 @@ def logging(sender, instance, **kwargs):
     assert texts(project) == seen
 
 
-def test_what_a_receiver_writes_is_delivered_though_others_commit_meanwhile(shop):
+def test_writes_of_a_receiver_are_delivered_during_other_commits(shop):
     """Other transactions begin and end between the worker's first statements."""
     project = shop(placeholder="")
     reacting(
@@ -380,7 +380,7 @@ Store.start = start_late
     assert texts(project) == ["0", "1"]
 
 
-def test_receivers_that_keep_each_other_right_come_to_rest(shop):
+def test_receivers_that_maintain_each_other_converge(shop):
     project = shop(placeholder="")
     reacting(
         project,

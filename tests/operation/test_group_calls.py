@@ -1,4 +1,4 @@
-"""Calls of several events, one of which is dealt with by hand, dies or cannot be read."""
+"""Calls for several events, one of which is discarded, kills its process or is unreadable."""
 
 import pytest
 

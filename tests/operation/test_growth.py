@@ -1,4 +1,4 @@
-"""Who can keep the outbox from being emptied, and how that is found."""
+"""Sessions that keep the outbox from being emptied, and how ``doctor`` finds them."""
 
 from contextlib import contextmanager
 
@@ -69,7 +69,7 @@ def test_a_lock_that_any_role_can_hold_does_not_keep_the_outbox(site, stranger, 
         assert emptied(site)
 
 
-def test_a_stranger_cannot_hold_the_keepers_lock(site, stranger):
+def test_another_role_cannot_hold_the_keepers_lock(site, stranger):
     lock = "SELECT FROM bulksafe_outbox_identity FOR UPDATE"
     with pytest.raises(psycopg.errors.InsufficientPrivilege), holding(site, lock, stranger):
         pass
@@ -81,7 +81,7 @@ def test_one_keeper_at_a_time(site):
     assert emptied(site)
 
 
-def test_doctor_names_who_keeps_a_slot(site):
+def test_doctor_names_the_process_that_keeps_a_slot_from_being_emptied(site):
     with holding(site, READING) as pid:
         assert not emptied(site)
         found = doctor(site)
@@ -127,7 +127,7 @@ def test_a_slot_that_is_not_read_is_no_finding_about_locks(site):
         "UPDATE bulksafe_cursor SET served_at = served_at WHERE bucket = 3",
     ],
 )
-def test_doctor_names_who_keeps_a_queue(site, statement):
+def test_doctor_names_the_process_that_blocks_a_queue(site, statement):
     with holding(site, statement) as pid:
         found = doctor(site)
     assert f"Queues may stand still: process {pid}" in found
@@ -143,7 +143,7 @@ def test_doctor_names_who_keeps_a_queue(site, statement):
         ("pg_advisory_lock_shared", "they look for events 20 times a second meanwhile"),
     ],
 )
-def test_doctor_names_who_holds_the_lock_of_sleepers(site, stranger, function, said):
+def test_doctor_names_the_process_that_holds_the_sleepers_lock(site, stranger, function, said):
     site.settings(site.extra_settings + 'BULKSAFE["POLL_INTERVAL"] = 0.01\n')
     with holding(site, f"SELECT {function}(1651862123, 0)", stranger) as pid:
         found = doctor(site)

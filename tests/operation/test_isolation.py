@@ -176,7 +176,7 @@ def test_other_rows_and_queues_go_on_while_a_call_hangs(site, atomic):
         assert process.wait(PATIENCE) == 0
 
 
-def test_a_slow_call_is_made_alone_and_finishes(site):
+def test_a_slow_call_runs_alone_and_finishes(site):
     """It is no failure; what it had begun in the batch is rolled back with it."""
     project = site("Log.objects.create(text='begun'); time.sleep(1.5)", "max_attempts=1")
     for number in ("good1", "bad1", "good2", "bad2"):
@@ -273,7 +273,7 @@ def test_a_dead_letter_sends_a_signal(site):
 from django.dispatch import receiver as connected
 
 @connected(bulksafe.dead_letter)
-def tell_the_operator(sender, id, receiver, key, attempts, error, event_id, **kwargs):
+def alert_operator(sender, id, receiver, key, attempts, error, event_id, **kwargs):
     Log.objects.create(text=f"{sender.__name__} {id} {receiver} {key} {attempts} {error}")
 
 @connected(bulksafe.dead_letter)
@@ -314,7 +314,7 @@ def attempts_lines(project):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_gives_a_call_back(site, number):
+def test_a_second_signal_releases_the_running_call(site, number):
     """Its attempt is not counted, and the next worker need not wait for its lease."""
     project = site("time.sleep(3600)", "atomic=False, max_attempts=1", LEASE=3600)
     order(project, "bad")
@@ -328,7 +328,7 @@ def test_a_second_signal_gives_a_call_back(site, number):
     assert project.run("SELECT attempts, leased_until FROM bulksafe_parked") == [(0, None)]
 
 
-def test_status_says_for_how_long_an_event_has_been_due(site):
+def test_status_shows_the_age_of_the_oldest_due_event(site):
     project = site("pass", "")
     order(project, "good")
     project.run("UPDATE bulksafe_outbox SET at = now() - interval '100 seconds'")

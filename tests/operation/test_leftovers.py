@@ -1,4 +1,4 @@
-"""What a receiver leaves behind when it returns: it must not stop its queue or the listener."""
+"""State that a receiver leaves behind: it must not stop its queue or the listener."""
 
 import signal
 
@@ -16,7 +16,7 @@ CHILD = "__import__('multiprocessing').Process(target=time.sleep, args=(30,)).st
 
 
 @pytest.mark.parametrize("deed", [THREAD, CHILD], ids=["thread", "child process"])
-def test_what_outlives_the_receiver_does_not_keep_the_listener(site, deed):  # noqa: F811
+def test_a_thread_that_outlives_the_receiver_does_not_keep_the_listener(site, deed):  # noqa: F811
     project = site(deed, "")
     order(project, "bad")
     order(project, "good")
@@ -35,7 +35,7 @@ def test_what_outlives_the_receiver_does_not_keep_the_listener(site, deed):  # n
         "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})",
     ],
 )
-def test_a_receiver_that_takes_the_signal_away(site, deed):  # noqa: F811
+def test_a_receiver_that_replaces_the_signal_handler(site, deed):  # noqa: F811
     project = site(deed, "")
     order(project, "bad")
     with listening(project) as (process, log):

@@ -1,4 +1,4 @@
-"""Rows with values that PostgreSQL has and Python has not: infinite dates, and those after 9999."""
+"""Rows with values that Python cannot represent: infinite dates, and dates after 9999."""
 
 import re
 
@@ -51,7 +51,7 @@ def texts(site):
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_after_the_commit_it_is_a_dead_letter_and_other_rows_go_on(shop, odd):
+def test_after_the_commit_it_is_a_dead_letter_and_other_rows_continue(shop, odd):
     column, value = ODD[odd]
     site = shop("after_commit")
     site.run(f"INSERT INTO shop_order (number, {column}) VALUES ('odd', '{value}')")
@@ -84,7 +84,7 @@ write("INSERT INTO shop_order (number) VALUES ('good')")
 
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("signal", ["post_save", "pre_save"])
-def test_in_the_transaction_the_write_is_refused_with_what_to_do(shop, odd, signal):
+def test_in_the_transaction_the_write_is_refused_with_a_remedy(shop, odd, signal):
     column, value = ODD[odd]
     site = shop("in_transaction", signal)
 

@@ -1,4 +1,4 @@
-"""Everything through PgBouncer in transaction mode: the writers, and the listener, too."""
+"""Writers and the listener through PgBouncer in transaction mode."""
 
 import os
 import shutil
@@ -89,7 +89,7 @@ def test_notifications_are_swallowed_and_polling_is_the_floor(pooled):
     assert "no connection" not in log.read_text()
 
 
-def test_a_sleeping_listener_that_is_gone_leaves_no_lock_behind(pooled):
+def test_a_sleeping_listener_that_dies_leaves_no_lock(pooled):
     with listening(pooled) as (process, log):
         wait_until(lambda: _sleepers(pooled) == 1, log)
         process.kill()
@@ -106,7 +106,7 @@ def _sleepers(project):
     return count
 
 
-def test_a_context_reaches_nobody_else(pooled):
+def test_a_context_does_not_leak_to_another_client(pooled):
     pooled.python("""
         import bulksafe
         from django.db import connection, transaction

@@ -1,4 +1,4 @@
-"""Events and receivers that no listener could ever get past: nobody else is to wait for them."""
+"""Events and receivers that always fail or hang: no other event waits for them."""
 
 import pytest
 
@@ -26,26 +26,26 @@ BOTH = pytest.mark.parametrize("atomic", [True, False])
 
 
 @pytest.mark.parametrize(
-    "told", ['"text"', "[1]", "5", "null", '{"bulksafe.written_by": 5}'], ids=repr
+    "context", ['"text"', "[1]", "5", "null", '{"bulksafe.written_by": 5}'], ids=repr
 )
-def test_a_context_that_is_no_object(shop, told):
-    """Whoever may write a row may set it, in SQL."""
+def test_a_context_that_is_no_object(shop, context):
+    """Every role that may write a row may set it in SQL."""
     project = shop(first="")
     project.run(
-        "WITH told AS (SELECT set_config('bulksafe.context', %s, true)) "
-        "INSERT INTO shop_order (number, amount) SELECT 'told', 0 FROM told",
-        told,
+        "WITH context AS (SELECT set_config('bulksafe.context', %s, true)) "
+        "INSERT INTO shop_order (number, amount) SELECT 'odd', 0 FROM context",
+        context,
     )
     order(project, "good")
 
     project.manage("bulksafe", "listen", "--once")
 
-    assert sorted(texts(project)) == ["first good 0", "first told 0"]
+    assert sorted(texts(project)) == ["first good 0", "first odd 0"]
 
 
 @BOTH
 @pytest.mark.parametrize(
-    "told",
+    "context",
     [
         '{"digits": ' + "9" * 6_000 + "}",
         "[" * 4_000 + "]" * 4_000,
@@ -54,13 +54,13 @@ def test_a_context_that_is_no_object(shop, told):
     ],
     ids=["digits", "nested", "too deep", "long"],
 )
-def test_a_context_that_cannot_be_read_harms_its_own_event_only(shop, atomic, told):
-    """Whoever may write a row may set it, in SQL; it is valid JSON to PostgreSQL."""
+def test_a_context_that_cannot_be_read_harms_its_own_event_only(shop, atomic, context):
+    """Every role that may write a row may set it in SQL; PostgreSQL accepts it as JSON."""
     project = shop(first=f"max_attempts=1, atomic={atomic}")
-    for number in ("before", "told", "after"):
+    for number in ("before", "odd", "after"):
         with project.connect() as connection, connection.transaction():
-            if number == "told":
-                connection.execute("SELECT set_config('bulksafe.context', %s, true)", [told])
+            if number == "odd":
+                connection.execute("SELECT set_config('bulksafe.context', %s, true)", [context])
             connection.execute("INSERT INTO shop_order (number, amount) VALUES (%s, 0)", [number])
 
     project.manage("bulksafe", "listen", "--once", code=1)
@@ -73,7 +73,7 @@ def test_a_context_that_cannot_be_read_harms_its_own_event_only(shop, atomic, to
     assert "Traceback" not in shown.stderr
 
 
-def test_a_condition_that_the_row_as_it_was_does_not_fit_any_more(shop):
+def test_a_condition_no_longer_matches_the_old_row(shop):
     project = shop(placeholder="")
     project.write("shop/receivers.py", CONDITIONAL.format(when=0))
     project.make()
@@ -86,7 +86,7 @@ def test_a_condition_that_the_row_as_it_was_does_not_fit_any_more(shop):
 
     project.manage("bulksafe", "listen", "--once", code=1)
 
-    # Nobody can say whether the first one met the new condition.
+    # It is unknown whether the first one met the new condition.
     assert parked(project) == [("conditional", "1", "dead", 1)]
     assert texts(project) == ["19"]
 
@@ -301,7 +301,7 @@ def test_an_error_after_the_commit_keeps_no_other_from_its_call(shop):
     }
 
 
-def test_a_stranger_with_a_name_like_a_listeners(shop):
+def test_another_client_named_like_a_listener(shop):
     project = shop(first="")
     with project.connect() as stranger:
         stranger.execute("SET application_name = 'bulksafe listen'")
@@ -332,8 +332,8 @@ def test_processes_share_no_pool(shop):
         "SET session_replication_role = replica",
     ],
 )
-def test_a_receiver_that_leaves_the_connection_otherwise_than_it_found_it(shop, statement):
-    """The worker's own queries would fail, and those of the receivers after it."""
+def test_a_receiver_leaves_the_connection_in_a_different_state(shop, statement):
+    """The worker's own queries and the next receivers' queries would fail."""
     project = shop(strict="max_attempts=2", other="")
     path = project.directory / "shop/receivers.py"
     leaving = f"from django.db import connection; connection.cursor().execute({statement!r})"

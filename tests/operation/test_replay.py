@@ -88,7 +88,7 @@ def test_a_failed_call_is_parked_and_blocks_its_row(site):
     ]
 
 
-def test_an_uncommitted_change_is_waited_for_and_is_in_the_image(site, replaying):
+def test_the_image_waits_for_and_includes_an_uncommitted_change(site, replaying):
     project = site(index="")
     with project.connect() as writer:
         # The writer would be the victim of a deadlock.
@@ -111,7 +111,7 @@ def test_an_uncommitted_change_is_waited_for_and_is_in_the_image(site, replaying
     }
 
 
-def test_a_change_during_the_replay_comes_after_the_replayed_row(site):
+def test_a_change_during_the_replay_is_delivered_after_the_replayed_row(site):
     project = site(index="")
     changed = []
 
@@ -160,7 +160,7 @@ def test_a_listener_without_the_table_keeps_the_event_for_the_one_receiver(site)
     project.manage("bulksafe", "listen", "--once")
     assert texts(project) == []
 
-    # Code that knows the table and still lacks the receiver.
+    # Code that has the table but not yet the receiver.
     declare(project, other="", third='queue="search"')
     project.manage("bulksafe", "listen", "--once")
     assert texts(project) == []
@@ -171,7 +171,7 @@ def test_a_listener_without_the_table_keeps_the_event_for_the_one_receiver(site)
     assert project.run("SELECT count(*) FROM bulksafe_parked") == [(0,)]
 
 
-def test_an_interrupted_replay_says_how_to_go_on(site, replaying):
+def test_an_interrupted_replay_says_how_to_continue(site, replaying):
     project = site(index="")
     with project.connect() as writer:
         writer.execute("BEGIN")

@@ -1,4 +1,4 @@
-"""A dump that is restored into another cluster, whose transactions are numbered anew."""
+"""A dump restored into another cluster, whose transaction ids start again."""
 
 import os
 import subprocess
@@ -45,14 +45,14 @@ def move(project, postgres, elsewhere):
 
 
 def grow_old(project):
-    """Use up transaction numbers, so that those of the other cluster are lower."""
+    """Use up transaction ids, so that the other cluster's ids are lower."""
     with project.connect() as connection:
         for _ in range(5000):
             connection.execute("SELECT pg_current_xact_id()")
 
 
 @pytest.mark.parametrize("by_hand", [True, False], ids=["doctor --rebase", "by the listener"])
-def test_nothing_is_lost_and_nothing_comes_twice(shop, postgres, elsewhere, by_hand):
+def test_every_call_is_made_exactly_once(shop, postgres, elsewhere, by_hand):
     project = shop(notify="max_attempts=1", mail='queue="mail"')
     grow_old(project)
     for number in ("one", "two", "bad"):
@@ -62,7 +62,7 @@ def test_nothing_is_lost_and_nothing_comes_twice(shop, postgres, elsewhere, by_h
         change(project, number, 1)
 
     move(project, postgres, elsewhere)
-    # Written before any listener has looked at the new cluster.
+    # Written before any listener has polled the new cluster.
     change(project, "one", 2)
     order(project, "three")
     if by_hand:

@@ -1,4 +1,4 @@
-"""Which roles may use bulksafe's tables: those of the settings, at every migrate."""
+"""The roles that may use bulksafe's tables: every migrate grants what the settings list."""
 
 import psycopg
 import pytest
@@ -131,8 +131,8 @@ def test_privileges_follow_the_settings(shop, roles):
     assert "GRANT" not in shop.manage("migrate").stdout
 
 
-def test_default_privileges_are_taken_back(shop, roles):
-    """For tables, sequences and functions, also those behind triggers."""
+def test_default_privileges_are_revoked(shop, roles):
+    """For tables, sequences and functions, including trigger functions."""
     (reader,) = roles("reader")
     shop.run(
         f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {reader}; "
@@ -166,7 +166,7 @@ def test_default_privileges_are_taken_back(shop, roles):
         ("GRANT EXECUTE ON FUNCTION {capture} TO {role}", "EXECUTE on public.pgtrigger_"),
     ],
 )
-def test_doctor_finds_what_is_too_much(grant, named, shop, roles):
+def test_doctor_finds_excessive_grants(grant, named, shop, roles):
     (role,) = roles("reader")
     shop.migrate()
     ((capture,),) = shop.run(
@@ -202,7 +202,7 @@ def test_a_role_that_may_not_grant_is_given_the_statements(shop, roles):
     assert "GRANT EXECUTE ON FUNCTION" in result.stderr
 
 
-def test_the_mark_of_a_role_of_the_application_is_believed(shop, roles):
+def test_the_mark_of_an_application_role_is_trusted(shop, roles):
     """It calls the receivers itself: this is what saves the round trip."""
     (app,) = roles("app")
     settings(shop, WRITER_ROLES=[app])

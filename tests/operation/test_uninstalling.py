@@ -86,7 +86,7 @@ def test_an_event_of_a_transaction_that_has_not_ended(site):
     assert "undelivered events (1)" in refusal(project)
 
 
-def test_without_events_everything_goes_and_comes_back(site):
+def test_without_events_the_schema_can_be_dropped_and_recreated(site):
     project = site(notify="")
     order(project, "one")
     project.manage("bulksafe", "listen", "--once")
@@ -177,7 +177,7 @@ COUNTED = "undelivered events: 1, parked events: 1, dead letters: 1"
 
 
 @pytest.mark.parametrize("answer", ["", "no\n", "y\n"])
-def test_events_are_discarded_after_a_yes_only(waiting, answer):
+def test_events_are_discarded_only_after_confirmation(waiting, answer):
     said = waiting.manage("bulksafe", "discard", "--undelivered", code=1, answers=answer)
 
     assert f"The database 'default' holds {COUNTED}" in said.stdout
@@ -186,7 +186,7 @@ def test_events_are_discarded_after_a_yes_only(waiting, answer):
 
 
 @pytest.mark.parametrize(("arguments", "answer"), [([], "yes\n"), (["--noinput"], "")])
-def test_discarded_events_are_not_delivered_and_the_queue_goes_on(waiting, arguments, answer):
+def test_discarded_events_are_not_delivered_and_the_queue_continues(waiting, arguments, answer):
     done = waiting.manage("bulksafe", "discard", "--undelivered", *arguments, answers=answer)
 
     assert f"Discarded {COUNTED}. Their receivers never ran." in done.stdout
@@ -198,7 +198,7 @@ def test_discarded_events_are_not_delivered_and_the_queue_goes_on(waiting, argum
     waiting.migrate("bulksafe", "zero")
 
 
-def test_an_app_whose_receivers_are_gone_leaves_its_events(site):
+def test_an_app_whose_receivers_were_removed_keeps_its_events(site):
     """The way that the refusal names: the code first, then its migration, then bulksafe's."""
     project = site(notify="")
     order(project, "one")
@@ -213,7 +213,7 @@ def test_an_app_whose_receivers_are_gone_leaves_its_events(site):
     order(project, "two")
 
 
-# What docs/how-to/uninstall.md says.
+# The steps of docs/how-to/uninstall.md.
 
 TRIGGER_OPERATION = re.compile(r" {8}\w+\.\w+\.(Add|Remove)Trigger\(\n.*?\n {8}\),\n", re.DOTALL)
 

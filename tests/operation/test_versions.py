@@ -1,4 +1,4 @@
-"""Listeners beside each other whose code or schema is not the same, and roles with timeouts."""
+"""Concurrent listeners with different code or schema, and roles with timeouts."""
 
 from contextlib import ExitStack
 
@@ -16,7 +16,7 @@ BOTH = pytest.mark.parametrize("atomic", [True, False])
 @BOTH
 @pytest.mark.parametrize("first", ["old", "new"])
 def test_a_rolling_update(shop, atomic, first):
-    """Listeners of the old release know no receiver for the table; they go on running meanwhile."""
+    """Listeners of the old release have no receiver for the table, and keep running."""
     project = shop(notify=f"atomic={atomic}", strict=f"atomic={atomic}, max_attempts=1")
     new = (project.directory / "shop/receivers.py").read_text()
     with ExitStack() as running:
@@ -37,8 +37,8 @@ def test_a_rolling_update(shop, atomic, first):
     assert parked(project, code=0) == []
 
 
-def test_a_receiver_that_only_one_of_two_listeners_knows(shop):
-    """A dead letter that is tried again goes to the one that knows it, whoever looks first."""
+def test_a_receiver_registered_in_only_one_of_two_listeners(shop):
+    """A retried dead letter goes to the listener that has the receiver, whichever polls first."""
     project = shop(known="", strict="max_attempts=1")
     order(project, "bad")
     project.manage("bulksafe", "listen", "--once", code=1)
@@ -84,15 +84,15 @@ def test_a_listener_for_each_tenants_schema(shop, project, atomic):
                 )
         project.aliases["default"]["OPTIONS"] = options
 
-        def told(tenant):
+        def served(tenant):
             return {text for (text,) in project.run(f"SELECT text FROM {tenant}.shop_log")}
 
         for tenant in ("one", "two"):
             wanted = {f"notify {tenant}{number} 0" for number in range(20)}
-            wait_until(lambda tenant=tenant, wanted=wanted: told(tenant) == wanted, log)
+            wait_until(lambda tenant=tenant, wanted=wanted: served(tenant) == wanted, log)
 
 
-def test_a_table_that_is_made_while_the_listener_runs(shop):
+def test_a_table_created_while_the_listener_runs(shop):
     """For the receivers that its code has already."""
     project = shop(notify="")
     text = (project.directory / "shop/receivers.py").read_text()

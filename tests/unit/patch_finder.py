@@ -1,4 +1,4 @@
-"""Finds what code changes of Django's, psycopg's and pgtrigger's: in its source, and live."""
+"""Finds patches of Django, psycopg and pgtrigger: in the source, and in the running process."""
 
 import ast
 import dis

@@ -1,4 +1,4 @@
-"""Every attribute of an object is there from the beginning: a reader finds them in one place."""
+"""Every attribute of an object is assigned in ``__init__``, where a reader finds it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def classes_of(*trees: ast.Module) -> Classes:
     return found
 
 
-def born_later(classes: Classes) -> Iterator[str]:
+def assigned_late(classes: Classes) -> Iterator[str]:
     """The attributes that a class assigns to ``self`` only outside its beginning."""
     for node in chain.from_iterable(classes.values()):
         known = set(_declared(node, classes))
@@ -75,12 +75,12 @@ def _assigned(method: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
             yield node.attr
 
 
-def test_no_attribute_is_born_after_its_object():
+def test_every_attribute_is_assigned_in_init():
     paths = sorted(PACKAGE.rglob("*.py"))
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
-    assert sorted(set(born_later(classes_of(*trees)))) == []
+    assert sorted(set(assigned_late(classes_of(*trees)))) == []
 
 
-def test_one_that_is_would_be_found():
+def test_a_late_attribute_would_be_found():
     tree = ast.parse("class A:\n    def run(self):\n        self.late = 1\n")
-    assert list(born_later(classes_of(tree))) == ["A.late"]
+    assert list(assigned_late(classes_of(tree))) == ["A.late"]

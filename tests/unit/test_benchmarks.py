@@ -61,7 +61,7 @@ def test_ratio_is_taken_round_by_round():
     assert near(ratio([2.0, 30.0, 3.0], [1.0, 10.0, 2.0]), 2.0, 1.5, 3.0)
 
 
-def test_ratio_of_different_rounds_goes_from_one_extreme_to_the_other():
+def test_ratio_of_different_rounds_spans_both_extremes():
     assert near(unpaired_ratio([4.0, 6.0], [1.0, 2.0, 3.0]), 2.5, 4 / 3, 6.0)
 
 

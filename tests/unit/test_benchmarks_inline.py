@@ -24,7 +24,7 @@ def test_sections_that_do_not_exist_are_refused(capsys):
     assert "f is no section: take some of a, b, c, d, e" in capsys.readouterr().err
 
 
-def test_each_round_begins_with_another_one():
+def test_each_round_begins_with_a_different_variant():
     assert [turned(["a", "b", "c"], number) for number in range(4)] == [
         ["a", "b", "c"],
         ["b", "c", "a"],
@@ -33,5 +33,5 @@ def test_each_round_begins_with_another_one():
     ]
 
 
-def test_what_disturbs_a_quarter_of_the_calls_changes_no_figure():
+def test_disturbing_a_quarter_of_the_calls_changes_no_figure():
     assert undisturbed([2.0] * 9 + [50.0] * 3) == undisturbed([2.0] * 12) == 2.0

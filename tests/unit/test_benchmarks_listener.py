@@ -1,4 +1,4 @@
-"""The listener's benchmark computes its ratios right, and ``make bench`` hands its options on."""
+"""The listener's benchmark computes its ratios right, and ``make bench`` passes its options on."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def test_a_ratio_is_computed_round_by_round():
     assert found.verdict == "reached"
 
 
-def test_an_aim_that_is_not_reached_is_missed():
+def test_an_unreached_target_is_missed():
     found = compared("b", "p50", "ours ÷ theirs", ([10.0], [2.0]), Aim(3, at_most=True))
 
     assert found.verdict == "missed"
@@ -45,7 +45,7 @@ def test_the_best_of_several_is_that_of_each_round():
     assert results.mean_of("a", "events", "one", "other") == [3, 5.5]
 
 
-def test_the_same_remark_is_made_once():
+def test_the_same_note_is_kept_once():
     results = Results()
     results.note("a", "skipped")
     results.note("a", "skipped")
@@ -79,11 +79,11 @@ def test_options_choose_how_much_is_measured():
         (["--only=a", "--rows=10"], []),
     ],
 )
-def test_make_bench_runs_what_knows_its_options(arguments, chosen):
+def test_make_bench_runs_benchmarks_that_support_the_options(arguments, chosen):
     assert together.modules_for(arguments) == chosen
 
 
-def test_make_bench_writes_a_file_for_each():
+def test_make_bench_writes_a_file_for_each_benchmark():
     given = ["--json", "out/r.json", "--markdown=r.md", "--quick"]
 
     assert together.renamed(given, "benchmarks") == given

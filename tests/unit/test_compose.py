@@ -1,4 +1,4 @@
-"""What can be said about ``docker-compose.yml`` without an engine."""
+"""Checks of ``docker-compose.yml`` that need no engine."""
 
 import argparse
 import re
@@ -37,7 +37,7 @@ def test_every_dependency_exists_and_can_meet_its_condition(services):
 
 
 @pytest.mark.parametrize("name", ["app", "listener"])
-def test_one_shot_service_is_waited_for_to_end(services, name):
+def test_one_shot_service_is_awaited(services, name):
     assert (name, "migrate", "service_completed_successfully") in dependencies(services)
 
 
@@ -53,7 +53,7 @@ def test_database_urls_lead_to_services_with_those_credentials(services):
         )
 
 
-def test_the_app_goes_through_the_pooler_and_what_needs_a_session_does_not(services):
+def test_the_app_uses_the_pooler_and_session_bound_services_do_not(services):
     pooler = services["pgbouncer"]["environment"]
     app = services["app"]["environment"]
 
@@ -64,7 +64,7 @@ def test_the_app_goes_through_the_pooler_and_what_needs_a_session_does_not(servi
         assert "@postgres:5432/" in services[name]["environment"]["DATABASE_URL"]
 
 
-def test_the_listener_can_be_started_as_it_says_there(services):
+def test_the_listener_starts_as_documented(services):
     command = services["listener"]["command"]
     assert command[:3] == ["python", "manage.py", "bulksafe"]
 
@@ -106,7 +106,7 @@ def test_environment_values_are_strings(services):
         assert all(isinstance(value, str) for value in service.get("environment", {}).values())
 
 
-def test_what_is_built_is_there(services):
+def test_built_files_exist(services):
     assert (ROOT / services["app"]["build"] / "Dockerfile").is_file()
     for name in ("app", "migrate", "listener"):
         command = services[name].get("command")

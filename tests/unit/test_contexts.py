@@ -26,7 +26,7 @@ def test_values_that_postgresql_s_json_cannot_hold(value):
         bulksafe.context(key=[value])
 
 
-def test_what_only_looks_like_it_is_fine():
+def test_an_escaped_backslash_before_u0000_is_fine():
     with bulksafe.context(key="\\u0000 😀") as values:
         assert values["key"] == "\\u0000 😀"
 
@@ -37,7 +37,7 @@ def test_dates_and_decimals_are_fine():
 
 
 @pytest.mark.parametrize("values", [{}, {"user": 7}], ids=["empty", "set"])
-def test_what_receivers_get_can_be_stored_and_changed(values):
+def test_receivers_may_store_and_change_their_instances(values):
     with bulksafe.context(**values):
         given = contexts.current()
         assert json.dumps(given) == json.dumps(values)

@@ -1,4 +1,4 @@
-"""The commands, options, columns and settings of the documentation are those of the code."""
+"""The documented commands, options, columns and settings match the code."""
 
 import argparse
 import inspect

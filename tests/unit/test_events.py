@@ -1,4 +1,4 @@
-"""Events of one row and one transaction: which come first, and which are one change."""
+"""Events of one row and one transaction: their order, and which are one change."""
 
 import datetime
 from itertools import pairwise
@@ -81,13 +81,13 @@ def test_a_row_that_moves_to_another_partition_is_updated():
     assert spans(merged(moved)) == [("U", 1, 2)]
 
 
-def test_a_row_that_is_deleted_and_made_anew_in_a_partition():
-    anew = [event(1, "D", part=1), event(2, "I", part=1)]
+def test_a_row_deleted_and_inserted_again_in_a_partition():
+    reinserted = [event(1, "D", part=1), event(2, "I", part=1)]
 
-    assert spans(merged(anew)) == [("D", 1, 1), ("I", 2, 2)]
+    assert spans(merged(reinserted)) == [("D", 1, 1), ("I", 2, 2)]
 
 
-def test_a_new_row_is_no_part_of_the_update_that_follows():
+def test_a_new_row_is_not_part_of_the_following_update():
     events = [event(1, "I", part=CHILD), event(2, "U", part=PARENT)]
 
     assert spans(merged(events)) == [("I", 1, 1), ("U", 2, 2)]
@@ -100,7 +100,7 @@ def test_the_conditions_of_the_parts_are_those_of_the_change():
     assert merged(parts)[0].matched == ["a", "b"]
 
 
-def test_what_a_trigger_for_rows_changes_comes_after_what_it_was_fired_by():
+def test_changes_of_a_row_trigger_follow_the_change_that_fired_it():
     """An AFTER ROW trigger runs before the statement's own trigger, which captures."""
     events = [event(1, depth=2), event(2, depth=1)]
     old, new = {1: "v1", 2: "v0"}, {1: "v2", 2: "v1"}
@@ -108,7 +108,7 @@ def test_what_a_trigger_for_rows_changes_comes_after_what_it_was_fired_by():
     assert numbers(chained(events, old, new)) == [2, 1]
 
 
-def test_what_a_trigger_for_the_statement_changes_before_it_stays_before():
+def test_changes_of_a_before_statement_trigger_stay_first():
     events = [event(1, depth=2), event(2, depth=1)]
     old, new = {1: "v0", 2: "v1"}, {1: "v1", 2: "v2"}
 
@@ -122,8 +122,8 @@ def test_a_new_row_that_its_trigger_changes():
     assert numbers(chained(events, old, new)) == [2, 1]
 
 
-def test_the_parts_of_a_row_are_chained_each_by_itself():
-    """A trigger on the parent goes on with the parent and the child; all are captured backwards."""
+def test_each_part_of_a_row_is_chained_separately():
+    """A parent's trigger writes to parent and child again; captures run in reverse order."""
     events = [
         event(1, depth=2, part=CHILD),
         event(2, depth=2, part=PARENT),
@@ -146,7 +146,7 @@ def test_a_row_begins_with_its_insertion_though_a_trigger_changes_its_parent():
     assert numbers(chained_by_part(events, old, new)) == [1, 3, 2, 4]
 
 
-def test_a_transaction_comes_after_one_that_wrote_between_its_own_writes():
+def test_a_transaction_is_ordered_after_one_that_wrote_between_its_writes():
     """Each part of the row has a lock of its own; what it waited for was before it."""
     events = [
         event(1, part=PARENT, xid=5),

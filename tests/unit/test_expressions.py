@@ -41,11 +41,11 @@ def test_it_says_what_is_read():
     assert read == {(NEW, "n"), (OLD, "m"), (NEW, "t")}
 
 
-def test_a_plain_name_is_the_old_row_where_it_is_asked_for():
+def test_a_plain_name_means_the_old_row_on_request():
     assert compile_expression(Nullable, Q(n=1), row=OLD).sql == '"old"."n" = 1'
 
 
-def test_a_generated_column_is_replaced_by_what_it_is_made_from():
+def test_a_generated_column_is_replaced_by_its_expression():
     """Before the row is stored it has no value."""
     compiled = compile_expression(Measure, F("area"), bare=True)
     assert {field.name for _, field in compiled.reads} == {"width", "height"}
@@ -64,7 +64,7 @@ def test_a_moment_is_moved_in_djangos_time_zone():
     assert "TIME ZONE" not in difference.sql
 
 
-def test_the_sql_does_not_depend_on_what_is_active_where_it_is_made():
+def test_the_sql_is_independent_of_the_active_language_and_time_zone():
     expression = TruncDate("a")
     plain = compile_expression(TYPED["DateTime"], expression).sql
     with timezone.override(dt.timezone(dt.timedelta(hours=5))), translation.override("ar"):

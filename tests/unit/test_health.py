@@ -39,7 +39,7 @@ def test_all_is_well(supervisor):
     assert [worker["queue"] for worker in answer.body["workers"]] == ["default", "mail"]
 
 
-def test_a_supervisor_that_stands_still_is_not_alive(supervisor):
+def test_a_stuck_supervisor_is_not_alive(supervisor):
     supervisor.beat -= SILENCE + 1
 
     assert not liveness(supervisor).well
@@ -76,7 +76,7 @@ def event_late(supervisor):
         (event_late, "an event has been due for 301 s"),
     ],
 )
-def test_what_keeps_events_waiting_is_said_and_needs_no_restart(supervisor, fault, said):
+def test_the_cause_of_a_backlog_is_reported_and_needs_no_restart(supervisor, fault, said):
     fault(supervisor)
 
     answer = readiness(supervisor)
@@ -117,7 +117,7 @@ def test_a_probe_reads_the_state_in_the_status(address, path):
     assert (status, json.loads(body)["status"]) == (200, "ok")
 
 
-def test_only_a_restart_that_helps_is_asked_for(address, supervisor):
+def test_a_restart_is_requested_only_if_it_helps(address, supervisor):
     event_late(supervisor)
 
     assert answer(f"{address}/livez")[0] == 200

@@ -65,7 +65,7 @@ def test_events_that_are_left_wake_twice_as_many_each_time(keeper, places, clock
     assert not keeper._waiting() - {"search"}
 
 
-def test_progress_is_no_reason_to_wake_more(keeper, places, clock):
+def test_progress_wakes_no_further_workers(keeper, places, clock):
     keeper._wake({"mail"})
     assert woken(places) == 1
     places.slots[0].activity.rounds += 1
@@ -95,7 +95,7 @@ def test_the_second_worker_need_not_wait_for_the_first(keeper, places, clock):
     assert keeper._idle() == {"mail", "search"}
 
 
-def test_a_queue_that_is_due_by_now_is_looked_at_at_once(keeper, clock):
+def test_a_due_queue_is_polled_at_once(keeper, clock):
     """Sleep would be a second otherwise: it became due after the keeper chose its queues."""
     keeper._wake({"mail"})
     idle = keeper._idle()
@@ -142,7 +142,7 @@ def busy(places, queue="mail"):
         slot.activity.is_idle = slot.queue != queue
 
 
-def test_a_worker_that_looked_in_the_sleep_is_not_asked_about(keeper, places, clock, asked):
+def test_a_worker_that_polled_during_the_sleep_is_not_checked(keeper, places, clock, asked):
     busy(places)
 
     found = keeper._sleep(Ear(rests(places, clock.now + 1), lambda: True), {"search"})
@@ -151,7 +151,7 @@ def test_a_worker_that_looked_in_the_sleep_is_not_asked_about(keeper, places, cl
     assert found == {"mail"}
 
 
-def test_a_worker_that_looked_before_the_sleep_is_asked_about(keeper, places, clock, asked):
+def test_a_worker_that_polled_before_the_sleep_is_checked(keeper, places, clock, asked):
     """Others may have committed between its look and the lock, and need not have notified."""
     busy(places)
 
@@ -159,7 +159,7 @@ def test_a_worker_that_looked_before_the_sleep_is_asked_about(keeper, places, cl
     assert asked == []
 
 
-def test_a_sleep_that_ends_by_itself_asks_nothing(keeper, places, asked):
+def test_a_sleep_that_times_out_sends_no_query(keeper, places, asked):
     assert keeper._sleep(Ear(lambda: False), {"mail", "search"}) == set()
     assert asked == []
 

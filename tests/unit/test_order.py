@@ -1,4 +1,4 @@
-"""In which order receivers run, and when they cannot."""
+"""The order of receivers, and cycles in it."""
 
 import pytest
 from django.db.models.signals import post_save
@@ -29,8 +29,8 @@ def names(found):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else value,
 )
-def test_each_runs_behind_those_that_it_is_declared_after(declared, expected):
-    """A text is a receiver's name, followed by those that it is ``after``."""
+def test_each_receiver_runs_behind_the_receivers_it_is_declared_after(declared, expected):
+    """A text is a receiver's name, followed by the names that it is ``after``."""
     listed = [receiver(name, *after) for name, *after in declared]
 
     assert names(in_order(listed)) == expected
@@ -38,7 +38,7 @@ def test_each_runs_behind_those_that_it_is_declared_after(declared, expected):
 
 
 @pytest.mark.parametrize("declared", [["aa"], ["ab", "ba"], ["ab", "bc", "ca", "d"]])
-def test_a_cycle_is_found_and_keeps_nobody_from_running(declared):
+def test_a_cycle_is_found_and_stops_no_receiver(declared):
     listed = [receiver(name, *after) for name, *after in declared]
 
     circle = cycle(listed)
@@ -51,8 +51,8 @@ def test_after_names_a_receiver_by_its_function_or_its_name():
 
     assert meant_by("one", [one, other]) == [one]
     assert meant_by(other.function, [one, other]) == [other]
-    assert meant_by("nobody", [one, other]) == meant_by(print, [one, other]) == []
+    assert meant_by("unknown", [one, other]) == meant_by(print, [one, other]) == []
 
 
-def test_what_is_not_among_the_listed_is_waited_for_by_nobody():
+def test_an_unlisted_receiver_delays_no_other():
     assert names(in_order([receiver("a", "elsewhere"), receiver("b")])) == "ab"

@@ -33,7 +33,7 @@ def test_writing_replaces_the_cells_that_ran_and_keeps_the_others(file):
     assert file.read_text() == differences.as_text([SECOND, THIRD])
 
 
-def test_a_cell_that_no_case_has_any_more_leaves_the_list(file):
+def test_a_cell_without_a_case_leaves_the_list(file):
     file.write_text(differences.as_text([FIRST, THIRD]), encoding="utf-8")
 
     differences.write([FIRST])

@@ -1,4 +1,4 @@
-"""What a failure leads to, and which parked events a command means."""
+"""The outcome of a failure, and the selection of parked events by a command."""
 
 import math
 
@@ -42,7 +42,7 @@ def test_the_delay_doubles_up_to_a_limit_and_half_of_it_is_random(settings, atte
         (4, "skip", DEAD, False),
     ],
 )
-def test_the_last_attempt_makes_a_dead_letter(attempts, on_dead, state, blocks):
+def test_the_last_attempt_creates_a_dead_letter(attempts, on_dead, state, blocks):
     found = failure(attempts=attempts, on_dead=on_dead)
 
     assert (found.state, found.blocks, found.attempts) == (state, blocks, attempts)
@@ -93,7 +93,7 @@ def test_an_error_whose_text_fails():
     assert "UnprintableError" in found.traceback
 
 
-def test_a_receiver_says_when_it_is_called_again():
+def test_a_receiver_chooses_the_time_of_its_retry():
     found = failure(RetryAfter(90), attempts=2, backoff=[1])
 
     assert (found.state, found.delay, found.error) == (WAITING, 90.0, "RetryAfter: in 90 s")
@@ -107,7 +107,7 @@ def test_retry_after_takes_a_number_of_seconds(seconds):
 
 
 @pytest.mark.parametrize(("on_dead", "blocks"), [("block", True), ("skip", False)])
-def test_a_receiver_gives_an_event_up(on_dead, blocks):
+def test_a_receiver_rejects_an_event_for_good(on_dead, blocks):
     found = failure(PermanentFailure("no such customer"), on_dead=on_dead)
 
     assert (found.state, found.blocks) == (DEAD, blocks)
@@ -153,7 +153,7 @@ def test_of_a_long_failure_the_beginning_and_the_end_are_kept():
     ],
     ids=str,
 )
-def test_a_selection_tests_what_is_given(selection, sql):
+def test_a_selection_tests_the_given_values(selection, sql):
     assert selection.sql == sql
     assert selection.parameters == {**vars(selection), "ids": list(selection.ids)}
 

@@ -46,7 +46,7 @@ ALLOWED = {
 }
 
 
-def test_no_other_module_changes_an_object_of_theirs():
+def test_no_other_module_patches_an_object_of_django_or_pgtrigger():
     found = {}
     for path in PACKAGE.rglob("*.py"):
         findings = patch_finder.find(path.read_text())

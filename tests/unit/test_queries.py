@@ -1,4 +1,4 @@
-"""The run-time queries: how the files are read, and that each is there for somebody."""
+"""The run-time queries: how the files are read, and that every query is used."""
 
 import re
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_a_query_has_the_text_of_its_parts():
     assert not [name for name in NAMES if "{query:" in query(name)]
 
 
-def test_what_is_no_query_is_left_to_the_caller():
+def test_unfilled_placeholders_are_left_to_the_caller():
     assert "{unlimited}" in query("start")
     assert "{selection}" in query("retry")
 
@@ -52,6 +52,6 @@ def test_an_unknown_name_is_an_error():
         query("no_such_query")
 
 
-def test_what_a_caller_fills_in_may_have_the_name_of_a_query():
+def test_a_placeholder_may_have_the_name_of_a_query():
     assert "home" in NAMES
     assert "{home}.bulksafe_take" in query("discard_buffered")

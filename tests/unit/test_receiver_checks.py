@@ -75,7 +75,7 @@ def module_level(sender, **kwargs):
 
 
 def and_another(sender, **kwargs):
-    """Another one."""
+    """A second receiver."""
 
 
 def declared(function=module_level, signal=post_save, **options):
@@ -596,7 +596,7 @@ def test_e113_for_m2m_changed():
         (Q(new__date_joined__lt=Now()), "E025"),
     ],
 )
-def test_what_is_wrong_inside_a_condition_has_the_ids_of_a_check(when, code):
+def test_errors_inside_a_condition_have_the_ids_of_a_check(when, code):
     declared(when=when)
 
     (message,) = found()
@@ -638,7 +638,7 @@ async def later(sender, **kwargs):
 
 
 @pytest.mark.parametrize("run", ["after_commit", "in_transaction"])
-def test_an_asynchronous_receiver_is_no_mistake(run):
+def test_an_asynchronous_receiver_passes_the_checks(run):
     declared(later, run=run)
     assert found() == []
 
@@ -773,7 +773,7 @@ def test_no_e122_for_a_table_of_the_project():
 
 
 def test_no_e122_where_the_model_s_app_is_not_installed(settings):
-    """As in a test of somebody's that overrides the settings."""
+    """As in a project's test that overrides the settings."""
     declared()
     installed = [name for name in settings.INSTALLED_APPS if name.startswith("django.contrib.co")]
     with override_settings(INSTALLED_APPS=installed):
@@ -796,7 +796,7 @@ def documented_examples():
 
 
 @pytest.mark.parametrize(("code", "is_wrong", "example"), list(documented_examples()))
-def test_the_documented_examples_are_what_they_are_said_to_be(monkeypatch, code, is_wrong, example):
+def test_the_documented_examples_pass_or_fail_as_documented(monkeypatch, code, is_wrong, example):
     class Tagged:
         through = User.groups.through
 
@@ -825,7 +825,7 @@ def test_the_documented_examples_are_what_they_are_said_to_be(monkeypatch, code,
 
 
 @pytest.mark.parametrize(("position", "expected"), [(0, ["bulksafe.E115"]), (1, [])])
-def test_the_documented_emits_are_what_they_are_said_to_be(position, expected):
+def test_the_documented_emits_pass_or_fail_as_documented(position, expected):
     text = (Path(bulksafe.__file__).parents[1] / "docs" / "errors.md").read_text()
     examples = re.findall(r"^```python\n([^`]*Emit\([^`]*)^```$", text, re.MULTILINE)
     known = {**globals()}

@@ -60,7 +60,7 @@ def test_a_decorator_without_a_signal():
         ("zzz", "Options are: sender, run, when, after, batch, weak, dispatch_uid, queue,"),
     ],
 )
-def test_an_option_that_there_is_not(option, fix):
+def test_an_unknown_option(option, fix):
     with pytest.raises(TypeError) as caught:
         bulksafe.critical(post_save, sender=User, **{option: True})
     assert str(caught.value).startswith(f"critical() has no option “{option}”. {fix}")
@@ -104,7 +104,7 @@ def test_a_decorated_method(wrap):
             bulksafe.critical(post_save, sender=User)(wrap(method))
 
 
-def test_functions_that_only_look_like_methods():
+def test_functions_that_only_resemble_methods():
     class Audit:
         @bulksafe.critical(post_save, sender=User)
         def in_the_body(sender, **kwargs):  # noqa: N805  (no method)

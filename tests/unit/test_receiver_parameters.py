@@ -1,4 +1,4 @@
-"""Which of bulksafe's own arguments a receiver gets: those that its signature names."""
+"""A receiver gets the arguments of bulksafe that its signature names."""
 
 import functools
 

@@ -94,7 +94,7 @@ def test_a_is_called(write, expected):
         (sent(calls(*[(A, OTHER)] * MOST_NEW_ROWS), is_new=True), True),
     ],
 )
-def test_what_does_not_settle_is_cut(write, is_cut):
+def test_receivers_that_do_not_converge_are_cut(write, is_cut):
     assert (endless(A, write) is not None) is is_cut
 
 
@@ -141,7 +141,7 @@ def test_a_change_without_a_changed_value(operation, old, new, expected):
     assert change.is_noop is expected
 
 
-def test_calls_are_pushed_taken_off_and_left_for_a_while():
+def test_calls_are_pushed_popped_and_suspended():
     with contexts.being_called(IN_A, {}):
         with contexts.being_called(call_stack.calls().plus("b", OTHER), {}):
             assert call_stack.calls() == IN_B_IN_A

@@ -1,4 +1,4 @@
-"""What statements touch, as far as the catalogs say it."""
+"""The tables that statements touch, according to the catalogs."""
 
 import pytest
 

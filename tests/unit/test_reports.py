@@ -1,4 +1,4 @@
-"""What the keeper stores about deaths."""
+"""The keeper's records of dead processes."""
 
 import multiprocessing
 

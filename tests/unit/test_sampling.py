@@ -20,7 +20,7 @@ def test_each_value_of_each_parameter_occurs(step, start):
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 6])
-def test_samples_that_begin_differently_make_up_the_whole(step):
+def test_samples_with_different_starts_cover_the_whole(step):
     taken = [sampling.sample(CASES, step, start) for start in range(step)]
 
     assert set().union(*taken) == set(CASES)

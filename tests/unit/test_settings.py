@@ -61,7 +61,7 @@ WRONG = {"BATCH_SIZE": "7", "SEARCH_PATH": [""], "TRUNCATE": True, "TIMEOUT": 0,
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_setting_leaves_the_others_in_force(wrong):
+def test_an_invalid_setting_keeps_the_others_in_force(wrong):
     with override_settings(BULKSAFE={**FINE, wrong: WRONG[wrong], "NO_SUCH_KEY": 1}):
         found = checks.check_settings(None)
         assert ids(found) == ["E009", "E009"]
@@ -127,7 +127,7 @@ ROOT = Path(bulksafe.__file__).parents[1]
 
 
 @pytest.mark.parametrize("code", ["E001", "E012"])
-def test_the_documented_apps_are_what_they_are_said_to_be(modify_installed_apps, code):
+def test_the_documented_apps_pass_or_fail_as_documented(modify_installed_apps, code):
     _, section = (ROOT / "docs" / "errors.md").read_text().split(f"\n({code})=\n")
     wrong, right = re.findall(r"^```python\n(INSTALLED_APPS = .*)\n```$", section, re.MULTILINE)[:2]
     assert right == 'INSTALLED_APPS = ["pgtrigger", "bulksafe", "shop"]'
@@ -349,7 +349,7 @@ MODULES = ("receivers", "signals", "handlers")
         ("BULKSAFE = {'DISCOVER': []}", []),
         ("BULKSAFE = {'DISCOVER': ['receivers']}", ["receivers"]),
         ("BULKSAFE = {'DISCOVER': ('handlers', 'signals', 'missing')}", ["handlers", "signals"]),
-        # One that is wrong is reported, and does nothing.
+        # An invalid setting is reported, and ignored.
         ("BULKSAFE = {'DISCOVER': 'receivers'}", []),
     ],
 )
@@ -406,7 +406,7 @@ def critical(**kwargs): ...
         return done.stdout.split()
 
     assert output("look.py") == ["0", "0"]
-    # Late, as from an app whose ready() comes after bulksafe's.
+    # Late, as from an app whose ready() runs after bulksafe's.
     assert output("import_it.py") == ["2", "1"]
     assert run("makemigrations", "--check").returncode == 1
 

@@ -1,4 +1,4 @@
-"""What the text of a writing statement says of it."""
+"""Parsing the text of a writing statement."""
 
 from __future__ import annotations
 
@@ -164,5 +164,5 @@ def test_whether_expressions_name_columns_of_one_table(text, expected):
         ("MERGE INTO t USING s ON true WHEN NOT MATCHED THEN INSERT (a, id) VALUES (1, 2)", True),
     ],
 )
-def test_whether_an_insert_gives_the_key(text, expected):
+def test_detects_whether_an_insert_sets_the_key(text, expected):
     assert parse(text).inserts(["id"]) is expected

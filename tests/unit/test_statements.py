@@ -1,4 +1,4 @@
-"""What is read from the text of a statement."""
+"""Facts read from the text of a statement."""
 
 import pytest
 from django.contrib.postgres import aggregates, functions, search  # noqa: F401
@@ -87,7 +87,7 @@ def _of_django(kind):
 OTHERWISE = {"instr", "sha1", "collate", "log", ""}
 
 
-def test_the_functions_that_django_has_are_known_to_write_nothing():
+def test_django_s_functions_are_marked_as_read_only():
     """A new release may bring others: each would cost a query in a context a round trip."""
     names = {(made.function or "").lower() for made in _of_django(Func)} - OTHERWISE
     assert {"count", "coalesce", "similarity", "to_tsvector"} <= names

@@ -1,4 +1,4 @@
-"""The store asks dear questions only where a cheap one says that they may have an answer."""
+"""The store runs an expensive query only if a cheap one finds that it may return rows."""
 
 from contextlib import nullcontext
 
@@ -26,14 +26,14 @@ def asked(monkeypatch):
     return found
 
 
-def test_without_due_calls_one_query_says_what_is_ready(asked):
+def test_without_due_calls_one_query_finds_the_ready_queues(asked):
     asked.answers = {"ready": [("mail", True, False), ("search", False, False)]}
 
     assert Store("default").ready(["mail", "search"], Known()) == {"mail"}
     assert [name for name, _ in asked] == ["ready"]
 
 
-def test_due_calls_are_looked_at_where_the_cursors_have_no_work(asked):
+def test_due_calls_are_polled_if_the_cursors_have_no_work(asked):
     asked.answers = {
         "ready": [("mail", True, True), ("search", False, True), ("stock", False, False)],
         "ready_parked": [("search",)],
@@ -43,7 +43,7 @@ def test_due_calls_are_looked_at_where_the_cursors_have_no_work(asked):
     assert asked[-1][1]["queues"] == ["search"]
 
 
-def test_a_due_call_that_waits_for_another_one_is_no_work(asked):
+def test_a_due_call_that_waits_for_an_earlier_call_is_not_ready(asked):
     asked.answers = {"ready": [("mail", False, True)], "ready_parked": []}
 
     assert Store("default").ready(["mail"], Known()) == set()

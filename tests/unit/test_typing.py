@@ -1,4 +1,4 @@
-"""What ``mypy --strict`` says of the public API: it accepts each use and refuses each mistake."""
+"""``mypy --strict`` on the public API: it accepts each use and refuses each mistake."""
 
 import re
 import subprocess

@@ -25,7 +25,7 @@ def watchdog(pair):
     watchdog.close()
 
 
-def test_a_question_without_an_answer_is_cut_off(watchdog, pair, caplog):
+def test_a_query_without_an_answer_is_cut_off(watchdog, pair, caplog):
     _, near, _ = pair
     with watchdog.watch():
         assert near.recv(1) == b""
@@ -43,7 +43,7 @@ def test_an_answer_in_time_leaves_the_connection_alone(watchdog, pair):
         near.recv(1)
 
 
-def test_a_question_that_fails_is_a_question_no_more(watchdog, pair):
+def test_a_watch_that_raises_is_no_longer_pending(watchdog, pair):
     _, near, _ = pair
     with pytest.raises(ValueError, match="wrong"), watchdog.watch():
         raise ValueError("wrong")

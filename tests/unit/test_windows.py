@@ -163,7 +163,7 @@ class TrustingReading(Reading):
 
 
 class ForgetfulReading(Reading):
-    """Looks for events with higher numbers than those that it has seen."""
+    """Reads events with higher numbers than the last one that it has read."""
 
     def floor(self, snapshot):
         return max(self.seen, default=0)
@@ -223,7 +223,7 @@ def test_a_window_that_is_not_open():
         window.closed()
 
 
-def test_what_was_dealt_with_ahead_is_forgotten_when_the_reader_comes_there():
+def test_events_handled_ahead_are_forgotten_when_the_reader_reaches_them():
     window = Window(Snapshot(3, 3), 0).opened(Snapshot(9, 9), 0).moved(5, ahead=[7, 9])
 
     assert window.moved(8).skip == (9,)
@@ -240,7 +240,7 @@ def test_what_was_dealt_with_ahead_is_forgotten_when_the_reader_comes_there():
         ("760:765:762", "760:765:762"),
     ],
 )
-def test_the_transaction_that_asks_is_still_running(text, expected):
+def test_the_querying_transaction_counts_as_running(text, expected):
     snapshot = Snapshot.parse(text).without(762)
 
     assert str(snapshot) == expected

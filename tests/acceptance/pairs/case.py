@@ -1,4 +1,4 @@
-"""What a case says: its receivers, its rows, and what becomes of them."""
+"""A case: its receivers, its rows and the expected outcome."""
 
 from __future__ import annotations
 

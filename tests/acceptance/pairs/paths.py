@@ -108,7 +108,7 @@ def _with_keys(write):
 
 
 def with_codes(case: Case, m: Side, rows: list[Row]) -> list[Row]:
-    """With what tells rows apart, where the model has a field for it."""
+    """Add the value that distinguishes rows, if the model has a field for it."""
     if all(field.name != "code" for field in _model(case, m)._meta.fields):
         return rows
     return [{**row, "code": 1_000 + n} for n, row in enumerate(rows)]
@@ -193,7 +193,7 @@ def _insert_select(case, m, rows):
 
 
 def _returning(model):
-    """The columns whose Django values are those of the driver."""
+    """The columns whose Django values equal the driver's."""
     return [f.column for f in _columns(model) if f.get_internal_type() != "JSONField"]
 
 

@@ -104,7 +104,7 @@ def empty() -> None:
     script += [f"DELETE FROM {meta.db_table}" for meta in used]
     _in_place(script)
     with connection.cursor() as cursor:
-        # Also those of tables whose rows a case has deleted.
+        # Including the tables whose rows a case has deleted.
         cursor.execute(_RESTART, [[model._meta.db_table + "_id_seq" for model in _all_models()]])
     if used:
         # New rows would take the places of deleted ones, so that an UPDATE that has no order of

@@ -1,4 +1,4 @@
-"""Helpers of the tests that try invariants out inside a transaction that is rolled back."""
+"""Helpers that try invariants inside a transaction that is rolled back."""
 
 import functools
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ def examples(count):
 
 @contextmanager
 def rolled_back():
-    """A savepoint that is always taken back."""
+    """A savepoint that is always rolled back."""
     with transaction.atomic():
         yield
         transaction.set_rollback(True)

@@ -52,7 +52,7 @@ class Pair(models.Model):
 
 
 def wrapped(model):
-    """Wrap ``save_base()`` as soon as the class is there, as trackers of fields do."""
+    """Wrap ``save_base()`` when the class is created, as field trackers do."""
     inner = model.save_base
 
     def save_base(self, *args, **kwargs):
@@ -95,7 +95,7 @@ class Money:
 
 
 class _AsMoney(DeferredAttribute):
-    """Makes an object of what it is asked for."""
+    """Returns the value as ``Money``."""
 
     def __get__(self, instance, owner=None):
         value = super().__get__(instance, owner)
@@ -118,7 +118,7 @@ class MoneyField(models.DecimalField):
 
 
 class _Widening(DeferredAttribute):
-    """Sets another attribute as well, as the file of an image does."""
+    """Also sets a second attribute, as an image field sets its dimensions."""
 
     def __set__(self, instance, value):
         if self.field.attname in instance.__dict__:

@@ -1,7 +1,7 @@
 """Receivers that depend on other rows: those of their own table, and of each other's.
 
 Between the tables lie a view, an SQL function and totals that a trigger keeps. Each receiver
-changes a row only where it is not right yet, so that all of them come to rest.
+changes a row only if it is not right yet, so that all of them converge.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ GROUP BY s.number
 
 
 def between_rows(m: Any) -> list[tuple[Any, Any, Any]]:
-    """Signal, sender and function of those of one ``receivers.Side``."""
+    """Signal, sender and function of the receivers of one ``receivers.Side``."""
     return [*_reading(m), *_writing(m)]
 
 
@@ -72,35 +72,35 @@ def _reading(m: Any) -> list[tuple[Any, Any, Any]]:
         return _asked(f"SELECT entries FROM mirrors_{side}listing WHERE name = %s", name)
 
     def rank_in_view(sender, instance, **kwargs):
-        m.heard("rank_in_view", instance)
+        m.record_call("rank_in_view", instance)
         instance.data["rank"] = named_alike(instance.name)
 
     def ask_function(sender, instance, **kwargs):
-        m.heard("ask_function", instance)
+        m.record_call("ask_function", instance)
         instance.data["worth"] = _asked(f"SELECT mirrors_{side}worth(%s)", instance.shelf_id)
 
     def read_stock(sender, instance, **kwargs):
-        m.heard("read_stock", instance)
+        m.record_call("read_stock", instance)
         stock = m.Stock.objects.filter(pk=instance.shelf_id).first()
         instance.data["stock"] = stock and [stock.entries, stock.amount]
 
     def read_shelf(sender, instance, **kwargs):
-        m.heard("read_shelf", instance)
+        m.record_call("read_shelf", instance)
         shelf = m.Shelf.objects.filter(pk=instance.shelf_id).first()
         instance.data["shelf"] = shelf and [shelf.entries, shelf.amount]
 
     def note_total(sender, instance, **kwargs):
-        m.heard("note_total", instance)
+        m.record_call("note_total", instance)
         worth = _asked(f"SELECT mirrors_{side}worth(%s)", instance.shelf_id)
         m.note(f"total {instance.number}: {named_alike(instance.name)} {worth}")
 
     def note_stock(sender, instance, **kwargs):
-        m.heard("note_stock", instance)
+        m.record_call("note_stock", instance)
         stock = m.Stock.objects.filter(pk=instance.shelf_id).first()
         m.note(f"stock {instance.number}: {stock and [stock.entries, stock.amount]}")
 
     def note_load(sender, instance, **kwargs):
-        m.heard("note_load", instance)
+        m.record_call("note_load", instance)
         m.note(f"load {instance.pk}: {_asked(f'SELECT mirrors_{side}worth(%s)', instance.pk)}")
 
     return [
@@ -116,11 +116,11 @@ def _reading(m: Any) -> list[tuple[Any, Any, Any]]:
 
 def _writing(m: Any) -> list[tuple[Any, Any, Any]]:
     def demote_before(sender, instance, **kwargs):
-        m.heard("demote_before", instance)
+        m.record_call("demote_before", instance)
         demote(sender, instance)
 
     def demote_after(sender, instance, **kwargs):
-        m.heard("demote_after", instance)
+        m.record_call("demote_after", instance)
         demote(sender, instance)
 
     def demote(sender, instance):
@@ -132,21 +132,21 @@ def _writing(m: Any) -> list[tuple[Any, Any, Any]]:
                 other.save()
 
     def lift_shelf(sender, instance, **kwargs):
-        m.heard("lift_shelf", instance)
+        m.record_call("lift_shelf", instance)
         shelf = m.Shelf.objects.filter(pk=instance.shelf_id).first()
         if shelf is not None and shelf.amount < min(instance.amount, 7):
             shelf.amount = instance.amount
             shelf.save()
 
     def close_the_gap(sender, instance, **kwargs):
-        m.heard("close_the_gap", instance)
+        m.record_call("close_the_gap", instance)
         behind = sender.objects.filter(position__gt=instance.position)
         for other in behind.order_by("pk"):
             other.position -= 1
             other.save()
 
     def spread_amount(sender, instance, **kwargs):
-        m.heard("spread_amount", instance)
+        m.record_call("spread_amount", instance)
         for entry in m.Entry.objects.filter(shelf_id=instance.pk).order_by("pk"):
             if entry.data.get("cap") != instance.amount:
                 entry.data["cap"] = instance.amount

@@ -1,6 +1,6 @@
 """The receivers of the mirrored library: the same functions for either side.
 
-Each notes its call before it does its work, and refuses the row if it is told to.
+Each records its call before it does its work, and refuses the row if ``refusal`` says so.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Side:
         self.Tag = getattr(models, f"{self.name}Tag")
         self.Link = self.Entry.tags.through
 
-    def heard(self, receiver: str, instance: Any, *more: Any) -> Any:
+    def record_call(self, receiver: str, instance: Any, *more: Any) -> Any:
         """Note a call; returns the row that is stored."""
         stored = self.stored(instance)
         self.calls.append((receiver, self.row(instance), *more, stored))
@@ -118,16 +118,16 @@ def declare(m: Side) -> Declared:
 
 def before_saves(m: Side) -> list[tuple[Any, Any, Any]]:
     def normalise(sender, instance, **kwargs):
-        m.heard("normalise", instance)
+        m.record_call("normalise", instance)
         instance.name = instance.name.strip().lower()
         instance.data["seen"] = instance.data.get("seen", 0) + 1
 
     def count_versions(sender, instance, **kwargs):
-        m.heard("count_versions", instance)
+        m.record_call("count_versions", instance)
         instance.version += 1
 
     def compare(sender, instance, update_fields, old=None, **kwargs):
-        stored = m.heard("compare", instance, update_fields)
+        stored = m.record_call("compare", instance, update_fields)
         if m.name == "Critical":
             assert m.row(old) == stored
         instance._before = sender.objects.filter(pk=instance.pk).first() if instance.pk else None
@@ -135,7 +135,7 @@ def before_saves(m: Side) -> list[tuple[Any, Any, Any]]:
             instance.state = "reopened"
 
     def find_slug(sender, instance, **kwargs):
-        m.heard("find_slug", instance)
+        m.record_call("find_slug", instance)
         base = slug = instance.name or "entry"
         number = 1
         while sender.objects.filter(slug=slug).exclude(pk=instance.pk).exists():
@@ -144,7 +144,7 @@ def before_saves(m: Side) -> list[tuple[Any, Any, Any]]:
         instance.slug = slug
 
     def find_position(sender, instance, **kwargs):
-        m.heard("find_position", instance)
+        m.record_call("find_position", instance)
         if not instance.position:
             instance.position = sender.objects.count() + 1
 
@@ -154,13 +154,13 @@ def before_saves(m: Side) -> list[tuple[Any, Any, Any]]:
 
 def after_saves(m: Side) -> list[tuple[Any, Any, Any]]:
     def log_save(sender, instance, created, old=None, changed=None, **kwargs):
-        stored = m.heard("log_save", instance, created)
+        stored = m.record_call("log_save", instance, created)
         if m.name == "Critical":
             assert changed == m.differing(m.row(old), stored)
         m.note(f"{created} {m.row(before(instance))} -> {m.row(instance)}")
 
     def count_on_shelf(sender, instance, created, **kwargs):
-        m.heard("count_on_shelf", instance, created)
+        m.record_call("count_on_shelf", instance, created)
         was = before(instance)
         if was is not None and was.shelf_id != instance.shelf_id:
             m.count(was.shelf_id, -1)
@@ -174,30 +174,30 @@ def after_saves(m: Side) -> list[tuple[Any, Any, Any]]:
             instance.state = "approved"
             instance.save()
 
-    def hear_save(sender, instance, created, update_fields, **kwargs):
-        m.heard("hear_save", instance, created, update_fields)
+    def record_save(sender, instance, created, update_fields, **kwargs):
+        m.record_call("record_save", instance, created, update_fields)
 
     def before(instance):
         return getattr(instance, "_before", None)
 
-    functions = (log_save, count_on_shelf, approve, hear_save)
+    functions = (log_save, count_on_shelf, approve, record_save)
     return [(post_save, m.Entry, function) for function in functions]
 
 
 def around_deletions(m: Side) -> list[tuple[Any, Any, Any]]:
     def announce(sender, instance, **kwargs):
-        m.heard("announce", instance)
+        m.record_call("announce", instance)
         m.note(f"going {instance.number}")
 
     def keep_one(sender, instance, **kwargs):
-        m.heard("keep_one", instance)
+        m.record_call("keep_one", instance)
         if instance.state == "final":
             others = sender.objects.filter(state="final").exclude(pk=instance.pk)
             if not others.exists():
                 raise RefusedError("keep_one")
 
     def count_off_shelf(sender, instance, **kwargs):
-        m.heard("count_off_shelf", instance)
+        m.record_call("count_off_shelf", instance)
         if m.Shelf.objects.filter(pk=instance.shelf_id).exists():
             m.count(instance.shelf_id, -1)
 
@@ -210,14 +210,14 @@ def around_deletions(m: Side) -> list[tuple[Any, Any, Any]]:
 
 def of_others(m: Side) -> list[tuple[Any, Any, Any]]:
     def cap_shelf(sender, instance, **kwargs):
-        m.heard("cap_shelf", instance)
+        m.record_call("cap_shelf", instance)
         instance.amount = min(instance.amount, 7)
 
-    def hear_shelf(sender, instance, created, **kwargs):
-        m.heard("hear_shelf", instance, created)
+    def record_shelf_save(sender, instance, created, **kwargs):
+        m.record_call("record_shelf_save", instance, created)
 
-    def hear_shelf_gone(sender, instance, **kwargs):
-        m.heard("hear_shelf_gone", instance)
+    def record_shelf_delete(sender, instance, **kwargs):
+        m.record_call("record_shelf_delete", instance)
 
     def count_tags(sender, instance, action, reverse, pk_set, **kwargs):
         tags = sorted(instance.tags.values_list("pk", flat=True)) if not reverse else None
@@ -238,8 +238,8 @@ def of_others(m: Side) -> list[tuple[Any, Any, Any]]:
 
     return [
         (pre_save, m.Shelf, cap_shelf),
-        (post_save, m.Shelf, hear_shelf),
-        (post_delete, m.Shelf, hear_shelf_gone),
+        (post_save, m.Shelf, record_shelf_save),
+        (post_delete, m.Shelf, record_shelf_delete),
         (m2m_changed, m.Link, count_tags),
     ]
 

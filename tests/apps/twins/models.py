@@ -15,7 +15,7 @@ INITIAL = ["draft"]
 
 
 class Columns(models.Model):
-    """The columns of both twins. Rows are told apart by ``key``: ids come from a sequence."""
+    """The columns of both twins. ``key`` identifies rows, since ids come from a sequence."""
 
     key = models.IntegerField(unique=True)
     amount = models.IntegerField(default=100)

@@ -16,7 +16,7 @@ def ignore(sender, **kwargs):
 
 
 def ignore_rows(sender, old=None, changed=None, **kwargs):
-    """It takes what only the database knows."""
+    """It needs state that only the database has."""
 
 
 def _without_transactions(capture):

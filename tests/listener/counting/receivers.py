@@ -30,9 +30,9 @@ def see(instance, old, event_id, using, **kwargs):
     )
 
 
-@known(dispatch_uid="tell", atomic=False, queue="outside")
-def tell(instance, old, event_id, **kwargs):
-    hooks.do_deed("tell", instance)
+@known(dispatch_uid="notify", atomic=False, queue="outside")
+def notify(instance, old, event_id, **kwargs):
+    hooks.do_deed("notify", instance)
     line = f"{instance.pk} {old.version if old else '-'} {instance.version} {event_id}\n"
     file = os.open(OUTSIDE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:

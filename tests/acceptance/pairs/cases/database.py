@@ -1,4 +1,4 @@
-"""What the database itself does to rows: cascades, rules and triggers of the project's own."""
+"""Changes that the database makes: cascades, and the project's own rules and triggers."""
 
 import pgtrigger
 from django.db import connection

@@ -97,7 +97,7 @@ def assigned_to_the_parent(m):
     only=("save() again", "bulk_update()", "update()", "UPDATE", "UPDATE, executemany()"),
 )
 def rows_of_the_parent(m):
-    # The receivers of the child run, too, which Django does not call: see docs/per-row.md.
+    # The child's receivers also run, which Django does not call: see docs/per-row.md.
     return _receivers(m, m.Place)
 
 

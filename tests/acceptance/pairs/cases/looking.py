@@ -1,4 +1,4 @@
-"""Receivers that look at the whole table: directly, through a manager, a view or a function."""
+"""Receivers that read the whole table: directly, through a manager, a view or a function."""
 
 from django.db import connection
 from django.db.models import F, Sum

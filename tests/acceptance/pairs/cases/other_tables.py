@@ -1,4 +1,4 @@
-"""Receivers that read in one table what receivers of earlier rows have written there."""
+"""Receivers that read rows written by receivers of earlier rows, in a second table."""
 
 from django.core.exceptions import ValidationError
 from django.db.models import F, Sum

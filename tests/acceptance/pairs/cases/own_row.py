@@ -1,4 +1,4 @@
-"""Receivers that write to the row that they were called for, or only look at its fields."""
+"""Receivers that write to their own row, or only read its fields."""
 
 from django.db.models import F, Q
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save

@@ -1,4 +1,4 @@
-"""Receivers that look at the table inside an ``atomic()`` of their own, which they may leave."""
+"""Receivers that read the table inside their own ``atomic()``, which may roll back."""
 
 from django.db import IntegrityError, transaction
 from django.db.models.signals import post_save, pre_delete, pre_save

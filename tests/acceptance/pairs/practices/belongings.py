@@ -1,4 +1,4 @@
-"""What belongs to users: profiles, teams, settings, addresses, points."""
+"""Belongings of users: profiles, teams, settings, addresses, points."""
 
 from django.db import IntegrityError, transaction
 from django.db.models import F

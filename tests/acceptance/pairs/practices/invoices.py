@@ -1,4 +1,4 @@
-"""Invoices: numbers, totals, copied addresses, payments, what is closed."""
+"""Invoices: numbers, totals, copied addresses, payments, closing."""
 
 from datetime import timedelta
 from decimal import ROUND_HALF_UP, Decimal

@@ -1,4 +1,4 @@
-"""Payments: what they make of their invoice and of the account."""
+"""Payments: their effect on the invoice and on the account."""
 
 from decimal import Decimal
 

@@ -1,4 +1,4 @@
-"""What changes of pages leave elsewhere: labels, activities, revisions, an audit log, a cache."""
+"""Traces of page changes: labels, activities, revisions, an audit log, a cache."""
 
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import F

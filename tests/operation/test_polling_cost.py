@@ -1,4 +1,4 @@
-"""What a look at the outbox costs: it is asked at each commit, by each queue."""
+"""The cost of polling the outbox: each queue polls at each commit."""
 
 import json
 
@@ -71,7 +71,7 @@ def test_a_queue_is_not_woken_for_tables_that_it_has_no_receiver_for(site, known
     assert ready(site, known) == set()
 
 
-def test_a_queue_that_is_far_behind_passes_the_events_of_others(site, known):
+def test_a_queue_far_behind_skips_events_of_other_queues(site, known):
     """Otherwise each of its looks would scan them, and their slot could not be emptied."""
     add_orders(site, MANY)
     assert ready(site, known) == {"default", "elsewhere"}
@@ -85,7 +85,7 @@ def test_a_queue_that_is_far_behind_passes_the_events_of_others(site, known):
     assert site.run("SELECT count(*) FROM bulksafe_outbox_0") == [(0,)]
 
 
-def test_a_queue_wakes_when_a_transaction_ends_that_ran_at_the_last_look(site, known):
+def test_a_queue_wakes_when_a_transaction_running_at_the_last_poll_ends(site, known):
     with site.connect() as early, early.transaction():
         early.execute("INSERT INTO shop_mended DEFAULT VALUES")
         add_orders(site, 10)
@@ -97,7 +97,7 @@ def test_a_queue_wakes_when_a_transaction_ends_that_ran_at_the_last_look(site, k
 
 
 @pytest.mark.parametrize("name", ["ready", "claim", "longest_due"])
-def test_a_look_does_not_scan_the_events_that_were_read(site, known, name):
+def test_a_poll_does_not_scan_events_already_read(site, known, name):
     """Also with the statistics of a table of which every event seems to be unread."""
     add_orders(site, READ)
     site.run(

@@ -1,4 +1,4 @@
-"""Writes of receivers in the listener: they carry the name of the receiver that made them."""
+"""Writes of receivers in the listener carry the receiver's name."""
 
 import pytest
 
@@ -76,7 +76,7 @@ def y(sender, instance, **kwargs):
 
 
 @BOTH
-def test_what_a_function_writes_for_one_receiver_is_not_another_s(shop, atomic):
+def test_writes_of_a_function_for_one_receiver_do_not_belong_to_another(shop, atomic):
     project = shop(placeholder="")
     project.run(
         "CREATE FUNCTION echo(number text) RETURNS void LANGUAGE sql AS "

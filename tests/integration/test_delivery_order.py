@@ -1,4 +1,4 @@
-"""What a worker deals with first: cursors that waited longest, and calls that are due longest."""
+"""A worker's priorities: the longest-waiting cursors and the longest-due calls first."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def claimed(store, limit):  # noqa: F811
     return {cursor.bucket for cursor in cursors}
 
 
-def test_cursors_that_were_served_longest_ago_are_claimed_first(store):  # noqa: F811
+def test_the_least_recently_served_cursors_are_claimed_first(store):  # noqa: F811
     """Otherwise a busy bucket would keep the others waiting."""
     store.create_cursors([LANE])
     execute(
@@ -48,7 +48,7 @@ def make_alone(waits):
 
 
 @pytest.mark.parametrize("waits", [{1: 10, 2: 90}, {1: 90, 2: 10}], ids=str)
-def test_the_call_that_is_due_longest_is_taken_first(store, source, waits):  # noqa: F811
+def test_the_longest_due_call_is_taken_first(store, source, waits):  # noqa: F811
     make_alone(waits)
     first, second = sorted(waits, key=waits.__getitem__, reverse=True)
 
@@ -57,7 +57,7 @@ def test_the_call_that_is_due_longest_is_taken_first(store, source, waits):  # n
 
 
 @pytest.mark.parametrize("waits", [{1: 10, 2: 90}, {1: 90, 2: 10}], ids=str)
-def test_calls_that_are_taken_together_come_in_that_order(store, source, waits):  # noqa: F811
+def test_calls_taken_together_run_in_that_order(store, source, waits):  # noqa: F811
     make_alone(waits)
     listed = parking.take(store, "default", Known([(RECEIVER, source)]), 10, 60)
 
@@ -65,7 +65,7 @@ def test_calls_that_are_taken_together_come_in_that_order(store, source, waits):
     assert found == sorted(waits, key=waits.__getitem__, reverse=True)
 
 
-def test_the_events_of_one_call_come_as_they_were_written(store, source):  # noqa: F811
+def test_the_events_of_one_call_keep_the_order_of_the_writes(store, source):  # noqa: F811
     assert [event.seq for event in take(store, source, 60).events] == [1, 2]
 
 
@@ -78,7 +78,7 @@ def test_an_event_for_every_receiver_is_unfolded_in_their_order(store, source): 
     assert [name for (name,) in found] == names
 
 
-def test_events_are_parked_in_the_order_in_which_they_are_given(store):  # noqa: F811
+def test_events_are_parked_in_the_given_order(store):  # noqa: F811
     """The number of a parked event is its place in the order of its row."""
     with reception.only_these():
         reception.listen(post_save, Nullable)

@@ -1,4 +1,4 @@
-"""Receivers before the write that look at other rows of their table, on every way to write."""
+"""Receivers before the write that read other rows of their table, on every write path."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def test_a_raw_delete_goes_row_by_row():
     assert Article.objects.count() == 3
 
 
-def test_rows_of_others_in_one_statement_are_not_lost():
-    """A WITH may write to tables that nobody captures: it is made as a whole."""
+def test_rows_of_other_tables_in_one_statement_are_not_lost():
+    """A WITH may write to tables without a capture, so it runs as a whole."""
     inline.critical(pre_save, Article, number_new_rows)
     WAYS["bulk_create"](2)
     Article.objects.update(position=0)
@@ -126,8 +126,8 @@ def test_rows_of_others_in_one_statement_are_not_lost():
 
 
 @pytest.mark.parametrize("value", ["New", " NEW "])
-def test_what_a_late_receiver_assigns_is_stored(value):
-    """A driver's cursor is seen at the commit only, when the row is there already."""
+def test_assignments_of_a_late_receiver_are_stored(value):
+    """The write of a driver's cursor is delivered at the commit, when the row is already stored."""
 
     def normalise(instance, **kwargs):
         instance.title = instance.title.strip().lower()
@@ -148,7 +148,7 @@ def test_what_a_late_receiver_assigns_is_stored(value):
     assert [call["instance"].title for call in after] == ["new"]
 
 
-# A write that nobody has looked at yet is not made again.
+# A write that no receiver has read yet is not repeated.
 
 
 def updates_of(write):
@@ -157,7 +157,7 @@ def updates_of(write):
     return [query["sql"] for query in captured if query["sql"].startswith("UPDATE")]
 
 
-def test_a_receiver_that_asks_nothing_has_the_write_made_once():
+def test_a_receiver_that_reads_nothing_does_not_repeat_the_write():
     def check(instance, **kwargs):
         assert instance.title == "new"
 
@@ -168,7 +168,7 @@ def test_a_receiver_that_asks_nothing_has_the_write_made_once():
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
-def test_whichever_row_asks_first_sees_the_rows_as_they_were(first):
+def test_the_first_row_that_queries_sees_the_old_rows(first):
     seen = []
 
     def compare(sender, instance, **kwargs):
@@ -183,13 +183,13 @@ def test_whichever_row_asks_first_sees_the_rows_as_they_were(first):
     made = updates_of(lambda: Article.objects.update(title="new"))
 
     assert seen == [f"old {n}" for n in range(first, 3)]
-    # Two executions, and what the receivers have assigned.
+    # Two executions, and one for the values that receivers assigned.
     assert len(made) == 3
     assert set(Article.objects.values_list("title", "notes")) == {("new", "checked")}
     assert [call["instance"].notes for call in after] == ["checked"] * 3
 
 
-def test_what_receivers_leave_for_the_commit_outlives_the_first_execution(
+def test_callbacks_for_the_commit_outlive_the_first_execution(
     django_capture_on_commit_callbacks,
 ):
     done = []
@@ -206,7 +206,7 @@ def test_what_receivers_leave_for_the_commit_outlives_the_first_execution(
     assert sorted(done) == sorted(Article.objects.values_list("pk", flat=True))
 
 
-def test_what_a_receiver_writes_in_a_block_of_its_own_is_kept():
+def test_writes_in_a_receiver_s_own_block_are_kept():
     def note(sender, instance, **kwargs):
         with transaction.atomic():
             Tag.objects.create(name=instance.title)

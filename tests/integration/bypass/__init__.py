@@ -1,0 +1,1 @@
+"""Writes that bypass Django's wrappers: receivers still run, or the commit is refused."""
