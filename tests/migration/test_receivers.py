@@ -233,7 +233,7 @@ def test_rows_written_after_the_change_are_captured(shop, change):
         from shop.models import {model}
         {model}.objects.bulk_create([{model}({values}), {model}(amount=1)])
         testing.deliver()
-        """) == ("received 1\n" if state else "received 1\nheard 2\n")
+        """) == ("received 1\n" if state else "received 1\nreceived 2\n")
 
 
 # Models of others.

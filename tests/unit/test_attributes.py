@@ -29,7 +29,7 @@ def classes_of(*trees: ast.Module) -> Classes:
 
 
 def assigned_late(classes: Classes) -> Iterator[str]:
-    """The attributes that a class assigns to ``self`` only outside its beginning."""
+    """The attributes that a class assigns to ``self`` only outside ``__init__``."""
     for node in chain.from_iterable(classes.values()):
         known = set(_declared(node, classes))
         for method in _methods(node):
@@ -38,7 +38,7 @@ def assigned_late(classes: Classes) -> Iterator[str]:
 
 
 def _declared(node: ast.ClassDef, classes: Classes) -> Iterator[str]:
-    """What the class has from the beginning, or from a base of the package."""
+    """The attributes of the class body, of ``__init__`` and of bases in the package."""
     for base in node.bases:
         name = base.value if isinstance(base, ast.Subscript) else base
         if isinstance(name, ast.Name) and name.id != node.name:
