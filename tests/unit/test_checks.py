@@ -344,9 +344,9 @@ def register_badly(target, *invariants, **kwargs):
         (User.objects, [check()], "shop", "it is not a model"),
         (models.Model, [check()], "shop", "an abstract model has no table"),
         (User, [], "shop", "no invariants were given"),
-        (User, [Check], "shop", "the class Check is no invariant"),
-        (User, [Q(username="x")], "shop", "a Q is no invariant"),
-        (User, [[check()]], "shop", "a list is no invariant"),
+        (User, [Check], "shop", "the class Check is not an invariant"),
+        (User, [Q(username="x")], "shop", "a Q is not an invariant"),
+        (User, [[check()]], "shop", "a list is not an invariant"),
         (
             User,
             [pgtrigger.Protect(name="p", operation=pgtrigger.Delete)],
@@ -395,7 +395,7 @@ def test_e008_outside_of_any_app():
     found = register_badly(User, check(Q(username="x")))
 
     assert ids(found) == ["E008"]
-    says(found[0], f"the calling module {__name__} belongs to no installed app", "invariants.py")
+    says(found[0], f"the calling module {__name__} is in no installed app", "invariants.py")
 
 
 @pytest.mark.parametrize(
@@ -403,13 +403,13 @@ def test_e008_outside_of_any_app():
     [
         ([Check], "Meta.triggers has the class Check, not an instance of it.", "Write Check(…)."),
         ([models.CheckConstraint(condition=Q(amount__gt=0), name="c")], "no trigger", "Meta.con"),
-        ([Q(amount__gt=0)], "which is no trigger", "List invariants"),
+        ([Q(amount__gt=0)], "which is not a trigger", "List invariants"),
         (["amount > 0"], "Meta.triggers has 'amount > 0'", "List invariants"),
         ([None], "Meta.triggers has None", "List invariants"),
-        ([[check()]], "which is no trigger", "List invariants"),
+        ([[check()]], "which is not a trigger", "List invariants"),
         (Immutable("amount"), "is a single Immutable, not a list", "triggers = […]"),
         ("amount", "Meta.triggers has 'amount'", "List invariants"),
-        ({"rule": check()}, "which is no trigger", "List invariants"),
+        ({"rule": check()}, "which is not a trigger", "List invariants"),
     ],
 )
 def test_e010(given, fact, fix):

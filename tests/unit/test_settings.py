@@ -39,7 +39,7 @@ from tests.unit.declaring import ids
         ({"SEARCH_PATH": ["a\0b"]}, "no schema", "List names"),
         ({"SEARCH_PATH": ["$user"]}, "lists '$user'", "no “$user”"),
         ({"WRITER_ROLES": "app"}, "is 'app', not a list of role names", '["app"]'),
-        ({"LISTENER_ROLES": [5]}, "lists 5, which is no role's name", "List names"),
+        ({"LISTENER_ROLES": [5]}, "lists 5, which is not a role name", "List names"),
         ({"LISTENER_ROLES": ["public"]}, "lists 'public'", "PUBLIC is none"),
         ({"WRITER_ROLES": [""]}, "lists ''", "up to 63 bytes"),
         ({"WRITER_ROLE": ["app"]}, "unknown key 'WRITER_ROLE'", "Did you mean 'WRITER_ROLES'?"),
