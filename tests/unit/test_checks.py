@@ -196,10 +196,10 @@ def test_e003(declaration, fact, fix):
 
 
 @kinds(
-    space=(check(Q(amount__gt=0), name="at most"), "'at most' has other", 'name="at_most"'),
-    colon=(check(Q(amount__gt=0), name="a:b"), "'a:b' has other", 'name="a_b"'),
-    not_ascii=(check(Q(amount__gt=0), name="größe"), "'größe' has other", 'name="gr_e"'),
-    quote=(Immutable("amount", name="it's"), "has other characters", 'name="it_s"'),
+    space=(check(Q(amount__gt=0), name="at most"), "'at most' has characters", 'name="at_most"'),
+    colon=(check(Q(amount__gt=0), name="a:b"), "'a:b' has characters", 'name="a_b"'),
+    not_ascii=(check(Q(amount__gt=0), name="größe"), "'größe' has characters", 'name="gr_e"'),
+    quote=(Immutable("amount", name="it's"), "has characters other than", 'name="it_s"'),
     number=(check(Q(amount__gt=0), name=5), "The name is 5, not text.", "name="),
     byte_string=(check(Q(amount__gt=0), name=b"x"), "The name is b'x'", "name="),
     lazy=(check(Q(amount__gt=0), name=gettext_lazy("x")), "not text", "name="),
@@ -226,7 +226,7 @@ def test_e005():
 
     assert ids(found) == ["E005", "I001"] or ids(found) == ["I001", "E005"]
     duplicate = next(message for message in found if message.id == "bulksafe.E005")
-    says(duplicate, "have the name “rule”", "another name=")
+    says(duplicate, "have the name “rule”", "different name=")
     assert str(duplicate.obj) == "unit.Order:rule"
 
 
@@ -252,7 +252,7 @@ def test_e005_between_a_proxy_and_its_model():
     found = findings(model, proxy)
 
     assert ids(found) == ["E005"]
-    says(found[0], "on the table “unit_order”", "another name=")
+    says(found[0], "on the table “unit_order”", "different name=")
 
 
 def test_e005_through_an_abstract_base():
@@ -368,7 +368,7 @@ def test_e008(target, invariants, app_label, reason):
         ("practise", "E124", "Did you mean 'practice'?"),
         (["practice"], "E124", "Did you mean 'practice'?"),
         (7, "E124", "Pass one of"),
-        ("auth", "E122", "in an app of yours"),
+        ("auth", "E122", "in one of your apps"),
     ],
 )
 def test_apps_that_cannot_get_the_migration(app_label, code, fix):
@@ -402,7 +402,7 @@ def test_e008_outside_of_any_app():
     ("given", "fact", "fix"),
     [
         ([Check], "Meta.triggers has the class Check, not an instance of it.", "Write Check(…)."),
-        ([models.CheckConstraint(condition=Q(amount__gt=0), name="c")], "no trigger", "Meta.con"),
+        ([models.CheckConstraint(condition=Q(amount__gt=0), name="c")], "not a trigger", "Meta.con"),
         ([Q(amount__gt=0)], "which is not a trigger", "List invariants"),
         (["amount > 0"], "Meta.triggers has 'amount > 0'", "List invariants"),
         ([None], "Meta.triggers has None", "List invariants"),
@@ -513,22 +513,22 @@ def test_e024(declaration, fact, fix):
     reported("E024", declaration, fact, fix)
 
 
-STORE = "Store the value in a column of its own"
+STORE = "Store the value in a separate column"
 NOW = {"output_field": models.DateTimeField()}
 
 
 @kinds(
-    now=(check(Q(at__lte=Now())), "Now gives another value", STORE),
-    of_the_transaction=(check(Q(at__lte=TransactionNow())), "current_timestamp gives", STORE),
-    rand=(check(Q(amount__lte=Random())), "Random gives", STORE),
-    random_uuid=(check(Q(uid=RandomUUID())), "gen_random_uuid gives", STORE),
-    func=(check(Q(at__lte=Func(function="now", **NOW))), "now gives", STORE),
-    qualified=(check(Q(at__lte=Func(function="pg_catalog.now", **NOW))), "now gives", STORE),
+    now=(check(Q(at__lte=Now())), "Now returns a different value", STORE),
+    of_the_transaction=(check(Q(at__lte=TransactionNow())), "current_timestamp returns", STORE),
+    rand=(check(Q(amount__lte=Random())), "Random returns", STORE),
+    random_uuid=(check(Q(uid=RandomUUID())), "gen_random_uuid returns", STORE),
+    func=(check(Q(at__lte=Func(function="now", **NOW))), "now returns", STORE),
+    qualified=(check(Q(at__lte=Func(function="pg_catalog.now", **NOW))), "now returns", STORE),
     capital=(check(Q(at__lte=Func(function="CLOCK_TIMESTAMP", **NOW))), "CLOCK_TIM", STORE),
-    template=(check(Q(at__lte=Func(template="now ( )", **NOW))), "now gives", STORE),
+    template=(check(Q(at__lte=Func(template="now ( )", **NOW))), "now returns", STORE),
     keyword=(check(Q(note=Func(template="current_user", output_field=models.CharField()))),
-             "current_user gives", STORE),
-    annotated=(check(Q(day__lte=F("today")), today=TruncDate(Now())), "Now gives", STORE),
+             "current_user returns", STORE),
+    annotated=(check(Q(day__lte=F("today")), today=TruncDate(Now())), "Now returns", STORE),
     computed=(Compute("note", Concat("status", Cast(Random(), models.CharField()))), "R", STORE),
 )  # fmt: skip
 def test_e025(declaration, fact, fix):
@@ -585,15 +585,15 @@ TYPE = "Write a value of the column's type."
     enumeration=(check(Q(quantity=Plain.DRAFT)), "expected a number", TYPE),
     enumeration_as_text=(check(Q(status=Plain.DRAFT)), "stores it as 'Plain.DRAFT'", "'draft'"),
     listed=(check(Q(quantity__in=["x"])), "expected a number but got 'x'", TYPE),
-    list_for_a_text=(check(Q(status=["draft"])), "['draft'] is no value for “status”", TYPE),
+    list_for_a_text=(check(Q(status=["draft"])), "['draft'] is not a value for “status”", TYPE),
     text_for_a_list=(check(Q(status__in="draft")), "each letter", "['draft']"),
-    function=(check(Q(status=len)), "is no value for “status”", TYPE),
-    state=(Transition("quantity", {"a": [2]}), "'a' is no value for “quantity”", TYPE),
-    half=(Transition("quantity", {1: [2.5]}), "it is no whole number", TYPE),
+    function=(check(Q(status=len)), "is not a value for “status”", TYPE),
+    state=(Transition("quantity", {"a": [2]}), "'a' is not a value for “quantity”", TYPE),
+    half=(Transition("quantity", {1: [2.5]}), "it is not a whole number", TYPE),
     long_state=(Transition("note", {"x" * 10: ["y"]}), "more than 9 characters", TYPE),
     null_byte=(Transition("note", {"x": ["\0"]}), "NUL", TYPE),
     time_state=(Transition("at", {"never": []}), "invalid format", TYPE),
-    bytes_state=(Transition("note", {b"x": ["y"]}), "b'x' is no value", TYPE),
+    bytes_state=(Transition("note", {b"x": ["y"]}), "b'x' is not a value", TYPE),
     enumerated_state=(Transition("note", {Plain.DRAFT: ["y"]}), "Plain.DRAFT", "'draft'"),
 )
 def test_e028(declaration, fact, fix):
@@ -609,17 +609,17 @@ NAME = "Write the field's name as a string."
     deferred_misspelt=(check(Q(amount__gt=0), defered=True), "defered=True", "mean 'deferred'?"),
     operation_misspelt=(check(Q(amount__gt=0), opertion="x"), "opertion='x'", "'operation'?"),
     keyword=(check(Q(amount__gt=0), whatever=3), "whatever=3", "Keyword arguments are named"),
-    text=(Compute("net", "amount"), "'amount' is no expression", EXPRESSION),
-    number=(Compute("net", 5), "5 is no expression", EXPRESSION),
+    text=(Compute("net", "amount"), "'amount' is not an expression", EXPRESSION),
+    number=(Compute("net", 5), "5 is not an expression", EXPRESSION),
     function=(Compute("net", len), "<built-in function len>", EXPRESSION),
-    a_class=(Compute("net", F), "the class F is no expression", EXPRESSION),
-    order=(Compute("net", F("amount").desc()), "An order is no value", ".desc()"),
-    no_field=(Compute(), "'' is no field name", NAME),
-    none_for_a_field=(Compute(None, F("amount")), "None is no field name", NAME),
-    number_for_a_field=(Compute(5, F("amount")), "5 is no field name", NAME),
+    a_class=(Compute("net", F), "the class F is not an expression", EXPRESSION),
+    order=(Compute("net", F("amount").desc()), "An order is not a value", ".desc()"),
+    no_field=(Compute(), "'' is not a field name", NAME),
+    none_for_a_field=(Compute(None, F("amount")), "None is not a field name", NAME),
+    number_for_a_field=(Compute(5, F("amount")), "5 is not a field name", NAME),
     list_of_fields=(
         Immutable(["amount", "day"]),
-        "Immutable was given a list, which is no field name.",
+        "Immutable was given a list, which is not a field name.",
         'Write Immutable("amount", "day").',
     ),
     set_of_fields=(Immutable({"day", "amount"}), "a set", 'Write Immutable("amount", "day").'),
@@ -629,9 +629,9 @@ NAME = "Write the field's name as a string."
         'Write Compute("net", F("amount") - F("discount")).',
     ),
     swapped_function=(Compute(Lower("status"), "note"), "swapped", 'Write Compute("note", …).'),
-    f_for_a_field=(Immutable(F("amount")), "F(amount) is no field name", NAME),
-    empty_field=(Immutable(""), "'' is no field name", NAME),
-    none_in_a_transition=(Transition(None, {"draft": ["paid"]}), "None is no field name", NAME),
+    f_for_a_field=(Immutable(F("amount")), "F(amount) is not a field name", NAME),
+    empty_field=(Immutable(""), "'' is not a field name", NAME),
+    none_in_a_transition=(Transition(None, {"draft": ["paid"]}), "None is not a field name", NAME),
 )
 def test_e029(declaration, fact, fix):
     reported("E029", declaration, fact, fix)
@@ -652,7 +652,7 @@ def test_e030(declaration, fact, fix):
 
 ZONE = "Name the time zone: TruncDate('column', tzinfo=…)"
 PARTS = "Take the parts that you need as numbers"
-STORED = "of its own when the row is written"
+STORED = "in a separate "
 MOMENT = models.DateTimeField()
 
 
@@ -747,18 +747,18 @@ def test_e034(declaration, fact, fix):
 
 
 @kinds(
-    field=(check(Q(amount__gt=0), quantity=F("amount")), "“quantity” has the name", "another name"),
-    relation=(check(Q(amount__gt=0), tags=F("amount")), "“tags” has the name", "another name"),
+    field=(check(Q(amount__gt=0), quantity=F("amount")), "“quantity” has the name", "different name"),
+    relation=(check(Q(amount__gt=0), tags=F("amount")), "“tags” has the name", "different name"),
 )
 def test_e035(declaration, fact, fix):
     reported("E035", declaration, fact, fix)
 
 
 @kinds(
-    generic_key=(check(Q(target=1)), "“target” of unit.Order has no column", "made of"),
-    generic_immutable=(Immutable("target"), "“target” of unit.Order", "Name the columns"),
-    reverse=(Immutable("next"), "“next” of unit.Order has no column", "Name the columns"),
-    compute=(Compute("next", F("amount")), "“next” of unit.Order", "Name the columns"),
+    generic_key=(check(Q(target=1)), "“target” of unit.Order has no column", "its columns"),
+    generic_immutable=(Immutable("target"), "“target” of unit.Order", "Name its columns"),
+    reverse=(Immutable("next"), "“next” of unit.Order has no column", "Name its columns"),
+    compute=(Compute("next", F("amount")), "“next” of unit.Order", "Name its columns"),
 )
 def test_e036(declaration, fact, fix):
     reported("E036", declaration, fact, fix)
@@ -832,7 +832,7 @@ def test_e041(declaration, fact, fix):
     reported("E041", declaration, fact, fix)
 
 
-COLUMN = "Name a column of the model in it"
+COLUMN = "Use a column of the model in it"
 
 
 @kinds(
@@ -877,12 +877,12 @@ def test_e044(declaration, fact, fix):
 @kinds(
     operation=(
         check(Q(amount__gt=0), deferred=True, operation=pgtrigger.Update),
-        "as it is at the commit, whatever",
+        "tests the row at the commit, for any",
         "Leave operation= or deferred= out.",
     ),
     old_row=(
         check(Q(old__amount=F("amount")), deferred=True),
-        "the old row is gone by then",
+        "the old row no longer exists",
         "Leave deferred= out.",
     ),
 )
@@ -891,8 +891,8 @@ def test_e045(declaration, fact, fix):
 
 
 @kinds(
-    text=(check(Q(amount__gt=0), operation="update"), "is 'update', which is no", "pgtrigger.Ins"),
-    listed=(check(Q(amount__gt=0), operation=[1]), "is [1], which is no", "joined with |"),
+    text=(check(Q(amount__gt=0), operation="update"), "is 'update', which is not", "pgtrigger.Ins"),
+    listed=(check(Q(amount__gt=0), operation=[1]), "is [1], which is not", "joined with |"),
     truncate=(check(Q(amount__gt=0), operation=pgtrigger.Truncate), "for TRUNCATE", "Use pgtrig"),
     both=(
         check(Q(amount__gt=0), operation=pgtrigger.Update | pgtrigger.Truncate),
@@ -902,7 +902,7 @@ def test_e045(declaration, fact, fix):
     update_of=(
         check(Q(amount__gt=0), operation=pgtrigger.UpdateOf("amount")),
         'for UPDATE OF "amount"',
-        "what changed can be asked with old__… and new__…",
+        "test for changes with old__… and new__…",
     ),
     the_class=(check(Q(amount__gt=0), operation=pgtrigger.Operation), "the class Oper", "Write"),
 )
@@ -955,8 +955,8 @@ def test_e050(declaration, fact, fix):
 
 
 @kinds(
-    pk=(Compute("pk", F("quantity")), "“parent_ptr” is in the primary key", "another column"),
-    by_name=(Compute("parent_ptr_id", F("quantity")), "in the primary key", "another column"),
+    pk=(Compute("pk", F("quantity")), "“parent_ptr” is in the primary key", "different column"),
+    by_name=(Compute("parent_ptr_id", F("quantity")), "in the primary key", "different column"),
 )
 def test_e051(declaration, fact, fix):
     reported("E051", declaration, fact, fix)
@@ -1000,7 +1000,7 @@ def test_e052_under_two_names_of_one_field_and_on_a_proxy():
 
 
 @kinds(
-    itself=(Compute("net", F("net")), "in a circle: net → net", "not computed"),
+    itself=(Compute("net", F("net")), "in a cycle: net → net", "not computed"),
     itself_and_more=(Compute("net", F("net") + F("amount")), "net → net", "not computed"),
     through_a_generated_column=(Compute("quantity", F("double")), "quantity → quantity", "not"),
     by_its_column=(Compute("previous", F("previous_id")), "previous → previous", "not computed"),
@@ -1152,10 +1152,10 @@ def test_e076(declaration, fact, fix):
 
 
 @kinds(
-    listed=(Transition("status", {"draft": [["paid"]]}), "['paid'] is a list", "by itself"),
-    mapped=(Transition("status", {"draft": [{"paid": 1}]}), "is a dict", "by itself"),
-    initial=(Transition("status", {"draft": ["paid"]}, initial=[["draft"]]), "a list", "by itself"),
-    json=(Transition("data", {"draft": [{}]}), "The state {} is a dict", "by itself"),
+    listed=(Transition("status", {"draft": [["paid"]]}), "['paid'] is a list", "separately"),
+    mapped=(Transition("status", {"draft": [{"paid": 1}]}), "is a dict", "separately"),
+    initial=(Transition("status", {"draft": ["paid"]}, initial=[["draft"]]), "a list", "separately"),
+    json=(Transition("data", {"draft": [{}]}), "The state {} is a dict", "separately"),
 )
 def test_e078(declaration, fact, fix):
     reported("E078", declaration, fact, fix)
@@ -1204,7 +1204,7 @@ def test_w003():
     found = findings(order_with(Compute("day", TruncDate("at"))))
 
     assert ids(found) == ["W003"]
-    says(found[0], "“day” is computed, and forms still ask for it", "editable=False to day")
+    says(found[0], "“day” is computed, but forms still show it", "editable=False to day")
 
 
 def test_w003_not_for_a_model_of_somebody_else():
@@ -1218,7 +1218,7 @@ def test_w004():
     found = findings(order_with(Compute("touched", F("at"))))
 
     assert ids(found) == ["W004"]
-    says(found[0], "what auto_now writes is overruled", "Remove auto_now")
+    says(found[0], "the value of auto_now is overwritten", "Remove auto_now")
 
 
 @kinds(
@@ -1248,7 +1248,7 @@ def test_w077(declaration, fact, fix):
 @kinds(
     never=(
         Transition("status", {"draft": ["paid"], "shipped": ["draft"]}, initial=["draft"]),
-        "No row gets into the states that have followers: 'shipped'.",
+        "No row can reach these states, which have followers: 'shipped'.",
         "Add a transition that leads there",
     ),
 )
@@ -1264,7 +1264,7 @@ def test_w080():
     found = findings(order_with(Compute("day", TruncDate("at")), Immutable("day")))
 
     assert ids(found) == ["W003", "W080"]
-    says(found[1], "“day” is immutable and computed", "make those columns immutable")
+    says(found[1], "“day” is immutable and computed", "make the inputs immutable")
 
 
 def test_w081():
