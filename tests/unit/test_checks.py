@@ -402,7 +402,11 @@ def test_e008_outside_of_any_app():
     ("given", "fact", "fix"),
     [
         ([Check], "Meta.triggers has the class Check, not an instance of it.", "Write Check(…)."),
-        ([models.CheckConstraint(condition=Q(amount__gt=0), name="c")], "not a trigger", "Meta.con"),
+        (
+            [models.CheckConstraint(condition=Q(amount__gt=0), name="c")],
+            "not a trigger",
+            "Meta.con",
+        ),
         ([Q(amount__gt=0)], "which is not a trigger", "List invariants"),
         (["amount > 0"], "Meta.triggers has 'amount > 0'", "List invariants"),
         ([None], "Meta.triggers has None", "List invariants"),
@@ -747,7 +751,11 @@ def test_e034(declaration, fact, fix):
 
 
 @kinds(
-    field=(check(Q(amount__gt=0), quantity=F("amount")), "“quantity” has the name", "different name"),
+    field=(
+        check(Q(amount__gt=0), quantity=F("amount")),
+        "“quantity” has the name",
+        "different name",
+    ),
     relation=(check(Q(amount__gt=0), tags=F("amount")), "“tags” has the name", "different name"),
 )
 def test_e035(declaration, fact, fix):
@@ -1154,7 +1162,11 @@ def test_e076(declaration, fact, fix):
 @kinds(
     listed=(Transition("status", {"draft": [["paid"]]}), "['paid'] is a list", "separately"),
     mapped=(Transition("status", {"draft": [{"paid": 1}]}), "is a dict", "separately"),
-    initial=(Transition("status", {"draft": ["paid"]}, initial=[["draft"]]), "a list", "separately"),
+    initial=(
+        Transition("status", {"draft": ["paid"]}, initial=[["draft"]]),
+        "a list",
+        "separately",
+    ),
     json=(Transition("data", {"draft": [{}]}), "The state {} is a dict", "separately"),
 )
 def test_e078(declaration, fact, fix):

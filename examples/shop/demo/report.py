@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from examples.shop.demo import refunding_report, rules_report, telling_report
+from examples.shop.demo import delivery_report, refunding_report, rules_report
 from examples.shop.demo.layout import Section
 from examples.shop.demo.matrix import HELD, Cell, Verdict, count, tried
 from examples.shop.demo.paths import WritePath
 
 if TYPE_CHECKING:
+    from examples.shop.demo.delivery import Delivery
     from examples.shop.demo.refunding import Refunding
-    from examples.shop.demo.telling import Telling
 
 #: What one can type to see a refusal.
 _BREACH = "UPDATE {} SET discount = amount + 1"
@@ -40,7 +40,7 @@ class Results:
         paths: the write paths that were tried.
         without: the cells of the shop whose rules are in signal receivers.
         with_: the cells of the shop whose rules are invariants.
-        telling: the second part: receivers.
+        delivery: the second part: receivers.
         refunding: the third part: receivers in the writer's transaction.
     """
 
@@ -51,7 +51,7 @@ class Results:
     paths: Sequence[WritePath]
     without: Sequence[Cell] = ()
     with_: Sequence[Cell] = ()
-    telling: Telling | None = None
+    delivery: Delivery | None = None
     refunding: Refunding | None = None
 
     @property
@@ -63,7 +63,7 @@ class Results:
         ]
         return [
             *(f"{half}, {cell.path} on {cell.rule}: {_explained(cell)}" for half, cell in failed),
-            *(self.telling.problems if self.telling else ()),
+            *(self.delivery.problems if self.delivery else ()),
             *(self.refunding.problems if self.refunding else ()),
         ]
 
@@ -80,7 +80,7 @@ class Results:
                 "broke_without": count(self.without, Verdict.BROKE),
                 "broke_with": count(self.with_, Verdict.BROKE),
             },
-            "receivers": self.telling and self.telling.as_json(),
+            "receivers": self.delivery and self.delivery.as_json(),
             "transaction": self.refunding and self.refunding.as_json(),
             "problems": self.problems,
         }
@@ -91,7 +91,7 @@ def _explained(cell: Cell) -> str:
 
 
 #: What the steps of the demo find out: the attributes of ``Results`` in their order.
-STEPS = ("without", "with_", "telling", "refunding")
+STEPS = ("without", "with_", "delivery", "refunding")
 
 
 def show(results: Results, console: Console) -> None:
@@ -128,8 +128,8 @@ def _sections(step: str, results: Results, console: Console) -> Iterator[Section
             )
         case "with_":
             yield from rules_report.with_(results.with_, results.paths, console)
-        case "telling" if results.telling:
-            yield from telling_report.sections(results.telling)
+        case "delivery" if results.delivery:
+            yield from delivery_report.sections(results.delivery)
         case "refunding" if results.refunding:
             yield from refunding_report.sections(results.refunding)
 
@@ -145,8 +145,8 @@ def _heading(results: Results) -> str:
 def _summary(results: Results) -> Iterator[Text]:
     if results.with_:
         yield from rules_report.summary(results.without, results.with_, results.size)
-    if results.telling:
-        yield from telling_report.summary(results.telling)
+    if results.delivery:
+        yield from delivery_report.summary(results.delivery)
     if results.refunding:
         yield from refunding_report.summary(results.refunding)
 
