@@ -121,8 +121,8 @@ def _of_this_transaction(using: str, queues: Collection[str] | None) -> Iterator
     served = {queue for queue, _ in lanes() if queues is None or queue in queues}
     events = store.own_events(min([seen.get(queue, 0) for queue in served], default=last))
     yield _calls(store, Routes(using, queues), events, seen)
-    told = json.dumps(seen | dict.fromkeys(served, last))
-    store.rows("note_delivered_here", {"delivered": told})
+    delivered = json.dumps(seen | dict.fromkeys(served, last))
+    store.rows("note_delivered_here", {"delivered": delivered})
 
 
 @contextmanager

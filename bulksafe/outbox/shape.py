@@ -1,4 +1,4 @@
-"""Compares bulksafe's own objects with those that its migrations create.
+"""Compares bulksafe's own objects with the objects that its migrations create.
 
 A role with ``CREATE`` in the schema may have created one of them first, with its own triggers,
 which would run with the rights of the role that captures changes.

@@ -43,7 +43,7 @@ _STYLED_TEXT = _STYLED | {
 def settings_for(tables: Iterable[type[models.Model]]) -> str:
     """The ``SET`` clauses of a function that builds images of rows of these tables.
 
-    Only those that their types need: each clause slows down every statement that fires the
+    Only the clauses that their types need: each clause slows down every statement that fires the
     function.
     """
     needed: set[str] = set()

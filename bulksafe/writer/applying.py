@@ -27,8 +27,8 @@ class Assigned:
         number: the row's number.
         instance: has the values.
         names: the attributes.
-        taken: the columns that get the collected values; None for those that differ from the stored
-            row.
+        taken: the columns that get the collected values; None for columns that differ from the
+            stored row.
     """
 
     number: int

@@ -28,7 +28,8 @@ def readable(model: type[Model]) -> Iterator[None]:
             raise
         raise DataError(
             f"The critical receivers of {model._meta.label} cannot be called, since Python cannot "
-            f"hold a value of a changed row ({error}). Write a different value, or let psycopg "
+            f"represent a value of a changed row ({error}). Write a different value, or let "
+            f"psycopg "
             f"load "
             "such values: see docs/transaction.md#values-that-python-cannot-hold."
         ) from error.__cause__

@@ -37,7 +37,7 @@ class Row:
         before: the values of the instance before the first receiver.
         is_gone: whether it has been deleted since.
         taken: the columns that get the collected value, for a row that was read again; None for
-            those that differ from the collected row.
+            columns that differ from the collected row.
     """
 
     number: int

@@ -585,7 +585,7 @@ def test_e113(when, fact):
 
 def test_e113_for_m2m_changed():
     declared(signal=m2m_changed, sender=User.groups.through, when=Q(user_id=1))
-    reported("E113", "test a row of the table in between", "look at pk_set")
+    reported("E113", "test a row of the table in between", "use pk_set")
 
 
 @pytest.mark.parametrize(

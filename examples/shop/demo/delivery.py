@@ -45,7 +45,7 @@ class OrderPath:
     Attributes:
         name: what ``--only`` calls it.
         title: what the table calls it.
-        action: what the history says of the orders afterwards.
+        action: the action in the orders' history afterwards.
         write: writes the orders with some numbers, in one of the shops.
     """
 
@@ -62,7 +62,7 @@ class PathResult:
     Attributes:
         path: the write path's name.
         title: what the table calls it.
-        rows: how many rows it wrote.
+        rows: the number of rows written.
         plain: the number of rows for which Django's receiver ran.
         critical: the calls of the critical receiver.
     """
@@ -76,17 +76,17 @@ class PathResult:
 
 @dataclass(frozen=True)
 class CrashResult:
-    """What two SIGKILLs did to the deliveries.
+    """The deliveries after two SIGKILLs.
 
     Attributes:
-        orders: how many orders were written.
-        written: how many events these writes made.
+        orders: the number of orders written.
+        written: the number of events of these writes.
         while_down: the number of events written while no listener was running.
-        kills: when the listener was killed, and how many events it left waiting.
+        kills: the work during each kill, and the number of events left waiting.
         disordered: the number of orders whose changes were delivered out of order.
-        again: requests that the warehouse got once more, with the key of the first.
+        again: the number of requests repeated with the same key.
         recovery: seconds from the last start until everything was delivered.
-        tallies: what became of the calls.
+        tallies: the results of the calls.
     """
 
     orders: int
@@ -131,13 +131,13 @@ def _chosen(only: Sequence[str]) -> list[OrderPath]:
 
 
 def run(only: Sequence[str], rows: int, events: int, stages: Stages) -> Delivery:
-    """Write, with a listener running, and count what the receivers have done.
+    """Write while a listener runs, and count the receivers' effects.
 
     Args:
         only: names of write paths; none for all.
         rows: how many rows each path writes.
-        events: how many events there are for the listener that is killed.
-        stages: shows what is being done.
+        events: the number of events for the killed listener.
+        stages: shows the progress.
 
     Raises:
         DemoError: the listener does not do its work.
@@ -153,7 +153,7 @@ def run(only: Sequence[str], rows: int, events: int, stages: Stages) -> Delivery
 
 
 class _Orders:
-    """Orders of this run alone. They and their history are deleted in the end."""
+    """The orders of this run. They and their history are deleted at the end."""
 
     def __init__(self) -> None:
         self.run = f"D{uuid4().hex[:6]}-"
@@ -350,7 +350,7 @@ def _kill(
     """Start the listener and kill it in the middle of its work.
 
     Returns:
-        the work, and how many events are left; None if everything was delivered before.
+        the work, and the number of events left; None if everything was delivered before.
     """
     warehouse.hold(5)
     listener.start()
@@ -417,7 +417,7 @@ def _tallies(first: Numbers, late: Numbers, requests: Iterable[tuple[str, str]])
             due=[(number, FULFILLED) for number in first],
             seen=_history(models, every, [FULFILLED]),
         ),
-        # A request that came again with its key is none that the warehouse takes for another.
+        # The warehouse ignores a request that is repeated with its key.
         tally(
             "request_picking",
             OUTSIDE,

@@ -91,6 +91,7 @@ def summary(delivery: Delivery) -> Iterator[Text]:
     )
     if crash.again:
         yield Text(
-            f"Outside the database {crash.again:,} came again: what was on its way at a SIGKILL, "
-            "with the same event_id, by which the receiving service knows it."
+            f"Outside the database {crash.again:,} were repeated: requests in progress at a "
+            f"SIGKILL, "
+            "with the same event_id, by which the receiving service recognizes them."
         )

@@ -1,4 +1,4 @@
-"""Shows what came of it all: each part as it ends, the result last, and everything as JSON."""
+"""Shows the results: each part as it ends, the summary last, and everything as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from examples.shop.demo.delivery import Delivery
     from examples.shop.demo.refunding import Refunding
 
-#: What one can type to see a refusal.
+#: Commands that show a refusal.
 _BREACH = "UPDATE {} SET discount = amount + 1"
 PAST = (
     "INSERT INTO shop_refund (order_id, number, amount, reason, approved, created_at) "
@@ -30,13 +30,13 @@ PAST = (
 
 @dataclass(frozen=True)
 class Results:
-    """What the demo has found out.
+    """The results of the demo.
 
     Attributes:
         postgresql: the server's version.
         django: Django's version.
-        size: how many rows each write wrote.
-        rows: how many rows the shop has.
+        size: the number of rows of each write.
+        rows: the number of rows of the shop.
         paths: the write paths that were tried.
         without: the cells of the shop whose rules are in signal receivers.
         with_: the cells of the shop whose rules are invariants.
@@ -56,7 +56,7 @@ class Results:
 
     @property
     def problems(self) -> list[str]:
-        """What keeps the demo from having shown what it is to show."""
+        """Reasons why the demo did not succeed."""
         failed = [
             *(("With bulksafe", cell) for cell in tried(self.with_) if cell.verdict not in HELD),
             *(("Without bulksafe", cell) for cell in self.without if cell.verdict is Verdict.ERROR),
@@ -90,7 +90,7 @@ def _explained(cell: Cell) -> str:
     return f"{cell.rows:,} rows break the rule." if cell.verdict is Verdict.BROKE else cell.message
 
 
-#: What the steps of the demo find out: the attributes of ``Results`` in their order.
+#: The steps of the demo: attributes of ``Results``, in order.
 STEPS = ("without", "with_", "delivery", "refunding")
 
 
@@ -102,7 +102,7 @@ def show(results: Results, console: Console) -> None:
 
 
 def show_step(step: str, results: Results, console: Console) -> None:
-    """Print what one step has found out; nothing if it was left out."""
+    """Print the results of one step; nothing if it was left out."""
     if not getattr(results, step):
         return
     for title, content in _sections(step, results, console):
@@ -113,8 +113,8 @@ def show_step(step: str, results: Results, console: Console) -> None:
 
 
 def show_result(results: Results, console: Console) -> None:
-    """Print what to type next, and then the result, which stays on the screen."""
-    # What is to be copied is one line, however narrow the console.
+    """Print suggested commands, and then the summary, which stays on the screen."""
+    # Commands to copy stay on one line, however narrow the console.
     console.print(_further(), soft_wrap=True)
     for line in (*_summary(results), *_failure(results)):
         console.print(line)
@@ -168,12 +168,12 @@ def _further() -> Text:
         ("or with the ORM", f"{python} manage.py shell"),
         ("one write path, more rows", 'make demo ARGS="--only copy --rows 5000 --orders 50000"'),
         ("run the receivers, and stop with Ctrl-C", f"{python} manage.py bulksafe listen"),
-        ("what waits, what failed, who listens", f"{python} manage.py bulksafe status"),
+        ("waiting events, failures and listeners", f"{python} manage.py bulksafe status"),
         ("only the receivers, more events", 'make demo ARGS="--part receivers --events 20000"'),
-        ("go past the receivers of refunds, with psql", _psql(python, PAST)),
+        ("bypass the receivers of refunds, with psql", _psql(python, PAST)),
         ("the rules, and the guide", "examples/shop/models.py  docs/guide.md"),
         ("the receivers, and their guide", "examples/shop/receivers.py  docs/receivers.md"),
-        ("those in the writer's transaction", "examples/shop/refunds.py"),
+        ("the in-transaction receivers", "examples/shop/refunds.py"),
     ):
         text.append(f"  {what}\n", "not bold").append(f"    {command}\n", "not bold cyan")
     return text
