@@ -1,4 +1,4 @@
-"""The comparisons that the benchmark is run for, each with its aim."""
+"""The comparisons of the benchmark, each with its aim."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """A ratio, what it should be and what it is.
+    """A ratio, with its aim.
 
     Attributes:
         section: a key of ``SECTIONS``.
         rows: the size of the table, the larger one in (d).
         operation: a key of ``variants.OPERATIONS``.
-        subject: what is compared.
+        subject: the compared variants.
         measure: ``WHOLE`` or ``ADDED``.
-        aim: None where the ratio is only there to read the others by.
-        ratio: None where what it would be divided by is below the noise.
+        aim: None if the ratio is only a reference for others.
+        ratio: None if the divisor is below the noise.
     """
 
     section: str

@@ -32,7 +32,7 @@ examples:
   python -m benchmarks.faults --kind "server crashed" --runs 30
 """
 
-#: Beside those that go through every statement, one by one.
+#: The kinds that cover every statement, one by one.
 BY_STATEMENT = ("SIGKILL between two statements", "connection lost between two statements")
 
 
@@ -131,7 +131,7 @@ def _table(outcomes, failures, options):
         title_justify="left",
         caption=f"LEASE {lease} s, POLL_INTERVAL {poll} s; dead connections are given up "
         f"{patience}. Doubled: in the database; again: outside it, where that may be. To recover: "
-        "seconds from the fault until all was told, p50 / max.",
+        "seconds from the fault until everything was delivered, p50 / max.",
     )
     headings = "fault,runs,stuck,lost,doubled,out of order,again,to recover,outside"
     for column, heading in enumerate(headings.split(",")):

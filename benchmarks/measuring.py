@@ -1,8 +1,8 @@
-"""Takes the times.
+"""Measures the times.
 
 A round measures every operation on every variant once. The variants alternate, within a round and,
-for ``bulk_create``, chunk by chunk, and each round begins with another one, so that whatever else
-the machine does falls on all of them alike.
+for ``bulk_create``, chunk by chunk, and each round begins with a different one, so that other load
+on the machine affects all of them alike.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The options that the benchmarks share, and the run of those that are made of sections."""
+"""The shared options of the benchmarks, and the run of a benchmark in sections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def positive(text: str) -> int:
 
 
 def writable(text: str) -> Path:
-    """Refused now and not after a quarter of an hour."""
+    """Check it now, not after a quarter of an hour."""
     path = Path(text)
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no directory {path.parent}")
@@ -34,7 +34,7 @@ def sections_of(titles: Mapping[str, str]) -> Callable[[str], list[str]]:
         unknown = [part for part in found if part not in titles]
         if unknown or not found:
             raise argparse.ArgumentTypeError(
-                f"{', '.join(unknown) or 'nothing'} is no section: take some of {', '.join(titles)}"
+                f"{', '.join(unknown) or 'nothing'} is not a section: use {', '.join(titles)}"
             )
         return found
 
@@ -44,7 +44,7 @@ def sections_of(titles: Mapping[str, str]) -> Callable[[str], list[str]]:
 def sectioned_parser(
     prog: str, description: str, epilog: str, titles: Mapping[str, str], rounds: str
 ) -> argparse.ArgumentParser:
-    """The options of a benchmark that is made of sections.
+    """The options of a benchmark in sections.
 
     Args:
         titles: of the sections, by their letters.
@@ -90,7 +90,7 @@ def add_server(parser: argparse.ArgumentParser) -> None:
 
 
 class Section(Protocol):
-    """One of the parts that a benchmark is made of."""
+    """One section of a benchmark."""
 
     section: str
 
@@ -99,7 +99,7 @@ class Section(Protocol):
 
         Args:
             number: of the round, from 0.
-            say: told what is being measured.
+            say: called with the current measurement.
         """
 
 
@@ -117,6 +117,6 @@ def measure(section: Section, title: str, rounds: int, console: Console) -> None
 
 
 def turned(listed: Sequence[str], by: int) -> list[str]:
-    """Another one first, so that whatever the machine does falls on all alike."""
+    """Rotate the order, so that other load on the machine affects all alike."""
     by %= len(listed)
     return [*listed[by:], *listed[:by]]

@@ -1,4 +1,4 @@
-"""Proof that a variant keeps its rules: rules that do not hold cost nothing to keep."""
+"""Verifies that a variant enforces its rules: rules that do not hold cost nothing."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Write = Callable[[type[models.Model]], Any]
 
 
 class RuleNotKeptError(RuntimeError):
-    """A variant does not keep the rules that it is measured with, or keeps others."""
+    """A variant does not enforce its rules, or enforces others."""
 
 
 def prove(variants: list[Variant] = VARIANTS) -> dict[str, list[str]]:
-    """Return the rules that each variant was seen to keep.
+    """Return the rules that each variant enforces.
 
     Raises:
-        RuleNotKeptError: they are not the ones that it is there for.
+        RuleNotKeptError: they are not the declared ones.
     """
     kept = {variant.key: kept_rules(variant) for variant in variants}
     for variant in variants:
@@ -37,7 +37,7 @@ def prove(variants: list[Variant] = VARIANTS) -> dict[str, list[str]]:
 
 
 def kept_rules(variant: Variant) -> set[str]:
-    """Try to break each rule, by the way of writing that the variant is measured with."""
+    """Try to break each rule, on the measured write path of the variant."""
     model = model_of(variant)
     insert, update = (_save_new, _save_stored) if variant.per_row else (_bulk_create, _update)
     attempts: dict[str, Write] = {

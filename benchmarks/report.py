@@ -19,7 +19,7 @@ class Report:
 
     Attributes:
         titles: of the sections, by their letters.
-        compare: makes the comparisons of a section.
+        compare: computes the comparisons of a section.
     """
 
     titles: Mapping[str, str]
@@ -33,7 +33,7 @@ class Report:
         return [one for section in self.sections(results) for one in self.compare[section](results)]
 
     def grids(self, results: Results) -> list[Grid]:
-        """For each section what was measured, and what it comes to."""
+        """The measurements and the comparisons of each section."""
         found = []
         for section in self.sections(results):
             found.append(self._figures(results, section))

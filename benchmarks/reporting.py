@@ -33,7 +33,7 @@ MICROSECOND = 1e6
 
 
 def environment() -> dict[str, Any]:
-    """What the times depend on besides the code."""
+    """The environment that the times depend on."""
     return {
         "cpus": os.cpu_count(),
         "load": os.getloadavg()[0],
@@ -59,7 +59,7 @@ def describe(found: dict[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table before it is known where it is shown. Columns are ``headings``, text first."""
+    """A table for any output. Columns are ``headings``, text first."""
 
     title: str
     headings: list[str]
@@ -86,7 +86,7 @@ class Grid:
 
 
 def grids(timings: Timings) -> list[Grid]:
-    """All tables of the report: the times first, then what they come to."""
+    """All tables of the report: the times first, then the comparisons."""
     times = [
         times_grid(timings, rows, operation)
         for rows in timings.sizes

@@ -1,4 +1,4 @@
-"""What a benchmark made of sections has measured, and the ratios. Knows nothing of Django."""
+"""The measurements and ratios of a benchmark in sections. Does not import Django."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Key:
     Attributes:
         section: its letter.
         measure: what is compared within the section.
-        variant: who.
+        variant: the measured variant.
     """
 
     section: str
@@ -50,12 +50,12 @@ class Comparison:
 
 @dataclass
 class Results:
-    """What comes out of a run.
+    """The results of a run.
 
     Attributes:
-        values: by what was measured, one for each round.
+        values: one per round, by measurement.
         notes: remarks by section.
-        rivals: the libraries that bulksafe is held against.
+        rivals: the libraries in comparison.
     """
 
     values: dict[Key, list[float]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""From times to ratios. Knows nothing of Django, so that it can be tested with given times."""
+"""Computes ratios from times. Does not import Django, so it is easy to test."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """All benchmarks, one after the other: what ``make bench`` runs.
 
-Options that not all of them have run those that have them. Where several run, each writes a file of
-its own for ``--json`` or ``--markdown``: those of the listener have ``-listener`` in their names,
-those of receivers in the writer's transaction ``-inline``.
+Options that only some benchmarks have run only these. If several run, each writes its own file for
+``--json`` or ``--markdown``: ``-listener`` in the name marks those of the listener, ``-inline``
+those of in-transaction receivers.
 """
 
 from __future__ import annotations

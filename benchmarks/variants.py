@@ -25,7 +25,7 @@ class Variant:
         label: its name in the tables.
         model: the model of the app ``benchmarks`` that it is declared on.
         rules: the rules that it must keep, by the names in ``proof.py``.
-        large: whether it is measured on large tables as well.
+        large: whether it is also measured on large tables.
         per_row: whether the rows are written with ``save()`` and not in bulk.
     """
 

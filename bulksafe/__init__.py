@@ -6,7 +6,7 @@ and every write path enforces it.
 
 from bulksafe import checks as _checks  # noqa: F401  (registers itself, also if not installed)
 from bulksafe import compat as _compat
-from bulksafe import planning as _planning  # noqa: F401  (tells declarations how to compile)
+from bulksafe import planning as _planning  # noqa: F401  (sets the planner of declarations)
 from bulksafe.contexts import context
 from bulksafe.declarations import (
     Check,

@@ -22,7 +22,8 @@ class BulksafeConfig(AppConfig):
     verbose_name = "bulksafe"
 
     def ready(self) -> None:
-        # No receivers.py: importing one would also connect plain receivers that its app leaves off.
+        # No receivers.py: importing one would also connect plain receivers that its app
+        # deliberately does not connect.
         autodiscover_modules("invariants", *conf.get().DISCOVER)
         capture.attach_all()
         signals.connect_all()

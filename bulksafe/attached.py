@@ -1,8 +1,9 @@
 """The triggers that migrations put on models from outside, as a part of the migration state.
 
-``Meta.triggers`` belongs to the app of the model, and so does Django's ``ModelState``. What another
-app attaches is kept beside: ``ProjectState`` has one ``Attachments``. It also covers models that
-have no ``ModelState``: automatic through tables, and models of apps without migrations.
+``Meta.triggers`` belongs to the app of the model, and so does Django's ``ModelState``. Triggers
+attached by other apps are stored separately: each ``ProjectState`` has an ``Attachments``. It also
+covers models that have no ``ModelState``: automatic through tables, and models of apps without
+migrations.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Attached:
     Attributes:
         home: the label of that app.
         trigger: the trigger.
-        replaces: the apps whose trigger of the same name this one takes the place of, whichever of
-            their migrations runs first.
+        replaces: apps whose trigger of the same name this one replaces, whichever migration runs
+            first.
     """
 
     home: str
@@ -50,9 +51,9 @@ class Attachments:
 
     Attributes:
         by_model: the triggers of each model, in the order of the migrations.
-        moved: models that have another name now, or None if they were deleted. A migration names a
-            model as it was called when the migration was written; the model's own app may rename or
-            delete it in a migration that runs earlier.
+        moved: the new names of renamed models, None for deleted ones. A migration uses the model's
+            name at the time it was written; the model's own app may rename or delete the model in a
+            migration that runs earlier.
     """
 
     def __init__(self) -> None:
@@ -66,7 +67,7 @@ class Attachments:
         return copied
 
     def put(self, key: Key, attached: Attached) -> None:
-        """Add a trigger; it replaces the one that the same app attached under the same name."""
+        """Add a trigger; replaces a trigger of the same app and name."""
         name = str(attached.trigger.name)
         self.remove(key, attached.home, name)
         self.by_model[key] = (*self.by_model.get(key, ()), attached)
@@ -78,7 +79,7 @@ class Attachments:
             self.by_model[key] = left
 
     def rename(self, pairs: list[tuple[Key, Key]]) -> None:
-        """Let the triggers follow models from their old keys to their new ones."""
+        """Move the triggers of renamed models to the new keys."""
         for old, new in pairs:
             held = self.by_model.pop(old, None)
             if held:
@@ -93,9 +94,9 @@ class Attachments:
             self.moved[key] = None
 
     def installed_on(self, key: Key) -> dict[str, Trigger]:
-        """The triggers that the table has, by name: of several apps' the one that replaces others'.
+        """The triggers installed on the table, by name.
 
-        If none says that it does, the last one counts.
+        If several apps attach one of a name, the replacing one wins; without one, the last one.
         """
         held = self.by_model.get(key, ())
         replaced = {
@@ -137,7 +138,7 @@ def key_of(model: type[models.Model]) -> Key:
 
 
 def locate(state: ProjectState, label: str) -> Key | None:
-    """Where the model that a migration calls ``label`` is in ``state``; None if it was deleted."""
+    """The key in ``state`` of the model a migration calls ``label``; None if deleted."""
     app_label, _, name = label.lower().partition(".")
     key: Key | None = (app_label, name)
     moved = of(state).moved
@@ -174,10 +175,10 @@ def through_key(model_state: ModelState, field: str, model_name: str = "") -> Ke
 
 
 def model_in(state: ProjectState, key: Key) -> type[models.Model] | None:
-    """The model class; None if there is none.
+    """The model class, or None.
 
-    Django renders apps without migrations without their relations: those come from the code, which
-    is all that such an app has.
+    Django renders apps without migrations without their relations, so relations are read from the
+    code.
     """
     registry: Apps = installed_apps if key[0] in state.real_apps else state.apps
     try:

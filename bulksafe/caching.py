@@ -1,4 +1,4 @@
-"""What is computed once per model class, and freed with it."""
+"""Cache of values per model class, freed together with the class."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The calls of receivers in progress in a thread, each made because of a write of the one before.
+"""The stack of receiver calls in progress in a thread, each triggered by a write of the last.
 
-One stack for the writer and the listener. A listener takes over the calls that an event's write was
-made in, of which it knows the names.
+The writer and the listener share one stack. An event stores the names of the receivers in whose
+calls it was written; the listener puts them on its stack.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Calls:
 
     Attributes:
         names: the names of the receivers.
-        rows: the rows that they are called for; None for a call that an event names.
+        rows: the rows that they are called for; None for a call taken over from an event.
     """
 
     names: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Calls:
         return Calls(self.names[:count], self.rows[:count])
 
     def count(self, name: str, row: Row) -> int:
-        """How many of them are calls of the receiver for the row."""
+        """The number of calls of this receiver for the row."""
         return list(zip(self.names, self.rows, strict=True)).count((name, row))
 
 
@@ -52,8 +52,8 @@ NO_CALLS = Calls()
 class _Here(threading.local):
     """A thread's own stack, and not one of a ``contextvars.Context``.
 
-    What a receiver hands to another thread is not the receiver's own write: the thread has
-    connections of its own, and may outlast the call.
+    A write in a thread that a receiver starts is not the receiver's own: the thread has its own
+    connections and may outlive the call.
     """
 
     calls = NO_CALLS
@@ -84,7 +84,7 @@ def replace(calls: Calls) -> Calls:
 
 @contextmanager
 def outside(depth: int) -> Iterator[None]:
-    """Leave the calls below a depth for a while, to do what their write must do before they go on.
+    """Temporarily remove the calls below a depth, to finish the write that they wait for.
 
     Args:
         depth: how many calls remain.

@@ -1,4 +1,4 @@
-"""System checks: what is wrong with a declaration, before ``makemigrations`` and ``migrate``."""
+"""System checks: report wrong declarations before ``makemigrations`` and ``migrate``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def message(code: str, fact: str, fix: str, obj: object = None) -> checks.CheckM
 
 
 class _Where:
-    """What a check message is about, as the console shows it."""
+    """The subject of a check message, as the console shows it."""
 
     def __init__(self, *items: Declared) -> None:
         self.items = items
@@ -45,7 +45,7 @@ class _Where:
 def check_settings(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[checks.CheckMessage]:
-    """The settings, whichever app is looked at."""
+    """Check the settings, whichever app is selected."""
     configured = getattr(settings, "BULKSAFE", {})
     return [
         *(message("E009", fact, fix) for fact, fix in conf.problems(configured)),
@@ -65,13 +65,13 @@ def _check_installed() -> Iterator[checks.CheckMessage]:
     if not apps.is_installed("bulksafe"):
         yield message(
             "E012",
-            "“bulksafe” is not in INSTALLED_APPS: invariants would be only half of themselves.",
+            "“bulksafe” is not in INSTALLED_APPS: its system checks and tables would be missing.",
             "Add 'bulksafe' to INSTALLED_APPS, after 'pgtrigger'.",
         )
 
 
 def _is_used() -> bool:
-    """Whether there is anything that needs the apps; a program may have imported bulksafe only."""
+    """Whether the project uses bulksafe; a program may merely import it."""
     return (
         apps.is_installed("pgtrigger")
         or apps.is_installed("bulksafe")
@@ -85,7 +85,7 @@ def _is_used() -> bool:
 def check_declarations(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[checks.CheckMessage]:
-    """Everything that planning says about each declaration."""
+    """Report the problems that planning finds in each declaration."""
     return [
         *_check_planned(app_configs),
         *_check_rejected(app_configs),
@@ -98,7 +98,7 @@ def check_declarations(
 def check_receivers(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[checks.CheckMessage]:
-    """What is wrong with critical receivers and ``Emit``."""
+    """Report wrong critical receivers and ``Emit``."""
     return [
         *_check_each_receiver(app_configs),
         *_check_emits(app_configs),
@@ -141,7 +141,7 @@ def _in(app_configs: Sequence[AppConfig] | None, model: type[Model]) -> bool:
 
 
 def _is_asked_about(app_configs: Sequence[AppConfig] | None, item: Declared) -> bool:
-    """Whether the app of the model is asked about, or the one that declares the invariant."""
+    """Whether the app of the model, or the declaring app, is being checked."""
     home = apps.app_configs.get(item.invariant.home_on(item.model))
     return _in(app_configs, item.model) or home in (app_configs or ())
 
@@ -150,13 +150,13 @@ def _check_planned(app_configs: Sequence[AppConfig] | None) -> Iterator[checks.C
     for item in declared():
         if _is_asked_about(app_configs, item):
             for problem in planning.problems_of(item.invariant, item.model):
-                # Every command would show hints: “bulksafe ls” does.
+                # Hints would appear in every command; only “bulksafe ls” shows them.
                 if not problem.id.startswith("I"):
                     yield message(problem.id, problem.fact, problem.fix, _Where(item))
 
 
 def hints(among: Iterable[Declared]) -> list[checks.CheckMessage]:
-    """Where Django itself is enough, a message for each kind; without silenced ones."""
+    """Messages for declarations that plain Django can replace, without silenced ones."""
     hinted: dict[planning.Problem, list[Declared]] = {}
     for item in among:
         for problem in planning.problems_of(item.invariant, item.model):
@@ -167,7 +167,7 @@ def hints(among: Iterable[Declared]) -> list[checks.CheckMessage]:
 
 
 def _check_rejected(app_configs: Sequence[AppConfig] | None) -> Iterator[checks.CheckMessage]:
-    """What pgtrigger's registry did not take, and so is not among the declared."""
+    """Report declarations that pgtrigger's registry rejected."""
     for model, trigger in Invariant.rejected:
         if _in(app_configs, model):
             yield from _check_one_rejected(model, trigger)
@@ -184,7 +184,7 @@ def _check_one_rejected(model: type[Model], trigger: PgTrigger) -> Iterator[chec
         yield message(
             "E005",
             f"Two triggers on the table “{model._meta.db_table}” have the name “{trigger.name}”.",
-            "Give one of them another name=….",
+            "Give one of them a different name=….",
             where,
         )
 
@@ -207,8 +207,8 @@ def _misplaced(found: object) -> tuple[str, str]:
             "Put it into brackets: triggers = […].",
         )
     return (
-        f"Meta.triggers has {planning.shown(found)}, which is no trigger.",
-        "List invariants and pgtrigger triggers; constraints belong into Meta.constraints.",
+        f"Meta.triggers has {planning.shown(found)}, which is not a trigger.",
+        "List invariants and pgtrigger triggers; constraints belong in Meta.constraints.",
     )
 
 

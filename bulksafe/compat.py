@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from django.db.models import Field, Model, QuerySet
 
-    #: A column, the model that has it where that is a parent, and the value that it gets.
+    #: A column, the parent model that has it (if any), and its new value.
     Assignment: TypeAlias = tuple[Field[Any, Any], type[Model] | None, object]
 
     class PgTrigger:
-        """pgtrigger.Trigger with a class where its annotations say that it takes an instance."""
+        """pgtrigger.Trigger, whose annotations say instance where a class is passed."""
 
         name: str
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 else:
     PgTrigger = pgtrigger.Trigger
 
-#: As ``connection.pg_version`` has it.
+#: In the format of ``connection.pg_version``.
 OLDEST_POSTGRESQL = 140000
 
 #: ``Model.save()`` passes the fields that an UPDATE is to return.
 UPDATE_RETURNS_FIELDS = django.VERSION >= (6, 0)
 
-#: What ``m2m_changed`` receivers get for links that no fixture loads, besides what all versions
-#: of Django pass.
+#: Extra arguments of ``m2m_changed`` outside of fixture loading, which not all versions of Django
+#: pass.
 M2M_CHANGED_ARGUMENTS: dict[str, Any] = {"raw": False} if django.VERSION >= (6, 1) else {}
 
 #: The methods of a many-to-many manager that send ``m2m_changed``. Since Django 6.1 ``clear()`` is
@@ -55,13 +55,13 @@ M2M_CHANGED_SENDERS = (
 
 
 def registered() -> list[tuple[type[Model], PgTrigger]]:
-    """All triggers that pgtrigger knows, each with its model."""
+    """All triggers registered with pgtrigger, each with its model."""
     return registry.registered()  # type: ignore[return-value]  # the same: a class, no instance
 
 
 def own_signature(function: Callable[..., object]) -> inspect.Signature | None:
-    """The signature of a callable itself, not of what it wraps; None if it has none."""
-    # Python 3.14 evaluates annotations here: one may name what is imported for type checkers only.
+    """The signature of a callable itself, ignoring ``__wrapped__``; None if it has none."""
+    # Python 3.14 evaluates annotations here: a name may exist for type checkers only.
     lenient: dict[str, Any] = {}
     if sys.version_info >= (3, 14):
         import annotationlib  # noqa: PLC0415
@@ -99,10 +99,10 @@ def update_returning(
 
 
 def allow_meta_triggers() -> None:
-    """Let Django accept ``Meta.triggers``, also where 'pgtrigger' is missing in INSTALLED_APPS.
+    """Let Django accept ``Meta.triggers`` even if 'pgtrigger' is missing in INSTALLED_APPS.
 
-    Importing pgtrigger's app does that. Otherwise Django would refuse the first model, before the
-    system checks could say what is missing.
+    Importing pgtrigger's app does that. Otherwise Django would refuse the first model before the
+    system checks can report the missing app.
     """
     if settings.configured:
         import pgtrigger.apps  # noqa: F401, PLC0415

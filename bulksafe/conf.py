@@ -15,9 +15,9 @@ class Settings:
     """The values of ``BULKSAFE``.
 
     Attributes:
-        DISCOVER: modules of each app that are imported beside ``invariants``, like ``"receivers"``.
+        DISCOVER: modules to import from each app besides ``invariants``, such as ``"receivers"``.
             Empty by default, since importing a module also connects its plain receivers, which an
-            app may have left off on purpose.
+            app may deliberately leave unconnected.
         SEARCH_PATH: schemas whose functions, operators, collations and types invariants may use,
             after ``pg_catalog`` and the schemas of the table's own column types. Empty by default:
             a role that can create objects in a listed schema can change what an expression means
@@ -106,9 +106,9 @@ def _role_problems(key: str, value: object) -> list[tuple[str, str]]:
     if not isinstance(value, list | tuple):
         fix = f'Write BULKSAFE = {{{key!r}: ["app"]}}.'
         return [(f"BULKSAFE[{key!r}] is {value!r}, not a list of role names.", fix)]
-    fix = "List names of database roles, up to 63 bytes long; PUBLIC is none."
+    fix = "List names of database roles, up to 63 bytes long; PUBLIC is not a role."
     return [
-        (f"BULKSAFE[{key!r}] lists {name!r}, which is no role's name.", fix)
+        (f"BULKSAFE[{key!r}] lists {name!r}, which is not a role name.", fix)
         for name in value
         if not _is_identifier(name) or name.upper() == "PUBLIC"
     ]
@@ -119,13 +119,13 @@ def _discover_problems(key: str, value: object) -> list[tuple[str, str]]:
     if not isinstance(value, list | tuple):
         return [(f"BULKSAFE[{key!r}] is {value!r}, not a list of module names.", fix)]
     return [
-        (f"BULKSAFE[{key!r}] lists {name!r}, which is no module of an app.", fix)
+        (f"BULKSAFE[{key!r}] lists {name!r}, which is not the name of a module in an app.", fix)
         for name in value
         if not (isinstance(name, str) and all(part.isidentifier() for part in name.split(".")))
     ]
 
 
-#: What PostgreSQL takes for something else than a schema's name.
+#: Names that PostgreSQL does not take for a schema's name.
 _NOT_SCHEMAS = ("$user", "pg_temp")
 _IDENTIFIER_BYTES = 63
 
@@ -142,13 +142,13 @@ def _is_schema(name: object) -> bool:
 
 def _wrong_schema(key: str, name: object) -> tuple[str, str]:
     return (
-        f"BULKSAFE[{key!r}] lists {name!r}, which is no schema that every session shares.",
+        f"BULKSAFE[{key!r}] lists {name!r}, which is not a schema that all sessions share.",
         "List names of schemas, up to 63 bytes long; no “$user”, and no temporary schema.",
     )
 
 
 def get() -> Settings:
-    """The settings in force. One that is wrong has its default: the system checks report it."""
+    """The settings in force. System checks report wrong values; they get their defaults."""
     configured: object = getattr(settings, "BULKSAFE", {})
     if not isinstance(configured, Mapping):
         return Settings()

@@ -1,4 +1,4 @@
-"""What bulksafe raises. See ``docs/errors.md`` for the list of system checks."""
+"""bulksafe's exceptions. See ``docs/errors.md`` for the list of system checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.db import IntegrityError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The DETAIL that migrations_templates/v1/refuse.sql writes; it names the invariant in every client.
+# The DETAIL of migrations_templates/v1/refuse.sql, which names the invariant in every client.
 _DETAIL = re.compile(r"\AInvariant (?P<invariant>[^\s:]+:.+?) refuses the (?P<operation>[A-Z]+)")
 
 
@@ -23,9 +23,9 @@ class InvalidDeclaration(ImproperlyConfigured):
 class InvariantViolation(IntegrityError):  # noqa: N818  (a contract)
     """A write would have broken an invariant; PostgreSQL refused the whole statement.
 
-    Raised at the statement, or at the commit when the invariant is deferred, whatever way the
-    write took through Django. A subclass of ``django.db.IntegrityError``, with the same
-    arguments and the same ``__cause__`` (psycopg's error, whose ``diag`` holds all fields).
+    Raised at the statement, or at the commit if the invariant is deferred, on every write path of
+    Django. A subclass of ``django.db.IntegrityError``, with the same arguments and the same
+    ``__cause__`` (psycopg's error, whose ``diag`` holds all fields).
 
     Attributes:
         invariant: the invariant's label, ``"shop.Order:discount_within_amount"``.
@@ -45,7 +45,7 @@ class InvariantViolation(IntegrityError):  # noqa: N818  (a contract)
         return str(type(self).declared_message(self.invariant) or self._message)
 
     def as_validation_error(self) -> ValidationError:
-        """The same refusal as a form, an admin page or a serializer shows it."""
+        """Convert it for forms, admin pages and serializers."""
         return ValidationError(self.message, code=self.invariant.rpartition(":")[2])
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -57,19 +57,18 @@ def _rebuild(args: tuple[Any, ...], invariant: str, message: str) -> InvariantVi
 
 
 class ReceiversNotRun(IntegrityError):  # noqa: N818
-    """A transaction was written past the receivers that have to run in it, and was refused.
+    """A transaction with a write that bypassed its in-transaction receivers was refused.
 
-    PostgreSQL raises it at the commit. The message names the receivers, and the hint says what to
-    do.
+    PostgreSQL raises it at the commit. The message names the receivers, and the hint gives the fix.
     """
 
 
 class BrokenTransaction(Exception):  # noqa: N818
-    """A receiver has left the transaction that it runs in unusable, or ended it, and hidden that.
+    """A receiver left its transaction unusable, or ended it, without raising an error.
 
     It caught a database error without a savepoint, called ``set_rollback()``, closed the
-    connection, or sent COMMIT or ROLLBACK. Nothing of the write has taken place. Put what may fail
-    into ``transaction.atomic()`` inside the receiver.
+    connection, or sent COMMIT or ROLLBACK. The whole write was rolled back. Wrap statements that
+    may fail in ``transaction.atomic()`` inside the receiver.
     """
 
 
@@ -81,7 +80,7 @@ class EndlessWrites(Exception):  # noqa: N818
 
 
 class RetryAfter(Exception):  # noqa: N818
-    """Raise it in an after-commit receiver to choose when it is called again.
+    """Raise it in an after-commit receiver to choose the time of the retry.
 
     For a service that answers “429 Too Many Requests” with a ``Retry-After`` header. The call
     counts as an attempt.
@@ -90,7 +89,7 @@ class RetryAfter(Exception):  # noqa: N818
         seconds: until the next attempt, at least 0.
 
     Raises:
-        ValueError: ``seconds`` is negative, or is no finite number.
+        ValueError: ``seconds`` is negative, or is not a finite number.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -104,7 +103,7 @@ class RetryAfter(Exception):  # noqa: N818
 
 
 class PermanentFailure(Exception):  # noqa: N818
-    """Raise it in an after-commit receiver for an event that no further attempt can help.
+    """Raise it in an after-commit receiver for an event that a retry cannot fix.
 
     The event becomes a dead letter at once.
 
@@ -117,7 +116,7 @@ class CallTimedOut(KeyboardInterrupt):
     """A call of an after-commit receiver took longer than its ``timeout``.
 
     A ``KeyboardInterrupt``: no ``except Exception`` in a receiver catches it, and psycopg cancels
-    the statement that it waits for.
+    the running statement.
     """
 
 
@@ -126,7 +125,7 @@ _TICKET = "bulksafe_ticket_open"
 
 
 def violation_from(error: BaseException) -> InvariantViolation | ReceiversNotRun | None:
-    """Return what psycopg's ``error`` is to bulksafe, or None if it is nothing of its own."""
+    """Convert psycopg's ``error`` to bulksafe's exception; None if the error is not bulksafe's."""
     diag = getattr(error, "diag", None)
     if diag is None or not (getattr(error, "sqlstate", None) or "").startswith("23"):
         return None

@@ -1,4 +1,4 @@
-"""What the database has of the invariants."""
+"""Compares the declared invariants with the triggers in the database."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ class Installed:
 
 @dataclass(frozen=True)
 class Status:
-    """One invariant, as the code has it and as the database has it.
+    """One invariant in the code and in the database.
 
     Attributes:
         label: ``"shop.Order:discount_within_amount"``.
         kind: ``"Check"``, ``"Compute"``…
         table: the table's name, as in the model.
-        operations: what fires it, ``"INSERT, UPDATE"``.
+        operations: the operations that fire it, ``"INSERT, UPDATE"``.
         timing: ``"before"``, ``"after"`` or ``"at commit"``.
-        order: its place among the row triggers of its table, from 1. PostgreSQL fires BEFORE
-            triggers first, and each kind in the order of their names.
+        order: its position among the row triggers of its table, from 1. PostgreSQL fires BEFORE
+            triggers first, and each kind by name.
         state: ``"installed"``, ``"outdated"``, ``"missing"`` or ``"disabled"``.
     """
 
@@ -77,7 +77,7 @@ def statuses(using: str, tables: Collection[str] | None = None) -> list[Status]:
     """Every declared invariant whose table is in the database ``using``, in firing order.
 
     Args:
-        tables: the ``db_table`` of those to look at; None for all.
+        tables: only tables with these ``db_table`` names; None for all.
     """
     rows = [
         _status(item, using)
@@ -95,7 +95,7 @@ def statuses(using: str, tables: Collection[str] | None = None) -> list[Status]:
 
 
 def is_in(item: Declared, using: str) -> bool:
-    """Whether migrations put the invariant's table into the database ``using``."""
+    """Whether migrations create the invariant's table in the database ``using``."""
     concrete = item.model._meta.concrete_model or item.model
     return connections[using].vendor == "postgresql" and router.allow_migrate_model(using, concrete)
 
@@ -146,7 +146,7 @@ def _state(expected: str, found: list[Installed | None]) -> str:
 
 
 def installed(using: str, table: str) -> list[Installed]:
-    """The triggers of a table, in name order; none if there is no such table."""
+    """The triggers of a table, in name order; empty if there is no such table."""
     with connections[using].cursor() as cursor:
         cursor.execute(_TRIGGERS, [quoting.relation(table)])
         return [Installed(*row) for row in cursor.fetchall()]
@@ -161,8 +161,8 @@ def triggers_put_aside(
 ) -> Iterator[None]:
     """Drop our triggers while the type of a column changes, and create them again.
 
-    pgtrigger does this too, one trigger at a time when PostgreSQL has complained, but only for
-    tables whose name is a plain word.
+    pgtrigger does this too, one trigger at a time after an error of PostgreSQL, but only for tables
+    whose name needs no quotes.
     """
     connection = editor.connection
     before, after = old_field.db_parameters(connection), new_field.db_parameters(connection)
@@ -175,7 +175,8 @@ def triggers_put_aside(
         for trigger in installed(connection.alias, table)
         if _is_ours(trigger)
     ]
-    # Also in a migration that is not atomic, nobody may see the tables without their triggers.
+    # In a migration that is not atomic, other sessions must not see the tables without triggers
+    # either.
     with transaction.atomic(using=connection.alias):
         for trigger, table in aside:
             editor.execute(_ddl("DROP TRIGGER {name} ON {table}", trigger, table), params=None)
@@ -185,10 +186,10 @@ def triggers_put_aside(
 
 
 def _restoring(model: type[Model], aside: list[tuple[Installed, str]]) -> Iterator[str]:
-    """SQL that creates the triggers again, in the state that they had.
+    """SQL that creates the triggers again, in their previous state.
 
-    Those that the migrations know are installed from there: what a ``Compute`` has for its columns'
-    types depends on them.
+    Triggers in the migration state are installed from there: a ``Compute`` depends on the types of
+    its columns.
     """
     known = _known_by_name(model, {table for _, table in aside})
     names = [trigger.name for trigger, _ in aside]
@@ -214,7 +215,7 @@ def _known_by_name(model: type[Model], tables: set[str]) -> dict[str, Trigger]:
 
 
 def removing_unknown(editor: BaseDatabaseSchemaEditor, model: type[Model]) -> Iterator[str]:
-    """SQL that removes from a table those of our triggers that the migrations do not know of."""
+    """SQL that removes our triggers that are not in the migration state from a table."""
     with editor.connection.cursor() as cursor:
         cursor.execute(_FUNCTIONS, [quoting.relation(model._meta.db_table), f"{MARK}%"])
         for name, function in cursor.fetchall():
@@ -232,7 +233,7 @@ _MODES = {
 
 
 def _tables_altered_with(model: type[Model], field: Field[Any, Any]) -> Iterator[str]:
-    """The field's table, and those whose foreign keys take over the type of the field."""
+    """The field's table, and the tables whose foreign keys get the type of the field."""
     yield model._meta.db_table
     for relation in model._meta.get_fields(include_hidden=True):
         if (

@@ -1,4 +1,4 @@
-"""The context of a request: who made it, and under which ids it is known."""
+"""Middleware that puts the user and the ids of a request into the context."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ContextMiddleware:
     """Puts every request into a ``bulksafe.context``.
 
     ``request_id`` is the header ``X-Request-ID``, or a new one; ``traceparent`` the header of W3C
-    Trace Context, if there is one; ``user`` the primary key of the user who is logged in. Place it
+    Trace Context, if there is one; ``user`` the primary key of the authenticated user. Place it
     after ``AuthenticationMiddleware``.
     """
 

@@ -1,4 +1,4 @@
-"""``bulksafe.muted``: invariants that are not enforced for the length of a block."""
+"""``bulksafe.muted``: mutes invariants for the duration of a block."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isas
 class muted(ContextDecorator):  # noqa: N801  (used as a function, like contextlib's)
     """Switch invariants off for a block, for data repairs and tests.
 
-    The block is a transaction (``atomic``), and the switch a setting that is local to it: it ends
-    with the block, at a rollback, at a lost connection, and cannot reach another transaction that a
-    pooler runs on the same connection. Blocks nest.
+    The block is a transaction (``atomic``), and the mute is a setting local to it. It ends with the
+    block, at a rollback or with a lost connection, and cannot affect a different transaction on the
+    same pooled connection. Blocks nest.
 
     Rows that break an invariant stay as they are; the next write to such a row is refused.
 
     Args:
         *invariants: labels, ``"shop.Order:discount_within_amount"``.
-        using: the database; by default those that the models are written to.
+        using: the database; by default the databases that the models are written to.
 
     Raises:
         LookupError: there is no such invariant.
@@ -91,7 +91,7 @@ def _known(label: str, known: dict[str, Declared]) -> Declared:
 
 
 class _Setting:
-    """Adds labels to the transaction's setting and puts the former value back."""
+    """Adds labels to the transaction's setting and restores the previous value."""
 
     def __init__(self, alias: str, labels: Iterable[str]) -> None:
         self.connection = connections[alias]
@@ -114,7 +114,7 @@ class _Setting:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # After an error the rollback that follows takes the setting back.
+        # After an error, the following rollback restores the setting.
         if error is None and not self.connection.needs_rollback:
             with self.connection.cursor() as cursor:
                 cursor.execute("SELECT set_config(%s, %s, true)", [_SETTING, self.before])

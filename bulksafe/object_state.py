@@ -1,7 +1,7 @@
-"""What bulksafe writes into single objects of Django and psycopg that they have no method for.
+"""Writes to internal state of single Django and psycopg objects that have no method for it.
 
-Everything else writes to these objects through their own methods. What is replaced for all objects
-of a class is in ``bulksafe.patches``. tests/unit/test_patches_in_one_place.py keeps it so.
+Everything else writes to these objects through their own methods. Patches of whole classes are in
+``bulksafe.patches``. tests/unit/test_patches_in_one_place.py enforces this.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from django.db.models import Model
     from psycopg import Cursor
 
-    #: As ``transaction.on_commit()`` collects it: the open savepoints, the function, and whether
-    #: it is robust.
+    #: An entry of ``transaction.on_commit()``: the open savepoints, the function, and whether it is
+    #: robust.
     CommitHook: TypeAlias = tuple[set[str], Callable[[], object], bool]
 
 
 def attributes(owner: object) -> dict[str, Any]:
-    """Where an object keeps its attributes. Names of bulksafe's own begin with ``_bulksafe``.
+    """The ``__dict__`` of an object. bulksafe's own attributes begin with ``_bulksafe``.
 
-    What belongs to the object is freed with it: a registry beside it would keep both.
+    Such an attribute is freed with its object; a separate registry would keep both alive.
     """
     return owner.__dict__
 
@@ -49,12 +49,12 @@ def set_meta_triggers(model: type[Model], triggers: list[Any]) -> None:
 
 
 def set_dependencies(operation: Operation, dependencies: Iterable[OperationDependency]) -> None:
-    """What the autodetector has to put before an operation, as its ``add_operation()`` sets it."""
+    """Set the operations that must precede this one, as Django's ``add_operation()`` does."""
     attributes(operation)["_auto_deps"] = [*dependencies]
 
 
 def add_dependency(operation: Operation, dependency: OperationDependency) -> None:
-    """One more for ``set_dependencies()``."""
+    """Add one dependency to an operation."""
     attributes(operation)["_auto_deps"].append(dependency)
 
 
@@ -62,18 +62,18 @@ def add_dependency(operation: Operation, dependency: OperationDependency) -> Non
 
 
 def commit_hooks(connection: BaseDatabaseWrapper) -> list[CommitHook]:
-    """What ``transaction.on_commit()`` has collected: Django's own list."""
+    """The callbacks collected by ``transaction.on_commit()``: Django's own list."""
     return connection.run_on_commit  # type: ignore[return-value]  # the stubs lack a third item
 
 
 def set_commit_hooks(connection: BaseDatabaseWrapper, hooks: Iterable[CommitHook]) -> None:
-    """Replace what ``transaction.on_commit()`` has collected."""
+    """Replace the callbacks collected by ``transaction.on_commit()``."""
     attributes(connection)["run_on_commit"] = [*hooks]
 
 
 @contextmanager
 def in_atomic_block(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """Let Django know of the transaction that it is about to commit: ``atomic()`` joins it."""
+    """Mark a transaction about to commit as an atomic block, so that ``atomic()`` joins it."""
     before = connection.in_atomic_block
     connection.in_atomic_block = True
     try:
@@ -84,7 +84,7 @@ def in_atomic_block(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 @contextmanager
 def in_transaction_begun_by_hand(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """Let Django know of a ``BEGIN`` that it has not sent: ``atomic()`` sets a savepoint."""
+    """Mark a transaction started with a raw ``BEGIN``, so that ``atomic()`` creates a savepoint."""
     connection.in_atomic_block, connection.autocommit = True, False
     try:
         yield
@@ -93,5 +93,5 @@ def in_transaction_begun_by_hand(connection: BaseDatabaseWrapper) -> Iterator[No
 
 
 def set_rowcount(cursor: Cursor[Any], count: int) -> None:
-    """Let a cursor of psycopg's say that its last statement has changed so many rows."""
+    """Set the row count of a psycopg cursor's last statement."""
     cursor._rowcount = count

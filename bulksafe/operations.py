@@ -1,4 +1,4 @@
-"""Migration operations for triggers on models that may belong to another app."""
+"""Migration operations for triggers on models of other apps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _TriggerOperation(Operation):
-    """Bring the triggers of one name on one model from those of a state to those of the next.
+    """Change the triggers of one name on one model from one migration state to the next.
 
     The difference of the two states decides, not the operation: while two apps attach triggers of
     one name, removing one of them installs the other.
@@ -92,7 +92,7 @@ class _TriggerOperation(Operation):
         return trigger.compile(model).install_sql
 
     def references_model(self, name: str, app_label: str) -> bool:
-        """Also of the through tables of a model: their names begin with that of the model."""
+        """Covers through tables too: their names begin with the model's name."""
         app, _, own = self.model.partition(".")
         return app == app_label and (own == name.lower() or own.startswith(f"{name.lower()}_"))
 
@@ -102,7 +102,8 @@ class _TriggerOperation(Operation):
                 self.model,
                 self.name,
             ):
-                # Not to nothing: an earlier migration may have put a trigger of the name there.
+                # Not to an empty list: an earlier migration may have attached a trigger with this
+                # name.
                 return [operation]
             case DeleteModel() if f"{app_label}.{operation.name_lower}" == self.model:
                 return [operation]
@@ -112,11 +113,11 @@ class _TriggerOperation(Operation):
 
 
 class AddTrigger(_TriggerOperation):
-    """Put a trigger on a model, of whichever app.
+    """Attach a trigger to a model of any app.
 
     Args:
         model: the label of the model, ``"auth.user"``.
-        trigger: the trigger; one that this app has put there under its name is replaced.
+        trigger: the trigger; replaces a trigger of this app with the same name.
         replaces: the apps whose trigger of the same name this one replaces for good.
     """
 
@@ -143,7 +144,7 @@ class AddTrigger(_TriggerOperation):
 
 
 class RemoveTrigger(_TriggerOperation):
-    """Take a trigger off that migrations of the same app have put on a model.
+    """Remove a trigger that a migration of the same app attached to a model.
 
     Args:
         model: the label of the model, ``"auth.user"``.

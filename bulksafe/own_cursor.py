@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def own_cursor(connection: Any) -> Iterator[Any]:
-    """A cursor that no execute wrapper sees, nor anything else that looks at statements.
+    """A cursor that bypasses execute wrappers and all other statement hooks.
 
     Args:
-        connection: Django's, whose exceptions it raises.
+        connection: Django's connection, whose exceptions it raises.
     """
     with connection.wrap_database_errors, ClientCursor(connection.connection) as cursor:
         yield cursor

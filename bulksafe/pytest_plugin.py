@@ -1,6 +1,6 @@
 """Fixtures for pytest-django: the functions of ``bulksafe.testing``.
 
-Installed with bulksafe; nothing is imported from Django before a test asks for a fixture.
+Installed with bulksafe; imports nothing from Django before a test uses a fixture.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def bulksafe_deliver(db: None) -> Callable[..., int]:
 
 @pytest.fixture
 def bulksafe_captured(db: None) -> Callable[..., AbstractContextManager[list[Call]]]:
-    """``bulksafe.testing.captured``: collect the calls that a block leads to."""
+    """``bulksafe.testing.captured``: collect the calls that a block causes."""
     from bulksafe import testing  # noqa: PLC0415
 
     return testing.captured
@@ -34,7 +34,7 @@ def bulksafe_captured(db: None) -> Callable[..., AbstractContextManager[list[Cal
 
 @pytest.fixture
 def bulksafe_muted() -> Callable[..., AbstractContextManager[None]]:
-    """``bulksafe.testing.muted``: let events pass receivers by."""
+    """``bulksafe.testing.muted``: do not call receivers for events."""
     from bulksafe import testing  # noqa: PLC0415
 
     return testing.muted

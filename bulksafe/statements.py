@@ -1,4 +1,4 @@
-"""What the text of an SQL statement says about it, without a parser and without the database."""
+"""Classifies SQL statements by their text, without a parser or the database."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 _BEFORE = r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*"
 _FLAGS = re.IGNORECASE | re.DOTALL
 
-#: The statements that name the table that they write to.
+#: Statements that name their target table.
 WRITES = re.compile(rf"{_BEFORE}(?:INSERT|UPDATE|DELETE|MERGE|COPY|WITH|CALL|DO)\b", _FLAGS)
 
 _KEYWORD = re.compile(rf"{_BEFORE}([A-Z]+)\b", _FLAGS)
 
-#: Commands that run no trigger and no function. COMMIT is not among them, because of deferred
-#: triggers, nor FETCH and MOVE, which run the cursor's query.
+#: Commands that run no trigger and no function. This excludes COMMIT, because of deferred triggers,
+#: and FETCH and MOVE, which run the cursor's query.
 _HARMLESS = frozenset(
     """
     abort begin checkpoint close deallocate declare discard listen lock notify prepare release
@@ -32,8 +32,8 @@ _QUERIES = frozenset({"select", "table", "values"})
 _RUNS_DEFERRED = re.compile(rf"{_BEFORE}(?:SET\s+CONSTRAINTS|PREPARE\s+TRANSACTION)\b", _FLAGS)
 _ANALYZES = re.compile(r"\bANALY[SZ]E\b", re.IGNORECASE)
 
-#: What may run inside a transaction block that was opened for it alone. VACUUM, CREATE INDEX
-#: CONCURRENTLY and their like may not.
+#: Statements that may run in a transaction of their own. VACUUM, CREATE INDEX CONCURRENTLY and
+#: similar ones may not.
 _FITS_IN_TRANSACTION = re.compile(
     rf"{_BEFORE}(?:INSERT|UPDATE|DELETE|MERGE|COPY|WITH|CALL|DO|SELECT|TABLE|VALUES|EXECUTE|EXPLAIN"
     r"|REFRESH|TRUNCATE|CREATE\s+(?:(?:LOCAL|GLOBAL|TEMP|TEMPORARY|UNLOGGED|MATERIALIZED)\s+)*"
@@ -41,14 +41,15 @@ _FITS_IN_TRANSACTION = re.compile(
     _FLAGS,
 )
 
-#: What may undo a setting that is local to the transaction.
+#: Statements that may undo a transaction-local setting.
 _UNDOES_SETTINGS = re.compile(
     rf"(?:\A|;){_BEFORE}(?:(?:ROLLBACK|ABORT|COMMIT|END|RESET|DISCARD)\b|DO\b.*\bRESET\b)", _FLAGS
 )
 
 _NAME = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
 
-#: Quoted identifiers, which stay, and literals, bodies of functions and comments, which do not.
+#: Quoted identifiers, which are kept, and literals, function bodies and comments, which are
+#: removed.
 _QUOTED = re.compile(
     r"""
     (?P<identifier> "(?:[^"]|"")*" )
@@ -60,13 +61,13 @@ _QUOTED = re.compile(
     """,
     _FLAGS | re.VERBOSE,
 )
-#: A name before a parenthesis. After AS or :: it is that of a type, or an alias with its columns.
+#: A name before a parenthesis. After AS or :: it is a type, or an alias with its columns.
 _CALLED = re.compile(
     rf"(?P<no_function>\bAS\s+|::\s*)?(?:(?P<schema>{_NAME})\s*\.\s*)?(?P<name>{_NAME})\s*\(",
     _FLAGS,
 )
 
-#: What may stand before a parenthesis and is no function.
+#: Words before a parenthesis that are not functions.
 _KEYWORDS = frozenset(
     """
     all analyze and any array as asc between bit by case cast char character columns cross cube
@@ -78,9 +79,9 @@ _KEYWORDS = frozenset(
     """.split()
 )
 
-#: PostgreSQL's own functions that queries call, and those of the extensions that Django has
-#: functions for. None of them fires a trigger or runs SQL that it is given: ``query_to_xml``,
-#: ``ts_stat`` and their like are left out, and ``log``, which many databases have their own of.
+#: Common functions of PostgreSQL, and of the extensions that Django has functions for. None of them
+#: fires a trigger or runs SQL from its arguments: ``query_to_xml``, ``ts_stat`` and similar ones
+#: are left out, and so is ``log``, which many databases define themselves.
 _BUILT_IN = frozenset(
     """
     abs acos acosd acosh age akeys any_value array_agg array_append array_cat array_dims
@@ -140,7 +141,7 @@ _BUILT_IN_PREFIXES = ("pg_", "st_")
 
 
 def text_of(statement: object, connection: BaseDatabaseWrapper) -> str:
-    """A statement as text, whatever the driver takes.
+    """The text of a statement in any form that the driver accepts.
 
     Args:
         connection: Django's.
@@ -155,15 +156,15 @@ def text_of(statement: object, connection: BaseDatabaseWrapper) -> str:
 
 
 def may_write(text: str) -> bool:
-    """Whether a statement may change rows, itself or through what it calls.
+    """Whether a statement may change rows, directly or through functions.
 
     False only for commands that run nothing, and for queries that call no functions but
-    PostgreSQL's own. Operators, casts, views and ``row.function`` are not looked at.
+    PostgreSQL's own. Operators, casts, views and ``row.function`` are not examined.
     """
     found = _kept.get(text)
     if found is None:
         found = _may_write(text)
-        # Statements recur, without their parameters. Long ones seldom do.
+        # Statement texts recur, without their parameters; long ones seldom do.
         if len(text) < _LONG and len(_kept) < _MANY:
             _kept[text] = found
     return found
@@ -189,7 +190,7 @@ def _may_write(text: str) -> bool:
 
 
 def _is_foreign(called: re.Match[str]) -> bool:
-    """Whether a name before a parenthesis is that of a function that is not PostgreSQL's."""
+    """Whether a name before a parenthesis is a function not of PostgreSQL."""
     schema, name = called["schema"], called["name"]
     if called["no_function"] or (schema is None and name.lower() in _KEYWORDS):
         return False
@@ -200,10 +201,10 @@ def _is_foreign(called: re.Match[str]) -> bool:
 
 
 def fits_in_transaction(text: str) -> bool:
-    """Whether a statement may run in a transaction that was opened for it alone."""
+    """Whether a statement may run in a transaction of its own."""
     return _FITS_IN_TRANSACTION.match(text) is not None
 
 
 def may_undo_settings(text: str) -> bool:
-    """Whether a statement may undo a setting that is local to the transaction."""
+    """Whether a statement may undo a transaction-local setting."""
     return _UNDOES_SETTINGS.search(text) is not None

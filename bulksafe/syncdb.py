@@ -1,7 +1,7 @@
-"""Invariants on tables that are made without migrations, as tests with ``--nomigrations`` do.
+"""Invariants on tables that are created without migrations, as in tests with ``--nomigrations``.
 
-Making a table installs what is declared for it (pgtrigger's schema editor does that). Where a table
-has migrations and the app that attaches an invariant to it has none, nothing would install it.
+pgtrigger's schema editor installs the triggers of a new table. But if an app without migrations
+attaches an invariant to a table with migrations, nothing would install it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 def create_outbox(sender: object, using: str, **kwargs: Any) -> None:
-    """Receiver of ``pre_migrate``: tables of apps without migrations are made before all others.
+    """Receiver of ``pre_migrate``: create the outbox before tables of apps without migrations.
 
-    Where such an app has captures, or bulksafe itself is without migrations, nothing else would
-    make the outbox in time.
+    If such an app has captures, or bulksafe itself has no migrations, nothing else would create the
+    outbox in time.
     """
     if not schema.belongs_in(using):
         return
@@ -50,10 +50,10 @@ def create_outbox(sender: object, using: str, **kwargs: Any) -> None:
 def refuse_to_lose_events(
     sender: object, using: str, plan: Iterable[tuple[Migration, bool]] = (), **kwargs: Any
 ) -> None:
-    """Receiver of ``pre_migrate``: ``migrate bulksafe zero`` drops no event that waits.
+    """Receiver of ``pre_migrate``: ``migrate bulksafe zero`` drops no waiting event.
 
-    Before the first step: Django takes back the migrations that depend on bulksafe's first, and
-    those drop the triggers. A refusal after that would leave writes without receivers.
+    Before the first step, because Django first reverses the migrations that depend on bulksafe's,
+    which drops the triggers. A later refusal would leave writes without receivers.
     """
     names = {(step.app_label, step.name) for step, is_backwards in plan if is_backwards}
     if ("bulksafe", "0001_outbox") in names and schema.belongs_in(using):
@@ -61,7 +61,7 @@ def refuse_to_lose_events(
 
 
 def refuse_unknown_roles(sender: object, using: str, **kwargs: Any) -> None:
-    """Receiver of ``pre_migrate``: settings that name a role which is not there stop it early."""
+    """Receiver of ``pre_migrate``: stop early if the settings name a missing role."""
     if schema.belongs_in(using):
         access.refuse_unknown_roles(using)
 
@@ -73,7 +73,7 @@ def settle_privileges(
     stdout: OutputWrapper | None = None,
     **kwargs: Any,
 ) -> None:
-    """Receiver of ``post_migrate``: the roles of the settings get what they need, others nothing.
+    """Receiver of ``post_migrate``: grant privileges to the roles in the settings only.
 
     At every ``migrate``, so that the privileges follow the settings.
     """
@@ -85,9 +85,9 @@ def settle_privileges(
 
 
 def create_cursors(sender: object, using: str, **kwargs: Any) -> None:
-    """Receiver of ``post_migrate``: every queue begins with the migration, not with its listener.
+    """Receiver of ``post_migrate``: start every queue with the migration, not with its listener.
 
-    What happens between the two is kept for it.
+    So events in between are not lost.
     """
     if schema.belongs_in(using) and schema.exists(using):
         with transaction.atomic(using=using):
@@ -95,7 +95,7 @@ def create_cursors(sender: object, using: str, **kwargs: Any) -> None:
 
 
 def note_receivers(sender: object, using: str, **kwargs: Any) -> None:
-    """Receiver of ``post_migrate``: the database names the receivers that a write has passed by."""
+    """Receiver of ``post_migrate``: store receiver names for the database's error messages."""
     if not (schema.belongs_in(using) and schema.has_tickets(using)):
         return
     forget(using)
@@ -117,11 +117,11 @@ def note_receivers(sender: object, using: str, **kwargs: Any) -> None:
 
 
 def install_missing(sender: object, using: str, **kwargs: Any) -> None:
-    """Receiver of ``post_migrate``: install what no table brought along.
+    """Receiver of ``post_migrate``: install triggers that table creation did not.
 
-    That is what apps without migrations have attached to other models, or have on proxies.
+    These are triggers that apps without migrations attach to other models or declare on proxies.
 
-    What is installed already is left alone, as ``migrate`` leaves the tables of such apps alone.
+    Installed triggers are not updated, just as ``migrate`` does not alter the tables of such apps.
     """
     for item in _beside_tables_without_migrations(using):
         compiled = item.invariant.compile(item.model)
@@ -144,7 +144,7 @@ def _beside_tables_without_migrations(using: str) -> list[Declared]:
 
 
 def _home_of(item: Declared) -> str:
-    """The app whose migrations put it there."""
+    """The app whose migrations attach it."""
     if item.invariant.is_attached:
         return item.invariant.home_on(item.model)
     return item.model._meta.app_label

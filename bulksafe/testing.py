@@ -1,8 +1,8 @@
-"""Driving and muting critical receivers in tests.
+"""Runs and mutes critical receivers in tests.
 
 In a ``TestCase``, and in a test with pytest-django's ``db``, nothing is ever committed, so no
-listener sees a thing. ``deliver()`` runs what is pending, there and then, in the test's own
-transaction; in a test whose commits are real it does what a listener would do.
+listener runs. ``deliver()`` runs the pending calls at once in the test's own transaction; in a test
+with real commits it works like a listener.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["captured", "deliver", "muted", "pending"]
 
-#: Receivers whose own writes call receivers end at some time, or never do.
+#: The maximum number of rounds of receivers whose writes trigger receivers.
 _MOST_ROUNDS = 100
 _MOST_EVENTS = 1_000_000
 
@@ -41,23 +41,23 @@ _NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class EndlessCallsError(AssertionError):
-    """Receivers call each other without end."""
+    """Receivers trigger each other endlessly."""
 
 
 def deliver(using: str = DEFAULT_DB_ALIAS, *, queues: Collection[str] | None = None) -> int:
-    """Run the after-commit receivers for what was written, and for what they write in turn.
+    """Run the after-commit receivers for all writes, including their own.
 
-    What a receiver raises comes out, at once and without a second attempt.
+    Exceptions of a receiver propagate at once, without a retry.
 
     Args:
         using: the database.
         queues: only the receivers of these queues.
 
     Returns:
-        how many calls were made.
+        the number of calls.
 
     Raises:
-        EndlessCallsError: the receivers go on writing changes that they are called for.
+        EndlessCallsError: the receivers trigger each other endlessly.
     """
     made = 0
     names: set[str] = set()
@@ -70,13 +70,13 @@ def deliver(using: str = DEFAULT_DB_ALIAS, *, queues: Collection[str] | None = N
             return made
         made += len(listed)
     raise EndlessCallsError(
-        f"After {_MOST_ROUNDS} rounds receivers still make changes that receivers are called for: "
+        f"After {_MOST_ROUNDS} rounds, receivers still trigger each other: "
         f"{', '.join(sorted(names))}."
     )
 
 
 def pending(using: str = DEFAULT_DB_ALIAS) -> list[Call]:
-    """The calls that ``deliver()`` would make now, in order; nothing is run."""
+    """The calls that ``deliver()`` would make now, in order; runs nothing."""
     found: list[Call] = []
     try:
         with _taken(using, None) as listed:
@@ -88,11 +88,11 @@ def pending(using: str = DEFAULT_DB_ALIAS) -> list[Call]:
 
 @contextmanager
 def captured(using: str = DEFAULT_DB_ALIAS) -> Iterator[list[Call]]:
-    """Collect the calls that a block leads to, in place of making them.
+    """Collect the calls that a block causes, instead of making them.
 
     Yields a list that is filled when the block ends. Each item has ``receiver`` and ``changes``,
     and each change ``instance``, ``old``, ``changed``, ``created``, ``context`` and ``event_id``.
-    What was pending before the block goes to its receivers first.
+    Calls that were pending before the block are made first.
     """
     deliver(using)
     found: list[Call] = []
@@ -102,12 +102,12 @@ def captured(using: str = DEFAULT_DB_ALIAS) -> Iterator[list[Call]]:
 
 
 class _LeftAlone(Exception):  # noqa: N818
-    """Nothing is to be noted as delivered."""
+    """Raised to record nothing as delivered."""
 
 
 @contextmanager
 def _taken(using: str, queues: Collection[str] | None) -> Iterator[list[Call]]:
-    """The pending calls; they are not pending any more when the block ends well."""
+    """The pending calls; recorded as delivered if the block succeeds."""
     is_open = connections[using].in_atomic_block
     with (_of_this_transaction if is_open else _committed)(using, queues) as listed:
         yield listed
@@ -121,8 +121,8 @@ def _of_this_transaction(using: str, queues: Collection[str] | None) -> Iterator
     served = {queue for queue, _ in lanes() if queues is None or queue in queues}
     events = store.own_events(min([seen.get(queue, 0) for queue in served], default=last))
     yield _calls(store, Routes(using, queues), events, seen)
-    told = json.dumps(seen | dict.fromkeys(served, last))
-    store.rows("note_delivered_here", {"delivered": told})
+    delivered = json.dumps(seen | dict.fromkeys(served, last))
+    store.rows("note_delivered_here", {"delivered": delivered})
 
 
 @contextmanager
@@ -152,10 +152,10 @@ def _calls(
     seen: Mapping[str, int] = _NOTHING,
     cursors: Sequence[Cursor] = (),
 ) -> list[Call]:
-    """The calls that events lead to, but for those that their queue has ``seen``.
+    """The calls for events, except for events that their queue has ``seen``.
 
     Args:
-        cursors: as they are when the events are delivered; none if no others are left.
+        cursors: their positions after the events; empty if no other events are left.
     """
     batch = Batch(routes, store.prefix())
     ordered = batch.ordered(sorted(events, key=lambda event: (event.bucket, event.seq)))
@@ -169,12 +169,12 @@ def _calls(
 
 
 def _as_written(events: Iterable[Event]) -> list[Event]:
-    """The events in the order of the writes, not of the buckets, each row's in the order given."""
+    """The events in write order instead of bucket order; each row's events keep their order."""
     rows: dict[tuple[int, str], list[Event]] = {}
     for event in events:
         rows.setdefault(event.row, []).append(event)
     numbered: list[tuple[int, Event]] = []
     for row in rows.values():
-        # A later change of a row may have the lower number: its events share their places.
+        # A later change of a row may have a lower number, so its events swap places.
         numbered += zip(sorted(event.before.seq for event in row), row, strict=True)
     return [event for _, event in sorted(numbered, key=lambda pair: pair[0])]

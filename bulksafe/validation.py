@@ -1,7 +1,7 @@
 """Invariants in ``Model.full_clean()``, so that a form shows the message.
 
-PostgreSQL judges the row to come, with the very condition that the trigger has: types, rounding,
-collations and unknown values mean here what they mean there.
+PostgreSQL evaluates the future row with the trigger's own condition, so types, rounding, collations
+and NULL behave the same.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ logger = logging.getLogger("bulksafe")
 
 
 def constraints_of(model: type[Model]) -> list[tuple[type[Model], list[Validator]]]:
-    """The invariants of ``model`` and its parents, as ``Model.get_constraints()`` lists them."""
+    """The invariants of ``model`` and its parents, in the form of ``Model.get_constraints()``."""
     lineage = {m._meta.concrete_model for m in (model, *model._meta.all_parents)}
     return [
         (item.model, [Validator(item)])
@@ -56,7 +56,7 @@ def constraints_of(model: type[Model]) -> list[tuple[type[Model], list[Validator
 
 @dataclass(frozen=True)
 class Validator:
-    """Looks like a constraint to ``Model.validate_constraints``."""
+    """Implements the constraint interface of ``Model.validate_constraints``."""
 
     item: Declared
     #: Django asks a constraint for its fields when the error's code is "unique".
@@ -71,8 +71,8 @@ class Validator:
     ) -> None:
         """Raise ValidationError if saving ``instance`` would break the invariant.
 
-        Like a ``CheckConstraint``, a rule is left to the database where a field that it reads is
-        excluded from validation, or has a value that is known only there.
+        Like a ``CheckConstraint``, a rule is left to the database if one of its fields is excluded
+        from validation, or has a value that only the database can compute.
         """
         concrete = model._meta.concrete_model or model
         change = Change(concrete, instance, frozenset(exclude or ()), using)
@@ -83,17 +83,17 @@ class Validator:
 
 
 class _Unknown(Exception):  # noqa: N818
-    """The row to come has a value that is not to be judged, or not known yet."""
+    """The future row has a value that is excluded or not known yet."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a trigger would refuse.
+    """A condition that a trigger refuses.
 
     Attributes:
         violated: SQL over the rows ``old`` and ``new``.
         reads: the columns of the new row that it needs.
-        events: the operations that it is for.
+        events: the operations of the rule.
         reads_old: whether it needs the old row.
     """
 
@@ -105,7 +105,7 @@ class Rule:
 
 @singledispatch
 def rules_of(invariant: Invariant, change: Change) -> list[Rule]:
-    """The rules that can be judged before the row is stored."""
+    """The rules that can be evaluated before the row is stored."""
     raise NotImplementedError(f"no validation for {type(invariant).__name__}")
 
 
@@ -129,7 +129,7 @@ def _check(check: Check, change: Change) -> list[Rule]:
 def _immutable(immutable: Immutable, change: Change) -> list[Rule]:
     rules = []
     for field in (fields.column_field(change.model, name) for name in immutable.fields):
-        # Each by itself: that one of them is excluded is no reason to let the others pass.
+        # One rule per field: an excluded field must not disable the others.
         alone = Immutable(field.name, name=immutable.name)
         rules += _triggers_as_rules(alone, field, change)
     return rules
@@ -162,9 +162,9 @@ class Change:
     """An instance that is about to be saved.
 
     Attributes:
-        model: the model whose table is looked at: the instance's, or a parent of it.
-        instance: the row to come.
-        exclude: names of fields whose values are not to be judged.
+        model: the model whose table is checked: the instance's, or a parent.
+        instance: the future row.
+        exclude: names of fields to leave out.
         using: the database.
     """
 
@@ -174,7 +174,7 @@ class Change:
     using: str
 
     def passes(self, item: Declared) -> bool:
-        """Whether the invariant lets the change pass, as far as that can be known before."""
+        """Whether the invariant allows the change, as far as it can be checked before the write."""
         try:
             rules = rules_of(item.invariant, self)
         except (Refused, InvalidDeclaration):
@@ -197,7 +197,7 @@ class Change:
     # Whether it is an insert or an update.
 
     def _may_exist(self) -> bool:
-        """Whether a row can be there already; with a parent's key also that of a new child."""
+        """Whether a row may already exist; with a parent's key it may be a new child."""
         is_own = type(self.instance)._meta.concrete_model is self.model
         known = None not in self._key()
         return known and not (is_own and self.instance._state.adding)
@@ -217,13 +217,13 @@ class Change:
         ]
         return f"SELECT * FROM {table} WHERE {' AND '.join(found)}"  # noqa: S608  (all quoted)
 
-    # The row to come.
+    # The future row.
 
     def _new_row(self, needed: Iterable[fields.Field]) -> str:
-        """``SELECT … AS "amount", …``: what would be stored.
+        """SQL like ``SELECT … AS "amount", …`` for the future row.
 
         Raises:
-            _Unknown: that cannot be said.
+            _Unknown: a value cannot be determined.
         """
         columns = sorted({str(field.column): field for field in needed}.items())
         listed = [
@@ -237,7 +237,7 @@ class Change:
 
     def _value(self, field: fields.Field, seen: tuple[str, ...]) -> str:
         if field.name in seen:
-            # A circle; the system checks report it.
+            # A cycle; the system checks report it.
             raise _Unknown
         compute = self._computes.get(field.name)
         expression = compute.expression if compute else getattr(field, "expression", None)
@@ -261,7 +261,7 @@ class Change:
         adding = self.instance._state.adding
         return (
             field.name in self.exclude
-            # F("amount") + 1, or the mark of a db_default.
+            # F("amount") + 1, or the marker of a db_default.
             or hasattr(value, "resolve_expression")
             or getattr(field, "auto_now", False)
             or (getattr(field, "auto_now_add", False) and adding)
@@ -273,16 +273,16 @@ class Change:
             prepared = field.get_db_prep_save(value, connections[self.using])
             return quoting.literal(prepared)
         except (ValueError, TypeError, ValidationError, psycopg.Error) as error:
-            # clean_fields() says what is wrong with it.
+            # clean_fields() reports its problem.
             raise _Unknown from error
 
-    # The question to PostgreSQL.
+    # The query to PostgreSQL.
 
     def _fetch(self, sql: str) -> bool:
         """Whether the first value of the first row is true.
 
-        Where the question fails, so will the write, with an error of its own: the rule itself is
-        not broken. Django's ``CheckConstraint`` does the same.
+        If the query fails, so will the write, with its own error: the rule itself is not violated.
+        Django's ``CheckConstraint`` does the same.
         """
         connection = connections[self.using]
         in_block = connection.in_atomic_block
@@ -292,24 +292,24 @@ class Change:
                 cursor.execute(sql)
                 row = cursor.fetchone()
         except DatabaseError as error:
-            logger.warning("full_clean() could not judge %r: %s", self.instance, error)
+            logger.warning("full_clean() could not evaluate %r: %s", self.instance, error)
             return False
         return bool(row and row[0])
 
 
 def _violated(rule: Rule, item: Declared) -> str:
-    """``SELECT``, and what the trigger asks in its ``WHEN``; muted invariants are never broken."""
+    """The trigger's condition as an expression; muted invariants are never violated."""
     names = {"invariant": item.label, "pgid": item.invariant.get_pgid(item.model)}
     unmuted = templates.fill(compiler.VERSION, "unmuted", names)
     return f"SELECT ({rule.violated}) AND {unmuted}"
 
 
-#: A cast would cut what an assignment refuses.
+#: A cast would truncate values that an assignment refuses.
 _LENGTH = re.compile(r"\A(?:varchar|char|character varying|character)\(\d+\)")
 
 
 def _typed(sql: str, field: fields.Field) -> str:
-    """``sql`` as a value of the column's type and collation, as it would be stored."""
+    """``sql`` as a value of the column's type and collation."""
     db_type = _LENGTH.sub("text", fields.cast_type(field))
     collation = fields.collation(field)
     collate = f" COLLATE {quoting.identifier(collation)}" if collation else ""

@@ -25,11 +25,11 @@ class OrderTable(models.Model):
 
 
 class Plain(OrderTable):
-    """Nobody is called: what is checked is checked by hand."""
+    """No receivers: checks are made by hand."""
 
 
 class Elsewhere(OrderTable):
-    """Nobody is called, and no measurement but that of statements on such tables uses it."""
+    """No receivers; only the measurement of statements on such tables uses it."""
 
 
 class CriticalAfter(OrderTable):

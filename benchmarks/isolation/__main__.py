@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.isolation.deeds import DEEDS, MEASURED
 from benchmarks.isolation.figures import IDLE, LIMIT, Measured, Phase
 from benchmarks.isolation.measuring import Range
+from benchmarks.isolation.workloads import DEEDS, MEASURED
 from tests.listener.machines import machine
 from tests.listener.site import NeverHappenedError
 from tests.migration.project import Databases, Forge
@@ -85,9 +85,9 @@ def _minutes(text: str) -> float:
 
 def _measure(options: argparse.Namespace, console: Console) -> Measured:
     """Run all phases, each for an equal share of the time."""
-    deeds = options.deed or list(DEEDS)
+    workloads = options.deed or list(DEEDS)
     minutes = options.minutes or (QUICK_MINUTES if options.quick else MINUTES)
-    seconds = minutes * 60 / (len(deeds) + 2)
+    seconds = minutes * 60 / (len(workloads) + 2)
     with tempfile.TemporaryDirectory() as directory, machine(options.postgres) as server:
         forge = Forge()
         try:
@@ -95,7 +95,7 @@ def _measure(options: argparse.Namespace, console: Console) -> Measured:
                 Path(directory), forge, Databases(server.url), random.Random(options.seed)
             )
             with found.listening():
-                for deed in (None, *deeds, None):
+                for deed in (None, *workloads, None):
                     began = time.monotonic()
                     phase = found.phase(deed, seconds)
                     _say(console, phase, time.monotonic() - began)

@@ -1,4 +1,4 @@
-"""From times to latencies and findings. Knows nothing of Django, so that given times test it."""
+"""Computes latencies and findings from times. Does not import Django, so it is easy to test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
-from benchmarks.isolation.deeds import MEASURED, RECEIVERS
+from benchmarks.isolation.workloads import MEASURED, RECEIVERS
 
 IDLE = "idle"
 

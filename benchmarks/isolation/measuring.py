@@ -12,8 +12,8 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.isolation.deeds import BAD, DEEDS, MEASURED, RECEIVERS
 from benchmarks.isolation.figures import IDLE, Measured, Phase, parse_calls
+from benchmarks.isolation.workloads import BAD, DEEDS, MEASURED, RECEIVERS
 from examples import server
 from tests.listener.site import Site
 from tests.migration.project import Databases, Forge
@@ -38,7 +38,7 @@ class MisbehavingSite(Site):
 
 
 class Writer:
-    """Commits good rows until told to stop.
+    """Commits good rows until stopped.
 
     Attributes:
         commits: when COMMIT was sent, by the row's key.
@@ -114,7 +114,7 @@ class Range:
         return found
 
     def wait_for_calls(self) -> None:
-        """Wait for the last calls; those that do not come are counted as lost."""
+        """Wait for the last calls; missing calls count as lost."""
         end = time.monotonic() + LAST_CALL
         while self._is_call_missing() and time.monotonic() < end:
             time.sleep(0.1)

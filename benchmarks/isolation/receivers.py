@@ -7,8 +7,8 @@ import time
 
 from django.db.models.signals import post_save
 
-from benchmarks.isolation.deeds import BAD, MAX_ATTEMPTS, TIMEOUT
 from benchmarks.isolation.models import Locked, Misdeed, Ping
+from benchmarks.isolation.workloads import BAD, MAX_ATTEMPTS, TIMEOUT
 from bulksafe import critical
 
 CALLS = os.environ.get("ISOLATION_CALLS", os.devnull)
@@ -60,7 +60,7 @@ def wait_for_lock():
 
 
 def eat_memory():
-    """4 MB at a time. With pauses: it is not to eat the CPU as well, which nothing keeps apart."""
+    """4 MB at a time. With pauses, so that it does not also use up the CPU, which is shared."""
     hoard = []
     while True:
         hoard.append(bytes(range(256)) * (4 << 12))

@@ -28,7 +28,7 @@ NO_LISTENER = "captured, no listener"
 SLEEPS = "captured, a listener that sleeps when it begins"
 DRAINS = "captured, a listener that drains a backlog"
 HELD = "captured, a listener that never wakes up"
-NOTIFY, NOTIFY_HEARD = "NOTIFY in a trigger", "NOTIFY in a trigger, somebody listens"
+NOTIFY, NOTIFY_LISTENED = "NOTIFY in a trigger", "NOTIFY in a trigger, with a listener"
 
 #: Events that wait when the listener that drains is started.
 BACKLOG = 20_000
@@ -58,13 +58,13 @@ def _backlog_and_listener() -> Iterator[None]:
 @contextmanager
 def _held_asleep() -> Iterator[None]:
     """The worst that can be: the sleeper's lock is held all the time, so every commit notifies."""
-    with psycopg.connect(database.url()) as sleeper, _ear("bulksafe"):
+    with psycopg.connect(database.url()) as sleeper, _listen("bulksafe"):
         sleeper.execute(query("sleep"))
         yield
 
 
 @contextmanager
-def _ear(channel: str) -> Iterator[None]:
+def _listen(channel: str) -> Iterator[None]:
     with psycopg.connect(database.url(), autocommit=True) as ear:
         ear.execute(f"LISTEN {channel}")
         yield
@@ -77,7 +77,7 @@ VARIANTS: dict[str, tuple[str, Callable[[], AbstractContextManager[None]]]] = {
     DRAINS: (Captured._meta.db_table, _backlog_and_listener),
     HELD: (Captured._meta.db_table, _held_asleep),
     NOTIFY: (Notifying._meta.db_table, nullcontext),
-    NOTIFY_HEARD: (Notifying._meta.db_table, lambda: _ear("benchmark")),
+    NOTIFY_LISTENED: (Notifying._meta.db_table, lambda: _listen("benchmark")),
     PLAIN_AGAIN: (PlainAgain._meta.db_table, nullcontext),
 }
 
@@ -115,12 +115,12 @@ class Commits:
 
 def comparisons(results: Results) -> Iterator[Comparison]:
     plain = results.mean_of("c", MEASURE, PLAIN, PLAIN_AGAIN)
-    for name in (NO_LISTENER, SLEEPS, DRAINS, HELD, NOTIFY, NOTIFY_HEARD):
+    for name in (NO_LISTENER, SLEEPS, DRAINS, HELD, NOTIFY, NOTIFY_LISTENED):
         aim = AGAINST_NONE if name in (NO_LISTENER, SLEEPS, DRAINS) else None
         found = results.of("c", MEASURE, name)
         yield compared("c", MEASURE, f"{name} ÷ {PLAIN}", (found, plain), aim)
-    heard = results.of("c", MEASURE, NOTIFY_HEARD)
+    listened = results.of("c", MEASURE, NOTIFY_LISTENED)
     sleeps = results.of("c", MEASURE, SLEEPS)
-    yield compared("c", MEASURE, f"{SLEEPS} ÷ {NOTIFY_HEARD}", (sleeps, heard))
+    yield compared("c", MEASURE, f"{SLEEPS} ÷ {NOTIFY_LISTENED}", (sleeps, listened))
     again = results.of("c", MEASURE, PLAIN_AGAIN), results.of("c", MEASURE, PLAIN)
     yield compared("c", MEASURE, "noise: without ÷ without", again)

@@ -40,7 +40,7 @@ def _listen_bare(commits: int) -> None:
 
 
 def _listen(commits: int) -> None:
-    """The listener, which is told to stop when it has seen all."""
+    """The listener, which is stopped after the last event."""
     listen(NOTHING, lambda: calls.number >= commits)
 
 
@@ -69,7 +69,7 @@ class Latency:
         results.note(
             "b",
             f"{SENT}: the commit itself is in it, the same for all. {RETURNED}: what is left when "
-            "the writer has heard that its commit is kept; below zero, the receiver was faster.",
+            "the writer has the answer to its COMMIT; below zero, the receiver was faster.",
         )
 
     def round(self, number: int, say: Callable[[str], None]) -> None:
@@ -87,13 +87,13 @@ class Latency:
         try:
             time.sleep(0.5)
             moments = [self._commit(statements) for _ in range(self.plan.commits)]
-            heard = listener.outcome().times
+            received = listener.outcome().times
         finally:
             listener.kill()
-        if len(heard) != len(moments):
-            raise WorkerError(f"{name}: {len(heard)} of {len(moments)} commits were heard of.")
+        if len(received) != len(moments):
+            raise WorkerError(f"{name}: {len(received)} of {len(moments)} commits were delivered.")
         for which, measure in enumerate((SENT, RETURNED)):
-            waited = [time - moment[which] for time, moment in zip(heard, moments, strict=True)]
+            waited = [time - moment[which] for time, moment in zip(received, moments, strict=True)]
             cuts = quantiles(waited, n=20)
             self.results.add("b", f"p50 {measure}", name, cuts[9] * 1e3)
             self.results.add("b", f"p95 {measure}", name, cuts[18] * 1e3)

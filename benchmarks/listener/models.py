@@ -1,4 +1,4 @@
-"""One table of orders for each way of telling Python about a change, and one for what was told."""
+"""One table of orders for each method of notification, and one for received changes."""
 
 import pgtrigger
 from django.db import models
@@ -22,7 +22,7 @@ class OrderTable(models.Model):
 
 
 class Plain(OrderTable):
-    """Nobody is told."""
+    """No notification."""
 
 
 class PlainAgain(OrderTable):

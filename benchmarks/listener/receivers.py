@@ -1,6 +1,6 @@
 """What is called, by whatever library: something that does nothing, and one ORM write.
 
-What is called counts, so that a benchmark can tell that nothing was left out.
+They count their calls, so that a benchmark can check that none is missing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Calls:
 
     Attributes:
         number: how many there were.
-        times: when they came, where somebody wants to know.
+        times: the times of the calls, if requested.
     """
 
     number: int = 0

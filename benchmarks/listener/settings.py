@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from benchmarks.settings import *  # noqa: F403
 from examples import server
 
-# The listener that runs as a command of its own is told the database of the run.
+# A listener that runs as a separate command gets the database from the environment.
 if url := os.environ.get("BENCHMARK_DATABASE"):
     DATABASES = {"default": server.database_settings(url)}
 INSTALLED_APPS = ["pgtrigger", "bulksafe", "benchmarks.listener"]

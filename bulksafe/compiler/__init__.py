@@ -1,7 +1,7 @@
-"""What a migration stores of an invariant: which templates to fill, with what.
+"""The form of an invariant that migrations store: template names and their variables.
 
 A released class path, its arguments and the templates of a released version never change their
-meaning: migrations of years ago refer to them.
+meaning: old migrations refer to them.
 """
 
 from bulksafe.compiler.capture import ROW, CaptureTrigger, changed_rows, updated_rows

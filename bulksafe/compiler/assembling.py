@@ -1,4 +1,4 @@
-"""The SQL of a trigger's functions and triggers, put together from its templates."""
+"""Assembles the SQL of functions and triggers from the templates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bulksafe.rendering import names, quoting, templates
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-#: What is done to a function after it was created, by its template.
+#: The steps after a function is created, by its template.
 _FURTHER = {"value_function": "value_path", "compute_function": "compute_rights"}
 
 #: The arguments of ``format()`` that the body of every function has; conditions come after them.
@@ -25,7 +25,7 @@ class Assembly:
         name, invariant, pgid, version, functions, triggers, search_path: as ``Trigger`` has them.
         table: the table that it is installed on; empty if that is not known.
         captures: whether it writes to the outbox.
-        buffers: whether it has receivers in the writer's transaction.
+        buffers: whether it has in-transaction receivers.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Assembly:
         """The SQL that creates a function.
 
         Args:
-            asked: what functions ask about the transaction and the role that writes.
+            asked: expressions about the transaction and the writing role.
         """
         values = {"name": self.name, "invariant": self.invariant, **function}
         trusted = ["pg_catalog", *map(quoting.identifier, self.search_path), "pg_temp"]
@@ -117,7 +117,7 @@ class Assembly:
         return templates.fill(self.version, "dependents", values)
 
     def intruders(self, subject: str, dependents: str) -> str:
-        """Refuses what ``dependents`` use of somebody's whom nobody need trust."""
+        """The step that refuses functions and operators of untrusted owners in ``dependents``."""
         values = {
             "subject": subject,
             "dependents": dependents,
@@ -137,11 +137,11 @@ class Assembly:
             ready["child"] = self._relation_name(stream["source"])
             source = f"to_regclass({ready['child']})"
         if "refusing" in stream:
-            ready["tell"] = self._fill("buffer_tell", stream, told_source=source)
+            ready["notice"] = self._fill("buffer_notice", stream, notice_source=source)
         return self._fill(stream["template"], {**stream, "rows": rows}, **ready)
 
     def _relation(self, table: str) -> str:
-        """Another quoted table, with its schema."""
+        """A different table, quoted, with its schema."""
         text = quoting.for_format(table)
         return text if quoting.is_qualified(table) else f"%{self._home}$I.{text}"
 
@@ -156,8 +156,8 @@ class Assembly:
     def _home(self) -> int:
         """Which argument of ``format()`` is the schema of tables that name none.
 
-        They lie beside the trigger's table; if that names a schema, beside the outbox, which was
-        made where all others are.
+        They are in the schema of the trigger's table. If that table names its schema, they are in
+        the schema of the outbox, where all other tables are.
         """
         return 10 if quoting.is_qualified(self.table) else 2
 
@@ -168,7 +168,7 @@ class Assembly:
     def _fill(self, template: str, values: Mapping[str, Any], **ready: str) -> str:
         """Fill a template that becomes part of a ``format()`` string.
 
-        ``values`` come from the declaration and are escaped for it, ``ready`` are.
+        ``values`` come from the declaration and are escaped here; ``ready`` are escaped already.
         """
         texts = {key: value for key, value in values.items() if isinstance(value, str)}
         escaped = {key: quoting.for_format(value) for key, value in texts.items()}
@@ -176,10 +176,10 @@ class Assembly:
 
 
 def _tests(stream: Mapping[str, Any], conditions: list[str]) -> dict[str, str]:
-    """Which rows of a stream are wanted, and what is noted of them.
+    """The row conditions of a stream, and the condition ids to store.
 
     Args:
-        stream: what planning says of it.
+        stream: the planned stream.
         conditions: those of the function; the stream's are added.
     """
     first = _ARGUMENTS + len(conditions) + 1

@@ -1,4 +1,4 @@
-"""The capture of a table, stored in a migration without what is alike for nearly every table."""
+"""The capture of a table, stored in a migration without the values that most tables share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bulksafe.compiler.trigger import Trigger
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-#: Of each operation: the transition tables, and the image that its rows do not have.
+#: For each operation: the transition tables, and the image that its rows lack.
 _TRANSITIONS = {
     "INSERT": "NEW TABLE AS bulksafe_new",
     "UPDATE": "OLD TABLE AS bulksafe_old NEW TABLE AS bulksafe_new",
@@ -17,16 +17,17 @@ _TRANSITIONS = {
 }
 _MISSING = {"INSERT": "old", "DELETE": "new"}
 
-#: The name of a whole row, unless a column has it.
+#: The name of a whole row, unless a column has the same name.
 ROW = "bulksafe#"
 
 #: Both transition tables of an UPDATE hold the rows in one order, so their numbers belong together,
 #: whatever the UPDATE did to the primary key. They are equally many; the join is a FULL one because
 #: that is never planned as nested loops. A session keeps the plan that it has made for the first
-#: update, which may have been of a single row. What would let the planner make an inner join of it
-#: (a strict condition) is inside a CASE in the templates. The rows are joined whole: a query has at
-#: most 1,664 columns, and two rows may have more. They are taken from a subquery: PostgreSQL counts
-#: the columns of a transition table's whole row wrong if the table has dropped columns.
+#: update, which may have been of a single row. A strict condition would let the planner turn it
+#: into an inner join, so conditions are inside a CASE in the templates. The rows are joined whole:
+#: a query has at most 1,664 columns, and two rows may have more. They are taken from a subquery:
+#: PostgreSQL counts the columns of a transition table's whole row wrong if the table has dropped
+#: columns.
 _NUMBERED = (
     "(SELECT row_number() OVER () AS n, {row} AS r FROM (SELECT * FROM {table}) AS {row}) "
     "AS {alias}"
@@ -59,10 +60,11 @@ class CaptureTrigger(Trigger):
 
     Args:
         invariant, pgid, version, search_path, name: as for ``Trigger``.
-        operations: by ``"INSERT"``, ``"UPDATE"`` and ``"DELETE"``, which rows are kept, as the
-            variables of the streams' templates. What is left out is as ``usual_stream`` has it.
-        settings: of the functions, where types need any.
-        truncate: the message with which TRUNCATE is refused; empty if it is not.
+        operations: by ``"INSERT"``, ``"UPDATE"`` and ``"DELETE"``, which rows are kept, as
+            variables of the streams' templates. Omitted variables have the values of
+            ``usual_stream``.
+        settings: of the functions, for types whose text depends on settings.
+        truncate: the error message of a refused TRUNCATE; empty if TRUNCATE is allowed.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class CaptureTrigger(Trigger):
     ) -> None:
         self.operations = {
             operation: [_expanded(stream, operation) for stream in operations[operation]]
-            # A migration's file has them by the alphabet.
+            # Migration files list them alphabetically.
             for operation in _TRANSITIONS
             if operation in operations
         }
@@ -171,7 +173,7 @@ def _shortened(stream: Mapping[str, Any], operation: str) -> dict[str, Any]:
 
 
 def _names(pgid: str, operations: Iterable[str]) -> list[str]:
-    """Of the function and the trigger of each operation: pgtrigger knows the first one."""
+    """The name of the function and trigger of each operation; pgtrigger has the first one."""
     return [
         _owned(pgid, operation.lower()) if number else pgid
         for number, operation in enumerate(operations)
@@ -179,7 +181,7 @@ def _names(pgid: str, operations: Iterable[str]) -> list[str]:
 
 
 def _owned(pgid: str, kind: str) -> str:
-    """The name of something beside the first trigger. pgtrigger's prune leaves it alone."""
+    """The name of an object other than the first trigger, which pgtrigger's prune leaves alone."""
     return f"bulksafe_{pgid.removeprefix('pgtrigger_')}_{kind}"
 
 
@@ -206,7 +208,7 @@ def _trigger(name: str, operation: str) -> dict[str, str]:
 
 
 def _is_staged(stream: Mapping[str, Any]) -> bool:
-    """Whether receivers in the transaction are called for the rows of the table itself."""
+    """Whether in-transaction receivers run for the table's own rows."""
     return "refusing" in stream and "source" not in stream
 
 
@@ -215,7 +217,7 @@ def _stage_function(name: str, settings: str) -> dict[str, Any]:
         "function": name,
         "template": "capture_function",
         "body": "stage",
-        # The plan is kept, and made while the table of tickets is empty.
+        # The plan is cached, and planned while the ticket table is empty.
         "settings": "\n".join(filter(None, [settings, "SET enable_seqscan = off"])),
     }
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from django.db import models
 
-#: The template version that new migrations are made with.
+#: The template version of new migrations.
 VERSION = "v1"
 
-#: What the comments of our triggers begin with.
+#: The prefix of our triggers' comments.
 MARK = "bulksafe:"
 
 
@@ -29,21 +29,21 @@ class Trigger(PgTrigger):
     that a reviewer reads the rule itself in the migration; ``sqlmigrate`` shows the whole SQL.
 
     This is a ``pgtrigger.Trigger`` and not a ``pgtrigger.compiler.Trigger``: pgtrigger asks the
-    former for its SQL *with the model at hand*, so the table is the one that the migration state
-    knows at that point. A frozen table name would be wrong after the table was renamed, and when
-    such a migration is reversed.
+    former for its SQL *with the model at hand*, so the table is that of the migration state at that
+    point. A frozen table name would be wrong after the table was renamed, and when such a migration
+    is reversed.
 
     Args:
         name: the invariant's name.
         invariant: its label, ``"shop.Order:discount_within_amount"``.
         pgid: the first trigger's name in PostgreSQL, which ``pgtrigger.ignore`` goes by.
-        version: the folder of ``migrations_templates`` that it is made with.
-        functions: what each function is made of: ``function`` (its name), ``template`` and the
+        version: the folder in ``migrations_templates``.
+        functions: for each function, ``function`` (its name), ``template`` and the
             template's variables.
         triggers: the same for each trigger, with ``trigger`` for its name.
-        reads: the columns that a computed value is made from, with their types.
+        reads: the input columns of a computed value, with their types.
         column: the computed column.
-        column_type: its type. Another one makes another trigger.
+        column_type: its type. A changed type changes the trigger.
         search_path: schemas that ``BULKSAFE["SEARCH_PATH"]`` added.
     """
 
@@ -73,7 +73,7 @@ class Trigger(PgTrigger):
         self.search_path = tuple(search_path)
         self.table = ""
 
-    # What pgtrigger asks for.
+    # pgtrigger's interface.
 
     def compile(self, model: type[models.Model]) -> Trigger:
         """The same trigger for the table that ``model`` has now."""
@@ -82,7 +82,7 @@ class Trigger(PgTrigger):
         return bound
 
     def in_any_table(self) -> Trigger:
-        """The same to uninstall where its table is no longer known.
+        """The same trigger, for uninstalling when its table is no longer known.
 
         Uninstalling finds the triggers by their functions, and only the schema by the table: the
         outbox is in that of the tables.
@@ -139,20 +139,20 @@ class Trigger(PgTrigger):
 
     @property
     def trigger_names(self) -> list[str]:
-        """The triggers that it may own in the database, in the order of their creation."""
+        """The triggers that it may own in the database, in creation order."""
         return [trigger["trigger"] for trigger in self.triggers]
 
     @property
     def expected_names(self) -> list[str]:
-        """Those that it owns on every kind of table."""
+        """The triggers that it owns on every kind of table."""
         return [t["trigger"] for t in self.triggers if not only_for_partitions(t)]
 
     def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
-        # Not the module that the class is in, which may change.
+        # A stable path: the module of the class may change.
         return f"bulksafe.compiler.{type(self).__qualname__}", [], self.arguments()
 
     def arguments(self) -> dict[str, Any]:
-        """What a migration stores."""
+        """The arguments that a migration stores."""
         kwargs: dict[str, Any] = {
             "name": self.name,
             "invariant": self.invariant,
@@ -175,16 +175,16 @@ class Trigger(PgTrigger):
     def __hash__(self) -> int:
         return hash((self.invariant, self.pgid))
 
-    # What it does with rows.
+    # Its effects on rows.
 
     @property
     def captures(self) -> bool:
-        """Whether it writes to the outbox, which has to be there before."""
+        """Whether it writes to the outbox, which must exist before."""
         return any("streams" in function for function in self.functions)
 
     @property
     def buffers(self) -> bool:
-        """Whether it has receivers in the writer's transaction."""
+        """Whether it has in-transaction receivers."""
         streams = [stream for function in self.functions for stream in function.get("streams", ())]
         return any("refusing" in stream for stream in streams)
 

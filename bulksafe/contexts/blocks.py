@@ -25,19 +25,19 @@ leaving: list[Callable[[], None]] = []
 
 
 class context(ContextDecorator):  # noqa: N801  (used as a function, like contextlib's)
-    """Carry who writes and why from a block's writes to their receivers.
+    """Pass metadata about the writer from the writes of a block to their receivers.
 
     ``with bulksafe.context(user=request.user.pk, request_id="…"):``. Receivers get it as the dict
     ``context``. Blocks nest and add to each other. It is local to the thread or the task, and in
     the database to the transaction: no pooler carries it to other clients.
 
     Args:
-        **values: what JSON can hold, and dates, decimals and UUIDs, which become text.
+        **values: JSON values, and dates, decimals and UUIDs, which become text.
 
     Raises:
         TypeError: a value cannot become JSON.
-        ValueError: a number is not finite, a text has what PostgreSQL's JSON cannot hold, or a key
-            is ``bulksafe.written_by``, which is bulksafe's own.
+        ValueError: a number is not finite, a text contains a character that PostgreSQL's JSON
+            cannot hold, or a key is ``bulksafe.written_by``, which is bulksafe's own.
         TypeError: the decorated function is a generator, and would run without the context. One
             that is ``async`` is fine.
     """
@@ -47,8 +47,8 @@ class context(ContextDecorator):  # noqa: N801  (used as a function, like contex
             refuse_what_jsonb_refuses(values)
         if WRITTEN_BY in values:
             raise ValueError(
-                f"The key “{WRITTEN_BY}” is reserved: bulksafe sets it to the receivers that an "
-                "event's write came from. Choose another key."
+                f"The key “{WRITTEN_BY}” is reserved: bulksafe sets it to the receivers whose "
+                "calls wrote the event. Choose a different key."
             )
         self.values = values
         self._tokens: list[Token[Mapping[str, Any]]] = []
@@ -57,7 +57,7 @@ class context(ContextDecorator):  # noqa: N801  (used as a function, like contex
         if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
             raise TypeError(
                 f"bulksafe.context() cannot decorate {func.__qualname__}(): its body runs after "
-                "the call has returned. Use “with bulksafe.context(…):” around what writes."
+                "the call has returned. Use “with bulksafe.context(…):” around the writes."
             )
         if not inspect.iscoroutinefunction(func):
             return super().__call__(func)
@@ -93,10 +93,10 @@ class context(ContextDecorator):  # noqa: N801  (used as a function, like contex
 
 
 class being_called:  # noqa: N801  (used as a function)
-    """Call a receiver: push the call, and use the context of the write that it is made for.
+    """Call a receiver: push the call, and set the context of the write that triggered it.
 
-    The writes of the block are the receiver's. It is a class, and validates nothing, for speed:
-    every call is such a block, and the values come from JSON.
+    The writes of the block count as the receiver's. For speed it is a class without validation:
+    every call uses it, and the values come from JSON.
 
     Args:
         calls: the calls in progress, with this one.

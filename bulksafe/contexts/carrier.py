@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.abc import Query
 
-#: Called with Django's connection before a statement that execute wrappers do not see.
+#: Called with Django's connection before a statement that bypasses execute wrappers.
 past_django: list[Callable[[BaseDatabaseWrapper, Query], None]] = []
 
-#: The SQLSTATE of a procedure, or a DO, that commits by itself.
+#: The SQLSTATE of a procedure or DO block that commits.
 _COMMITS_ITSELF = "2D000"
 
 
@@ -35,8 +35,8 @@ class Carrier:
     to the transaction: set before the first write, set again where it changes, cleared when its
     block ends before the transaction does. A write in autocommit gets a transaction.
 
-    The end of a receiver's call leaves it in place, since the next call is mostly of the same
-    receiver: the next statement that may write corrects it, also one of the driver's cursors.
+    It stays set after a receiver's call, since the next call is usually of the same receiver. The
+    next statement that may write corrects it, including statements of driver cursors.
 
     Attributes:
         connection: Django's.
@@ -48,7 +48,7 @@ class Carrier:
         self.begin()
 
     def begin(self) -> None:
-        """Follow a new connection of the driver's."""
+        """Track a new driver connection."""
         self._setting.begin()
         driver = self.connection.connection
         if driver is not None:
@@ -72,7 +72,7 @@ class Carrier:
         return result
 
     def notice(self, statement: Query) -> None:
-        """A cursor of the driver's is about to send a statement: correct the identity for it."""
+        """A driver cursor is about to send a statement: correct the identity for it."""
         if self._setting.is_seen:
             return
         if self._setting.is_set and self._setting.written_by != running():
@@ -98,7 +98,7 @@ class Carrier:
 
     @contextmanager
     def carrying(self, text: str) -> Iterator[None]:
-        """Around a statement that execute wrappers do not see."""
+        """Wrap a statement that bypasses execute wrappers."""
         if not self.prepare(text):
             yield
             return
@@ -119,19 +119,19 @@ class Carrier:
         except DatabaseError as error:
             if getattr(error.__cause__, "sqlstate", None) != _COMMITS_ITSELF:
                 raise
-        # A procedure that commits fails inside a transaction: it goes without an identity.
+        # A procedure that commits fails inside a transaction: it runs without an identity.
         return run()
 
     def _has_work(self) -> bool:
         return bool(self._setting.is_set or running() or in_force.get())
 
 
-#: By connection of the driver's, which a pool hands on from one of Django's to another.
+#: By driver connection: a pool hands these from one Django connection to another.
 _carriers: WeakKeyDictionary[Connection[Any], ref[Carrier]] = WeakKeyDictionary()
 
 
 def notice(driver: Connection[Any], statement: Query) -> None:
-    """A cursor of the driver's connection is about to send a statement.
+    """A driver cursor is about to send a statement.
 
     Args:
         statement: as psycopg takes it.
@@ -143,7 +143,7 @@ def notice(driver: Connection[Any], statement: Query) -> None:
 
 
 def carrier_of(connection: BaseDatabaseWrapper) -> Carrier | None:
-    """The carrier of a connection of Django's, if it has one."""
+    """The carrier of a Django connection, if it has one."""
     wrappers = connection.execute_wrappers
     return next((one for one in wrappers if isinstance(one, Carrier)), None)
 

@@ -1,4 +1,4 @@
-"""The context in force, and the JSON that the database gets of it."""
+"""The context in force, and its JSON for the database."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ in_force: ContextVar[Mapping[str, Any]] = ContextVar(
     "bulksafe.context", default=MappingProxyType({})
 )
 
-#: Where an event's context names the receivers that its write came from.
+#: The key in an event's context that lists the receivers whose calls wrote it.
 WRITTEN_BY = "bulksafe.written_by"
 
 #: How ``json.dumps`` writes a NUL.
@@ -27,16 +27,17 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def refuse_what_jsonb_refuses(values: Mapping[str, Any]) -> None:
-    """Raise the errors of the next write now.
+    """Raise early the errors that the next write would raise.
 
     Raises:
         TypeError: a value cannot become JSON.
-        ValueError: a number is not finite, or a text has what PostgreSQL's JSON cannot hold.
+        ValueError: a number is not finite, or a text contains a character that PostgreSQL's JSON
+            cannot hold.
     """
     text = json.dumps(values, cls=DjangoJSONEncoder, allow_nan=False, ensure_ascii=False)
     text.encode()
     if _NUL.search(text):
-        raise ValueError("PostgreSQL's JSON holds no NUL character.")
+        raise ValueError("PostgreSQL's JSON cannot hold NUL characters.")
 
 
 def current() -> dict[str, Any]:

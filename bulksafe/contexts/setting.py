@@ -28,10 +28,10 @@ _SETS = re.compile(r"\bSET\b|\bset_config\b", re.IGNORECASE)
 
 
 class _Here(threading.local):
-    """What belongs to a thread, as its connections do, and not to a ``contextvars.Context``.
+    """Thread-local state: like connections, it does not belong to a ``contextvars.Context``.
 
     Attributes:
-        settings: those that are set in an open transaction.
+        settings: the settings that are set in an open transaction.
     """
 
     def __init__(self) -> None:
@@ -42,9 +42,9 @@ _here = _Here()
 
 
 def correct() -> None:
-    """Set the present identity on the connections of this thread that have a different one.
+    """Set the current identity on this thread's connections that have a different one.
 
-    For statements that execute wrappers do not see. Sends nothing where none has been set.
+    For statements that bypass execute wrappers. Sends nothing if no identity has been set.
     """
     for setting in tuple(_here.settings):
         setting.correct()
@@ -57,7 +57,7 @@ class IdentitySetting:
         connection: Django's.
         is_set: whether the open transaction has been given an identity.
         written_by: the receivers that were being called then.
-        is_seen: whether the statement that is being sent has the identity that it needs.
+        is_seen: whether the statement being sent has the right identity.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
@@ -70,7 +70,7 @@ class IdentitySetting:
         self._value: str | None = ""
 
     def begin(self) -> None:
-        """Follow a new connection of the driver's."""
+        """Track a new driver connection."""
         driver = self.connection.connection
         # A strong reference would keep closed connections alive.
         self._known = None if driver is None else ref(driver)
@@ -86,7 +86,7 @@ class IdentitySetting:
 
     @contextmanager
     def seen(self) -> Iterator[None]:
-        """Around a statement that has what it needs: a plain read needs no identity."""
+        """Wrap a statement whose identity is right; a plain read needs none."""
         before, self.is_seen = self.is_seen, True
         try:
             yield
@@ -94,7 +94,7 @@ class IdentitySetting:
             self.is_seen = before
 
     def set(self) -> None:
-        """Set the present identity in the open transaction, or the one that begins."""
+        """Set the current identity in the open or beginning transaction."""
         wanted = identity()
         if wanted == self._value or self._status == TransactionStatus.INERROR:
             return
@@ -105,19 +105,19 @@ class IdentitySetting:
         _here.settings.add(self)
 
     def correct(self) -> None:
-        """Set the present identity if the open transaction has a different one."""
+        """Set the current identity if the open transaction has a different one."""
         if self.is_set and not self.notice_end() and self._is_ready:
             self.set()
 
     def notice_end(self) -> bool:
-        """Whether the transaction has ended that was given an identity."""
+        """Whether the transaction with the identity has ended."""
         has_ended = self._status in {TransactionStatus.IDLE, TransactionStatus.UNKNOWN}
         if has_ended and self.is_set:
             self.end()
         return has_ended
 
     def follow(self, text: str, params: Any) -> None:
-        """Notice what a statement has done to the setting."""
+        """Track the effect of a statement on the setting."""
         if not self.is_set or self.notice_end():
             return
         if _sets_by_hand(text, params):
@@ -133,7 +133,7 @@ class IdentitySetting:
         return (
             self.connection.in_atomic_block
             or not self.connection.get_autocommit()
-            # Begun by hand.
+            # Started with a raw BEGIN.
             or self._status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
         )
 

@@ -1,4 +1,4 @@
-"""What a user writes: small classes that say what must hold. They know no SQL."""
+"""The declarations of users: small classes that contain no SQL."""
 
 from bulksafe.declarations.base import Invariant
 from bulksafe.declarations.capture import Capture

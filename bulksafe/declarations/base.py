@@ -33,10 +33,10 @@ class Invariant(PgTrigger):
 
     #: Set by bulksafe.planning, which lies above this layer.
     planner: ClassVar[Planner]
-    #: Declarations, and other triggers, whose name was taken, as (model, trigger).
+    #: Declarations and other triggers whose name was already taken, as (model, trigger).
     rejected: ClassVar[list[tuple[type[models.Model], PgTrigger]]] = []
 
-    #: The app whose migrations get it, for what stands in no ``Meta.triggers``.
+    #: The app whose migrations get an invariant that is in no ``Meta.triggers``.
     home: str = ""
 
     def __init__(self, *, name: str | None, message: _StrOrPromise | None = None) -> None:
@@ -48,7 +48,7 @@ class Invariant(PgTrigger):
         return names.identifier("pgtrigger_", self.name, self.get_uri(model))
 
     def validate_name(self) -> None:
-        """Left to the system checks, which can say what to write instead."""
+        """Skipped: the system checks do it, and suggest a fix."""
 
     def compile(self, model: type[models.Model]) -> Trigger:
         """The triggers of this invariant on ``model``, as a migration stores them.
@@ -60,11 +60,11 @@ class Invariant(PgTrigger):
 
     @property
     def is_attached(self) -> bool:
-        """Whether it was put on the model from outside of its ``Meta.triggers``."""
+        """Whether it was attached from outside of the model's ``Meta.triggers``."""
         return bool(self.home)
 
     def home_on(self, model: type[models.Model]) -> str:
-        """The label of the app whose migrations put it on ``model``, if it is attached."""
+        """The label of the app whose migrations attach it to ``model``, if any."""
         return self.home
 
     def register(self, *models: type[models.Model]) -> None:
@@ -82,7 +82,7 @@ class Invariant(PgTrigger):
 
 
 def _keep_out_of_state(model: type[models.Model], invariant: Invariant) -> None:
-    """``makemigrations`` would write it into the migrations of the model's app."""
+    """Otherwise ``makemigrations`` would write it into the migrations of the model's app."""
     attributes = model._meta.original_attrs
     listed = attributes.get("triggers", [])
     attributes["triggers"] = [trigger for trigger in listed if trigger is not invariant]

@@ -1,4 +1,4 @@
-"""``Capture``: every change of a table that has critical receivers is kept for them."""
+"""``Capture``: stores every change of a table with critical receivers."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ NAME = "bulksafe_capture"
 
 
 class Capture(Invariant):
-    """No committed change of a row misses the receivers that are called for it.
+    """Every committed change of a row reaches its receivers.
 
-    Nobody writes one: the first receiver of a model puts it on the model, and all receivers share
-    it. What it captures is looked up when it is compiled.
+    It is not declared by users: the first receiver of a model attaches it, and all receivers share
+    it. The captured changes are determined when it is compiled.
     """
 
     def __init__(self, *, name: str = NAME) -> None:
@@ -52,10 +52,10 @@ class Capture(Invariant):
 
 
 def streams(model: type[models.Model]) -> list[tuple[type[models.Model], tuple[str, ...]]]:
-    """Whose rows, and which of their changes, the capture on the table of ``model`` keeps.
+    """The models and changes that the capture on the table of ``model`` stores.
 
-    The rows of the model itself and, for updates, those of its children in multi-table inheritance:
-    a part of them lies in this table.
+    These are rows of the model itself and, for updates, rows of its multi-table children, which are
+    partly stored in this table.
     """
     found = []
     for operations, stream in _candidates(model):
@@ -83,7 +83,7 @@ def _candidates(
 
 
 def attach(receiver: Receiver) -> None:
-    """Put a capture on every table that holds a part of the receiver's rows."""
+    """Attach a capture to every table that stores a part of the receiver's rows."""
     if receiver.run not in {AFTER_COMMIT, IN_TRANSACTION}:
         return
     for model in receiver.models():
@@ -93,7 +93,7 @@ def attach(receiver: Receiver) -> None:
 
 
 def attach_all() -> None:
-    """Attach what was declared before the models were loaded."""
+    """Attach captures for receivers that were declared before the models were loaded."""
     for receiver in receivers.receivers:
         attach(receiver)
 
@@ -110,9 +110,9 @@ def _has_capture(model: type[models.Model]) -> bool:
 def home_of(model: type[models.Model]) -> str:
     """The label of the app whose migrations get the capture of a model.
 
-    Of the apps that declare receivers for the model: one of the project before an installed
-    package, one that ``app_label=`` names before others, the model's own before others, and the
-    first by name. So the order of the declarations does not matter.
+    Candidates are the apps that declare receivers for the model. Project apps precede installed
+    packages, then apps named by ``app_label=``, then the model's own app, then the alphabetical
+    order. So the order of declaration does not matter.
     """
     owner = _owner(model)
     labels = [stream._meta.label_lower for _, stream in _candidates(model)]
@@ -133,9 +133,9 @@ def _receivers_of(labels: Iterable[str]) -> Iterable[Receiver]:
 
 
 def lost_to(model: type[models.Model], receiver: Receiver) -> AppConfig | None:
-    """The installed package that would get the migration, which its next version replaces.
+    """The installed package that would get the migration, to be lost at the next upgrade.
 
-    A package that declares receivers brings their migrations along; it cannot for those of others.
+    A package ships the migrations for its own receivers, but not for receivers of other apps.
     """
     home = apps.app_configs.get(home_of(model)) if receiver in receivers.captured() else None
     if home is None or not is_installed_package(home):
@@ -146,20 +146,20 @@ def lost_to(model: type[models.Model], receiver: Receiver) -> AppConfig | None:
 def home_app(receiver: Receiver) -> AppConfig | None:
     """The app that the receiver's ``app_label=`` names, or else the one that declares it.
 
-    None if it is declared outside of the installed apps.
+    None if no installed app declares it.
     """
     named = [app for label, app in apps.app_configs.items() if label == receiver.app_label]
     return named[0] if named else _declaring(receiver)
 
 
 def _declaring(receiver: Receiver) -> AppConfig | None:
-    """The app that declares it, which may do so with a function of another one's."""
+    """The declaring app; the function may belong to a different app."""
     found = apps.get_containing_app_config(receiver.declared_in)
     return found or apps.get_containing_app_config(receiver.module)
 
 
 def _owner(model: type[models.Model]) -> AppConfig | None:
-    """The app that a model belongs to; of an automatic table, that of the many-to-many field.
+    """The app of a model; for an automatic through table, the app of the many-to-many field.
 
     None if it is not installed, as under settings that a test has overridden.
     """

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Compute(Invariant):
     """For every row, ``field`` equals ``Model.objects.annotate(x=expression)``.
 
-    The value is made when the row is written, converted to the column's type as PostgreSQL
-    converts on assignment. Whatever else is written to the field is overruled.
+    The value is computed when the row is written, and converted to the column's type as in an
+    assignment. It overrides any value that is written to the field.
 
     Args:
         field: the name of a concrete field of the model.
@@ -30,7 +30,7 @@ class Compute(Invariant):
     def __init__(
         self, field: str = "", expression: object = None, *, name: str | None = None
     ) -> None:
-        # If they are swapped, the label names the field all the same.
+        # If the arguments are swapped, the label still names the field.
         named = expression if isinstance(expression, str) else field
         self.default_name = f"compute_{named}"
         super().__init__(name=self.default_name if name is None else name)
@@ -38,7 +38,7 @@ class Compute(Invariant):
         self.expression = expression
 
     def get_pgid(self, model: type[models.Model]) -> str:
-        """PostgreSQL fires triggers by name: these late, and in dependency order."""
+        """A name that sorts late, and in dependency order: PostgreSQL fires triggers by name."""
         chain = dependencies(model).longest_chain(field_name(model, self.field))
         rank = max(len(chain) - 1, 0)
         return names.identifier(f"pgtrigger_zz{rank:02}_", self.name, self.get_uri(model))
@@ -81,7 +81,7 @@ def computes_of(model: type[models.Model]) -> dict[str, Compute]:
         if other._meta.concrete_model is concrete
         for trigger in getattr(other._meta, "triggers", None) or ()
     ]
-    # The models of a migration state have no attached triggers in their Meta.
+    # Models of a migration state lack attached triggers in their Meta.
     found += [
         trigger
         for other, trigger in registered()

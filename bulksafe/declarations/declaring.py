@@ -68,20 +68,20 @@ def critical(
             concrete child), a proxy (which stands for its table), ``Article.tags.through``, all
             models of an app (``bulksafe.models_of("shop")``), or a list of these.
         run: ``"in_transaction"``: in the writer's transaction, for every write of this project's
-            Django; what the receiver raises comes out of the call that wrote.
+            Django; an exception of the receiver propagates to the writing call.
             ``"after_commit"``: by the listener daemon, once the writer's transaction is
             committed, on every write path.
-        when: a ``Q`` over ``old__…`` and ``new__…``; evaluated in the trigger, so that rows which
-            do not match cost nothing. A test on a row that is not there (the old one of an insert,
-            the new one of a delete) is false, and its negation true.
+        when: a ``Q`` over ``old__…`` and ``new__…``; evaluated in the trigger, so rows that do not
+            match cost nothing. A test of a missing row (the old row of an insert, the new row of a
+            delete) is false, and its negation true.
         after: receivers that are to run before this one, as functions or names.
         batch: call it once per batch, with ``instances`` and ``events`` in place of ``instance``.
-        weak: taken as ``@receiver`` takes it, and of no effect: a critical receiver is always held
-            strongly.
-        dispatch_uid: the receiver's lasting name, as text or anything hashable. For one of several
-            signals the signal's name is added to it; receivers for different signals or senders
-            may share one, and have both added. The default is made of the module, the qualified
-            name, the sender and the signal.
+        weak: accepted for compatibility with ``@receiver``, without effect: a critical receiver is
+            always referenced strongly.
+        dispatch_uid: the receiver's lasting name, as text or anything hashable. For several
+            signals, the name of each signal is added. Receivers for different signals or senders
+            may share one; sender and signal are added to it. The default consists of the module,
+            the qualified name, the sender and the signal.
         queue: receivers of one queue wait for each other, those of different queues do not.
         atomic: False for effects outside the database, like HTTP: the receiver then runs outside a
             transaction and may be called twice with the same ``event_id`` after a crash.
@@ -95,14 +95,14 @@ def critical(
             number of failed attempts and returns seconds. The settings' ``RETRY_DELAY`` by default.
             ``raise bulksafe.RetryAfter(seconds)`` overrules it for one event.
         coalesce: changes of a row that wait together become one call with the last state.
-        otherwise: what becomes of a write that another program makes, with
-            ``run="in_transaction"``: ``"refuse"`` lets the database refuse its commit,
-            ``"after_commit"`` has the listener run the receiver afterwards.
+        otherwise: with ``run="in_transaction"``, how writes of other programs are handled:
+            ``"refuse"`` lets the database refuse its commit, ``"after_commit"`` has the listener
+            run the receiver afterwards.
         row_by_row: whether a bulk write stores each row before the receiver is called for the
-            next. By default bulksafe finds out, by the statements that receivers execute, whether
-            the order matters. ``False`` says that it does not, as for a receiver that computes a
-            parent's total from all of its rows: such a write stays in bulk. ``True`` goes row by
-            row in any case.
+            next. By default bulksafe watches the receivers' statements to determine whether the
+            order matters. ``False`` states that it does not, as for a receiver that computes a
+            parent's total from all its rows: the write stays in bulk. ``True`` always goes row by
+            row.
         app_label: the app whose migrations get the triggers; by default the one whose module
             declares the receiver.
 
@@ -160,7 +160,7 @@ def _listed(references: object) -> tuple[Any, ...]:
 def _names(
     function: object, senders: Sequence[object], signal: object, uid: Hashable, *, is_one_of: bool
 ) -> tuple[str, str]:
-    """The receiver's name, and the one that it has where others share its ``dispatch_uid``.
+    """The receiver's name, and its longer name for a shared ``dispatch_uid``.
 
     Args:
         is_one_of: whether the declaration names several signals.

@@ -1,4 +1,4 @@
-"""Which computed fields are computed from which."""
+"""Dependencies between computed fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``Emit``: a custom signal, sent when a row makes a change, whoever wrote it."""
+"""``Emit``: a custom signal for a change of a row, on every write path."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Emit:
 
     The typed domain event: ``order_fulfilled`` reaches its receivers with ``sender`` (the model),
     the instance under the name ``argument``, ``old``, ``changed``, ``context``, ``event_id``,
-    ``created`` and ``using``. ``send_robust`` is used: one failing receiver keeps no other from its
-    call. A failure is tried again like that of a critical receiver, with all receivers.
+    ``created`` and ``using``. ``send_robust`` is used: a failing receiver does not stop the others.
+    A failure is retried like that of a critical receiver, with all receivers.
 
     Args:
         signal: a ``django.dispatch.Signal``.

@@ -1,4 +1,4 @@
-"""The tables that a row lies in: several with multi-table inheritance."""
+"""The tables of a row: several with multi-table inheritance."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ if TYPE_CHECKING:
 
 
 def lineage(model: type[Model]) -> list[type[Model]]:
-    """The models whose tables a row of ``model`` lies in: its own and those of its parents."""
+    """The models whose tables store a row of ``model``: itself and its parents."""
     return [model, *(parent for parent in model._meta.all_parents if not parent._meta.proxy)]

@@ -1,4 +1,4 @@
-"""Mistakes in the use of ``critical`` that would leave a receiver uncalled: errors at import."""
+"""Import-time errors for misuse of ``critical`` that would leave a receiver uncalled."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _meant(option: str, options: list[str]) -> str:
 
 
 def _refuse_bare(args: tuple[object, ...], options: dict[str, Any]) -> None:
-    """``@bulksafe.critical`` without parentheses would take the function for the signal."""
+    """Refuse ``@bulksafe.critical`` without parentheses: the function is no signal."""
     first = args[0] if args else None
     if not callable(first) or isinstance(first, Signal) or (isinstance(first, type) and options):
         return

@@ -1,4 +1,4 @@
-"""The lasting name of a receiver, under which parked events find it again."""
+"""The permanent name of a receiver, which parked events store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def default_name(function: object, senders: Sequence[object], signal: object) ->
 
 
 def full_name(text: str, senders: Sequence[object], signal: object) -> str:
-    """``text`` with what the receiver is called for: ``"audit@shop.Order.post_save"``."""
+    """``text`` with the receiver's senders and signal: ``"audit@shop.Order.post_save"``."""
     labels = "+".join(label_of_sender(sender) for sender in senders) or "*"
     return f"{text}@{labels}.{signal_name(signal) or 'unknown'}"
 
@@ -27,10 +27,10 @@ def uid_text(uid: Hashable) -> str:
 
 
 def is_lasting(uid: object) -> bool:
-    """Whether another process makes the same text of an equal ``dispatch_uid``."""
+    """Whether the text of a ``dispatch_uid`` is the same in every process."""
     if isinstance(uid, tuple):
         return all(map(is_lasting, uid))
-    # The order of a set is different in each process, and so is an address.
+    # The order of a set and the address of an object differ between processes.
     return not isinstance(uid, frozenset) and " at 0x" not in repr(uid)
 
 

@@ -12,10 +12,10 @@ Backoff: TypeAlias = "float | Sequence[float] | Callable[[int], float] | None"
 #: Where a receiver runs.
 Run: TypeAlias = Literal["in_transaction", "after_commit"]
 
-#: What a dead letter means for later events of its row.
+#: The effect of a dead letter on later events of its row.
 OnDead: TypeAlias = Literal["block", "skip"]
 
-#: What becomes of a write that no Django of this project has made.
+#: How writes from outside this project's Django are handled.
 Otherwise: TypeAlias = Literal["refuse", "after_commit"]
 
 AFTER_COMMIT: Final = "after_commit"
@@ -27,9 +27,9 @@ REFUSE: Final = "refuse"
 DEFAULT_QUEUE = "default"
 DEFAULT_MAX_ATTEMPTS = 10
 
-#: A queue's name, and whether its receivers run in a transaction: those that do not go on at a pace
-#: of their own.
+#: A queue's name, and whether its receivers run in a transaction. Receivers with ``atomic=False``
+#: advance independently.
 Lane: TypeAlias = tuple[str, bool]
 
-#: The one that is served also where no receiver names it.
+#: The queue that is served even if no receiver names it.
 DEFAULT_LANE: Lane = (DEFAULT_QUEUE, True)

@@ -1,4 +1,4 @@
-"""In which order the receivers of one change run."""
+"""The order of the receivers of one change."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ def _is_meant(receiver: Receiver, reference: object) -> bool:
 
 
 def in_order(listed: Sequence[Receiver]) -> list[Receiver]:
-    """``listed`` with each receiver behind those that it is declared ``after``.
+    """``listed``, sorted so that each receiver follows the receivers in its ``after``.
 
-    Where ``after`` leaves it open, asynchronous receivers come last, as in Django's ``send()``, and
-    then the order of declaration decides. A cycle, which the system checks refuse, is cut where it
-    closes.
+    Otherwise asynchronous receivers come last, as in Django's ``send()``, and the rest keep their
+    order of declaration. A cycle, which the system checks refuse, is cut where it closes.
     """
     done: dict[Receiver, None] = {}
 
@@ -48,7 +47,7 @@ def in_order(listed: Sequence[Receiver]) -> list[Receiver]:
 
 
 def cycle(listed: Sequence[Receiver]) -> list[Receiver]:
-    """Receivers that are each declared after the one before, in a circle, if there are any."""
+    """A cycle of receivers, each declared ``after`` the previous one; empty if there is none."""
     graph = {
         receiver: [other for ref in receiver.after for other in meant_by(ref, listed)]
         for receiver in listed

@@ -1,4 +1,4 @@
-"""What a receiver asks for: bulksafe's own arguments are passed to one that names them."""
+"""A receiver's parameters: bulksafe passes its own arguments only if the receiver names them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _BY_NAME = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 
 
 def named_extras(function: Callable[..., object]) -> frozenset[str]:
-    """Those of ``EXTRAS`` that are parameters of the function, or of what it wraps.
+    """The ``EXTRAS`` that are parameters of the function or of its wrapped function.
 
-    A wrapper that takes ``**kwargs`` passes them on, so the function inside may name them too.
-    What a ``functools.partial`` has bound keeps that value.
+    A wrapper with ``**kwargs`` passes them on, so the inner function may name them too. Arguments
+    bound by a ``functools.partial`` keep their value.
     """
     found: set[str] = set()
     bound: set[str] = set()
@@ -42,7 +42,7 @@ def named_extras(function: Callable[..., object]) -> frozenset[str]:
 
 
 def takes_more(signature: inspect.Signature) -> bool:
-    """Whether there is a ``**kwargs``."""
+    """Whether the function has ``**kwargs``."""
     return any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
 
 
@@ -51,7 +51,7 @@ def _taken_by_name(signature: inspect.Signature) -> list[str]:
 
 
 def _wrapped(function: Callable[..., object]) -> Callable[..., object] | None:
-    """What ``functools.wraps`` says that a function, or the ``__call__`` of an object, wraps."""
+    """The function wrapped, by ``functools.wraps``, in a function or an object's ``__call__``."""
     found: Callable[..., object] | None = getattr(function, "__wrapped__", None)
     if found is None:
         found = getattr(getattr(function, "__call__", None), "__wrapped__", None)  # noqa: B004

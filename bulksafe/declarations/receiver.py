@@ -38,30 +38,30 @@ class Receiver:
     ``manage.py check`` reports what is wrong with its options.
 
     Attributes:
-        function: what is called. Held strongly.
-        name: its lasting name, under which parked events find it again.
+        function: the callable, referenced strongly.
+        name: its permanent name, which parked events store.
         signal: the signal that it was declared for.
-        senders: what was given as ``sender``: classes and labels.
+        senders: the ``sender`` argument: classes and labels.
         run: ``"after_commit"``, ``"in_transaction"`` or ``"in_database"``.
         when: a condition over the row's old and new state, evaluated in the trigger.
         after: receivers, or their names, that run before this one.
         batch: call it once for many events.
         queue: whose cursors it shares.
-        atomic: run it in the transaction that also notes that it ran.
+        atomic: run it in the transaction that also records the call.
         max_attempts: how often it is tried for an event before that becomes a dead letter.
-        on_dead: ``"block"`` or ``"skip"``: what a dead letter means for later events of the row.
+        on_dead: ``"block"`` or ``"skip"``: the effect of a dead letter on later events of the row.
         timeout: seconds after which a call is ended; None for the setting's.
         backoff: how long a failed call waits; None for the settings' delays.
         coalesce: changes of a row that wait together become one call.
-        otherwise: ``"refuse"`` or ``"after_commit"``: for ``run="in_transaction"``, what becomes of
-            a write that another program makes.
+        otherwise: ``"refuse"`` or ``"after_commit"``: for ``run="in_transaction"``, how writes of
+            other programs are handled.
         row_by_row: whether each row is stored before the receiver is called for the next; None if
-            that is found out while it runs.
+            that is determined at run time.
         uid: the ``dispatch_uid``; None where there is none.
-        given_name: the name that the declaration alone makes, which ``name`` is unless another
-            receiver has it.
-        full_name: the one that ``name`` is otherwise, with the senders and the signal.
-        module: where the function is.
+        given_name: the name from the declaration alone; equals ``name`` unless another receiver has
+            it.
+        full_name: the name with senders and signal, used for ``name`` in that case.
+        module: the function's module.
         declared_in: the module that has called ``critical()``.
         app_label: the app whose migrations are to get the triggers; empty for the declaring one.
         argument: for ``Emit``, the keyword argument that carries the instance.
@@ -101,7 +101,7 @@ class Receiver:
 
     @cached_property
     def is_async(self) -> bool:
-        """Whether the function is, or the ``__call__`` of what is called like one."""
+        """Whether the function, or the object's ``__call__``, is asynchronous."""
         called = getattr(self.function, "__call__", None)  # noqa: B004
         return iscoroutinefunction(self.function) or iscoroutinefunction(called)
 
@@ -114,21 +114,21 @@ class Receiver:
 
     @property
     def known_extras(self) -> frozenset[str]:
-        """Which of bulksafe's own arguments there are for a call of it."""
+        """Which of bulksafe's own arguments a call of it can have."""
         if self.signal is m2m_changed:
-            # A call is about many rows, which are links.
+            # A call is for many rows, which are links.
             return frozenset({"event_id", "context"})
         # Each of the events of a batch has them.
         return frozenset() if self.batch else frozenset(EXTRAS)
 
     @property
     def has_uid(self) -> bool:
-        """Whether it was given a ``dispatch_uid``: to Django, an empty one is none."""
+        """Whether it has a ``dispatch_uid``; like Django, treats an empty one as none."""
         return bool(self.uid)
 
     @cached_property
     def encoded_name(self) -> bytes:
-        """Its name for shared memory, which many calls write to."""
+        """Its encoded name, cached because every call writes it to shared memory."""
         return self.name.encode()
 
     @property
@@ -149,7 +149,7 @@ class Receiver:
         return f"<critical receiver {self.name}>"
 
     def models(self) -> list[type[Model]]:
-        """The concrete models whose rows it is called for; unknown senders are left out."""
+        """The concrete models of its senders; unknown senders are left out."""
         found: dict[type[Model], None] = {}
         for sender in self.senders:
             for model in self.models_for(sender):
@@ -161,7 +161,7 @@ class Receiver:
         return resolve(sender, are_links=self.signal is m2m_changed)
 
     def senders_of(self, label: str) -> set[str]:
-        """The labels of the senders that stand for the model of a label, in lower case."""
+        """The labels of the senders that cover the model with this lower-case label."""
         return {
             label_of_sender(sender).lower()
             for sender in self.senders
@@ -169,11 +169,11 @@ class Receiver:
         }
 
     def is_called_for(self, label: str) -> bool:
-        """Whether the model of this label, in lower case, is one of ``models()``."""
+        """Whether the model with this lower-case label is one of ``models()``."""
         return label in self.labels()
 
     def labels(self) -> frozenset[str]:
-        """The labels of ``models()``, kept until a model is declared: each write asks for them."""
+        """The labels of ``models()``, cached until a model is declared: each write needs them."""
         known = apps.get_models(include_auto_created=True) if apps.models_ready else None
         if known is None or self._kept[0] is not known:
             self._kept[:] = known, frozenset(model._meta.label_lower for model in self.models())
@@ -182,8 +182,8 @@ class Receiver:
 
 
 def is_same_callable(one: object, other: object) -> bool:
-    """Whether both are one function, or one method of one object.
+    """Whether both are the same function, or the same method of the same object.
 
-    A bound method is a new object each time. Other callables may be equal and yet two.
+    A bound method is a new object each time. Other callables may compare equal and still differ.
     """
     return one is other or (isinstance(one, MethodType) and one == other)

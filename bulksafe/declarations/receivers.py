@@ -1,4 +1,4 @@
-"""Every declared receiver, and those of a model."""
+"""The registry of declared receivers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from bulksafe.declarations.signals import Sender
 #: Every declared receiver, in the order of declaration.
 receivers: list[Receiver] = []
 
-#: Called with each receiver that is declared after the models are loaded. One attaches captures.
+#: Called with each receiver that is declared after the models are loaded. Attaching captures is
+#: one.
 listeners: list[Callable[[Receiver], None]] = []
 
 
 def add(receiver: Receiver) -> None:
     """Register; a second registration of the same function under the same name replaces it.
 
-    For another signal or another sender it is no second one: it would silence the first.
+    A registration for a different signal or sender does not replace the first.
     """
     again = next((n for n, one in enumerate(receivers) if _is_again(one, receiver)), None)
     if again is None:
@@ -54,11 +55,11 @@ def _is_again(other: Receiver, receiver: Receiver) -> bool:
 def _lengthen_names(given_name: str) -> list[Receiver]:
     """Add sender and signal to the names of receivers that share a ``dispatch_uid``.
 
-    To all of them: the order of imports may change, and an event that is parked for one must not go
-    to the other.
+    All of them are renamed: the import order may change, and an event parked for one must not go to
+    another.
 
     Returns:
-        those that get a longer name now.
+        the renamed receivers.
     """
     found = [n for n, one in enumerate(receivers) if one.given_name == given_name]
     if len({receivers[index].full_name for index in found}) < 2:
@@ -78,12 +79,12 @@ def _changed() -> None:
 
 
 def changes() -> int:
-    """How often ``receivers`` has changed: what is made from it is made anew then."""
+    """Version counter; changes whenever ``receivers`` changes."""
     return _changes
 
 
 def _same_function(one: Receiver, other: Receiver) -> bool:
-    """Whether it is one function, perhaps from a module that was imported twice."""
+    """Whether both are the same function, even if its module was imported twice."""
     if is_same_callable(one.function, other.function):
         return True
     if isinstance(one.function, Sender) or isinstance(other.function, Sender):
@@ -102,7 +103,7 @@ def is_after_commit(receiver: Receiver) -> bool:
 
 
 def is_inline(receiver: Receiver) -> bool:
-    """Whether it runs in the writer's transaction."""
+    """Whether it runs in the writing transaction."""
     return receiver.is_inline
 
 
@@ -139,10 +140,10 @@ def of_model(
 ) -> list[Receiver]:
     """The receivers of the table of ``model``, in the order of declaration.
 
-    Historical models of migrations stand for the model of the same label.
+    A historical model of a migration stands for the current model with the same label.
 
     Args:
-        wanted: which of them.
+        wanted: filters the receivers.
     """
     label = (model._meta.concrete_model or model)._meta.label_lower
     return [
@@ -153,7 +154,7 @@ def of_model(
 
 
 def of_label(label: str) -> Sequence[Receiver]:
-    """The receivers of the model of this label, in lower case; repeated ones, too."""
+    """The receivers of the model with this lower-case label, including repeated ones."""
     if not apps.models_ready:
         return [receiver for receiver in receivers if receiver.is_called_for(label)]
     return _index.of(label)
@@ -179,10 +180,10 @@ class _Index:
         return self._by_label.get(label, ())
 
     def extend(self, receiver: Receiver) -> None:
-        """There is one more receiver than before the last change.
+        """Add a new receiver without building the index again.
 
-        Each declaration asks for the receivers of its models: to index all of them again each time
-        took seconds for some hundred receivers.
+        Each declaration looks up the receivers of its models; rebuilding the index each time took
+        seconds for some hundred receivers.
         """
         if self._state() == (_changes - 1, len(receivers) - 1) and apps.models_ready:
             self._changes = _changes
@@ -203,8 +204,8 @@ _index = _Index()
 def is_repeated(receiver: Receiver, label: str) -> bool:
     """Whether an earlier declaration calls the same function for the writes of a model.
 
-    A write has one sender in Django, which here may be named in several ways: as a model, a proxy,
-    an abstract base. To name the same one twice with two uids asks for two calls, there and here.
+    Several senders may cover one model: the model, a proxy, an abstract base. Registering the same
+    sender twice with two uids means two calls, as in Django.
     """
     return earlier_of(receiver, label) is not None
 
@@ -226,7 +227,7 @@ def earlier_of(receiver: Receiver, label: str) -> Receiver | None:
     return None
 
 
-#: Options without which a second declaration is the first one again.
+#: Options that must match for a second declaration to repeat the first.
 _COMPARED = attrgetter(
     *"run when batch queue atomic max_attempts on_dead timeout coalesce otherwise".split(),
     "row_by_row",
@@ -239,7 +240,7 @@ def has_same_options(one: Receiver, other: Receiver) -> bool:
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """No receivers but those that the block declares, and no captures for them: for tests."""
+    """For tests: start a block with an empty registry, and attach no captures."""
     kept = list(receivers), list(listeners)
     receivers.clear()
     listeners.clear()

@@ -1,4 +1,4 @@
-"""Which invariants are declared, and on what."""
+"""The registry of declared invariants."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def declared() -> Iterator[Declared]:
             yield Declared(model, trigger)
 
 
-#: What stood in a Meta.triggers and is no trigger, as (model, it).
+#: Items of Meta.triggers that are not triggers, as (model, item).
 misplaced: list[tuple[type[models.Model], object]] = []
 
 
-#: Every ``Emit`` in a ``Meta.triggers``, as (model, it).
+#: Every ``Emit`` in a ``Meta.triggers``, as (model, item).
 emits: list[tuple[type[models.Model], Emit]] = []
 
 
 def register_meta_triggers() -> None:
-    """Register everything in ``Meta.triggers``, and keep for the system checks what cannot be.
+    """Register everything in ``Meta.triggers``; keep wrong items for the system checks.
 
-    pgtrigger's own loop ends ``django.setup()`` with an exception there.
+    pgtrigger's own loop would abort ``django.setup()`` with an exception.
     """
     for model in apps.get_models():
         for trigger in _sorted_out(model):
@@ -68,7 +68,7 @@ def register_meta_triggers() -> None:
 
 
 def _sorted_out(model: type[models.Model]) -> list[Any]:
-    """The triggers of ``model``; whatever else was among them leaves its Meta."""
+    """The triggers of ``model``; removes all other items from its Meta."""
     given = getattr(model._meta, "triggers", None) or []
     listed = list(given) if isinstance(given, list | tuple | set) else [given]
     triggers = [item for item in listed if isinstance(item, pgtrigger.Trigger)]
@@ -84,22 +84,22 @@ def _sorted_out(model: type[models.Model]) -> list[Any]:
     return triggers
 
 
-#: Calls of ``register`` that could not be carried out, as (target, reason); for the system checks.
+#: Failed calls of ``register``, as (target, reason); for the system checks.
 refused_targets: list[tuple[Any, str]] = []
 
-#: The same for calls that name an app which cannot get the migration, as (target, label).
+#: Calls with an ``app_label`` that cannot get the migration, as (target, label).
 refused_apps: list[tuple[Any, Any]] = []
 
 
 def register(model: type[models.Model] | str, *invariants: Invariant, app_label: str = "") -> None:
     """Declare invariants on a model that is not yours, from your app's ``invariants.py``.
 
-    The migration lands in your app; that of the model notices nothing. Automatic many-to-many
+    The migration lands in your app; the model's app is unchanged. Automatic many-to-many
     through tables work too: ``bulksafe.register(Article.tags.through, …)``.
 
     Args:
         model: the model class or its label, ``"auth.User"``.
-        *invariants: what must hold for its rows.
+        *invariants: rules for its rows.
         app_label: the app that gets the migration; by default the one whose module calls.
     """
     module = sys._getframe(1).f_globals.get("__name__", "")
@@ -114,14 +114,14 @@ def register(model: type[models.Model] | str, *invariants: Invariant, app_label:
         refused_apps.append((model, app_label))
         return
     if app is None:
-        refused_targets.append((model, f"the calling module {module} belongs to no installed app"))
+        refused_targets.append((model, f"the calling module {module} is in no installed app"))
         return
     if not invariants:
         refused_targets.append((model, "no invariants were given"))
     given: tuple[Any, ...] = invariants
     for invariant in given:
         if not isinstance(invariant, Invariant):
-            refused_targets.append((model, f"{_kind(invariant)} is no invariant"))
+            refused_targets.append((model, f"{_kind(invariant)} is not an invariant"))
             continue
         own = copy.copy(invariant)
         own.home = app.label
@@ -133,7 +133,7 @@ def _kind(given: object) -> str:
 
 
 def _find(model: type[models.Model] | str) -> type[models.Model] | str:
-    """The model class, or the reason why there is none to put triggers on."""
+    """The model class, or the reason why it cannot have triggers."""
     if not apps.models_ready:
         return "the models are not loaded yet; call it in your app's invariants.py"
     found: object = _by_label(model) if isinstance(model, str) else model

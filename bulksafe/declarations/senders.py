@@ -1,4 +1,4 @@
-"""The models that the ``sender`` of a receiver stands for."""
+"""Resolves the ``sender`` of a receiver to models."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ModelsOf:
         """The models with a table.
 
         Args:
-            are_links: those of many-to-many tables, automatic ones too, in place of the models that
-                Django sends ``post_save`` for.
+            are_links: return the many-to-many through models, automatic ones too, instead of the
+                models that send ``post_save``.
         """
         return [
             model
@@ -45,11 +45,11 @@ class ModelsOf:
 def models_of(*app_labels: str) -> ModelsOf:
     """``sender=bulksafe.models_of("shop", "crm")``: every model of these apps.
 
-    For ``m2m_changed``, that is every many-to-many table of theirs. Models that the apps get later
-    are among them: ``makemigrations`` adds their captures.
+    For ``m2m_changed``, that is every many-to-many table of theirs. Models added to the apps later
+    are included: ``makemigrations`` adds their captures.
 
     Raises:
-        TypeError: there is no label, or something else than a label.
+        TypeError: there is no label, or an argument is not a label.
     """
     if not app_labels or not all(isinstance(label, str) for label in app_labels):
         given = ", ".join(map(repr, app_labels))
@@ -73,10 +73,10 @@ def listed_senders(given: object) -> tuple[Any, ...]:
 
 
 def resolve(sender: object, *, are_links: bool = False) -> list[type[models.Model]]:
-    """The concrete models that ``sender`` stands for: none if it is unknown or has no table.
+    """The concrete models of ``sender``; empty if it is unknown or has no table.
 
     Args:
-        are_links: of all models of an app, take those of the many-to-many tables.
+        are_links: for all models of an app, return the many-to-many through models.
     """
     if isinstance(sender, ModelsOf):
         return sender.models(are_links=are_links)

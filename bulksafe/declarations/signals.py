@@ -1,4 +1,4 @@
-"""The signals of Django that have a critical form, and those of bulksafe."""
+"""The Django signals that ``critical`` supports, and bulksafe's own signals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIGNALS: dict[str, Any] = {
     "m2m_changed": m2m_changed,
 }
 
-#: The changes of a row that a signal is about.
+#: The row operations of each signal.
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "pre_save": (INSERT, UPDATE),
     "post_save": (INSERT, UPDATE),
@@ -33,13 +33,13 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
 
 
 def signal_name(signal: object) -> str:
-    """``"post_save"``; empty for what is none of the signals that have a critical form."""
+    """A signal's name, like ``"post_save"``; empty if ``critical`` does not support it."""
     return next((name for name, known in SIGNALS.items() if known is signal), "")
 
 
 @dataclass(frozen=True)
 class Sender:
-    """What an ``Emit`` calls: sends its signal."""
+    """The function of an ``Emit``: sends its signal."""
 
     signal: Signal
 
@@ -47,8 +47,8 @@ class Sender:
         """Send to all receivers, then raise what they raised.
 
         Raises:
-            ExceptionGroup: of the errors of the receivers; one bad receiver keeps no other from its
-                call, and the event is tried again.
+            ExceptionGroup: of the errors of the receivers; a failing receiver does not stop the
+                others, and the event is retried.
         """
         kwargs.pop("signal", None)
         sent = self.signal.send_robust(sender=sender, **kwargs)
@@ -59,5 +59,5 @@ class Sender:
 
 #: Sent by the listener when an event was given up. ``sender`` is the model, and the keyword
 #: arguments are ``id`` (as in ``bulksafe status``), ``receiver`` (its name), ``key``, ``attempts``,
-#: ``error``, ``event_id`` and ``using``. What its receivers raise is logged.
+#: ``error``, ``event_id`` and ``using``. Exceptions of its receivers are logged.
 dead_letter = Signal()

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 def links(through: type[Model]) -> tuple[Link, Link] | None:
     """The foreign keys of a through table: to the model with the many-to-many field, and the other.
 
-    None if it is the table of no many-to-many field. Several fields can share one: the first by
-    label and name decides.
+    None if no many-to-many field uses the table. If several fields share it, the first by label and
+    name decides.
     """
     concrete = through._meta.concrete_model
     found = [
         field
         for model in sorted(models_of(through._meta.apps), key=lambda m: m._meta.label)
         for field in model._meta.local_many_to_many
-        # Some packages put fields of their own there, which send signals in ways of their own.
+        # Some packages put custom fields there, which send signals differently.
         if isinstance(field, ManyToManyField) and _concrete(field) is concrete
     ]
     if not found:
@@ -36,18 +36,18 @@ def links(through: type[Model]) -> tuple[Link, Link] | None:
 
 
 def _concrete(field: ManyToManyField[Any, Any]) -> type[Model] | None:
-    """The model of a many-to-many field's table; it may be a name that is not resolved yet."""
+    """The through model of a many-to-many field, which may be an unresolved name."""
     meta = getattr(field.remote_field.through, "_meta", None)
     return meta and meta.concrete_model
 
 
 def link_fields(through: type[Model]) -> tuple[Link, Link]:
-    """The same of a table that is known to be one.
+    """The same, for a table that must be a through table.
 
     Raises:
-        LookupError: it is not.
+        LookupError: it is not a through table.
     """
     found = links(through)
     if found is None:
-        raise LookupError(f"{through._meta.label} is the through table of no many-to-many field.")
+        raise LookupError(f"{through._meta.label} is not a many-to-many through table.")
     return found

@@ -1,4 +1,4 @@
-"""What a process is doing: the call that it makes, since when, and for how long it may."""
+"""The activity of a worker process: its current call, since when, and its time limit."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunningCall:
-    """A call that a process makes.
+    """The current call of a process.
 
     Attributes:
         receiver: its receiver's name, cut after 200 bytes.
         source: the oid of the table of its row.
         key: the row's primary key as text, cut after 80 bytes.
         bucket, seq: of its event.
-        seconds: for how long it has been running.
-        limit: seconds after which it is asked to end: at once in a call of its own, where it has
-            run for its receiver's timeout; sooner in a batch.
-        timeout: seconds that its receiver allows.
+        seconds: seconds since it began.
+        limit: seconds after which it is interrupted: the receiver's timeout for a call that runs
+            alone, less in a batch.
+        timeout: the receiver's timeout in seconds.
         parked: the id of a parked call, or 0 for one in a batch.
         epoch: the lease of a parked call.
         attempt: its number.
@@ -56,16 +56,16 @@ class Activity(ctypes.Structure):
 
     Attributes:
         pid: the process.
-        beat: when it last went round its loop, as ``time.time()``.
+        beat: the last iteration of its loop, as ``time.time()``.
         is_connected: whether it has a connection.
         is_idle: whether it waits to be woken.
-        looked: when its last look began that found nothing to do, as ``time.monotonic()``.
+        looked: the start of its last search that found no work, as ``time.monotonic()``.
         delivered, failed: how many calls it made.
-        rounds: how often it found something to do.
-        parked, epoch, attempt: the parked call that it deals with; 0, 0 and 1 for none.
-        must_stop: whether it is to end. A signal alone does not reach a process in which a receiver
-            has replaced or blocked the handler.
-        finished: when it has done its work, as ``time.monotonic()``; 0 before.
+        rounds: how often it found work.
+        parked, epoch, attempt: the parked call being processed; 0, 0 and 1 for none.
+        must_stop: whether it must stop. A signal alone does not reach a process whose receiver has
+            replaced or blocked the handler.
+        finished: the time its work was done, as ``time.monotonic()``; 0 before.
     """
 
     _fields_ = (
@@ -93,7 +93,7 @@ class Activity(ctypes.Structure):
     )
 
     def start(self) -> None:
-        """A new process is about to use it."""
+        """Reset it for a new process."""
         ctypes.memset(ctypes.addressof(self), 0, ctypes.sizeof(self))
         self.leave()
         self.pid = os.getpid()
@@ -109,7 +109,7 @@ class Activity(ctypes.Structure):
         self.attempt = 1
 
     def begin(self, call: Call, limit: float, timeout: float) -> None:
-        """A call begins, and may take ``limit`` seconds here, and ``timeout`` seconds anywhere."""
+        """Record the start of a call and its limits in seconds, here and for its receiver."""
         event = call.changes[-1].event
         self._receiver = call.receiver.encoded_name[:200]
         self._key = event.key.encode(errors="replace")[:80]
@@ -130,7 +130,7 @@ class Activity(ctypes.Structure):
         return str(self._receiver.decode(errors="replace"))
 
     def running(self) -> RunningCall | None:
-        """The present call. Read from another process, it is one that has been there a moment."""
+        """The current call. A different process may read one that has just ended."""
         since = self._since
         if not since:
             return None
@@ -154,7 +154,7 @@ class Activity(ctypes.Structure):
         """Called in the process itself, by a signal handler.
 
         Raises:
-            CallTimedOut: the present call has taken longer than it may.
+            CallTimedOut: the current call has exceeded its limit.
         """
         late = self.running()
         if late is not None and late.seconds >= late.limit:

@@ -1,7 +1,7 @@
-"""Calls that are made one by one, each of which holds its own row and nothing else.
+"""Parked calls, made one by one; each delays only its own row.
 
-An attempt is counted and its lease taken before the call, in a transaction of its own, so that a
-call which ends its process is counted, too.
+Before the call, a separate transaction counts the attempt and takes the lease, so a call that kills
+its process is counted too.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bulksafe")
 
-#: How many calls are taken at once, and for how many seconds: as many as take so long.
+#: The maximum number of calls to take at once, and the maximum of their expected seconds.
 _MOST, _SHARE = 32, 0.03
-#: Seconds after which calls that were taken and not begun are left to others.
+#: Seconds after which calls that were taken but not started are released.
 _LEFT = 1.0
 
 
@@ -50,8 +50,8 @@ class Alone:
     Args:
         store: of the connection that calls are made on.
         caller: makes them.
-        batch: what knows the receivers of a lane.
-        known: what this code can call.
+        batch: returns the ``Batch`` of a lane.
+        known: the receivers and tables of this code.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Alone:
         self._caller = caller
         self._batch = batch
         self._known = known
-        #: Calls that were taken and not begun.
+        #: Calls that were taken but not started.
         self._taken: deque[tuple[Taken, Call | None]] = deque()
-        #: Seconds that a call has taken lately.
+        #: Recent duration of a call in seconds.
         self._seconds = _SHARE
 
     def make_next(self, queue: str) -> bool:
-        """Deal with the next parked call of a queue. False if there is none."""
+        """Process the next parked call of a queue. False if there is none."""
         if not self._taken:
             self._take(queue)
         if not self._taken:
@@ -81,7 +81,7 @@ class Alone:
         settings = conf.get()
         begun = parking.begin(self._store, taken, settings.LEASE)
         if begun is None:
-            return True  # it was left to others while an earlier one took its time
+            return True  # it was released while an earlier call was slow
         self._caller.activity.take(begun)
         try:
             if call is None:
@@ -90,7 +90,7 @@ class Alone:
                 self._deal_with(begun, call)
         except LeaseLost:
             logger.warning(
-                "the call %d of %s was discarded while it ran, or another listener has taken it "
+                "the call %d of %s was discarded while it ran, or a different listener took it "
                 "over with the same event_id, because this one was silent for longer than "
                 'BULKSAFE["LEASE"], %g s',
                 taken.id,
@@ -102,15 +102,15 @@ class Alone:
         return True
 
     def release(self) -> None:
-        """Leave what was taken and not begun to others."""
+        """Release calls that were taken but not started."""
         if self._taken:
             parking.release(self._store, [taken for taken, _ in self._taken])
             self._taken.clear()
 
     def _take(self, queue: str) -> None:
-        """Take as many calls as are made in a moment.
+        """Take as many calls as can be made soon.
 
-        The images of all are read at once.
+        Their images are read together.
         """
         limit = max(1, min(_MOST, int(_SHARE / max(self._seconds, 0.0001))))
         taken = parking.take(self._store, queue, self._known(), limit, _LEFT)
@@ -120,7 +120,7 @@ class Alone:
                 self._taken.extend(self._with_calls(listed, self._batch(queue, atomic)))
 
     def _with_calls(self, listed: Sequence[Taken], batch: Batch) -> list[tuple[Taken, Call | None]]:
-        """What was taken, with the calls; None for an event that is parked for all receivers."""
+        """The taken events with their calls; None for an event that is parked for all receivers."""
         pairs = []
         for taken in listed:
             receiver = receivers.by_name(taken.receiver)
@@ -137,7 +137,7 @@ class Alone:
         return found
 
     def _unfold(self, taken: Taken, batch: Batch) -> None:
-        """The code that parked the event did not know its table; this one does."""
+        """Split an event that was parked by code without receivers for its table."""
         (event,) = taken.events
         unknown = batch.unknown_receiver(event)
         deliveries = batch.parked([(event, receiver) for receiver in batch.wanted(event)])
@@ -145,7 +145,7 @@ class Alone:
         parking.unfold(self._store, taken, [unknown] if unknown else called)
 
     def _deal_with(self, taken: Taken, call: Call) -> None:
-        # First: giving up the head of several events would leave the others without one.
+        # First: giving up the head of a group would leave its other events without a head.
         if len(taken.events) > 1 and taken.attempts > 1:
             parking.split(self._store, taken)
         elif taken.attempts > call.receiver.max_attempts:

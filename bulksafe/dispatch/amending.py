@@ -1,4 +1,4 @@
-"""Amending the events of rows of several tables whose images are not what the row was."""
+"""Amends wrong images of rows that are stored in several tables."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from bulksafe.outbox.cursors import Cursor
     from bulksafe.outbox.store import Store
 
-    #: The source and the key of a row. Events for receivers of a writer's transaction that did not
-    #: run there are a sequence of their own.
+    #: The source and the key of a row. Events for in-transaction receivers that did not run there
+    #: form a separate sequence.
     _Row: TypeAlias = tuple[int, str, bool]
     #: Reads the images of events of one or more tables.
     _Read: TypeAlias = Callable[[Sequence[Event], Sequence[str]], Images]
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Amendment:
-    """Finds out in what the rows of events differ from their images.
+    """Finds the differences between the images of events and the real rows.
 
     Attributes:
         store: the outbox.
@@ -43,11 +43,11 @@ class Amendment:
     def amended(
         self, events: Sequence[Event], cursors: Sequence[Cursor]
     ) -> tuple[dict[int, Event], Images]:
-        """The events whose images are not what the row was, amended, by number.
+        """The amended events, by number; events with correct images are left out.
 
         Args:
-            events: of rows of several tables, each row's in the order in which they are delivered.
-            cursors: as they are when the events are dealt with; none if no others are left.
+            events: of rows in several tables; the events of each row in delivery order.
+            cursors: their positions after these events; empty if no other events are left.
 
         Returns:
             the amended events, and the images of all events as they were captured.
@@ -56,8 +56,8 @@ class Amendment:
         rows: dict[_Row, list[Event]] = defaultdict(list)
         for event in events:
             rows[_row(event)].append(event)
-        # In this order: a change to the stored row after it was read has left an event by the
-        # time at which events are looked for.
+        # In this order: a change after the stored row was read leaves an event before the events
+        # are searched.
         stored = self._stored([listed[-1] for listed in rows.values()], images)
         rest = self._rest([listed[-1] for listed in rows.values()], cursors)
         found: dict[int, dict[str, list[tuple[Part, State]]]] = {}
@@ -134,7 +134,7 @@ class Amendment:
 
 
 def _joined(texts: Iterable[str]) -> str:
-    """One JSON object from several that have no key in common."""
+    """One JSON object from several with distinct keys."""
     return f"{{{', '.join(text.strip()[1:-1] for text in texts)}}}"
 
 

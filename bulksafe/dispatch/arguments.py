@@ -1,4 +1,4 @@
-"""The keyword arguments of a call: the signal's, and those of bulksafe that the receiver names."""
+"""The keyword arguments of a call: the signal's, and bulksafe's own that the receiver names."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Uncaptured:
-    """What is known of rows of which the database has captured no change.
+    """Arguments for rows without a captured change.
 
     Attributes:
         created: whether they are new.
-        update_fields: the fields that are written, if not all of them.
-        origin: what a deletion came from; None for each object itself.
+        update_fields: the written fields; None for all.
+        origin: the origin of a deletion; None for each object itself.
     """
 
     created: bool = False
@@ -94,7 +94,7 @@ def of_object(
 
     Args:
         same: what is the same for all objects.
-        early: ``old`` and ``changed``, for a receiver that names them and runs before the write.
+        early: ``old`` and ``changed``, for a receiver before the write that names them.
     """
     named = {**same, "instance": instance}
     if receiver.extras:
@@ -108,10 +108,10 @@ def of_object(
 def of_sent(
     receiver: Receiver, model: type[Model], sent: Mapping[str, Any], change: Change | None
 ) -> dict[str, Any]:
-    """The arguments where Django sends the signal.
+    """The arguments for a signal that Django sends.
 
     Args:
-        sent: what Django sends, with ``old`` and ``changed`` for a receiver before the write.
+        sent: Django's arguments, with ``old`` and ``changed`` for a receiver before the write.
         change: what the database has captured; None before that.
     """
     named = {"signal": receiver.signal, "sender": model, **sent}
@@ -140,7 +140,7 @@ def _of_row(receiver: Receiver, row: Change | Uncaptured) -> dict[str, Any]:
 
 
 def _own(receiver: Receiver, change: Change | None) -> dict[str, Any]:
-    """Those of bulksafe's own arguments that the receiver names.
+    """bulksafe's own arguments that the receiver names.
 
     Args:
         change: what the database has captured; None before that.
@@ -157,7 +157,7 @@ def _value(name: str, change: Change | None) -> object:
 
 
 def _of_links(changes: Sequence[Change], when: str) -> dict[str, Any]:
-    """Of rows of a through table: those that one transaction adds to one instance."""
+    """The arguments for the rows of a through table that one transaction adds to one instance."""
     last = changes[-1]
     source, target = link_fields(last.model)
     pks = {getattr(change.instance, target.attname) for change in changes}
@@ -172,7 +172,7 @@ def _of_links(changes: Sequence[Change], when: str) -> dict[str, Any]:
 
 
 def _owner(source: ForeignKey[Any, Any], value: object, using: str) -> Model:
-    """The instance that a through row belongs to; a bare one if it has gone in the meantime."""
+    """The instance of a through row; one with only a key if it has been deleted in the meantime."""
     model: Any = source.related_model
     name = source.target_field.attname
     found: Model | None = model._base_manager.using(using).filter(**{name: value}).first()

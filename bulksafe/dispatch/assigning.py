@@ -1,4 +1,4 @@
-"""Setting the values of a row on an instance of it, and what can notice that they are set."""
+"""Sets the values of a row on its instance, and finds code that reacts to the assignment."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def assign(instance: Model, values: Mapping[str, Any]) -> None:
-    """Set values that the row of an instance has got, as if they were assigned to it.
+    """Set stored values on an instance as if they were assigned.
 
-    A descriptor may refuse that, as those of state machines do, or change other attributes, as the
-    one of an image sets the width. The values are the row's all the same. Related objects that
-    belong to the values before are dropped.
+    A descriptor may refuse the assignment (state machines) or change other attributes (the width of
+    an image). The attributes get the row's values anyway. Cached related objects of the previous
+    values are dropped.
 
     Args:
         values: by attribute.
@@ -49,9 +49,9 @@ def assign(instance: Model, values: Mapping[str, Any]) -> None:
 
 
 def notices_assignment(model: type[Model]) -> bool:
-    """Whether an instance that is loaded and then assigned to may differ from one that is loaded.
+    """Whether loading and then assigning may give a different instance than loading the new row.
 
-    It may if something keeps the values that an instance begins with: a tracker of fields,
+    It may if some code keeps the initial values of an instance: a field tracker,
     ``__init__()``, ``from_db()``, ``__setattr__()``, a descriptor or a receiver of ``post_init``.
     """
     # Asked for every event, and mostly post_init has no receiver at all.
@@ -60,7 +60,7 @@ def notices_assignment(model: type[Model]) -> bool:
 
 @per_model(forever)
 def keeps_values(model: type[Model]) -> bool:
-    """The same, as far as the class of the model says."""
+    """The same, judged by the model class alone."""
     return (
         model.__init__ is not Model.__init__
         or model.__new__ is not Model.__new__
@@ -71,10 +71,10 @@ def keeps_values(model: type[Model]) -> bool:
 
 @per_model(forever)
 def _plain_names(model: type[Model]) -> frozenset[str]:
-    """The attributes whose assignment has no other effect.
+    """The attributes whose assignment has no side effect.
 
-    A file is one: an image would be opened. So is a foreign key, whose related object
-    ``assign()`` drops.
+    File fields count: only an image would be opened. Foreign keys count: ``assign()`` drops their
+    related object.
     """
     if model.__setattr__ is not Model.__setattr__:
         return frozenset()
@@ -90,7 +90,7 @@ _PLAIN = (DeferredAttribute, ForeignKeyDeferredAttribute)
 
 
 def _drop_stale_relations(instance: Model, values: Mapping[str, Any]) -> None:
-    """Drop the cached objects of relations whose columns change: they are of the row before."""
+    """Drop cached related objects whose columns change."""
     known = instance.__dict__
     changed = {name for name, value in values.items() if known.get(name) != value}
     for field, names in _relations(type(instance)):
@@ -100,7 +100,7 @@ def _drop_stale_relations(instance: Model, values: Mapping[str, Any]) -> None:
 
 @per_model(forever)
 def _relations(model: type[Model]) -> list[tuple[Any, frozenset[str]]]:
-    """The forward relations, each with the attributes that its related object is made from.
+    """The forward relations, each with the attributes that determine its related object.
 
     The object behind the link to a parent (multi-table inheritance) holds the parent's fields.
     """

@@ -1,4 +1,4 @@
-"""Making the calls of a batch, with or without a savepoint around each."""
+"""Makes the calls of a batch, with or without a savepoint around each."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class CallFailed(Exception):  # noqa: N818
-    """A call has failed that had no savepoint: the transaction has to be rolled back."""
+    """A call without a savepoint failed: the transaction must be rolled back."""
 
 
 class CallTookTooLong(Exception):  # noqa: N818
-    """A call has taken too long for a batch, which has to be rolled back.
+    """A call took too long for a batch, which must be rolled back.
 
     Args:
         call: the call.
-        error: the timeout, if it has exceeded its own; None if it goes on alone.
+        error: the timeout, if the call exceeded its own; None if it continues alone.
     """
 
     def __init__(self, call: Call, error: CallTimedOut | None) -> None:
@@ -34,10 +34,10 @@ class CallTookTooLong(Exception):  # noqa: N818
 
 
 def make_or_fail(caller: Caller, call: Call) -> None:
-    """Make a call in a batch without a savepoint: the batch ends with it if it fails.
+    """Make a call in a batch without a savepoint: if it fails, so does the batch.
 
     Raises:
-        CallFailed: it has; its cause is what it raised.
+        CallFailed: the call failed; the cause is its exception.
         CallTookTooLong: it has to run alone.
     """
     try:
@@ -54,7 +54,7 @@ def attempt(caller: Caller, call: Call) -> BaseException | None:
     """Make a call in a batch, in a savepoint.
 
     Returns:
-        what it raised.
+        its exception.
 
     Raises:
         CallTookTooLong: it has to run alone.
@@ -66,7 +66,7 @@ def attempt(caller: Caller, call: Call) -> BaseException | None:
             caller.check_session(call, before, Store(caller.using).session())
     except CallTimedOut as late:
         raise _too_long(caller, call, late) from late
-    except RAISED as error:  # whatever a receiver raises is noted with its event
+    except RAISED as error:  # every exception of a receiver is stored with its event
         return caller.noted(call, error, 1)
     return None
 
@@ -76,6 +76,6 @@ def _limit(caller: Caller, receiver: Receiver) -> float:
 
 
 def _too_long(caller: Caller, call: Call, late: CallTimedOut) -> CallTookTooLong:
-    """A call that may take longer than it may in a batch goes on alone."""
+    """A call whose timeout exceeds the batch limit continues alone."""
     has_timed_out = caller.timeout(call.receiver) <= caller.slow
     return CallTookTooLong(call, late if has_timed_out else None)

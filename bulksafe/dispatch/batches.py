@@ -1,4 +1,4 @@
-"""From the events of a batch to deliveries: images are read, receivers are found."""
+"""Turns the events of a batch into deliveries: reads images and finds receivers."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Batch:
     """Reads the images of events and finds their receivers.
 
     Args:
-        routes: where events go.
-        prefix: what the ids of events begin with in this database.
+        routes: the receivers of events.
+        prefix: the prefix of event ids in this database.
         read: reads the images of events of one table.
     """
 
@@ -47,7 +47,7 @@ class Batch:
         self._strange: set[int] = set()
 
     def ordered(self, events: Sequence[Event]) -> list[Event]:
-        """The events, bucket by bucket, each row's in the order in which it was changed."""
+        """The events, bucket by bucket; the events of each row in the order of its changes."""
         if not any(map(event_order.is_shared, events)):
             return list(events)
         images: dict[str, dict[int, Any]] | None = None
@@ -71,11 +71,11 @@ class Batch:
         ]
 
     def deliveries(self, events: Iterable[Event], cursors: Sequence[Cursor] = ()) -> list[Delivery]:
-        """Every event with every receiver that it goes to.
+        """Every event with each of its receivers.
 
         Args:
-            events: each row's in the order in which it was changed.
-            cursors: as they are when the events are dealt with; none if no others are left.
+            events: the events of each row in the order of its changes.
+            cursors: their positions after these events; empty if no other events are left.
         """
         events, images = self._amended(list(events), cursors)
         routed = [(event, self._met(event)) for event in events]
@@ -98,7 +98,7 @@ class Batch:
         return [route.receiver for route in self._met(event)]
 
     def unknown_receiver(self, event: Event) -> str | None:
-        """The receiver that a replayed event is for, if it belongs here and this code lacks it.
+        """The target receiver of a replayed event, if it belongs here and this code lacks it.
 
         The event must be parked under that name: no route leads to the receiver, so the cursor
         would pass the event and lose it.
@@ -107,7 +107,7 @@ class Batch:
         return replay.receiver if replay and self.routes.lacks(event, replay) else None
 
     def parked(self, events: Sequence[tuple[Event, Receiver]]) -> list[Delivery]:
-        """Parked events with the receivers that they are parked for."""
+        """Parked events with their receivers."""
         changes = self._changes([event for event, _ in events], _NO_IMAGES)
         found = []
         for event, receiver in events:
@@ -124,8 +124,9 @@ class Batch:
         if event.source not in self._strange:
             self._strange.add(event.source)
             logger.warning(
-                "events are captured for a table that no receiver of this code is for (oid %s); "
-                "they are left to listeners that have one: start one with the present code, or run "
+                "events are captured for a table (oid %s) that has no receivers in this code; "
+                "they stay for a listener with such receivers: start one with the current code, or "
+                "run "
                 "makemigrations and migrate",
                 event.source,
             )
@@ -137,7 +138,7 @@ class Batch:
         if not self.is_known(event):
             return []
         if event.replay is not None:
-            # An unknown receiver has no route: its event was parked before.
+            # An unknown receiver has no route, and its event was parked earlier.
             return self.routes.replayed(event, event.replay)
         routes = self.routes.of(event)
         met = set(event.matched or ()) - {HANDED_OVER}
@@ -150,9 +151,9 @@ class Batch:
     def _with_new_conditions(
         self, routed: list[tuple[Event, list[Route]]]
     ) -> list[tuple[Event, list[Route]]]:
-        """Ask the conditions anew that events know nothing of.
+        """Evaluate conditions that the trigger did not evaluate.
 
-        The trigger that captured them was made with other ones: the code has moved on since.
+        The trigger was created with different conditions: the code has changed since.
         """
         asked: dict[tuple[int, str], list[Event]] = defaultdict(list)
         for event, _ in routed:
@@ -175,7 +176,7 @@ class Batch:
                 return {event.seq: self._answers(event) for event in events}
         except UNFIT:
             if len(events) == 1:
-                # Nobody can say. It is not lost: its receivers fail on it, where it is unreadable.
+                # Undecidable. The event is not lost: its receivers fail on the unreadable image.
                 return {events[0].seq: list(self.routes.of(events[0]))}
         found: dict[int, list[Route]] = {}
         for event in events:
@@ -193,10 +194,10 @@ class Batch:
     def _amended(
         self, events: list[Event], cursors: Sequence[Cursor]
     ) -> tuple[list[Event], Images]:
-        """The events, with what their images lack of rows that lie in several tables.
+        """The events, with complete images of rows in several tables.
 
         Returns:
-            the events, and the images that were read to find that out.
+            the events, and the images that were read for it.
         """
         parted = [e for e in events if e.part is not None and self._has_parents(e)]
         if not parted:

@@ -1,4 +1,4 @@
-"""Making calls, in the open transaction or outside of one, each within its time limit."""
+"""Makes calls, inside or outside of a transaction, each within its time limit."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bulksafe")
 
 
-#: What a receiver may raise. Neither the process nor a task of its own is the receiver's to end: it
-#: would end each listener that comes to the event.
+#: Exceptions of receivers to catch. SystemExit and a cancelled task count too: a receiver that ends
+#: the process would end every listener that reaches the event.
 RAISED = (Exception, SystemExit, GeneratorExit, KeyboardInterrupt, CancelledError)
 
 
@@ -59,12 +59,12 @@ class Caller:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the connection is."""
+        """Whether the connection is lost."""
         return sharing.is_lost(self._connection)
 
     @property
     def _is_broken(self) -> bool:
-        """Whether the transaction cannot go on."""
+        """Whether the transaction cannot continue."""
         if self._connection.needs_rollback:
             return True
         status = self._connection.connection.info.transaction_status
@@ -90,9 +90,9 @@ class Caller:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Around a transaction that receivers share: none of them may end it for the others.
+        """Wrap a transaction that receivers share: no receiver may break it for the others.
 
-        Neither by closing the connection, nor with an error in what it does after the commit.
+        This covers closing the connection, and errors in on-commit callbacks.
 
         Raises:
             BrokenTransaction: inside a receiver that closes the connection.
@@ -106,7 +106,7 @@ class Caller:
         ]
         set_commit_hooks(connection, hooks)
 
-    # Making a call.
+    # Making calls.
 
     def make(self, call: Call, limit: float) -> None:
         """Make a call in the open transaction.
@@ -115,8 +115,8 @@ class Caller:
             limit: seconds that it may take.
 
         Raises:
-            BrokenTransaction: it has left the transaction unusable, and hidden that.
-            CallTimedOut: it has taken longer.
+            BrokenTransaction: it left the transaction unusable and caught the error.
+            CallTimedOut: it exceeded the limit.
         """
         earlier = len(commit_hooks(self._connection))
         self._run(call, limit)
@@ -129,10 +129,10 @@ class Caller:
         self.activity.delivered += 1
 
     def _limit_callbacks(self, call: Call, earlier: int) -> None:
-        """Hold what the call left for after the commit to its receiver's timeout.
+        """Apply the receiver's timeout to its on-commit callbacks.
 
         Args:
-            earlier: how many callbacks earlier calls of the transaction have left.
+            earlier: the number of callbacks of earlier calls in the transaction.
         """
         callbacks = commit_hooks(self._connection)
         callbacks[earlier:] = [
@@ -141,29 +141,29 @@ class Caller:
         ]
 
     def follow(self, call: Call, function: Callable[[], object]) -> None:
-        """Run what follows a call: without a limit, it could hold its queue for ever.
+        """Run the follow-up of a call within a limit: otherwise it could block its queue for ever.
 
-        An error is too late for the event.
+        An error comes too late to fail the event.
         """
         limit = self.timeout(call.receiver)
         self.activity.begin(call, limit, limit)
         try:
             _after_commit(function)
         except CallTimedOut:
-            logger.exception("what follows a call of %s was ended", call.receiver.name)
+            logger.exception("the follow-up of a call of %s was interrupted", call.receiver.name)
         finally:
             self.activity.end()
 
     def check_session(self, call: Call, before: Sequence[str], after: Sequence[str] | None) -> None:
-        """Refuse what would be in the way of everybody who comes after, the worker among them.
+        """Refuse changed session settings, which would affect later calls and the worker itself.
 
         Raises:
-            BrokenTransaction: the call has left the connection's settings changed.
+            BrokenTransaction: the call left the connection's settings changed.
         """
         if before != after:
             raise BrokenTransaction(
-                f"{call.receiver.name} leaves the connection with another search_path, role, "
-                "timeout or mode than it found: put these back, or declare it with atomic=False "
+                f"{call.receiver.name} leaves the connection with a different search_path, role, "
+                "timeout or mode than before: restore them, or declare it with atomic=False "
                 "and a connection of its own."
             )
 
@@ -171,8 +171,8 @@ class Caller:
         """Make a call while no transaction is open.
 
         Raises:
-            BrokenTransaction: it has left a transaction open, which later calls would share.
-            CallTimedOut: it has taken longer than its timeout.
+            BrokenTransaction: it left a transaction open, which later calls would share.
+            CallTimedOut: it exceeded its timeout.
         """
         try:
             self._run(call, self.timeout(call.receiver))
@@ -186,7 +186,7 @@ class Caller:
                 self._connection.close()
                 self._connection.connect()
             elif not isinstance(error, DatabaseError | InterfaceError | CallTimedOut):
-                # The receiver may have closed it, and that is nothing to give it up for.
+                # The receiver may have closed it, which is not an error here.
                 self._connection.ensure_connection()
             raise
         self.activity.delivered += 1
@@ -198,12 +198,12 @@ class Caller:
             call()
         finally:
             if os.getpid() != process:
-                # The receiver has forked, and this copy would go on with the same connection.
+                # The receiver has forked, and this child process would use the same connection.
                 os._exit(1)
             self.activity.end()
 
     def noted(self, call: Call, error: BaseException, attempt: int) -> BaseException:
-        """The error, logged; one that took the connection along is none of the receiver's."""
+        """Log the error; a lost connection is not the receiver's error, and is raised."""
         if self.is_lost or self._connection.needs_rollback:
             raise error
         self.activity.failed += 1
@@ -225,10 +225,10 @@ class Caller:
 
 
 def _after_commit(function: Callable[[], object]) -> None:
-    """Call what a receiver left to be called: an error is too late for the event, and its own."""
+    """Run an on-commit callback: its error comes too late to fail the event, and is only logged."""
     try:
         function()
     except CallTimedOut:
         raise
     except RAISED:
-        logger.exception("what a receiver does after the commit has failed: %r", function)
+        logger.exception("an on-commit callback of a receiver failed: %r", function)

@@ -1,4 +1,4 @@
-"""Calling the function of a receiver, which may be asynchronous."""
+"""Calls the function of a receiver, which may be asynchronous."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def call(function: Callable[..., object], named: Mapping[str, Any]) -> None:
     """Call a receiver and wait for its end, as Django's ``send()`` does.
 
-    The result decides, not the function: a decorator may hide that it is asynchronous.
+    Checks the result, not the function: a decorator may hide that it is asynchronous.
     """
     result = function(**named)
     if inspect.iscoroutine(result):
@@ -25,9 +25,9 @@ def call(function: Callable[..., object], named: Mapping[str, Any]) -> None:
 
 
 class _Run:
-    """Runs a coroutine, which ends with the call that waits for it.
+    """Runs a coroutine, which ends when the waiting call ends.
 
-    Its calls of the ORM run in the thread that waits, on its connection.
+    Its ORM calls run in the waiting thread, on that thread's connection.
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
@@ -54,7 +54,7 @@ class _Run:
     def _stop(self) -> None:
         """End a coroutine that a timeout interrupted, or that a running event loop refused.
 
-        It runs in a thread of its own, so it would go on after the call and the rollback.
+        It runs in a separate thread, so it would continue after the call and the rollback.
         """
         if self._cancel is None:
             self._coroutine.close()

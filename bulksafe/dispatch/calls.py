@@ -21,9 +21,9 @@ class Call:
     """One call of a receiver.
 
     Attributes:
-        receiver: who is called.
-        changes: what for: one change, or several for ``batch=True`` and ``m2m_changed``.
-        error: why it cannot be called, if so.
+        receiver: the receiver to call.
+        changes: one change, or several for ``batch=True`` and ``m2m_changed``.
+        error: why it cannot be called, or None.
     """
 
     receiver: Receiver
@@ -31,11 +31,11 @@ class Call:
     error: Exception | None = None
 
     def __call__(self) -> None:
-        """Call the receiver; whatever it raises comes out.
+        """Call the receiver; its exceptions propagate.
 
         Raises:
-            Unreadable: the event's images do not fit the table any more.
-            EndlessWrites: receivers go on reacting to each other.
+            Unreadable: the event's images no longer fit the table.
+            EndlessWrites: receivers react to each other endlessly.
         """
         if self.error is not None:
             raise self.error
@@ -50,9 +50,9 @@ class Call:
 
 
 def m2m_group(change: Change) -> tuple[Any, ...]:
-    """Rows of a through table with one group make one call of ``m2m_changed``.
+    """The group of a through row: all rows of a group make one call of ``m2m_changed``.
 
-    They are those that one transaction adds to one instance.
+    A group consists of the rows that one transaction adds to one instance.
     """
     source, _ = link_fields(change.model)
     return (

@@ -31,17 +31,17 @@ else:
 class Change(Generic[_Model]):
     """One change of a row: each of the ``events`` that a receiver with ``batch=True`` gets.
 
-    In annotations it names its model: ``Sequence[bulksafe.Change[Order]]``.
+    In annotations, its parameter is the model: ``Sequence[bulksafe.Change[Order]]``.
 
-    The instances are made once and shared by the receivers, as with Django's signals;
-    ``forget_instances`` has them made again after a rollback.
+    The receivers share the instances, as with Django's signals; ``forget_instances`` drops them
+    after a rollback.
 
     Attributes:
-        event: what was captured.
+        event: the captured event.
         model: the concrete model of the row.
         old_image, new_image: the row before and after.
         using: the database.
-        event_id: identifies the event for good, also for services outside the database.
+        event_id: permanent id of the event, also for services outside the database.
     """
 
     event: Event
@@ -67,12 +67,12 @@ class Change(Generic[_Model]):
 
     @cached_property
     def context(self) -> Mapping[str, Any]:
-        """What ``bulksafe.context`` had for the write."""
+        """The ``bulksafe.context`` of the write."""
         return {key: value for key, value in self._event_context.items() if key != WRITTEN_BY}
 
     @property
     def calls(self) -> Calls:
-        """The calls of receivers that the write was made in."""
+        """The receiver calls in which the write was made."""
         names = self._event_context.get(WRITTEN_BY)
         if not isinstance(names, list | tuple):
             return NO_CALLS
@@ -80,23 +80,23 @@ class Change(Generic[_Model]):
 
     @property
     def _event_context(self) -> Mapping[str, Any]:
-        """The event's context. SQL may have set any JSON: what is no object is none."""
+        """The event's context. SQL may have set any JSON; ignores values that are not objects."""
         found: object = self.event.context
         return found if isinstance(found, dict) else {}
 
     @property
     def is_noop(self) -> bool:
-        """Whether it is known to be an update that changes no value: both images can be read."""
+        """Whether it is certainly an update that changes no value: both images are readable."""
         if self.created or self.deleted or self.old_image is None or self.new_image is None:
             return False
         return not self.changed
 
     @property
     def instance(self) -> _Model:
-        """The row after the change; for a deletion, as it was before.
+        """The row after the change; for a deletion, the row before it.
 
-        Of an update it is the row as it was, with the new values set on it, so that trackers of
-        fields see the change.
+        For an update, it is the old row with the new values assigned, so that field trackers see
+        the change.
         """
         found: Any = self._instance("old" if self.deleted else "new")
         return found  # type: ignore[no-any-return]
@@ -115,11 +115,11 @@ class Change(Generic[_Model]):
         if self.old_image is None:
             return table.all_names
         pairs = zip(table.names, self.old_image.values, self.new_image.values, strict=True)
-        # Asked for every event: the function is called only for what seems to differ.
+        # A hot path: compares precisely only the values that seem to differ.
         return frozenset([name for name, old, new in pairs if old != new and _differ(old, new)])
 
     def stored(self, attname: str) -> object:
-        """A column as the database returned it. Runs none of the model's code, unlike ``instance``.
+        """A column as the database returned it. Unlike ``instance``, runs no code of the model.
 
         A model whose ``__init__`` hangs must not do so before its call has begun.
         """
@@ -133,7 +133,7 @@ class Change(Generic[_Model]):
 
     @property
     def origin(self) -> _Model:
-        """The instance or the queryset that a deletion came from."""
+        """The instance or queryset that was deleted."""
         return self.instance
 
     def forget_instances(self) -> None:
@@ -155,5 +155,5 @@ class Change(Generic[_Model]):
 
 
 def _differ(one: object, other: object) -> bool:
-    """Whether two values that are not equal differ: a NaN, wherever it lies, is a NaN."""
+    """Whether two unequal values really differ: NaN equals NaN here, at any depth."""
     return repr(one) != repr(other)

@@ -1,4 +1,4 @@
-"""Claiming cursors that have work, each with an open window."""
+"""Claims cursors that have work, each with an open window."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from bulksafe.outbox.known import Known
     from bulksafe.outbox.store import Store
 
-#: After so many seconds a cursor without work is moved on all the same, so that it keeps no slot of
-#: the outbox from being emptied.
+#: Seconds after which even a cursor without work is advanced, so that it does not keep an outbox
+#: slot from being emptied.
 _STALE = 10.0
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Cursors that the present transaction has locked.
+    """Cursors that the current transaction has locked.
 
     Attributes:
         cursors: by queue and bucket, each with an open window.
-        has_parked: whether any event is parked and others may have to wait behind it.
-        session: settings of the connection that have to stay as they are.
+        has_parked: whether any event is parked, so that others may have to wait behind it.
+        session: connection settings that must not change.
     """
 
     cursors: Sequence[Cursor]
@@ -41,8 +41,8 @@ class Claims:
 
     Args:
         store: of the connection that locks them.
-        known: what this code can call.
-        guard: wraps the question for cursors, which a dead server leaves open.
+        known: the receivers and tables of this code.
+        guard: wraps the query for cursors, which would hang on a dead server.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Claims:
     def claimed(self, *, atomic: bool, limit: int) -> Claim:
         """Locked cursors, each with an open window.
 
-        At READ COMMITTED: each statement sees what has been committed by then.
+        Requires READ COMMITTED: each statement sees the latest commits.
         """
         with self._guard():
             claim = partial(self._store.claim, self._known(), atomic=atomic, limit=limit)
@@ -71,8 +71,8 @@ class Claims:
         if not cursors:
             return Claim([])
         start = self._store.start()
-        # The bound of the batch before: it needs a transaction that has ended. This transaction has
-        # begun after the number was read there.
+        # The bound of the previous batch: it must come from a transaction that has ended. This
+        # transaction began after that.
         floor = self._mark.floor(start.snapshot) if self._mark else 0
         self._mark = Mark(start.xid, self._number)
         self._number = start.number
@@ -81,7 +81,7 @@ class Claims:
         return Claim(ordered, start.has_parked, start.session)
 
     def _is_time_to_look_at_all(self, *, atomic: bool) -> bool:
-        """Whether cursors without work are to be moved on, once in a while."""
+        """Whether it is time to advance cursors without work."""
         now = time.monotonic()
         if now - self._looked.get(atomic, 0.0) < _STALE / BUCKETS:
             return False

@@ -1,4 +1,4 @@
-"""Saying that an event was given up."""
+"""Announces dead letters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DeadLetter:
     """An event that was given up for a receiver.
 
     Attributes:
-        id: its id among the parked events, as ``bulksafe status`` and ``retry`` have it.
+        id: its id among the parked events, as in ``bulksafe status`` and ``retry``.
     """
 
     id: int
@@ -30,7 +30,7 @@ class DeadLetter:
     failure: Failure
 
     def announce(self) -> None:
-        """Log it, and send ``bulksafe.dead_letter``. Called when it is stored."""
+        """Log it and send ``bulksafe.dead_letter``. Called once it is stored."""
         name, key = self.receiver.name, self.change.event.key
         attempts, error = self.failure.attempts, (self.failure.error or "").partition("\n")[0]
         logger.error(

@@ -25,7 +25,7 @@ class EventImages:
     """Reads images.
 
     Args:
-        routes: say which model an event's table is of.
+        routes: the models of event tables.
         read: reads the images of events of one table.
     """
 
@@ -49,7 +49,7 @@ class EventImages:
     def own_parts(
         self, members: Sequence[Event], values: Mapping[int, Any]
     ) -> dict[int, tuple[Any, ...] | None]:
-        """What each event says of the part of the row that it is certain of."""
+        """The values of each event's own part of the row, which are certain."""
         parts = self._parts_of(members[0])
         return {member.seq: parts.own_values(member, values[member.seq]) for member in members}
 
@@ -76,10 +76,10 @@ class EventImages:
     def amended(
         self, events: Sequence[Event], cursors: Sequence[Cursor]
     ) -> tuple[dict[int, Event], Images]:
-        """The events that lack something of a row in several tables, amended, by number.
+        """The events with incomplete images of rows in several tables, amended, by number.
 
         Returns:
-            the amended events, and the images that were read to find that out.
+            the amended events, and the images that were read for it.
         """
         amendment = Amendment(Store(self._routes.using), self._parts_of, self.read)
         return amendment.amended(events, cursors)

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
     from bulksafe.outbox.events import Event
 
-#: PostgreSQL returns 1664 columns and no more.
+#: PostgreSQL returns at most 1664 columns.
 MOST_COLUMNS = 1600
 
-#: The numbers of events say it all; slot and bucket lead to the partition and its index. As a join
-#: with the keys it would now and then be planned as a scan of the whole outbox.
+#: Event numbers are unique; slot and bucket select the partition and its index. A join with the
+#: keys would sometimes be planned as a scan of the whole outbox.
 CAPTURED = (
     "FROM bulksafe_outbox AS e {joins} WHERE e.slot = ANY (%s::smallint[]) "
     "AND e.bucket = ANY (%s::smallint[]) AND e.seq = ANY (%s::bigint[])"
 )
 
-#: The same for events whose images are put right.
+#: The same for events with amended images.
 AMENDED = (
     "FROM (SELECT a.seq, f.old || COALESCE(k.old, '{{}}')::jsonb AS old, "
     "a.new || COALESCE(k.new, '{{}}')::jsonb AS new "
@@ -44,7 +44,7 @@ def select(model: type[Model], fields: Sequence[Any], sides: Sequence[str], foun
     Args:
         fields: the stored fields, in the order of an image's values.
         sides: ``"old"``, ``"new"`` or both.
-        found: where they are: ``CAPTURED``, ``AMENDED`` or ``PARKED``.
+        found: the source of the images: ``CAPTURED``, ``AMENDED`` or ``PARKED``.
     """
     tables = lineage(model)
     columns, records = [], []
@@ -60,7 +60,7 @@ def select(model: type[Model], fields: Sequence[Any], sides: Sequence[str], foun
             for model, alias in aliases.items()
         ]
     wanted = f"SELECT e.seq, {', '.join(columns)}", " ".join(records)
-    # Names of tables and columns may hold what psycopg takes for a parameter.
+    # Table and column names may contain psycopg's parameter syntax.
     head, joins = (part.replace("%", "%%") for part in wanted)
     return f"{head} {found.format(joins=joins)}"
 
@@ -82,9 +82,9 @@ def meets(model: type[Model], event: Event, conditions: Sequence[str]) -> str:
 
 
 def keys(events: Sequence[Event]) -> list[str]:
-    """What tells the query which events, as PostgreSQL's texts for arrays.
+    """The event keys for the query, as PostgreSQL array texts.
 
-    They are long, and psycopg takes ten times as long to write them.
+    They are long, and psycopg would take ten times as long to format them.
     """
     if events[0].parked is not None:
         return [_array(event.parked for event in events)]
@@ -109,7 +109,7 @@ def amended_keys(events: Sequence[Event]) -> list[list[Any]]:
 
 
 def _amending(event: Event, side: str) -> str:
-    """SQL that puts an image right."""
+    """SQL that amends an image."""
     text = (event.amended or {}).get(side)
     return "" if text is None else f" || {quoting.literal(text)}::jsonb"
 

@@ -1,7 +1,7 @@
-"""Rows as they were, as instances of their models.
+"""Row images as model instances.
 
 PostgreSQL turns an image back into columns, with the types that the table has, and Django's own
-converters and ``from_db`` do the rest: every column type comes out as from a query.
+converters and ``from_db`` do the rest, so every column type has the same value as in a query.
 """
 
 from __future__ import annotations
@@ -36,10 +36,9 @@ class Image:
         return self.table.instance(self.values)
 
     def instance_after(self, before: Image) -> Model:
-        """An instance of the row as it was ``before``, with the values of this image set on it.
+        """An instance of the row ``before``, with the values of this image assigned.
 
-        What keeps the values that an instance is loaded with, such as a tracker of fields, finds
-        there what an update has changed.
+        So a field tracker, which keeps the loaded values, sees the changes of an update.
         """
         if not notices_assignment(self.table.model):
             return self.instance()
@@ -49,13 +48,14 @@ class Image:
 
 
 class Unreadable(Exception):  # noqa: N818
-    """The image of an event does not fit its table any more."""
+    """The image of an event no longer fits its table."""
 
 
-#: What PostgreSQL says of such an image; the latter where a domain refuses it.
+#: PostgreSQL's errors for such an image; the latter if a domain refuses it.
 UNFIT = (DataError, IntegrityError)
 
-#: Values of these may be equal and not the same: ``0.0`` and ``-0.0``, ``1.0`` and ``1.00``.
+#: Field types whose values may be equal but not identical: ``0.0`` and ``-0.0``, ``1.0`` and
+#: ``1.00``.
 _NUMERIC = frozenset({float, Decimal, list})
 
 #: By side, and by the events' numbers.
@@ -63,13 +63,13 @@ Images = dict[str, dict[int, "Image | Unreadable"]]
 
 
 def stored_fields(fields: Iterable[Any]) -> list[Any]:
-    """Those that have a column with values of its own: not what is generated when it is read."""
+    """The fields with a stored column; excludes virtual generated columns."""
     return [one for one in fields if not (one.generated and not one.db_persist)]
 
 
 @dataclass(frozen=True)
 class Table:
-    """How the images of one model's rows are read.
+    """Reads the images of one model's rows.
 
     Attributes:
         model: the concrete model.
@@ -115,7 +115,7 @@ class Table:
         return self.converter(self.fields)
 
     def converted_at(self, place: int, value: object) -> object:
-        """One of an image's values as a query's rows have it."""
+        """One of an image's values, converted as in a query."""
         functions, expression = self._converters.get(place, ((), None))
         for function in functions:
             value = function(value, expression, connections[self.using])
@@ -130,7 +130,7 @@ class Table:
         return found
 
     def converter(self, fields: Sequence[Any]) -> Callable[[tuple[Any, ...]], Sequence[Any]]:
-        """What makes a query's values of those that the database has for some of the fields."""
+        """The function that converts database values of some fields to a query's values."""
         compiler = self.model._base_manager.using(self.using).query.get_compiler(self.using)
         columns = [one.get_col(one.model._meta.db_table) for one in fields]
         converters = compiler.get_converters(columns)
@@ -140,13 +140,13 @@ class Table:
 
     @cached_property
     def _key(self) -> tuple[list[int], Callable[[tuple[Any, ...]], Sequence[Any]]]:
-        """Where the primary key is among an image's values, and how it is converted."""
+        """The position of the primary key among an image's values, and its conversion."""
         places = [self.fields.index(one) for one in self.model._meta.pk_fields]
         return places, self.converter([self.fields[place] for place in places])
 
     @cached_property
     def _plain_key(self) -> int | None:
-        """Where the key is, if it is one value that a query returns as the database has it."""
+        """The position of the key, if it is a single value that needs no conversion."""
         place = self.fields.index(self.model._meta.pk) if len(self._key[0]) == 1 else None
         return None if place in self._converters else place
 
@@ -162,11 +162,11 @@ class Table:
         return self.model.from_db(self.using, self.attnames, self.converted(values))
 
     def converted(self, values: tuple[Any, ...]) -> Sequence[Any]:
-        """The values as a query's rows have them, in the order of ``attnames``."""
+        """The values, converted as in a query, in the order of ``attnames``."""
         return self._convert(values)
 
     def differing(self, before: tuple[Any, ...], after: tuple[Any, ...]) -> dict[str, Any]:
-        """The attributes whose values differ in ``after``, as a query's rows have these."""
+        """The attributes whose converted values differ in ``after``."""
         pairs = zip(before, after, strict=True)
         return {
             self.attnames[place]: self.converted_at(place, new)
@@ -208,7 +208,7 @@ class Table:
 
         Args:
             event: one that is in the outbox.
-            conditions: SQL, as planning makes it.
+            conditions: SQL from planning.
         """
         text = image_query.meets(self.model, event, conditions)
         with connections[self.using].cursor() as cursor:

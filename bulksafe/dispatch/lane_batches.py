@@ -1,4 +1,4 @@
-"""What a worker knows of its lanes: their receivers and tables, and what reads their events."""
+"""A worker's state of its lanes: receivers, tables, and the readers of their events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bulksafe.outbox.known import Known
     from bulksafe.outbox.store import Store
 
-#: Seconds between two looks at which tables there are.
+#: Seconds between two queries for the existing tables.
 _SOURCES = 5.0
 
 
@@ -40,7 +40,7 @@ class LaneBatches:
         self._known_since = 0.0
 
     def known(self) -> Known:
-        """What this code can call; which tables there are is asked once in a while."""
+        """The receivers and tables of this code; refreshes the tables from time to time."""
         now = time.monotonic()
         if self._known is None or now - self._known_since > _SOURCES:
             self._known = known(self._using, self._queues)
@@ -58,7 +58,7 @@ class LaneBatches:
         )
 
     def batch(self, queue: str, atomic: bool) -> Batch:
-        """What knows the receivers of one lane: each lane has come to another place."""
+        """The ``Batch`` of one lane: each lane has its own cursors."""
         lane = queue, atomic
         if lane not in self._batches:
             routes = Routes(self._using, [queue], atomic)
@@ -66,7 +66,7 @@ class LaneBatches:
         return self._batches[lane]
 
     def quick_batch(self, queue: str) -> Batch:
-        """The same for a transaction that is repeated carefully if anything fails."""
+        """The same for a transaction that is retried carefully if a call fails."""
         if queue not in self._quick_batches:
             routes = Routes(self._using, [queue], atomic=True)
             batch = Batch(routes, self._store.prefix(), Table.read_or_fail)

@@ -1,4 +1,4 @@
-"""Receivers that are not called for the length of a block."""
+"""Mutes receivers for the duration of a block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def is_muted(receiver: Receiver) -> bool:
 
 @contextmanager
 def muted(*references: Any) -> Iterator[None]:
-    """Let events pass the receivers by: given as functions or names.
+    """Do not call the receivers, given as functions or names, for events.
 
     Raises:
         LookupError: there is no such receiver.

@@ -1,4 +1,4 @@
-"""From deliveries to the calls that are due, in the order in which they are made."""
+"""Turns deliveries into calls, in their order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Delivery:
     """A change on its way to a receiver.
 
     Attributes:
-        error: why it cannot be called, if so.
+        error: why it cannot be called, or None.
     """
 
     receiver: Receiver
@@ -33,12 +33,12 @@ class Delivery:
 
 
 def calls(deliveries: Sequence[Delivery]) -> list[Call]:
-    """The calls in the order in which they are made.
+    """The calls, in their order.
 
-    Event by event, and for each the receivers in their order, as per-row saves do it. A receiver
-    with ``batch=True`` comes once, at the end of the events, and what is declared after it comes
-    then. A delivery with an error keeps its place: the calls before it do not wait for it, nor does
-    it join one of them.
+    Event by event, and for each the receivers in their order, as for per-row saves. A receiver with
+    ``batch=True`` is called once after all events, followed by the receivers declared after it. A
+    delivery with an error keeps its place: the calls before it do not wait for it, and it joins
+    none of them.
     """
     found: list[Call] = []
     readable: list[Delivery] = []
@@ -65,10 +65,10 @@ def _calls(deliveries: Sequence[Delivery]) -> list[Call]:
 def split_at_batches(
     ordered: Sequence[Receiver],
 ) -> tuple[list[Receiver], list[Receiver]]:
-    """The receivers that are called row by row, and those that are, or come after, a batch one.
+    """The row-by-row receivers, and the batch receivers with all receivers after them.
 
     Args:
-        ordered: in the order in which they are called.
+        ordered: in calling order.
     """
     first: list[Receiver] = []
     rest: list[Receiver] = []
@@ -79,7 +79,7 @@ def split_at_batches(
 
 
 def _stages(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:
-    """What runs event by event, then a batch, and so on."""
+    """Alternating stages: receivers that run event by event, then a batch receiver."""
     levels = _levels(deliveries)
     for level in sorted({levels[d.receiver] for d in deliveries}):
         here = [d for d in deliveries if levels[d.receiver] == level]
@@ -91,7 +91,7 @@ def _stages(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:
 
 
 def _levels(deliveries: Sequence[Delivery]) -> dict[Receiver, int]:
-    """How many batches have to be done before each receiver."""
+    """The number of batch stages before each receiver."""
     receivers = list(dict.fromkeys(delivery.receiver for delivery in deliveries))
     levels: dict[Receiver, int] = {}
     for receiver in in_order(receivers):
@@ -108,7 +108,7 @@ def _batch_calls(stage: Sequence[Delivery]) -> list[Call]:
 
 def _single_calls(stage: Sequence[Delivery]) -> list[Call]:
     groups: list[list[Delivery]] = []
-    # Of each instance the last group alone may grow: what is taken away and added again is not one.
+    # Only the last group of each instance may grow: removing and adding again makes two groups.
     last: dict[Hashable, tuple[Hashable, list[Delivery]]] = {}
     for delivery in _coalesced(stage):
         group: list[Delivery] = []
@@ -125,7 +125,7 @@ def _single_calls(stage: Sequence[Delivery]) -> list[Call]:
 
 
 def _coalesced(stage: Sequence[Delivery]) -> list[Delivery]:
-    """One delivery for the changes of a row that wait together, where the receiver wants that."""
+    """One delivery for all waiting changes of a row, if the receiver has ``coalesce``."""
     if not any(delivery.receiver.coalesce for delivery in stage):
         return list(stage)
     last: dict[Hashable, Delivery] = {}
@@ -145,7 +145,7 @@ def _coalesced(stage: Sequence[Delivery]) -> list[Delivery]:
 
 
 def _joined(earlier: Delivery, later: Delivery) -> Delivery:
-    """The change from before the one to after the other."""
+    """One change from the old row of the first to the new row of the last."""
     one, other = earlier.change, later.change
     operation = other.event.operation
     if one.created and operation != DELETED:
@@ -161,6 +161,6 @@ def _joined(earlier: Delivery, later: Delivery) -> Delivery:
 
 
 def _amended(one: Event, other: Event) -> dict[str, str]:
-    """What two joined changes lack in their images: the row before the one, and after the other."""
+    """The image amendments of two joined changes: before the first, after the last."""
     sides = {"old": one.amended or {}, "new": other.amended or {}}
     return {side: texts[side] for side, texts in sides.items() if side in texts}

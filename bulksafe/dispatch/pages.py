@@ -1,4 +1,4 @@
-"""The events of one page of a queue: which calls are made in the batch, and which are parked."""
+"""Splits the events of one page of a queue into batch calls and parked calls."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ logger = logging.getLogger("bulksafe")
 
 @dataclass
 class Page:
-    """Deals with some events of one queue.
+    """Processes some events of one queue.
 
     Attributes:
         queue, atomic: the lane.
-        batch: knows the receivers of the lane.
-        blocked: the rows whose events have to wait; kept up to date.
+        batch: reads the events of the lane.
+        blocked: the rows whose events must wait; updated here.
     """
 
     queue: str
@@ -46,12 +46,13 @@ class Page:
     _parkings: list[tuple[Parking, Delivery | None]] = field(default_factory=list)
 
     def deliveries(self, events: Iterable[Event], cursors: Sequence[Cursor]) -> list[Delivery]:
-        """The events with their receivers. Those of tables that this code does not know are parked.
+        """The events with their receivers.
 
-        So are later ones of the same rows, until code that knows the table has dealt with them.
+        Events of tables without receivers in this code are parked. So are later events of the same
+        rows, until code with receivers for the table has processed them.
 
         Args:
-            cursors: as they are when the events are dealt with.
+            cursors: their positions after these events.
         """
         known = []
         for event in self.batch.ordered(list(events)):
@@ -65,7 +66,7 @@ class Page:
         return self.batch.deliveries(known, cursors)
 
     def _leave(self, event: Event, receiver: str) -> None:
-        """Leave an event to listeners that know the receiver."""
+        """Park an event for listeners that have the receiver."""
         self.blocked.add((receiver, event.source, event.key))
         self._parkings.append((Parking(receiver, event, UNTRIED), None))
 
@@ -88,7 +89,7 @@ class Page:
                 delivery.receiver.name in slow
                 or (ANY_RECEIVER, event.source, event.key) in self.blocked
             ):
-                # The receivers after it keep their place in the order.
+                # The receivers after it keep their order.
                 self._park(delivery, UNTRIED)
                 self.blocked.add((ANY_RECEIVER, event.source, event.key))
             else:
@@ -96,12 +97,12 @@ class Page:
         return calls(found)
 
     def make_carefully(self, call: Call, caller: Caller) -> None:
-        """Make a call in a savepoint, for each of its changes alone if it fails.
+        """Make a call in a savepoint; if it fails, make one call for each change.
 
-        What fails then is parked.
+        Calls that fail again are parked.
 
         Raises:
-            CallTookTooLong: it has to run alone.
+            CallTookTooLong: the call must run alone.
         """
         singles = _singles(call)
         if len(singles) > 1:
@@ -124,14 +125,14 @@ class Page:
         """Park all calls, so that each is made alone.
 
         Args:
-            suspects: calls in which processes died, by the numbers of their events.
+            suspects: calls whose process died, by event number.
         """
         listed = [(call, _singles(call)) for call in calls(deliveries)]
         most = sum(len(singles) > 1 for _, singles in listed)
         numbers = iter(parking.next_calls(store, most))
         for _, singles in listed:
-            # Asked now: a call before it that cannot be made may block one of its rows, and would
-            # keep the others waiting for good.
+            # Checked now: an earlier call that cannot be made may block one of its rows, and would
+            # keep the others waiting for ever.
             if len(singles) > 1 and not any(map(self._is_blocked, singles)):
                 number = next(numbers)
                 for single in singles:
@@ -159,16 +160,16 @@ class Page:
     # Parking.
 
     def park(self, store: Store) -> list[DeadLetter]:
-        """Store what is parked.
+        """Store the parked calls.
 
         Returns:
-            what of it was given up.
+            the calls that were given up.
         """
         parkings = [parked for parked, _ in self._parkings]
         ids = parking.park(store, self.queue, atomic=self.atomic, parkings=parkings)
         behind = [i for i, parked in zip(ids, parkings, strict=True) if parked.failure is BEHIND]
         if behind:
-            # What they wait for may be done by the time that this is committed.
+            # The calls they wait for may be done when this commits.
             transaction.on_commit(partial(parking.wake_free, store, behind), using=store.using)
         return [
             DeadLetter(number, delivery.receiver, delivery.change, parked.failure)

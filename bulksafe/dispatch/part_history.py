@@ -1,9 +1,9 @@
-"""Rows of several tables (multi-table inheritance): the events say what the row was.
+"""Reconstructs rows of several tables (multi-table inheritance) from their events.
 
-An event holds the whole row. It is certain of the part in its own table, whose row was locked. The
-other parts are what the writer's statement could see, and another transaction may have changed
-them in the meantime: two transactions that change a parent's and a child's part at once both show
-a row that never existed. Locks in the capture would deadlock, so this is put right when the events
+An event holds the whole row. Only the part in its own table is certain, since that row was locked.
+The other parts are a snapshot of the writing statement, and a concurrent transaction may have
+changed them: two transactions that change a parent's and a child's part at once both show a row
+that never existed. Locks in the capture would deadlock, so the images are corrected when the events
 are read.
 
 The events of one part are in the order of its changes. So the state of another part, at the place
@@ -33,11 +33,11 @@ def members(event: Event) -> Sequence[Event]:
 def parts_after(
     parts: Parts, rest: Sequence[Event], images: Images | dict[str, Any], stored: States
 ) -> States:
-    """The parts of a row after the last event that is dealt with, as far as they are known.
+    """The parts of a row after the last processed event, as far as they are known.
 
     Args:
-        rest: the first events of each part and operation that are left, by number.
-        stored: the row that is stored; empty if there is none.
+        rest: the first remaining events of each part and operation, by number.
+        stored: the stored row; empty if there is none.
     """
     if not rest:
         return stored
@@ -49,7 +49,7 @@ def parts_after(
             if members:
                 first[part, operation] = _first_of(parts, part, members, images)
     inserted, deleted = first.get((own, INSERTED)), first.get((own, DELETED))
-    # With an insertion another row begins.
+    # An insertion begins a new row.
     found = {key: e for key, e in first.items() if inserted is None or e.seq < inserted.seq}
     known: States = {} if inserted is not None or deleted is not None else dict(stored)
     for part in parts.places:
@@ -67,7 +67,7 @@ def parts_after(
 def _first_of(
     parts: Parts, part: Part, members: list[Event], images: Images | dict[str, Any]
 ) -> Event:
-    """The first event of a part, among those of one transaction by number."""
+    """The first event of a part; within one transaction, by number."""
     if all(event.depth == 1 for event in members):
         return members[0]
     sides = {
@@ -84,15 +84,15 @@ def _first_of(
 def differences(
     parts: Parts, events: Sequence[Event], images: Images, after: States
 ) -> dict[int, dict[str, list[tuple[Part, State]]]]:
-    """What is wrong in the images of one row's events, by number and side: the right parts.
+    """The correct parts for wrong images of one row's events, by number and side.
 
-    Goes back from the last event: ``after`` is the row after it.
+    Iterates from the last event backwards: ``after`` is the row after it.
     """
     found: dict[int, dict[str, list[tuple[Part, State]]]] = {}
     for number, event in reversed(list(enumerate(events))):
         certain = _certain(parts, event)
         if certain is None:
-            # A table that the model has no more: there is nothing to compare with.
+            # The model no longer has this table: there is nothing to compare with.
             after = {}
             continue
         if event.operation == DELETED:
@@ -120,7 +120,7 @@ def differences(
 
 
 def _certain(parts: Parts, event: Event) -> dict[Part, list[Event]] | None:
-    """The parts that an event is certain of, each with the events that say so."""
+    """The certain parts of an event, each with its source events."""
     found: dict[Part, list[Event]] = defaultdict(list)
     for member in members(event):
         part = parts.of(member)
@@ -131,10 +131,10 @@ def _certain(parts: Parts, event: Event) -> dict[Part, list[Event]] | None:
 
 
 def _before_deletion(parts: Parts, events: Sequence[Event], images: Images) -> States:
-    """The parts of a row that its deletion, the last of the events, shows as they were before.
+    """The old parts of a row that its deletion, the last event, shows.
 
-    Its parents may be gone, or live on without the row, so that the stored rows say nothing. But
-    its image may show a part from which one of the events before has led on.
+    Its parent rows may be deleted, or still exist without the child, so the stored rows are no
+    help. But its image may show a part from which an earlier event continued.
     """
     found: States = {}
     for part in parts.places:
@@ -155,5 +155,5 @@ def _before_deletion(parts: Parts, events: Sequence[Event], images: Images) -> S
 
 
 def _differ(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    """Whether two states differ: a NaN, wherever it lies, is a NaN."""
+    """Whether two states differ: NaN equals NaN here, at any depth."""
     return one != other and repr(one) != repr(other)

@@ -1,4 +1,4 @@
-"""The tables in which the rows of a model with multi-table inheritance lie, and their parts."""
+"""The tables of a model with multi-table inheritance, and the parts of its rows."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class State(NamedTuple):
     """One part of a row.
 
     Attributes:
-        values: as an image has them, of the part's columns alone.
-        event, side: the event and the side of it that has the image; None for a stored row.
-        text: a stored part as JSON; that of an image is read where it is needed.
+        values: the values of the part's columns, in image order.
+        event, side: the event and side of the image; None for a stored row.
+        text: a stored part as JSON; the text of an image is read on demand.
     """
 
     values: tuple[Any, ...]
@@ -41,15 +41,15 @@ class State(NamedTuple):
     text: str = ""
 
 
-#: The parts of a row that are known.
+#: The known parts of a row.
 States = dict[type["Model"], State]
 
 
 class Parts:
-    """The tables in which the rows of one model lie.
+    """The tables that store the rows of one model.
 
     Args:
-        table: of the model, which has parents.
+        table: the table of the model, which has parents.
     """
 
     def __init__(self, table: Table) -> None:
@@ -65,7 +65,7 @@ class Parts:
         self._by_oid: dict[int, Part | None] = dict(by_oid(list(self.places), table.using))
 
     def of(self, event: Event) -> Part | None:
-        """The part that an event is certain of; None if its table is not one of the model's."""
+        """The certain part of an event; None if its table is not one of the model's."""
         oid = event.part
         assert oid is not None  # noqa: S101  (events of rows of several tables have one)
         if oid not in self._by_oid:
@@ -87,14 +87,14 @@ class Parts:
         return State(tuple(image.values[place] for place in self.places[part]), event, side)
 
     def own_values(self, event: Event, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        """Those of an image's values that the event is certain of."""
+        """The values of an image that are certain."""
         part = self.of(event)
         if values is None or part is None:
             return values
         return tuple(values[place] for place in self.places[part])
 
     def stored(self, events: Sequence[Event]) -> dict[int, States]:
-        """The rows of events as they are stored now, by the events' numbers."""
+        """The currently stored rows of events, by event number."""
         if not events:
             return {}
         with connections[self.table.using].cursor() as cursor:
@@ -131,7 +131,7 @@ class Parts:
             f"JOIN {join['table']} AS {quoting.identifier(join['alias'])} ON {join['on']}"
             for join in joined.joins
         ]
-        # A change of the key is the row's last event under the old one.
+        # A change of the key is the row's last event under the old key.
         text = " ".join(
             [
                 f"SELECT e.seq, {', '.join([*columns, *texts])} {_PROBES}",
@@ -142,7 +142,7 @@ class Parts:
                 f"WHERE {key_of(model, row)} = e.key",
             ]
         )
-        # Names of tables and columns may hold what psycopg takes for a parameter.
+        # Table and column names may contain psycopg's parameter syntax.
         head, tail = text.split(_PROBES)
         return f"{head.replace('%', '%%')}{_PROBES}{tail.replace('%', '%%')}{_ONCE_MORE}"
 

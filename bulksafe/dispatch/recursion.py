@@ -37,22 +37,22 @@ if TYPE_CHECKING:
     from bulksafe.declarations import Receiver
     from bulksafe.dispatch.changes import Change
 
-#: The most calls inside each other; where Django sends the signals, the most for one row.
+#: The maximum depth of nested calls; for signals that Django sends, the maximum for one row.
 MOST_CALLS = 16
 
-#: The most calls inside each other that lead from one new row to the next. Rows that exist are
-#: finite in number, so a chain of these ends, or returns to a row.
+#: The maximum depth of nested calls that each lead to a new row. Existing rows are finite in
+#: number, so a chain of existing rows ends or returns to a row.
 MOST_NEW_ROWS = 50
 
 
 class Write(NamedTuple):
-    """A write of one row. Made for each call of a receiver, and so a tuple.
+    """A write of one row. A tuple for speed: one is created for each call of a receiver.
 
     Attributes:
-        calls: the calls that it was made in.
+        calls: the calls in which it was made.
         model: of the row.
         row: identifies it.
-        change: what the database has captured; None before that.
+        change: the captured change; None before it is captured.
         is_sent: whether Django sends the signal, for an object that is saved or deleted.
         is_new: whether that object is a new row.
     """
@@ -102,7 +102,7 @@ def endless(receiver: Receiver, write: Write) -> EndlessWrites | None:
         )
         if not is_endless:
             return None
-    # The later half: the calls that led into the circle are not among these.
+    # The later half, which excludes the calls that led into the cycle.
     circle = " → ".join(dict.fromkeys(calls.names[len(calls) // 2 :]))
     label, change = (write.model._meta.concrete_model or write.model)._meta.label, write.change
     changed = "" if change is None else f", where {_listed(change.changed)} changed"

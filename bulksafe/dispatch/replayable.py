@@ -1,4 +1,4 @@
-"""Which receivers can be called for rows that exist already, and for which of the rows."""
+"""Checks which receivers can be replayed for existing rows, and for which rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class NotReplayable(Exception):  # noqa: N818
-    """The receiver cannot be called for rows that exist already; the message says why."""
+    """The receiver cannot be called for existing rows; the message says why."""
 
 
 def operation_of(receiver: Receiver) -> str:
@@ -39,7 +39,7 @@ def operation_of(receiver: Receiver) -> str:
 
 
 def condition_on_rows(receiver: Receiver, model: type[Model]) -> str:
-    """SQL over a stored row that says whether it meets the receiver's condition.
+    """SQL that tests whether a stored row meets the receiver's condition.
 
     Raises:
         NotReplayable: the condition depends on the row before the change.

@@ -1,4 +1,4 @@
-"""Calling an after-commit receiver for rows that exist already: each becomes an event."""
+"""Replays existing rows for an after-commit receiver: each row becomes an event."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
 #: The values of a row's primary key, as PostgreSQL's text.
 Key: TypeAlias = tuple[str, ...]
 
-#: What the context of a replayed event has.
+#: The context of a replayed event.
 CONTEXT = {"replay": True}
 
-#: Another transaction has locked a row, or changed it.
+#: A concurrent transaction has locked or changed a row.
 _BUSY = (LockNotAvailable, DeadlockDetected, SerializationFailure)
 
 
 class BadRows(Exception):  # noqa: N818
-    """The rows cannot be selected so; the message is Django's or PostgreSQL's."""
+    """The rows cannot be selected; the message is Django's or PostgreSQL's."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one transaction did.
+    """The result of one transaction.
 
     Attributes:
-        rows: how many rows it looked at.
-        events: how many of them became events; the others do not meet the receiver's condition.
+        rows: the number of rows that it read.
+        events: the number of events written; other rows do not meet the receiver's condition.
         last: the key of the last row.
     """
 
@@ -66,9 +66,9 @@ class Rows:
         receiver: the receiver to call.
         model: one of the receiver's models.
         using: the database.
-        lookups: Django's, which all rows match.
-        after: the key that the rows come after; None for all.
-        ignore_when: whether rows that do not meet the receiver's condition belong to it.
+        lookups: Django lookups that select the rows.
+        after: only rows after this key; None for all.
+        ignore_when: whether to include rows that do not meet the receiver's condition.
     """
 
     receiver: Receiver
@@ -79,7 +79,7 @@ class Rows:
     ignore_when: bool = False
 
     def check(self) -> None:
-        """Find out whether the rows can be selected.
+        """Check that the rows can be selected.
 
         Raises:
             BadRows: a lookup or the key does not fit the model.
@@ -103,17 +103,16 @@ class Rows:
         return int(self._ask("replay_count", **self._reading)[0][0])
 
     def estimate(self) -> int:
-        """About how many rows there are, as PostgreSQL's planner sees it."""
+        """The planner's estimate of the number of rows."""
         if self._is_empty:
             return 0
         return int(self._ask("replay_estimate", **self._parts)[0][0][0]["Plan"]["Plan Rows"])
 
     def replay(self, size: int, pause: float = 0.0) -> Iterator[Batch]:
-        """Write the events of all rows, a transaction for each batch.
+        """Write the events of all rows, one transaction per batch.
 
-        A batch with a row that another transaction has locked is tried again with half of the
-        rows, down to one: only a transaction that holds no other lock waits, so that no writer ends
-        in a deadlock with it.
+        A batch with a locked row is retried with half of its rows, down to one. Only a transaction
+        without other locks waits, so it cannot deadlock with writers.
 
         Args:
             size: rows of a batch.
@@ -190,7 +189,7 @@ class Rows:
 
     @property
     def _names(self) -> list[str]:
-        """Names for the columns of the key that no table's columns have."""
+        """Column names for the key that differ from all columns of the tables."""
         numbers = range(1, len(self.model._meta.pk_fields) + 1)
         return [quoting.identifier(f"bulksafe#{number}") for number in numbers]
 
@@ -200,14 +199,14 @@ class Rows:
 
     @cached_property
     def _query(self) -> str | None:
-        """SQL for the keys of the rows; None if the lookups match nothing whatever there is."""
+        """SQL for the keys of the rows; None if the lookups can never match."""
         names = [one.attname for one in self.model._meta.pk_fields]
         try:
             rows: QuerySet[Any, Any] = (
                 QuerySet(self.model, using=self.using).order_by().values_list(*names)
             )
             if self.lookups:
-                # A lookup through a relation may find a row several times.
+                # A lookup through a relation may return a row several times.
                 rows = rows.filter(**self.lookups).distinct()
             text, parameters = rows.query.get_compiler(self.using).as_sql()
         except EmptyResultSet:
@@ -226,5 +225,5 @@ class Rows:
 
 
 def _escaped(**parts: str) -> dict[str, str]:
-    """Names of tables and values may hold what psycopg takes for a parameter."""
+    """Table names and values may contain psycopg's parameter syntax."""
     return {name: text.replace("%", "%%") for name, text in parts.items()}

@@ -1,4 +1,4 @@
-"""Which receivers a change goes to."""
+"""Routes changes to receivers."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _OPERATIONS = {
 }
 
 
-#: A table, an operation, and whether a writer's transaction has handed the event over.
+#: A table, an operation, and whether the event is handed over from the writer's transaction.
 _Key: TypeAlias = tuple[int, str, bool]
 
 
 @dataclass(frozen=True)
 class Route:
-    """A receiver, and the condition under which a change goes there."""
+    """A receiver, and the condition for its changes."""
 
     receiver: Receiver
     condition: str | None
-    #: The id under which an event notes that it met the condition.
+    #: The id that an event stores if it met the condition.
     condition_id: str | None
 
 
@@ -47,7 +47,7 @@ class Routes:
     Attributes:
         using: the database.
         queues: the queues that are served; None for all.
-        atomic: whether the receivers that run in a transaction are meant, or the others, or all.
+        atomic: selects receivers with this value of ``atomic``; None for all.
     """
 
     using: str
@@ -66,14 +66,14 @@ class Routes:
         )
 
     def of(self, event: Event) -> Sequence[Route]:
-        """Where the event may go, in the order of the receivers."""
+        """The possible routes of the event, in receiver order."""
         key = event.source, event.operation, event.is_handed_over
         if key not in self._found:
             self._found[key] = self._routes(*key)
         return self._found[key]
 
     def replayed(self, event: Event, replay: Replay) -> list[Route]:
-        """Where a replayed event goes, whatever the receiver's condition."""
+        """The route of a replayed event, regardless of the receiver's condition."""
         receiver = self._replayed(event, replay)
         return [Route(receiver, None, None)] if receiver and self.serves(receiver) else []
 
@@ -92,9 +92,9 @@ class Routes:
         return receiver if self.models[event.source] in receiver.models() else None
 
     def asked(self, event: Event) -> str | None:
-        """The id of the conditions that the event would be asked if it were captured now.
+        """The id of the condition set that a current trigger would evaluate for the event.
 
-        Those of all queues: the trigger knows of none. None if there are no conditions.
+        Includes all queues: triggers do not distinguish queues. None if there are no conditions.
         """
         key = event.source, event.operation, event.is_handed_over
         if key not in self._asked:
@@ -118,11 +118,11 @@ class Routes:
 def routes_of(
     model: type[Model], operation: str, wanted: Callable[[Receiver], bool]
 ) -> list[Route]:
-    """Where a change of a row of ``model`` may go, in the order of the receivers.
+    """The possible routes of a change of a row of ``model``, in receiver order.
 
     Args:
-        operation: as an event has it, ``"I"``, ``"U"`` or ``"D"``.
-        wanted: which receivers are looked at.
+        operation: in the format of events, ``"I"``, ``"U"`` or ``"D"``.
+        wanted: filters the receivers.
     """
     name = _OPERATIONS[operation]
     found = []
@@ -134,6 +134,6 @@ def routes_of(
 
 
 def asked_of(routes: Sequence[Route]) -> str | None:
-    """The id of the conditions of the routes together, which a trigger notes; None without any."""
+    """The id of the routes' condition set, which a trigger stores; None without conditions."""
     ids = {route.condition_id for route in routes if route.condition_id}
     return set_id(ids) if ids else None

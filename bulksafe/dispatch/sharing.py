@@ -1,4 +1,4 @@
-"""Connections that several receivers share: none of them may close one for the others."""
+"""Connections that receivers share: no receiver may close one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-#: Django's connections whose open transaction receivers share.
+#: Django connections whose open transaction receivers share.
 _shared: WeakSet[BaseDatabaseWrapper] = WeakSet()
 
 
 @contextmanager
 def open_connection(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """Around the calls of receivers that share the open transaction of a connection of Django's."""
+    """Wrap the calls of receivers that share the open transaction of a Django connection."""
     _shared.add(connection)
     try:
         yield
@@ -28,19 +28,20 @@ def open_connection(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 
 def check_close(connection: BaseDatabaseWrapper) -> None:
-    """Called before a connection of Django's is closed.
+    """Called before a Django connection is closed.
 
     Raises:
-        BrokenTransaction: receivers share its transaction, and it could go on.
+        BrokenTransaction: receivers share its transaction, which is still usable.
     """
     if connection in _shared and not is_lost(connection) and not connection.connection.broken:
         raise BrokenTransaction(
-            "A receiver closes the connection that it shares with others: leave that out, or "
+            "A receiver closes a connection that it shares with other receivers. "
+            "Remove the close() call, or "
             "declare it with atomic=False."
         )
 
 
 def is_lost(connection: BaseDatabaseWrapper) -> bool:
-    """Whether a connection of Django's has none of the driver's, or a closed one."""
+    """Whether a Django connection has no open driver connection."""
     driver = connection.connection
     return driver is None or bool(driver.closed)

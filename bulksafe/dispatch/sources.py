@@ -1,4 +1,4 @@
-"""Which table of the database belongs to which model."""
+"""Maps database tables to models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def models_of(among: Iterable[Receiver]) -> list[type[Model]]:
-    """The models that the receivers are called for, each once."""
+    """The models of the receivers, without duplicates."""
     found: dict[type[Model], None] = {}
     for receiver in among:
         found |= dict.fromkeys(receiver.models())
@@ -32,15 +32,15 @@ def models_of(among: Iterable[Receiver]) -> list[type[Model]]:
 
 
 def sources(using: str) -> dict[int, type[Model]]:
-    """The models that the listener has receivers for, by the oid of their table in ``using``."""
+    """The models with after-commit receivers, by the oid of their table in ``using``."""
     return by_oid(models_of(receivers.listened()), using)
 
 
 def known(using: str, queues: Collection[str] | None = None) -> Known:
-    """The calls that the listener can make with this code.
+    """The receivers and tables of this code, for the listener.
 
     Args:
-        queues: those of these queues; by default of all.
+        queues: only these queues; all by default.
     """
     models = sources(using)
     oids = {model: oid for oid, model in models.items()}
@@ -57,11 +57,12 @@ def known(using: str, queues: Collection[str] | None = None) -> Known:
 
 
 def by_oid(models: Sequence[type[Model]], using: str) -> dict[int, type[Model]]:
-    """Models by the oid of their table; those without one in this database are left out."""
+    """Models by the oid of their table; models without a table in this database are omitted."""
     names = [quoting.relation(model._meta.db_table) for model in models]
     connection = connections[using]
     connection.ensure_connection()
-    # Past Django's cursor: which write asks first is of no concern to tests that count queries.
+    # Bypasses Django's cursor, so that tests that count queries do not depend on which write comes
+    # first.
     with own_cursor(connection) as cursor:
         cursor.execute(
             "SELECT n.number, pg_catalog.to_regclass(n.name)::pg_catalog.oid::pg_catalog.int8 "

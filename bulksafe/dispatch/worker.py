@@ -1,4 +1,4 @@
-"""Delivering events: what runs in one transaction, and how far the cursors move with it."""
+"""Delivers events: one transaction per batch, which also advances the cursors."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bulksafe")
 
-#: How many cursors a worker takes at once: under load the others are left to other workers.
+#: The maximum number of cursors that a worker claims at once; it leaves the rest to other workers.
 _CURSORS = 4
-#: Seconds for which a worker makes calls that run alone, before it looks for batches again.
+#: Seconds that a worker spends on calls that run alone before it checks for batches again.
 _ALONE = 0.2
-#: Seconds for which the calls of a receiver run alone after one was slow.
+#: Seconds during which a receiver's calls run alone after a slow one.
 _SLOW = 60.0
-#: Seconds for which a worker may be silent in a transaction beside the longest call.
+#: Seconds that a worker may be silent in a transaction, besides the longest call.
 _SILENCE = 30.0
 
 
 class Journal(Protocol):
-    """Where the start of a batch is stored while its cursors are locked."""
+    """Stores the start of a batch while its cursors are locked."""
 
     def started(self, cursors: Sequence[Cursor]) -> None:
-        """Their batches begin. Stored when this returns."""
+        """Record that batches of these cursors begin. Durable when this returns."""
 
     def suspect(self, queue: str, bucket: int, receiver: str, seq: int, error: str) -> None:
-        """A batch has ended in this call."""
+        """Record that a batch was aborted in this call."""
 
 
 @dataclass
@@ -64,10 +64,10 @@ class Worker:
     Attributes:
         using: the database.
         queues: the names of the queues.
-        journal: where the start of a batch is stored.
-        activity: shows what it does.
-        stopping: asked between two calls that run alone.
-        guard: wraps the questions whether there is work, which a dead server leaves open.
+        journal: stores the start of a batch.
+        activity: publishes its current call.
+        stopping: checked between two calls that run alone.
+        guard: wraps the queries for work, which would hang on a dead server.
     """
 
     using: str
@@ -91,10 +91,10 @@ class Worker:
         self._claims = Claims(self.store, self._lanes.known, self.guard)
 
     def work(self) -> int:
-        """Deal with one batch of each kind, and with some calls that run alone.
+        """Process one batch of each kind, and some calls that run alone.
 
         Returns:
-            how many events and calls were dealt with.
+            the number of events and calls that were processed.
         """
         done = 0
         if self._lanes.has_receivers(atomic=True):
@@ -104,7 +104,7 @@ class Worker:
         return done + self._make_calls_alone()
 
     def has_work(self) -> bool:
-        """Whether there is something to deal with, which other workers may be at."""
+        """Whether there is work, though other workers may already be processing it."""
         return bool(self.store.ready(self.queues, self._lanes.known()))
 
     # In a batch.
@@ -112,7 +112,7 @@ class Worker:
     def _page(
         self, lane: Lane, batch: Batch, cursors: Sequence[Cursor], claim: Claim
     ) -> tuple[Page, Sequence[Event], list[Cursor]]:
-        """The next events of cursors, and the cursors as they are when these are dealt with."""
+        """The next events of cursors, and the cursor positions after these events."""
         queue, atomic = lane
         limit = max(conf.get().BATCH_SIZE // _CURSORS, 1)
         events, moved = next_events(self.store, cursors, limit)
@@ -124,7 +124,7 @@ class Worker:
     def _make_batch(self) -> int:
         """The receivers' effects and the progress of the cursors commit together.
 
-        At first without savepoints, which cost two round trips and are seldom needed.
+        The first attempt uses no savepoints, which cost two round trips and are seldom needed.
         """
         delivered = self.activity.delivered
         try:
@@ -132,7 +132,8 @@ class Worker:
         except CallTookTooLong as late:
             return self._note_late(late)
         except (CallFailed, DatabaseError) as failed:
-            # A receiver may have left the connection so that the worker's own queries fail.
+            # A receiver may have left the connection in a state in which the worker's own queries
+            # fail.
             if self.caller.is_lost:
                 raise
             cause = failed.__cause__ or failed
@@ -144,10 +145,10 @@ class Worker:
             return self._note_late(late)
 
     def _deliver_all(self, *, careful: bool) -> int:
-        """One batch of each queue, or, where a process has died, the calls of its batch set aside.
+        """Deliver one batch of each queue; if a process died in a batch, set its calls aside.
 
         Args:
-            careful: the batch before has failed here, in this process.
+            careful: the previous attempt of the batch failed in this process.
         """
         done = 0
         dead: list[DeadLetter] = []
@@ -196,7 +197,7 @@ class Worker:
         return set(self._slow)
 
     def _note_late(self, late: CallTookTooLong) -> int:
-        """The batch is unfinished: its calls are set aside when its cursors are claimed again."""
+        """Record the call as suspect: the batch's calls are set aside when claimed again."""
         receiver, event = late.call.receiver, late.call.changes[-1].event
         self._slow[receiver.name] = time.monotonic() + _SLOW
         if late.error is None:
@@ -215,7 +216,7 @@ class Worker:
     # Alone.
 
     def _set_lane_aside(self) -> int:
-        """The calls outside a transaction are all made alone."""
+        """Park all calls of a non-atomic lane: they are made one by one."""
         done = 0
         with transaction.atomic(using=self.using):
             claim = self._claims.claimed(atomic=False, limit=_CURSORS)

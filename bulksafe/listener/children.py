@@ -1,4 +1,4 @@
-"""One child process of the supervisor, and the limits that it is held to."""
+"""One child process of the supervisor, and its limits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bulksafe.listener.worker_process import ALARM
 
 logger = logging.getLogger("bulksafe")
 
-#: Seconds that an interrupted call has to end before its process is killed.
+#: Seconds between the interruption of a call and the kill of its process.
 GRACE = 3.0
-#: Seconds that a worker's process may take to end after its work.
+#: Seconds that a worker process may take to exit after its work.
 LEAVING = 5.0
-#: Seconds after which a running call is named in the log.
+#: Seconds after which a running call is logged.
 _LONG = 10.0
 
 
@@ -41,12 +41,12 @@ class Child:
     deaths: int = 0
     #: Why it was killed, if it was.
     _cause: str = ""
-    #: When the calls began that were logged and interrupted last.
+    #: The start times of the calls that were last logged and interrupted.
     _named: float = 0.0
     _interrupted: float = 0.0
-    #: The current call, and the memory that the process held when that was first seen.
+    #: The current call, and the memory of the process when the call was first seen.
     _first_seen: tuple[float, int] = (0.0, 0)
-    #: When it was asked to stop.
+    #: The time at which it was asked to stop.
     _asked: float | None = None
 
     @property
@@ -70,7 +70,7 @@ class Child:
         return f"the process ended with exit code {code}"
 
     def ask_to_stop(self) -> None:
-        """Have it stop after its current call. Only once: a second SIGTERM abandons the call."""
+        """Ask it to stop after its current call. Only once: a second SIGTERM abandons the call."""
         if self._asked is None:
             self._asked = time.monotonic()
             if self.slot is not None:
@@ -78,7 +78,7 @@ class Child:
             self.send(signal.SIGTERM)
 
     def send(self, number: int) -> None:
-        # The id of a process that was waited for may belong to a different process by now.
+        # The id of a reaped process may already belong to a different process.
         if self.process.is_alive() and self.process.pid is not None:
             os.kill(self.process.pid, number)
 
@@ -90,7 +90,7 @@ class Child:
         if call.seconds > _LONG and self._named != call.since:
             self._named = call.since
             logger.warning(
-                "%s has run for %.0f s for the row %s, in process %s; it is ended after %g s",
+                "%s has run for %.0f s for the row %s, in process %s; it is interrupted after %g s",
                 *(call.receiver, call.seconds, call.key, self.process.pid, call.timeout),
             )
         if call.seconds < call.limit:
@@ -101,11 +101,11 @@ class Child:
         elif call.seconds > call.timeout + GRACE:
             self._kill(
                 f"CallTimedOut: {call.receiver} exceeded its timeout of {call.timeout:g} s, and "
-                "nothing but the end of its process could stop it"
+                "only killing its process could stop it"
             )
 
     def limit_leaving(self) -> None:
-        """Kill a process that is kept by a thread or a child process although its work is done."""
+        """Kill a process that a thread or child process keeps alive although its work is done."""
         if self.slot is None or not self.is_alive:
             return
         finished = self.slot.activity.finished
@@ -120,7 +120,7 @@ class Child:
         """Kill a process whose call has taken too much memory, and replace one that has grown.
 
         Args:
-            most: bytes that it may hold.
+            most: the maximum in bytes.
         """
         if self.slot is None or not self.is_alive:
             return
@@ -134,7 +134,7 @@ class Child:
         if call and is_to_blame:
             self._kill(f"{call.receiver} held {held >> 20} MB, and {most >> 20} MB are allowed")
         else:
-            # The process grew over many calls: the current one may finish.
+            # The process grew over many calls, so the current one may finish.
             self.ask_to_stop()
 
     def _call(self) -> RunningCall | None:

@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from bulksafe.listener.slots import Slot
     from bulksafe.listener.supervisor import Supervisor
 
-#: Seconds without a sign of life after which a process is not well.
+#: Seconds without a sign of life after which a process is unhealthy.
 SILENCE = 30.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a probe gets.
+    """The answer to a probe.
 
     Attributes:
         well: 200 or 503.
-        body: what there is to say.
+        body: details.
     """
 
     well: bool
@@ -34,14 +34,14 @@ class Answer:
 
 
 def liveness(supervisor: Supervisor) -> Answer:
-    """Whether the process works; to restart it helps where it does not."""
+    """Whether the process works; if not, a restart helps."""
     silent = time.time() - supervisor.beat
     well = silent < SILENCE
     return Answer(well, {"status": "ok" if well else f"no sign of life for {silent:.0f} s"})
 
 
 def readiness(supervisor: Supervisor) -> Answer:
-    """Whether events are delivered: there is a connection, and none has been due for too long."""
+    """Whether events are delivered: all connections are open, and no event is overdue."""
     shared, limit = supervisor.places.shared, conf.get().READY_LAG
     silent = time.time() - shared.looked
     problems = []
@@ -87,9 +87,9 @@ class Health:
     delivered.
 
     Args:
-        port: where it listens; 0 takes a free one.
-        supervisor: whose processes it is about.
-        host: the address; all of the machine's by default, since probes come from outside.
+        port: the port; 0 selects a free one.
+        supervisor: the supervisor whose processes it reports on.
+        host: the address; all addresses by default, since probes come from other machines.
 
     Raises:
         OSError: the port is taken.
@@ -117,7 +117,7 @@ class Health:
                 self.wfile.write(body)
 
             def log_message(self, *args: Any) -> None:
-                """Probes are no news."""
+                """Do not log probes."""
 
         self.server = ThreadingHTTPServer((host, port), Handler)
         self.port = self.server.server_port

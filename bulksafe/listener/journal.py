@@ -1,4 +1,4 @@
-"""The starts of batches, stored on a connection of their own."""
+"""Stores the starts of batches on a separate connection."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 class DatabaseJournal:
     """Stores the start of a batch before its first call.
 
-    The batch's own transaction cannot: what it writes is gone with the process. What is stored here
-    need not survive a crash of the server, which no call has brought about.
+    The batch's own transaction cannot do it: it rolls back when the process dies. The journal need
+    not survive a server crash, since no call causes one.
 
     Args:
         using: the database.
-        watchdog: looks after the connection, and shuts the worker's down with it.
+        watchdog: monitors the connection, and shuts it down together with the worker's.
     """
 
     def __init__(self, using: str, watchdog: Watchdog) -> None:
@@ -44,7 +44,7 @@ class DatabaseJournal:
         )
 
     def suspect(self, queue: str, bucket: int, receiver: str, seq: int, error: str) -> None:
-        """Store that a batch has ended in this call."""
+        """Store that a batch was aborted in this call."""
         named = {"queue": queue, "bucket": bucket, "receiver": receiver, "seq": seq, "error": error}
         self._run(query("suspect"), named)
 

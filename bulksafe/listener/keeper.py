@@ -1,11 +1,11 @@
-"""The process that wakes the workers, and says how they are.
+"""The process that wakes the workers and reports their state.
 
-It runs no receiver, so that nothing a receiver does keeps other queues waiting.
+It runs no receiver, so no receiver can keep other queues waiting.
 
-NOTIFY takes a lock that all committing transactions of the server wait for. So writers send one
-only when a listener sleeps: a sleeper holds an advisory lock exclusively, and a writer that gets it
-shared knows that no listener sleeps. A keeper only *tries* to get the lock. If it succeeds, it
-looks once more for earlier writes, and every later write notifies it.
+NOTIFY takes a lock that serializes all commits on the server. So writers notify only while a
+listener sleeps: a sleeper holds an advisory lock exclusively, and a writer that gets it shared
+skips the NOTIFY, since no listener sleeps. A keeper only *tries* to get the lock. If it succeeds,
+it checks once more for earlier writes, and every later write notifies it.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ logger = logging.getLogger("bulksafe")
 
 _CHANNEL = "bulksafe"
 
-#: Seconds between two looks while writers are at it: they may be about to commit, or not for hours.
+#: Seconds between two checks while write transactions are open, which may commit now or in hours.
 _SHORTEST, _LONGEST = 0.002, 0.05
 #: Seconds between waking the first worker of a queue and waking more, and how many at most.
 _FIRST, _MOST = 0.005, 256
-#: Seconds between two looks for idle workers while others make progress: writers need not notify.
+#: Seconds between two checks for idle workers while others make progress: writers need not notify.
 _DRAINING = 0.01
-#: Seconds between two looks at the slots of the outbox, and at which tables there are.
+#: Seconds between two checks of the outbox slots and of the existing tables.
 _TIDY = 5.0
 
 
 def application_name(queues: str) -> str:
-    """Under which ``bulksafe status`` finds the listeners; PostgreSQL cuts it at 63 bytes."""
+    """The listener's name in ``bulksafe status``; PostgreSQL truncates it to 63 bytes."""
     return f"bulksafe listen {socket.gethostname()[:20]}:{os.getppid()} {queues}"
 
 
 class _Pace:
-    """How many workers of a queue are woken, and when the next ones are.
+    """How many workers of a queue to wake, and when to wake more.
 
-    The first event wakes a single worker: all of them would run the same queries to find the event
-    taken. The others follow within milliseconds if events are left, since the first one may be in
-    a long call. While no worker makes progress, the pauses grow: another listener may have the
+    The first event wakes a single worker: more would run the same queries only to find the event
+    claimed. The others follow within milliseconds if events are left, since the first one may be in
+    a long call. While no worker makes progress, the pauses grow: a different listener may have the
     events.
     """
 
@@ -71,11 +71,11 @@ class _Pace:
         self._number = 1
 
     def seconds(self, rounds: int) -> float:
-        """Until workers may be woken, given how many rounds the queue's workers have done."""
+        """Seconds until workers may be woken, given the rounds of the queue's workers."""
         return max(self._until - time.monotonic(), 0.0) if rounds == self._rounds else 0.0
 
     def wake(self, rounds: int) -> int:
-        """How many workers to wake now."""
+        """The number of workers to wake now."""
         now = time.monotonic()
         in_vain = rounds == self._rounds and now < self._until + _LONGEST
         self._pause = min(self._pause * 1.5, _LONGEST) if in_vain else _FIRST
@@ -86,13 +86,13 @@ class _Pace:
 
 
 class Keeper:
-    """Wakes the workers of a listener when there is something for them to do.
+    """Wakes the workers of a listener when there is work.
 
     Args:
-        serving: its connection and its end.
-        places: the workers' places.
-        deaths: receives what workers were at whose processes have ended.
-        once: end when there is nothing left to do.
+        serving: its connection and its signal handling.
+        places: the shared state of the workers.
+        deaths: receives the calls of worker processes that have ended.
+        once: end when no work is left.
     """
 
     def __init__(self, serving: Serving, places: Places, deaths: Connection, *, once: bool) -> None:
@@ -145,7 +145,7 @@ class Keeper:
     # Waking.
 
     def _look(self, ear: psycopg.Connection[Any], watchdog: Watchdog) -> None:
-        """Wake the workers that have something to do, or sleep until there may be something."""
+        """Wake the workers that have work, or sleep until there may be some."""
         idle = self._idle()
         if not idle:
             self._places.bell.wait(min(STEP, self._until_due(idle)))
@@ -168,7 +168,7 @@ class Keeper:
             return
         with watchdog.watch():
             ((is_other,),) = self._store.rows("other_sleeper")
-        # That one is notified for both. Without one, writers are about to commit.
+        # The sleeping listener is notified for both. Without one, writers are about to commit.
         self._is_notified(ear, self._seconds(idle) if is_other else self._pause)
         self._pause = min(self._pause * 1.5, _LONGEST)
 
@@ -176,24 +176,23 @@ class Keeper:
         """Wait for a notification; the lock is held.
 
         Args:
-            idle: the queues that were asked and have nothing to do.
+            idle: the queues that were checked and have no work.
 
         Returns:
-            those that may have something to do now; none where all idle queues have to be asked
-            again.
+            the queues that may have work now; empty if all idle queues must be checked again.
         """
         since = time.monotonic()
         while not self._is_notified(ear, self._seconds(idle)):
             rested = self._idle() - idle
             if self._once or not rested or not all(self._has_looked(q, since) for q in rested):
                 return set()
-            # Their workers have looked since the lock was taken; later writers notify.
+            # Their workers have checked since the lock was taken; later writers notify.
             idle = idle | rested
-        # Where there is one queue, it is sooner woken than asked about.
+        # A single queue is faster to wake than to query.
         return idle if len(idle) == 1 else self._store.ready(idle, self._known)
 
     def _has_looked(self, queue: str, since: float) -> bool:
-        """Whether an idle worker of the queue has found nothing to do since then."""
+        """Whether an idle worker of the queue has found no work since then."""
         return any(
             slot.activity.is_idle and slot.activity.looked >= since
             for slot in self._places.slots
@@ -201,11 +200,11 @@ class Keeper:
         )
 
     def _idle(self) -> set[str]:
-        """The queues with a worker that waits to be woken, and that may be looked at."""
+        """The queues with an idle worker that may be checked."""
         return {queue for queue in self._waiting() if not self._seconds_of(queue)}
 
     def _until_due(self, idle: set[str]) -> float:
-        """Seconds until a queue may be looked at that is not among these, if its workers wait."""
+        """Seconds until one of the other queues with idle workers may be checked."""
         held_back = self._waiting() - idle
         return min((self._seconds_of(queue) for queue in held_back), default=inf)
 
@@ -219,7 +218,7 @@ class Keeper:
         return sum(slot.activity.rounds for slot in self._places.slots if slot.queue == queue)
 
     def _is_draining(self) -> bool:
-        """Whether busy workers make progress: then writers are not asked to notify."""
+        """Whether busy workers make progress: then writers need not notify."""
         busy = any(not slot.activity.is_idle for slot in self._places.slots)
         rounds = sum(slot.activity.rounds for slot in self._places.slots)
         has_progress = rounds != self._rounds
@@ -234,13 +233,13 @@ class Keeper:
                 slot.bell.ring()
 
     def _seconds(self, idle: set[str]) -> float:
-        """For how long to sleep: what failed is tried again when its time has come."""
+        """Seconds to sleep: until the next retry is due."""
         longest = min(conf.get().POLL_INTERVAL, self._reports.seconds())
         due = self._store.next_due(idle)
         return min(longest, self._until_due(idle), longest if due is None else due)
 
     def _is_notified(self, ear: psycopg.Connection[Any], seconds: float) -> bool:
-        """Whether a notification comes within ``seconds``, and before a worker rings."""
+        """Whether a notification arrives within ``seconds``, before a worker rings."""
         own = ear.info.backend_pid
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._serving.stopping():
@@ -256,7 +255,7 @@ class Keeper:
     # With ``once``.
 
     def _is_done(self) -> bool:
-        """Whether nothing is left to do: every worker has looked, and so has this process."""
+        """Whether no work is left: every worker has checked, and so has this process."""
         if not self._once or not all(slot.activity.is_idle for slot in self._places.slots):
             return False
         rounds = [slot.activity.rounds for slot in self._places.slots]

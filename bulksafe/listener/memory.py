@@ -1,4 +1,4 @@
-"""How much memory another process holds."""
+"""The memory of a different process."""
 
 from __future__ import annotations
 

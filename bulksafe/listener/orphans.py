@@ -1,4 +1,4 @@
-"""A worker whose supervisor was killed: nothing else would end its call."""
+"""Stops a worker whose supervisor was killed: nothing else would end its call."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bulksafe")
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 _STEP = 1.0
 
 
 def outlive(parent: int, activity: Activity) -> None:
-    """Start a thread that holds this process to its limits once its supervisor is gone.
+    """Start a thread that enforces the limits of this process once its supervisor is gone.
 
     Args:
         parent: the supervisor's process.
-        activity: what this process does.
+        activity: the activity of this process.
     """
     thread = threading.Thread(
         target=_run, args=(parent, activity), name="bulksafe orphan", daemon=True

@@ -1,4 +1,4 @@
-"""What the keeper stores about the workers: long calls, renewed leases, deaths."""
+"""The keeper's reports on the workers: long calls, renewed leases, deaths."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from bulksafe.outbox.known import Known
     from bulksafe.outbox.store import Store
 
-#: Seconds between two reports, and between two looks at what waits.
+#: Seconds between two reports, and between two checks of the backlog.
 _REPORT, _LAG = 1.0, 5.0
-#: A call that takes longer than so many seconds is named.
+#: Seconds after which a call is reported.
 _LONG = 0.5
 
 
@@ -37,7 +37,7 @@ class Reports:
         self._store = store
         self._places = places
         self._deaths = deaths
-        #: Received, and not stored yet: the connection may be lost in between.
+        #: Received but not stored yet: the connection may be lost in between.
         self._unsettled: Death | None = None
         self._host = socket.gethostname()
         self._listener = os.getppid()
@@ -45,7 +45,7 @@ class Reports:
         self._asked = float("-inf")
 
     def seconds(self) -> float:
-        """Until there is something to write."""
+        """Seconds until the next report."""
         return max(self._interval() - (time.monotonic() - self._written), 0.01)
 
     def _interval(self) -> float:
@@ -53,7 +53,7 @@ class Reports:
         return min(_REPORT, conf.get().LEASE / 4) if is_leased else _REPORT
 
     def write(self, known: Known) -> None:
-        """Settle what died, and write what is due.
+        """Settle the deaths, and write the reports that are due.
 
         Args:
             known: the receivers and tables of this code.

@@ -1,4 +1,4 @@
-"""A process that serves on a database connection, and opens it again for ever."""
+"""A process that serves on a database connection and reconnects for ever."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from bulksafe.listener.watchdog import SERVER_TCP, Watchdog, connect
 
 logger = logging.getLogger("bulksafe")
 
-#: Seconds between two attempts to connect: the first, and the longest.
+#: Seconds between two connection attempts: the first pause and the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0
 
-#: Seconds after which a process that waits looks whether it should stop.
+#: Seconds after which a waiting process checks whether it should stop.
 STEP = 0.25
 
-#: Otherwise a statement goes on whose process was killed, and holds its locks: on a part of the
-#: queue, or on a parked call, for which the keeper would wait. A server on Windows refuses it.
+#: Otherwise the statement of a killed process continues, and holds its locks on cursors or on a
+#: parked call, for which the keeper would wait. A server on Windows refuses the setting.
 _NOTICE_DEAD_CLIENT = """
 SELECT pg_catalog.set_config(name, '1s', false)
 FROM pg_catalog.pg_settings
@@ -39,12 +39,12 @@ WHERE name = 'client_connection_check_interval'
   AND pg_catalog.version() NOT LIKE '%Visual C++%'
 """
 
-#: What ends the listener.
+#: The signals that end the listener.
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Abandoned(BaseException):
-    """A second signal: give up what is being done, and let the transaction roll back."""
+    """A second signal: abandon the current work, and roll the transaction back."""
 
 
 class Serving:
@@ -52,8 +52,8 @@ class Serving:
 
     Args:
         using: the database.
-        must_stop: asked whether the process is to stop without a signal, for example because the
-            one that started it is gone.
+        must_stop: returns whether the process must stop without a signal, for example because its
+            parent is gone.
 
     Attributes:
         on_signal: called when a signal asks the process to stop, to interrupt its waiting.
@@ -83,7 +83,7 @@ class Serving:
             raise Abandoned
 
     def run(self, serve: Callable[[Watchdog], None]) -> None:
-        """Call ``serve`` with an open connection, again after each error, until signalled to stop.
+        """Call ``serve`` with an open connection, again after each error, until stopped.
 
         It returns when ``serve`` does.
         """
@@ -95,27 +95,27 @@ class Serving:
                 serve(watchdog)
                 return
             except Abandoned:
-                logger.info("gave up the batch: it will be done again")
+                logger.info("abandoned the batch: it will be retried")
                 return
-            except Exception as error:  # a daemon goes on; what happened is logged
+            except Exception as error:  # a daemon continues; the error is logged
                 pause = self._wait_after(error, pause)
             finally:
                 watchdog.close()
                 connections[self.using].close()
 
     def connected(self) -> None:
-        """The connections are good: the next error is the first one again."""
+        """The connections work: the next error starts with the first pause again."""
         self._was_connected = True
 
     def _connect(self, watchdog: Watchdog) -> None:
-        """A new connection, at READ COMMITTED: each statement sees what is committed by then."""
+        """A new connection at READ COMMITTED: each statement sees the latest commits."""
         close_old_connections()
         connection = connections[self.using]
         connection.close()
         connect(self.using, watchdog)
         connection.connection.isolation_level = IsolationLevel.READ_COMMITTED
         options = connection.settings_dict["OPTIONS"]
-        # The server, too, is to notice soon when this end is gone: it holds the cursors' locks.
+        # The server must notice soon when this end is gone: it holds the cursors' locks.
         with watchdog.watch(), connection.cursor() as cursor:
             for name in SERVER_TCP:
                 value = options.get(name.removeprefix("tcp_"), options.get(name))
@@ -123,10 +123,10 @@ class Serving:
             cursor.execute(_NOTICE_DEAD_CLIENT)
 
     def _wait_after(self, error: Exception, pause: float) -> float:
-        """Say what happened, and wait.
+        """Log the error, and wait.
 
         Args:
-            pause: seconds, if this is not the first error since there was a connection.
+            pause: seconds, unless this is the first error since the last connection.
 
         Returns:
             the pause after the next error.
@@ -139,7 +139,7 @@ class Serving:
             logger.warning("%s (%s): trying again in about %.1f s", fact, reason, pause)
             self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311
         else:
-            logger.error("the listener goes on after an error of its own", exc_info=error)
+            logger.error("the listener continues after an internal error", exc_info=error)
             self._pause(_LONGEST_PAUSE if pause > 1 else pause)
         self._was_connected = False
         return min(pause * 2, _LONGEST_PAUSE)

@@ -15,7 +15,7 @@ from bulksafe.dispatch.activity import Activity
 
 
 class Bell:
-    """Wakes another process: a pipe that both have inherited."""
+    """Wakes a different process: a pipe that both have inherited."""
 
     def __init__(self) -> None:
         self._ear, self._button = os.pipe()
@@ -23,21 +23,21 @@ class Bell:
         os.set_blocking(self._button, False)
 
     def fileno(self) -> int:
-        """Readable when it was rung."""
+        """Readable after a ring."""
         return self._ear
 
     def ring(self) -> None:
-        with suppress(BlockingIOError):  # it has been rung often enough
+        with suppress(BlockingIOError):  # the pipe is full: the other process will wake up
             os.write(self._button, b"!")
 
     def silence(self) -> None:
-        """Forget that it was rung."""
-        with suppress(BlockingIOError):  # nothing is left
+        """Clear all rings."""
+        with suppress(BlockingIOError):  # the pipe is empty
             while os.read(self._ear, 4096):
                 pass
 
     def wait(self, seconds: float) -> bool:
-        """Whether it is rung within ``seconds``."""
+        """Wait; whether it rings within ``seconds``."""
         is_rung = bool(select.select([self], [], [], max(seconds, 0.0))[0])
         self.silence()
         return is_rung
@@ -45,11 +45,11 @@ class Bell:
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of one worker, which outlives the process in it.
+    """The slot of one worker, which outlives its processes.
 
     Attributes:
-        queue: whose events it delivers.
-        activity: what its process does, in shared memory.
+        queue: the queue that it delivers.
+        activity: the activity of its process, in shared memory.
         bell: wakes it.
     """
 
@@ -63,9 +63,9 @@ class Shared(ctypes.Structure):
 
     Attributes:
         is_connected: whether the keeper has a connection.
-        looked: when it last looked at the queues, as ``time.time()``.
-        lag: how many seconds the oldest event had been due by then.
-        settled: the number of the last death that it has stored.
+        looked: when it last checked the queues, as ``time.time()``.
+        lag: seconds for which the oldest event had been due by then.
+        settled: the number of the last stored death.
         is_done: whether no work is left.
     """
 
@@ -94,7 +94,7 @@ class Places:
 
     @classmethod
     def of(cls, concurrency: Mapping[str, int]) -> Places:
-        """Slots for so many workers of each queue."""
+        """Create slots for the given number of workers of each queue."""
         queues = [queue for queue, number in sorted(concurrency.items()) for _ in range(number)]
         activities = RawArray(Activity, len(queues))
         slots = [Slot(queue, activities[n], Bell()) for n, queue in enumerate(queues)]
@@ -112,9 +112,9 @@ class Death:
     """The call that a worker was making when its process ended.
 
     Attributes:
-        number: deaths are counted, so that one that is lost with a keeper delays no other.
+        number: a sequence number, so that a death lost with a keeper delays no other.
         queue: its queue.
-        error: how it ended; empty if it has given the call back.
+        error: how it ended; empty if it has released the call.
         parked, epoch: the parked call, or 0 for a call in a batch.
         attempt: its number.
         receiver, bucket, seq: the call in a batch; an empty name if there was none.

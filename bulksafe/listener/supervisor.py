@@ -1,6 +1,6 @@
-"""The parent process: starts the keeper and the workers, and kills those that hang.
+"""The parent process: starts the keeper and the workers, and kills hanging ones.
 
-It has no connection and runs no receiver, so that nothing can block it.
+It has no connection and runs no receiver, so nothing can block it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from bulksafe.listener.worker_process import WorkerProcess
 
 logger = logging.getLogger("bulksafe")
 
-#: Seconds between two looks at the workers.
+#: Seconds between two checks of the workers.
 _STEP = 0.1
-#: Seconds between two signals to a worker that is to abandon its call.
+#: Seconds between two signals to a worker that must abandon its call.
 _AGAIN = 1.0
-#: Seconds before a process that ended by itself is replaced.
+#: Seconds before a process that exited by itself is replaced.
 _PAUSE = 1.0
-#: Seconds that the keeper may take to note what a process died in, before that is replaced.
+#: Seconds that the keeper may take to store the call in which a process died, before it is
+#: replaced.
 _SETTLING = 5.0
 
 # Forked: the project is loaded once, and no connection is open at that moment.
@@ -48,9 +49,9 @@ class Supervisor:
 
     Args:
         using: the database.
-        concurrency: how many workers each queue has.
-        once: end when there is nothing left to do.
-        max_memory: bytes that a worker may hold; one that holds more is replaced.
+        concurrency: the number of workers of each queue.
+        once: end when no work is left.
+        max_memory: memory limit of a worker in bytes; larger workers are replaced.
     """
 
     def __init__(
@@ -78,14 +79,14 @@ class Supervisor:
         """Supervise the processes until signalled to stop, or with ``once`` until no work is left.
 
         Args:
-            started: called when the first processes run.
+            started: called once the first processes run.
 
         Returns:
-            how many calls failed.
+            the number of failed calls.
         """
         connections.close_all()
         for connection in connections.all(initialized_only=True):
-            # A pool's threads do not live on in a fork, and its sockets must not be shared.
+            # A pool's threads do not survive a fork, and its sockets must not be shared.
             if connection.vendor == "postgresql":
                 connection.close_pool()  # type: ignore[attr-defined]
         with self._handled_signals():
@@ -101,7 +102,7 @@ class Supervisor:
         return self._failed
 
     def is_alive(self, slot: Slot) -> bool:
-        """Whether there is a process in the place."""
+        """Whether the slot has a process."""
         return any(child.slot is slot and child.is_alive for child in self._workers)
 
     # Starting and ending.
@@ -131,7 +132,7 @@ class Supervisor:
         while any(child.is_alive for child in self._workers):
             self._wait(_STEP)
             if self._signals > 1 and time.monotonic() - passed_on > _AGAIN:
-                # Again and again: of two signals that wait in a process, it handles one.
+                # Repeatedly: of two pending signals, a process handles only one.
                 passed_on = time.monotonic()
                 for child in self._workers:
                     child.send(signal.SIGTERM)
@@ -162,7 +163,7 @@ class Supervisor:
         if self._signals == 1:
             logger.info("%s: finishing the batches", signal.Signals(number).name)
 
-    # Looking after.
+    # Supervising.
 
     def _look(self) -> None:
         for index, child in enumerate(self._workers):
@@ -190,7 +191,7 @@ class Supervisor:
         return now - child.ended > (_PAUSE if is_quick else 0.0)
 
     def _settle(self, child: Child) -> None:
-        """Count the calls of an ended process, and have the keeper store the one it died in."""
+        """Count the calls of an ended process, and let the keeper store the call it died in."""
         if child.slot is None:
             return
         activity = child.slot.activity
@@ -198,7 +199,7 @@ class Supervisor:
         self._failed += activity.failed
         call = activity.running()
         if call or activity.parked:
-            # A second signal abandons the call: that does not count as an attempt.
+            # A second signal abandons the call, which does not count as an attempt.
             error = "" if self._signals > 1 else child.how_it_ended
             if error and call:
                 logger.warning(
@@ -217,9 +218,9 @@ class Supervisor:
 
 
 def _replaced(child: Child, start: Callable[[], Child]) -> Child:
-    """A new process for one that has ended; the old one if the machine has no room for it now.
+    """A new process for an ended one; the old one if the machine cannot start it now.
 
-    The supervisor must not end then: it would wait for its other processes for ever.
+    The supervisor must not exit then: it would wait for its other processes for ever.
     """
     try:
         return start()
@@ -244,9 +245,9 @@ def _start(process: BaseProcess, slot: Slot | None) -> Child:
 
 @contextmanager
 def _no_signals() -> Iterator[None]:
-    """Block signals for the length of the block.
+    """Block signals during the block.
 
-    A child that is being forked would handle one with the supervisor's handler.
+    Otherwise a child just forked would run the supervisor's handler.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -267,7 +268,7 @@ def _work(using: str, parent: int, slot: Slot, bell: Bell) -> None:
 
 
 def _serving(using: str, must_stop: Callable[[], bool]) -> Serving:
-    # Ctrl-C is for the supervisor, which passes it on.
+    # Ctrl-C is for the supervisor, which forwards it.
     os.setpgid(0, 0)
     serving = Serving(using, must_stop)
     serving.handle_signals()

@@ -1,4 +1,4 @@
-"""Ends connections whose server does not answer."""
+"""Shuts down connections whose server does not answer."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bulksafe")
 
-#: Seconds that the server may take to say whether there is work.
+#: Seconds that the server may take to answer the query for work.
 PATIENCE = 30.0
-#: For libpq: how soon a peer that is gone without a word is noticed.
+#: For libpq: the time until a silently lost peer is noticed.
 TCP = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
@@ -29,7 +29,7 @@ TCP = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-#: The settings of the server that are the same for its own end of a connection.
+#: The corresponding server settings for its end of a connection.
 SERVER_TCP = (
     "tcp_keepalives_idle",
     "tcp_keepalives_interval",
@@ -39,16 +39,15 @@ SERVER_TCP = (
 
 
 class Watchdog:
-    """A thread that looks whether a question to the server has been open for too long.
+    """A thread that detects queries without an answer.
 
-    A peer that is gone without a word is noticed by TCP, but a proxy in between may keep the
-    connection alive that has lost its other end. Shutting the sockets down makes pending calls fail
-    as if the server had closed them. All of them: where one is dead, nobody can tell how long the
-    others would be waited for.
+    TCP notices a silently lost peer, but a proxy that has lost its server may keep the connection
+    alive. Shutting the sockets down makes pending calls fail as if the server had closed them. It
+    shuts down all of them: if one is dead, the others may hang for an unknown time.
 
     Attributes:
         patience: seconds that the server may take.
-        connections: those that are shut down.
+        connections: the connections to shut down.
     """
 
     def __init__(self, patience: float = PATIENCE) -> None:
@@ -61,7 +60,7 @@ class Watchdog:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """The block asks the server something that it can answer at once."""
+        """Watch a block whose query the server can answer at once."""
         question = object()
         self._deadlines[question] = time.monotonic() + self.patience
         try:
@@ -83,14 +82,14 @@ class Watchdog:
 
 
 class Prober:
-    """A thread that tries a connection once in a while.
+    """A thread that tests a connection periodically.
 
-    A statement may run for long, or its answer may never come: only a second connection can tell.
-    If that does not answer either, the watchdog closes all connections of the process.
+    Only a second connection can distinguish a long statement from a lost server. If it does not
+    answer either, the watchdog closes all connections of the process.
 
     Args:
         connection: in autocommit; other threads may use it, too.
-        watchdog: looks after the process's connections.
+        watchdog: monitors the process's connections.
         probed: called after each probe.
     """
 
@@ -127,20 +126,20 @@ class Prober:
 
 
 def connect(using: str, watchdog: Watchdog) -> None:
-    """Have Django open its connection, unless it is open, and the watchdog know it."""
+    """Open Django's connection, unless it is open, and add it to the watchdog."""
     connection = connections[using]
     options = connection.settings_dict.setdefault("OPTIONS", {})
     for key, value in TCP.items():
         options.setdefault(key, value)
-    # Each statement of a worker has to see what is committed by then, also on a connection that
-    # Django opens because a receiver has closed the one before.
+    # Each statement of a worker must see the latest commits, even on a connection that Django
+    # opened because a receiver closed the previous one.
     options["isolation_level"] = IsolationLevel.READ_COMMITTED
     connection.ensure_connection()
     watchdog.connections.append(connection.connection)
 
 
 def open_raw(using: str, name: str, watchdog: Watchdog) -> psycopg.Connection[Any]:
-    """A connection past Django, in autocommit, that the watchdog knows.
+    """A raw driver connection in autocommit, monitored by the watchdog.
 
     Args:
         name: its ``application_name``.
@@ -157,8 +156,8 @@ def open_raw(using: str, name: str, watchdog: Watchdog) -> psycopg.Connection[An
 
 
 def shut_down(connection: psycopg.Connection[Any]) -> None:
-    """Make whatever psycopg's ``connection`` waits for fail, in whichever thread."""
-    # Closed already: nobody waits for it.
+    """Make pending calls on psycopg's ``connection`` fail, in any thread."""
+    # Already closed: no thread waits for it.
     with (
         suppress(psycopg.Error, OSError),
         socket.socket(fileno=os.dup(connection.pgconn.socket)) as dead,

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from bulksafe.listener.slots import Bell, Slot
     from bulksafe.listener.watchdog import Watchdog
 
-#: Sent by the supervisor when a call has taken too long. Not SIGALRM, which receivers may use
-#: themselves, nor SIGUSR1, on which many projects have their stacks printed.
+#: Sent by the supervisor when a call takes too long. Not SIGALRM, which receivers may use, nor
+#: SIGUSR1, with which many projects dump their stacks.
 ALARM = signal.SIGUSR2
 
 
@@ -63,7 +63,7 @@ class WorkerProcess:
                 self._serving.stopping,
                 watchdog.watch,
             )
-            # Before the first batch: the keeper may come too late with it.
+            # Before the first batch, because the keeper may be too late.
             rebasing.rebase(worker.store)
             self._settle(worker)
             self._serving.connected()
@@ -83,7 +83,7 @@ class WorkerProcess:
             journal.close()
 
     def _settle(self, worker: Worker) -> None:
-        """Store that the call failed in which the connection was lost. Its attempt was counted."""
+        """Store the failure of the call that lost the connection. Its attempt was counted."""
         activity = self._activity
         if activity.parked:
             error = "the connection was lost during the call"
@@ -93,7 +93,7 @@ class WorkerProcess:
         activity.leave()
 
     def _rest(self) -> None:
-        """Wait to be woken. Look again every ``POLL_INTERVAL``, in case the keeper is gone."""
+        """Wait to be woken. Check again every ``POLL_INTERVAL``, in case the keeper is gone."""
         self._activity.is_idle = True
         self._keeper.ring()
         end = time.monotonic() + conf.get().POLL_INTERVAL
@@ -103,7 +103,7 @@ class WorkerProcess:
         self._activity.is_idle = False
 
     def _close_unusable(self) -> None:
-        """What Django does between two requests: receivers may use other databases, too."""
+        """Close broken connections as Django does between requests; receivers may use any."""
         for connection in connections.all(initialized_only=True):
             if connection.alias != self._serving.using:
                 connection.close_if_unusable_or_obsolete()

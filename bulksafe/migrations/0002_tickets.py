@@ -4,7 +4,7 @@ from bulksafe.outbox.schema import CreateTickets
 
 
 class Migration(migrations.Migration):
-    """What receivers in the writer's transaction need."""
+    """Tables and functions for in-transaction receivers."""
 
     dependencies = [("bulksafe", "0001_outbox")]
     operations = [CreateTickets(version="v1")]

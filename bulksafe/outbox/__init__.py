@@ -1,1 +1,1 @@
-"""The outbox: where captured changes wait for their receivers, and how far each queue has come."""
+"""The outbox: stores captured changes for their receivers, and the position of each queue."""

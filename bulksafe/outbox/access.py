@@ -1,4 +1,4 @@
-"""Who may do what with bulksafe's own objects: the roles of the settings, and no others."""
+"""Privileges on bulksafe's own objects: only for the roles in the settings."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bulksafe.rendering import quoting
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-#: What a role needs that writes through Django: receivers run in its transaction.
+#: Privileges of roles that write through Django: receivers run in their transactions.
 WRITER: Mapping[str, Sequence[str]] = {name: ["EXECUTE"] for name in own.WRITING}
 
 _CHANGES = ["DELETE", "INSERT", "SELECT", "UPDATE"]
 
-#: What one needs that runs ``bulksafe listen``. Its receivers write, too.
+#: Privileges of roles that run ``bulksafe listen``, whose receivers write too.
 LISTENER: Mapping[str, Sequence[str]] = {
     **WRITER,
     **{name: ["SELECT", "TRUNCATE"] for name in own.TABLES[:4]},
@@ -39,11 +39,11 @@ PUBLIC = "PUBLIC"
 
 @dataclass(frozen=True, order=True)
 class Privilege:
-    """What a role may do, or is to be allowed to do.
+    """A privilege that a role has or should have.
 
     Attributes:
         kind: ``TABLE``, ``SEQUENCE`` or ``FUNCTION``.
-        target: the object, as SQL names it.
+        target: the object's name in SQL.
         role: the role.
         name: the privilege.
     """
@@ -62,7 +62,7 @@ class Access:
         owner: the owner of the outbox.
         can_grant: whether the session's role may change them.
         wanted: what the settings grant.
-        found: what roles other than the owners have.
+        found: the privileges of roles other than the owners.
     """
 
     owner: str
@@ -83,7 +83,7 @@ def refuse_unknown_roles(using: str) -> None:
     """Refuse settings that name a role which the server does not have.
 
     Raises:
-        CommandError: they do.
+        CommandError: a setting lists such a role.
     """
     settings = conf.get()
     for key in ("WRITER_ROLES", "LISTENER_ROLES"):
@@ -97,7 +97,7 @@ def refuse_unknown_roles(using: str) -> None:
 
 
 def access(using: str, triggers: Collection[str] = ()) -> Access:
-    """What the roles may do, and what the settings say.
+    """The privileges that roles have, and those in the settings.
 
     Args:
         triggers: the names of functions behind triggers; no role needs a privilege on them.
@@ -127,19 +127,19 @@ def access(using: str, triggers: Collection[str] = ()) -> Access:
 
 
 def settle(using: str) -> list[str]:
-    """Grant what the settings say, and revoke all else.
+    """Grant the privileges in the settings, and revoke all others.
 
     Returns:
         the statements that were executed.
 
     Raises:
-        CommandError: something is to be changed, and the session's role may not.
+        CommandError: privileges must change, and the session's role may not change them.
     """
     found = access(using)
     statements = [*_revoking(found), *_granting(found)]
     if statements and not found.can_grant:
         raise CommandError(
-            f"The privileges on bulksafe's tables in the database {using!r} are to be changed, and "
+            f"The privileges on bulksafe's tables in the database {using!r} must be changed, and "
             f"only their owner, {found.owner}, may do that. Run migrate as that role, or let it "
             f"execute: {'; '.join(statements)}"
         )
@@ -150,7 +150,7 @@ def settle(using: str) -> list[str]:
 
 
 def _revoking(found: Access) -> Iterator[str]:
-    """All that a role has on an object goes, if any of it is too much."""
+    """Revoke all privileges of a role on an object if any is unwanted."""
     for kind, target, role in sorted({(p.kind, p.target, p.role) for p in found.too_many}):
         yield f"REVOKE ALL ON {kind} {target} FROM {_role(role)} CASCADE"
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: What a context may hold, as JSON. A request's ids take some hundred characters.
+#: The maximum size of a context as JSON. A request's ids take some hundred characters.
 MOST_CHARACTERS = 64 * 1024
-#: How deep lists and objects may be nested. Python's limit depends on its version and on the depth
-#: of the call: one process may read what another process cannot write.
+#: The maximum nesting of lists and objects. Python's limit depends on its version and on the depth
+#: of the call: one process may read a context that a different process cannot write.
 MOST_NESTED = 100
 
 
 class UnreadableContext(Exception):  # noqa: N818
-    """The context of an event cannot be read: it harms this event and no other."""
+    """The context of an event cannot be read: only this event fails."""
 
 
 class Unread(dict[str, Any]):
@@ -32,10 +32,10 @@ class Unread(dict[str, Any]):
 
 
 def read_context(text: str | None) -> Mapping[str, Any]:
-    """What ``bulksafe.context`` had for an event.
+    """The ``bulksafe.context`` of an event.
 
-    Never raises: numbers of thousands of digits and lists that are nested as deep are valid JSON
-    to PostgreSQL, and one such context would keep all other events of the batch from delivery.
+    Never raises: PostgreSQL accepts JSON with numbers of thousands of digits and lists nested
+    thousands deep, and one such context would block all other events of the batch.
     """
     if not text:
         return {}
@@ -51,7 +51,7 @@ def read_context(text: str | None) -> Mapping[str, Any]:
 
 
 def is_nested_too_deep(value: object) -> bool:
-    """Whether Python may be able to read it as JSON, and not to write or to copy it."""
+    """Whether Python may be able to read it as JSON, but not to write or copy it."""
     level = [value]
     for _ in range(MOST_NESTED + 1):
         level = [inner for outer in level for inner in _inner(outer)]

@@ -1,4 +1,4 @@
-"""How far each queue has come with the events of each bucket."""
+"""The position of each queue in the events of each bucket."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from bulksafe.outbox.windows import Snapshot, Window
 
-#: How many buckets the keys of rows fall into; ``capture_rows.sql`` has it as ``& 15``.
+#: The number of buckets for row keys; ``& 15`` in ``capture_rows.sql``.
 BUCKETS = 16
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """The call in which a process died that had a batch.
+    """The call in a batch during which a process died.
 
     Attributes:
         receiver: its receiver's name.
@@ -29,16 +29,16 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Cursor:
-    """How far a queue has come with the rows of one bucket.
+    """The position of a queue in one bucket.
 
     Attributes:
         queue: the queue's name.
-        atomic: whether it is for the receivers that run in a transaction, or for the others.
+        atomic: the ``atomic`` option of its receivers.
         bucket: the bucket.
-        window: what was and what is to be dealt with.
+        window: the delivered transactions, and those to deliver next.
         batch: the number of the batch that begins now.
-        is_unfinished: whether the batch before it was started and not finished: its process died.
-        suspect: the call that it died in, where that is known.
+        is_unfinished: whether the previous batch was started but not finished: its process died.
+        suspect: the call that it died in, if known.
     """
 
     queue: str

@@ -1,4 +1,4 @@
-"""Giving up all events that wait, before the tables are dropped or in a copy of a database."""
+"""Discards all waiting events, before the tables are dropped or in a copy of a database."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Undelivered:
-    """What waits in an outbox.
+    """The waiting events of an outbox.
 
     Attributes:
         events: committed events that at least one queue has not delivered.
-        parked: events that a receiver failed on and that will be tried again, or wait behind one.
+        parked: events that failed and will be retried, or wait behind a failed one.
         dead: dead letters.
     """
 
@@ -36,7 +36,7 @@ class Undelivered:
 
 
 def undelivered(store: Store) -> Undelivered:
-    """What waits now."""
+    """The events that wait now."""
     return Undelivered(*store.rows("undelivered")[0])
 
 
@@ -44,7 +44,7 @@ def discard(store: Store) -> Undelivered:
     """Delete all events for good.
 
     Returns:
-        what there was.
+        the discarded events.
     """
     with transaction.atomic(using=store.using):
         store.rows("lock_to_discard")

@@ -1,4 +1,4 @@
-"""The order in which rows were changed, and the events that are one change."""
+"""Restores the order of changes, and merges events of the same change."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def is_shared(event: Event) -> bool:
-    """Whether other events of its transaction may belong to the same change, or before it."""
+    """Whether other events of its transaction may belong to the same change or precede it."""
     return event.part is not None or event.depth > 1
 
 
 def in_order(events: Iterable[Event], chain: Callable[[list[Event]], list[Event]]) -> list[Event]:
-    """The changes of one bucket in the order in which each row was changed.
+    """The changes of one bucket; those of each row in the order of its changes.
 
-    Mostly that is the order of their numbers. An ``AFTER ROW`` trigger that writes to the row again
-    has its change captured first, and a row of multi-table inheritance is written table by table.
+    Usually that is the order of their numbers. But if an ``AFTER ROW`` trigger writes to the row
+    again, its change is captured first, and multi-table inheritance writes a row table by table.
 
     Args:
         events: of one bucket, by number, with all events of a row and a transaction together.
@@ -45,11 +45,11 @@ def in_order(events: Iterable[Event], chain: Callable[[list[Event]], list[Event]
 
 
 def _contended(events: Iterable[Event]) -> set[tuple[int, str]]:
-    """The rows of several tables that several transactions have changed.
+    """The rows of several tables that were changed by several transactions.
 
-    Each table's part of such a row has a lock of its own, so that one transaction may write in
-    between two writes of another. Of two that changed the same part, the later one had to wait for
-    the end of the other: its last number is the higher one.
+    Each table's part of such a row has a lock of its own, so one transaction may write between two
+    writes of a different one. Of two transactions that changed the same part, the later one had to
+    wait for the other, so its last number is higher.
     """
     writers: dict[tuple[int, str], int] = {}
     return {
@@ -60,18 +60,18 @@ def _contended(events: Iterable[Event]) -> set[tuple[int, str]]:
 
 
 def _chain_of(event: Event) -> Hashable:
-    """What the events have in common that lead from one state of a row to the next.
+    """The key of the chain that an event belongs to.
 
-    A change that goes to receivers of both kinds has two events.
+    A change for receivers of both kinds has two events.
     """
     return event.xid, event.row, event.is_handed_over
 
 
 def merged(events: Sequence[Event]) -> list[Event]:
-    """The events of one row and one transaction, those that are one change made into one.
+    """The events of one row and one transaction, with events of the same change merged.
 
-    A ``save()`` of a model with parents writes one table after the other: each of them at most once
-    belongs to one change. A row that moves to another partition is deleted here and inserted there.
+    A ``save()`` of a model with parents writes one table after the other: a change contains at most
+    one event of each. A row that moves to a different partition is a deletion and an insertion.
     """
     changes: list[list[Event]] = []
     for event in events:
@@ -113,9 +113,9 @@ def chained(
 ) -> list[Event]:
     """The events of one row and one transaction in the order old → new.
 
-    Each event leads from one state of the row to another: what is looked for is a way through all
-    of them, an Eulerian path. (Hierholzer, "Über die Möglichkeit, einen Linienzug ohne Wiederholung
-    und ohne Unterbrechung zu umfahren", 1873.)
+    Each event leads from one state of the row to another: this finds a path through all of them, an
+    Eulerian path. (Hierholzer, "Über die Möglichkeit, einen Linienzug ohne Wiederholung und ohne
+    Unterbrechung zu umfahren", 1873.)
 
     Args:
         events: by number.
@@ -123,10 +123,10 @@ def chained(
             no row.
 
     Returns:
-        An order in which each event begins where the one before it ended, with low numbers first
-        where there are several; the given one if there is none.
+        An order in which each event begins where the one before it ended, with low numbers first if
+        there are several; the given order if there is none.
     """
-    # As text: states may hold lists, and a NaN that equals no other.
+    # As text: states may contain lists, and a NaN equals no other NaN.
     steps = [(event, repr(old[event.seq]), repr(new[event.seq])) for event in events]
     leading: dict[str, list[tuple[Event, str]]] = {}
     surplus: Counter[str] = Counter()
@@ -134,7 +134,8 @@ def chained(
         leading.setdefault(before, []).append((event, after))
         surplus[before] += 1
         surplus[after] -= 1
-    # A round trip may begin anywhere. What fired a trigger comes before what the trigger did.
+    # A round trip may begin anywhere. The change that fired a trigger precedes the changes of the
+    # trigger.
     first = min(steps, key=lambda step: (step[0].depth, step[0].seq))
     start = next((state for state, number in surplus.items() if number > 0), first[1])
     found = _path(start, leading)
@@ -149,7 +150,7 @@ def chained_by_part(
 ) -> list[Event]:
     """The same for a row of several tables: the events of each table in the order old → new.
 
-    An event says for certain only what became of its own table's part of the row.
+    Only the part in an event's own table is certain.
 
     Args:
         old, new: the state of the event's own part.
@@ -162,7 +163,7 @@ def chained_by_part(
 
 
 def _insertions_first(events: Iterable[Event]) -> list[Event]:
-    """A row begins with its insertion, though what a trigger does to another part comes first."""
+    """Move insertions first: the number of a trigger's change to a different part may be lower."""
     done: list[Event] = []
     start = 0
     for event in events:
@@ -173,7 +174,7 @@ def _insertions_first(events: Iterable[Event]) -> list[Event]:
 
 
 def _path(start: str, leading: dict[str, list[tuple[Event, str]]]) -> list[tuple[Event, str, str]]:
-    """Walk until there is no way on, then insert the detours that were left out, from the end on.
+    """Walk until no edge is left, then insert the omitted detours, starting from the end.
 
     Args:
         leading: the events that begin at each state, the first one last; used up.

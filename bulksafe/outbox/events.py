@@ -1,4 +1,4 @@
-"""Events as the outbox holds them."""
+"""Events as stored in the outbox."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ if TYPE_CHECKING:
 
 INSERTED, UPDATED, DELETED = "I", "U", "D"
 
-#: Among the conditions that an event met: it was meant for receivers in the writer's transaction,
-#: which did not run there.
+#: A marker among an event's conditions: it is for in-transaction receivers that did not run.
 HANDED_OVER = "otherwise"
 
-#: The labels under which an event carries its ``Replay``, in place of conditions.
+#: The labels that encode an event's ``Replay`` in place of conditions.
 _REPLAY_LABELS = ("replay:", "queue:", "atomic:")
 
 
@@ -24,8 +23,8 @@ class Replay:
 
     Attributes:
         receiver: its name.
-        queue, atomic: its lane. A listener whose code lacks the receiver keeps the event once, in
-            this lane, instead of once in each.
+        queue, atomic: its lane. A listener whose code lacks the receiver parks the event only in
+        this lane, not in every lane.
     """
 
     receiver: str
@@ -53,7 +52,7 @@ class Replay:
 class Event:
     """One change of one row.
 
-    Nobody changes one. It is not frozen, because Python takes three times as long to make what is.
+    Treat it as immutable. It is not a frozen dataclass, which takes three times as long to create.
 
     Attributes:
         slot: the slot of the outbox that holds it, or -1 for a parked one.
@@ -65,14 +64,14 @@ class Event:
         part: the oid of the partition, or of the table of multi-table inheritance, if any.
         operation: ``"I"``, ``"U"`` or ``"D"``.
         depth: 1, or more for changes that triggers made.
-        key: the row's primary key as text; the old one where an update changed it.
+        key: the row's primary key as text; the old key if an update changed it.
         size: bytes of its images on disk, compressed; 0 for a parked one.
-        matched: the ids of the conditions that it met; None where nobody asks.
-        context: what ``bulksafe.context`` had for it.
-        first: the event that has the row's state before the change, where several are one change.
+        matched: the ids of the conditions that it met; None if there are no conditions.
+        context: the ``bulksafe.context`` of the write.
+        first: the event with the row's state before the change, if several events are one change.
         parked: the id among the parked events, for one of them.
         attempts: how often it has failed.
-        members: the events that are one change, where there are several.
+        members: the events of the change, if there are several.
         amended: columns in which its row differs from its images, as JSON by side: see
             ``bulksafe.dispatch.part_history``.
     """
@@ -98,12 +97,12 @@ class Event:
 
     @property
     def row(self) -> tuple[int, str]:
-        """Tells rows apart: the events of one are dealt with in order."""
+        """Identifies the row; the events of a row are delivered in order."""
         return self.source, self.key
 
     @property
     def is_handed_over(self) -> bool:
-        """Whether it is for the receivers of a writer's transaction that were not run there."""
+        """Whether it is for in-transaction receivers that did not run."""
         return self.matched is not None and HANDED_OVER in self.matched
 
     @property

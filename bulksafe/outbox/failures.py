@@ -1,4 +1,4 @@
-"""What a failed attempt leads to: when the call is repeated, or that it is given up."""
+"""The result of a failed attempt: a retry after a delay, or a dead letter."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Failure:
     """The result of an attempt.
 
     Attributes:
-        attempts: how many there were.
-        error: the exception in a line.
+        attempts: the number of attempts.
+        error: the exception in one line.
         traceback: where it was raised.
         state: ``"waiting"`` or ``"dead"``.
         blocks: whether later events of the row wait for this one.
@@ -59,7 +59,7 @@ class Failure:
 
     @classmethod
     def described(cls, error: str, attempts: int, receiver: Receiver) -> Failure:
-        """The failure of the attempt number ``attempts``, of which only a text is left."""
+        """The failure of the attempt number ``attempts``, given only as text."""
         is_dead = attempts >= receiver.max_attempts
         return cls(
             attempts,
@@ -81,7 +81,7 @@ _TRACEBACK_LENGTH = 20_000
 
 
 def in_a_line(error: BaseException) -> str:
-    """The exception's class and text. Its own ``__str__`` may fail and must not stop the worker."""
+    """The exception's class and text. A failing ``__str__`` must not stop the worker."""
     try:
         text = str(error)
     except Exception as second:
@@ -90,7 +90,7 @@ def in_a_line(error: BaseException) -> str:
 
 
 def _shortened(text: str, length: int) -> str:
-    """The end of a traceback says more than its middle. PostgreSQL's text has no NUL."""
+    """Cut the middle of a traceback: its end matters most. PostgreSQL's text has no NUL."""
     clean = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
     return clean if len(clean) <= length else f"{clean[: length // 2]} … {clean[-length // 2 :]}"
 
@@ -98,7 +98,7 @@ def _shortened(text: str, length: int) -> str:
 def retry_delay(attempts: int, backoff: Backoff = None) -> float:
     """Seconds before the next attempt: exponential backoff with equal jitter.
 
-    Half of the delay is random, so that calls which failed together are not repeated together.
+    Half of the delay is random, so that calls that failed together are not retried together.
     (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.)
 
     Args:

@@ -1,4 +1,4 @@
-"""Sessions whose locks keep the outbox from being emptied, or cursors from moving."""
+"""Sessions whose locks keep the outbox from being emptied, or cursors from advancing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from bulksafe.outbox.store import Store
 
-#: What a lock is in the way of.
+#: The objects that a lock can block.
 OUTBOX, CURSOR, SLEEPERS = "outbox", "cursor", "sleepers"
 
 #: Seconds after which a lock is worth a finding: no listener holds one for so long.
@@ -52,7 +52,7 @@ class Holder:
         since = (
             f"{self.since:%Y-%m-%d %H:%M:%S %Z}"
             if self.since
-            else "a time that only a member of pg_read_all_stats sees"
+            else "a time visible only to members of pg_read_all_stats"
         )
         return (
             f"{session} (user {self.role!r}{name}) holds {self.modes} on {self.place} since {since}"
@@ -60,9 +60,9 @@ class Holder:
 
 
 def holders(store: Store, seconds: float = LONG) -> list[Holder]:
-    """The transactions whose locks have been in the way for longer than ``seconds``."""
+    """The transactions whose blocking locks are older than ``seconds``."""
     slots = keeping.read_slots(store)
-    # A sleeping listener holds its lock until it looks for events again.
+    # A sleeping listener holds its lock until it checks for events again.
     asleep = max(seconds, 2 * conf.get().POLL_INTERVAL)
     rows = store.rows("holders", {"slots": slots, "seconds": seconds, "asleep": asleep})
     return [Holder(*row) for row in rows]

@@ -1,4 +1,4 @@
-"""Keeping the outbox small: its slots take turns, and are emptied when all have read them."""
+"""Keeps the outbox small: slots rotate, and are emptied once all queues have read them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bulksafe")
 
-#: A slot that is larger than this gives way to the next one.
+#: A slot larger than this is replaced by the next one.
 SLOT_BYTES = 16 * 1024 * 1024
-#: So does one whose first event is older: images of rows are not kept for longer than needed.
+#: So is a slot whose first event is older than this: images of rows are not kept for longer than
+#: needed.
 SLOT_AGE = "1 hour"
 
 _SLOTS = 3
 
 
 def tidy(store: Store, *, slot_bytes: int = SLOT_BYTES) -> list[int]:
-    """Let the next slot take over where it is time, and empty those that are read.
+    """Switch to the next slot if it is time, and empty the slots that all queues have read.
 
-    Nothing is waited for: what cannot be locked now is left for the next time.
+    Waits for no lock: slots that cannot be locked now are left for the next time.
 
     Returns:
         the slots that were emptied.
@@ -46,7 +47,7 @@ def tidy(store: Store, *, slot_bytes: int = SLOT_BYTES) -> list[int]:
 
 
 def read_slots(store: Store) -> list[int]:
-    """The slots that every cursor has passed, as far as is committed, and that are not empty."""
+    """The non-empty slots that every cursor has passed, by committed positions."""
     return [
         slot
         for slot, size, is_current in store.rows("slots")
@@ -61,13 +62,13 @@ def _is_full(store: Store, slot: int, size: int, slot_bytes: int) -> bool:
 
 
 def _emptied(store: Store, slot: int) -> bool:
-    """TRUNCATE the slot if every cursor has passed all that it holds."""
+    """TRUNCATE the slot if every cursor has passed all its events."""
     table = _table(slot)
     if not store.rows("is_read", slot=table)[0][0]:
         return False
     try:
         with transaction.atomic(using=store.using), connections[store.using].cursor() as cursor:
-            # Nobody writes to it any more, and who did has committed or waits here.
+            # There are no new writers, and every earlier writer has committed or blocks this lock.
             cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT")
             if not store.rows("is_read", slot=table)[0][0]:
                 return False

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Known:
-    """What this code can call: other calls are left to listeners that have their code.
+    """The calls that this code can make; other calls are left to listeners with the right code.
 
     Attributes:
-        pairs: the names of its receivers, each with the oid of a table that it is for.
+        pairs: the names of its receivers, each with the oid of one of its tables.
         lanes: the lanes that it serves, each with the oids of the tables of its receivers.
     """
 

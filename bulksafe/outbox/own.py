@@ -1,4 +1,4 @@
-"""bulksafe's own objects in the database: their names, and where they are."""
+"""bulksafe's own objects in the database: their names and schema."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ INDEXES = (
     "bulksafe_worker_pkey",
     "bulksafe_outbox_identity_pkey",
 )
-#: What the first migration creates.
+#: The objects of the first migration.
 OUTBOX = (*TABLES, *SEQUENCES, *INDEXES)
 
 BUFFERS = ("bulksafe_buffer", "bulksafe_staged", "bulksafe_ticket", "bulksafe_receiver")
-#: What a writer's session calls.
+#: The functions that a writer's session calls.
 WRITING = (
     "bulksafe_take",
     "bulksafe_prefix",
@@ -49,7 +49,7 @@ WRITING = (
     "bulksafe_unstage",
 )
 FUNCTIONS = (*WRITING, "bulksafe_ticket_open")
-#: What the second one does.
+#: The objects of the second migration.
 TICKETS = (
     *BUFFERS,
     *FUNCTIONS,

@@ -1,4 +1,4 @@
-"""What a reader of the outbox takes at a time."""
+"""Reads the outbox page by page."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from bulksafe.outbox.store import Store
 
 
-#: How large the images of one cursor's page may be, compressed. They are up to a hundred times as
-#: large in memory, and four cursors are read at once.
+#: The maximum compressed size of the images in one cursor's page. In memory they are up to a
+#: hundred times as large, and four cursors are read at once.
 _MOST_BYTES = 2 * 1024 * 1024
 
 
 def next_events(
     store: Store, cursors: Sequence[Cursor], limit: int
 ) -> tuple[list[Event], list[Cursor]]:
-    """The next events of each cursor, and the cursors as they are when these are dealt with.
+    """The next events of each cursor, and the cursor positions after these events.
 
     Args:
-        limit: how many of each at most; fewer where their images are large.
+        limit: the maximum number of events of each cursor; fewer if their images are large.
     """
     fetched = store.fetch(cursors, limit)
     events: list[Event] = []
@@ -50,9 +50,9 @@ def next_events(
 
 
 def _that_fit(events: list[Event]) -> list[Event]:
-    """The first of the events, as many as a process can hold, and one at least.
+    """The first events that fit into memory, at least one.
 
-    Otherwise rows of megabytes would end each process that reads a page of them.
+    Otherwise a page of very large rows would exhaust the memory of every process that reads it.
     """
     total = 0
     for number, event in enumerate(events):
@@ -63,10 +63,10 @@ def _that_fit(events: list[Event]) -> list[Event]:
 
 
 def _beyond(store: Store, cursor: Cursor, shared: Sequence[Event], position: int) -> list[Event]:
-    """What has to be dealt with along with ``shared``, though it lies beyond the page.
+    """The events beyond the page that must be processed together with ``shared``.
 
-    That is the rest of their transactions. Where a row lies in several tables, another transaction
-    may have written in between, and comes first then.
+    These are the rest of their transactions. For rows in several tables, a concurrent transaction
+    may have written in between, and then comes first.
     """
     found: dict[int, Event] = {}
     missing = list(shared)

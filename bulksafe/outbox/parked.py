@@ -1,4 +1,4 @@
-"""Looking after parked events: finding, retrying and discarding them."""
+"""Finds, retries and discards parked events."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ParkedEvent:
-    """An event that a receiver failed on, or that waits behind one.
+    """An event that failed, or waits behind a failed one.
 
     Attributes:
         state: ``"waiting"`` or ``"dead"``.
-        attempts: how many failed; 0 if it only waits.
+        attempts: the number of failed attempts; 0 if it only waits.
         source: the table of its row.
-        due: when it is tried next; None for one that waits behind another.
+        due: the time of the next attempt; None if it waits behind a different event.
         old, new: the row's images.
     """
 
@@ -49,7 +49,7 @@ class ParkedEvent:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which parked events are meant: those that fit all that is given."""
+    """A filter for parked events: all given criteria must match."""
 
     ids: Sequence[int] = ()
     receiver: str | None = None
@@ -86,7 +86,7 @@ def _parked(row: tuple[Any, ...]) -> ParkedEvent:
 
 
 def _read(text: str) -> object:
-    """JSON as Python has it, or its text where Python does not take it."""
+    """Parse JSON; return the text if Python cannot parse it."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -95,14 +95,14 @@ def _read(text: str) -> object:
 
 
 def count(store: Store, selection: Selection) -> int:
-    """How many there are."""
+    """The number of matching events."""
     rows = store.rows("parked_count", selection.parameters, selection=selection.sql)
     found: int = rows[0][0]
     return found
 
 
 def retry(store: Store, selection: Selection, rename: str | None = None) -> int:
-    """Have them tried again from the beginning; how many there are."""
+    """Retry them with all their attempts; returns their number."""
     parameters = {**selection.parameters, "rename": rename}
     found = len(store.rows("retry", parameters, selection=selection.sql))
     parking.wake_free(store)
@@ -110,5 +110,5 @@ def retry(store: Store, selection: Selection, rename: str | None = None) -> int:
 
 
 def discard(store: Store, selection: Selection) -> int:
-    """Delete them for good; how many there were."""
+    """Delete them permanently; returns their number."""
     return len(store.rows("discard", selection.parameters, selection=selection.sql))

@@ -1,4 +1,4 @@
-"""Calls that are made one by one: what failed, what waits behind it, and what runs alone."""
+"""Calls made one by one: failed ones, calls that wait behind them, and slow ones."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from bulksafe.outbox.known import Known
     from bulksafe.outbox.store import Store
 
-#: The name under which an event is parked whose table the code does not know: for all receivers.
+#: The receiver name of an event whose table has no receivers in this code.
 EVERY_RECEIVER = "*"
 
-#: Stands for all receivers of a row: an earlier call of the row was not tried yet.
+#: Stands for all receivers of a row: an earlier call of the row was not attempted yet.
 ANY_RECEIVER = ""
 
-#: A row, as one receiver sees it: (receiver's name, source, key).
+#: A row of one receiver: (receiver's name, source, key).
 BlockedRow = tuple[str, int, str]
 
 
 @dataclass(frozen=True)
 class Parking:
-    """An event that is to be parked for a receiver.
+    """An event to be parked for a receiver.
 
     Attributes:
-        call: events with the same number make one call; None for a call of its own.
+        call: events with the same number make one call; None for a separate call.
         leads: whether it is the first of its call.
     """
 
@@ -47,14 +47,14 @@ class Parking:
 
 @dataclass(frozen=True)
 class Taken:
-    """A parked call that this process may make until its lease ends.
+    """A parked call that this process has leased.
 
     Attributes:
         atomic: the lane that it came from.
         receiver: its receiver's name, or ``EVERY_RECEIVER``.
         epoch: grows when a different process takes the call over.
-        error: what the attempt before it ended with, if there was one.
-        events: one, or those that make one call.
+        error: the error of the previous attempt, if any.
+        events: the events of the call.
     """
 
     atomic: bool
@@ -73,17 +73,17 @@ class Taken:
 
     @property
     def attempts(self) -> int:
-        """How many there were, with one that has begun."""
+        """The number of attempts, including a running one."""
         return self.events[0].attempts
 
     @property
     def named(self) -> dict[str, Any]:
-        """Parameters that name it, and fence it."""
+        """Query parameters with its ids and its fencing epoch."""
         return {"id": self.id, "ids": self.ids, "epoch": self.epoch}
 
 
 def blocked(store: Store, queue: str, *, atomic: bool, events: Sequence[Event]) -> set[BlockedRow]:
-    """The rows of these events that have calls which come first."""
+    """The rows of these events that have earlier parked calls."""
     rows = {(event.bucket, event.source, event.key) for event in events}
     found: set[BlockedRow] = set()
     parameters = {
@@ -136,23 +136,23 @@ def park(store: Store, queue: str, *, atomic: bool, parkings: Sequence[Parking])
 
 
 def next_calls(store: Store, number: int) -> list[int]:
-    """As many numbers for calls of several events."""
+    """``count`` new numbers for calls of several events."""
     return [call for (call,) in store.rows("next_calls", {"number": number})] if number else []
 
 
 def has_due(store: Store, queue: str) -> bool:
-    """Whether a parked call of a queue may be due: if none is, there is none to take."""
+    """Whether a parked call of a queue may be due; a cheap check before ``take``."""
     return bool(store.rows("has_due", {"queue": queue})[0][0])
 
 
 def take(store: Store, queue: str, known: Known, limit: int, lease: float) -> list[Taken]:
     """Take the next parked calls of a queue that this code can make.
 
-    None of them waits for another.
+    They do not wait for each other.
 
     Args:
-        limit: how many at most.
-        lease: seconds after which those that are not begun are left to others.
+        limit: the maximum number of calls.
+        lease: seconds after which calls that were not started are released.
     """
     parameters = {"queue": queue, "limit": limit, "lease": lease, **known.parameters}
     rows = store.rows("take", parameters)
@@ -165,7 +165,7 @@ def take(store: Store, queue: str, known: Known, limit: int, lease: float) -> li
 
 
 def begin(store: Store, taken: Taken, lease: float) -> Taken | None:
-    """Begin an attempt of a call: it is counted now, whatever becomes of this process.
+    """Begin an attempt of a call: it counts even if this process dies.
 
     Args:
         lease: seconds after which others may take it over, unless it is renewed.
@@ -179,7 +179,7 @@ def begin(store: Store, taken: Taken, lease: float) -> Taken | None:
 
 
 def release(store: Store, listed: Sequence[Taken]) -> None:
-    """Leave calls that were taken and not begun to others."""
+    """Release calls that were taken but not started."""
     ids, epochs = [taken.id for taken in listed], [taken.epoch for taken in listed]
     store.rows("release", {"ids": ids, "epochs": epochs})
 
@@ -201,33 +201,33 @@ def hold(store: Store, taken: Taken) -> Sequence[str] | None:
 
 
 def done(store: Store, taken: Taken) -> bool:
-    """Note that the call is made. False if another process has taken it over."""
+    """Delete a finished call. False if a different process has taken it over."""
     return bool(store.rows("done", taken.named))
 
 
 def failed(store: Store, taken: Taken, failure: Failure) -> bool:
-    """Note that the call has failed. False if another process has taken it over."""
+    """Store the failure of the call. False if a different process has taken it over."""
     named = {**taken.named, **vars(failure)}
     return bool(store.rows("failed", named))
 
 
 def split(store: Store, taken: Taken) -> None:
-    """Let each event of the call be tried alone."""
+    """Split the call into one call for each event."""
     store.rows("split", taken.named)
 
 
 def wake_free(store: Store, ids: Sequence[int] | None = None) -> None:
-    """Let calls that wait behind none any more be due.
+    """Make calls due that no longer wait behind an earlier call.
 
     Args:
-        ids: these; by default all.
+        ids: only these; all by default.
     """
     among = "true" if ids is None else "p.id = ANY (%(ids)s)"
     store.rows("wake_free", {"ids": ids and list(ids)}, among=among)
 
 
 def unfold(store: Store, taken: Taken, receivers: Sequence[str]) -> None:
-    """Park an event for these receivers in place of all."""
+    """Replace an event parked for all receivers by one for each of these."""
     store.rows("unfold", {**taken.named, "receivers": list(receivers)})
 
 
@@ -238,13 +238,13 @@ def died(
     receiver: Receiver | None,
     error: str,
 ) -> None:
-    """Note that a call has failed whose process could not note it. Its attempt was counted.
+    """Store the failure of a call whose process died. Its attempt was counted.
 
     Args:
-        lease: the parked call's id, and the epoch that it was taken with.
+        lease: the parked call's id and its epoch.
     """
     parked, epoch = lease
     backoff = receiver.backoff if receiver is not None else None
-    # A function of the user's is not called here: the keeper has to go on whatever it does.
+    # Does not call a user's backoff function, which could block the keeper.
     delay = retry_delay(attempt, None if callable(backoff) else backoff)
     store.rows("died", {"id": parked, "epoch": epoch, "error": error, "delay": delay})

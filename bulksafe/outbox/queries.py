@@ -1,6 +1,6 @@
 """The run-time queries: ``bulksafe/sql/*.sql``, each under a name.
 
-A query begins with a line ``-- name: what_it_does`` and a comment that says why it is as it is.
+A query begins with a line ``-- name: what_it_does`` and a comment with its reasons.
 ``{query:what_it_does}`` in the text of a query stands for the text of that one.
 """
 
@@ -32,6 +32,6 @@ def _all() -> dict[str, str]:
 def query(name: str) -> str:
     """The text of one query, with psycopg's ``%(name)s`` for its parameters.
 
-    Other braces are the caller's to fill in.
+    The caller fills in all other braces.
     """
     return _PART.sub(lambda part: query(part[1]), _all()[name])

@@ -1,7 +1,7 @@
-"""Transaction numbers do not survive a dump and a restore into another cluster.
+"""Renumbers transactions after a restore: their numbers do not survive a dump into a new cluster.
 
-Cursors and events hold numbers of the old cluster. In the new one these lie in the future, so that
-events would wait for years, and what is written now would look as if it had been dealt with.
+Cursors and events hold numbers of the old cluster. In the new cluster these are in the future, so
+events would wait for years, and new events would look delivered.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ logger = logging.getLogger("bulksafe")
 
 
 def is_ahead(store: Store) -> bool:
-    """Whether the outbox names transactions that the cluster has not come to."""
+    """Whether the outbox contains transaction numbers from the future."""
     return bool(store.rows("is_ahead")[0][0])
 
 
 def rebase(store: Store) -> bool:
-    """Number what waits in the outbox anew, where that is needed.
+    """Renumber the waiting events, if needed.
 
-    Nothing that waits is lost, and nothing that was dealt with comes again; each row's events keep
-    their order. Writers and listeners wait meanwhile.
+    No waiting event is lost, and none is delivered again; each row's events keep their order.
+    Writers and listeners wait meanwhile.
 
     Returns:
         whether it was needed.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 VERSION = "v1"
 
-#: Forgets all events; the queues go on from where they are.
+#: Deletes all events; the queues keep their positions.
 EMPTY = ["TRUNCATE bulksafe_outbox, bulksafe_parked"]
 
 
@@ -48,17 +48,17 @@ def refusing(using: str) -> Iterator[None]:
 
 
 def refuse_to_lose_events(using: str) -> None:
-    """Refuse while there are events that a queue has not delivered.
+    """Refuse to drop the outbox while a queue has undelivered events.
 
     Raises:
-        CommandError: there are.
+        CommandError: there are such events.
     """
     with refusing(using), transaction.atomic(using=using), connections[using].cursor() as cursor:
         cursor.execute(_sql(VERSION, "outbox_unread"))
 
 
 def _sql(version: str, template: str, names: Sequence[str] = own.ALL) -> str:
-    """One of the templates about our own tables."""
+    """Fill a template for our own tables."""
     listed = f"ARRAY[{', '.join(map(literal, names))}]::pg_catalog.text[]"
     values = {"names": listed, "home": templates.read(version, "home")}
     values["strangers"] = templates.fill(version, "strangers", values)
@@ -66,7 +66,7 @@ def _sql(version: str, template: str, names: Sequence[str] = own.ALL) -> str:
 
 
 class _Create(Operation):
-    """Tables of bulksafe's own; on PostgreSQL only."""
+    """Creates bulksafe's own tables, on PostgreSQL only."""
 
     reversible = True
     template = ""
@@ -79,7 +79,7 @@ class _Create(Operation):
         return type(self).__qualname__, [], {"version": self.version}
 
     def state_forwards(self, app_label: str, state: ProjectState) -> None:
-        """The tables are no models."""
+        """The tables have no models."""
 
     def database_forwards(
         self,
@@ -100,7 +100,7 @@ class _Create(Operation):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
-        # Each of both migrations refuses for all tables: half of them would be of no use.
+        # Both migrations refuse for all tables: half of the tables would be useless.
         with refusing(schema_editor.connection.alias):
             self._execute(app_label, schema_editor, "outbox_uncaptured")
             self._execute(app_label, schema_editor, "outbox_unread")
@@ -130,7 +130,7 @@ class CreateOutbox(_Create):
 
 
 class CreateTickets(_Create):
-    """Create what receivers in the writer's transaction need."""
+    """Create the tables and functions for in-transaction receivers."""
 
     template = "tickets"
     names = own.TICKETS
@@ -140,9 +140,9 @@ class CreateTickets(_Create):
 
 
 def rename_in_images(model: type[models.Model], old: str, new: str) -> str:
-    """SQL that renames a column of the table of ``model`` in the events that wait.
+    """SQL that renames a column of the table of ``model`` in waiting events.
 
-    Those of the model's children in multi-table inheritance have it, too.
+    This includes events of the model's multi-table children.
     """
     rows = [model, *(m for m in models_of(model._meta.apps) if model in m._meta.all_parents)]
     tables = [f"to_regclass({literal(relation(m._meta.db_table))})" for m in rows]
@@ -151,7 +151,7 @@ def rename_in_images(model: type[models.Model], old: str, new: str) -> str:
 
 
 def create(using: str) -> None:
-    """Create the tables where they are not there, without a migration."""
+    """Create missing tables without a migration."""
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
         for template, names in (("outbox", own.OUTBOX), ("tickets", own.TICKETS)):
             for step in (template, "revoke"):
@@ -160,19 +160,19 @@ def create(using: str) -> None:
 
 
 def belongs_in(using: str) -> bool:
-    """Whether the database is one that has an outbox."""
+    """Whether the database should have an outbox."""
     return connections[using].vendor == "postgresql" and bool(
         router.allow_migrate(using, "bulksafe")
     )
 
 
 def exists(using: str) -> bool:
-    """Whether the outbox is there."""
+    """Whether the outbox exists."""
     return _has_table(own.TABLES[0], using)
 
 
 def has_tickets(using: str) -> bool:
-    """Whether there is what receivers in the writer's transaction need."""
+    """Whether the tables for in-transaction receivers exist."""
     return _has_table("bulksafe_receiver", using)
 
 

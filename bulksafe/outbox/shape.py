@@ -1,7 +1,7 @@
-"""Whether bulksafe's own objects are those that its migrations create.
+"""Compares bulksafe's own objects with the objects that its migrations create.
 
-A role with ``CREATE`` in the schema may have created one of their names first, with triggers of
-hers, which would run with the rights of the role that captures changes.
+A role with ``CREATE`` in the schema may have created one of them first, with its own triggers,
+which would run with the rights of the role that captures changes.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from bulksafe.outbox.store import Store
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-#: What to do about something that is not as bulksafe created it.
+#: The fix for an object that differs from bulksafe's.
 FIX = (
-    "Find out who made it and why. What is not bulksafe's, drop; if one of its own tables is "
+    "Find out who created it and why. Drop it if it is not bulksafe's; if one of its own tables is "
     "damaged, run “manage.py migrate bulksafe zero” and “manage.py migrate” again, or restore it."
 )
 
 
 @cache
 def expected() -> frozenset[tuple[str, str]]:
-    """Every part of our objects as (object, part) pairs; ``own_objects.txt`` has them."""
+    """Every part of our objects as (object, part) pairs, from ``own_objects.txt``."""
     path = resources.files("bulksafe") / "outbox" / "own_objects.txt"
     lines = path.read_text(encoding="utf-8").splitlines()
     pairs = (line.partition(": ") for line in lines if not line.startswith("#"))
@@ -35,23 +35,23 @@ def expected() -> frozenset[tuple[str, str]]:
 
 
 def found(using: str, home: str, names: Collection[str] = own.ALL) -> frozenset[tuple[str, str]]:
-    """The same of a database."""
+    """The same for a database."""
     rows = Store(using).rows("shape", {"home": home, "names": list(names)})
     return frozenset((name, part) for name, part in rows if part is not None)
 
 
 def differences(using: str, home: str, names: Collection[str] = own.ALL) -> Iterator[str]:
-    """What is there and should not be, and what should be there and is not."""
+    """Unexpected and missing parts."""
     wanted = frozenset(pair for pair in expected() if pair[0] in names)
     present = found(using, home, names)
     for name, part in sorted(present - wanted):
-        yield f"{home}.{name} has what bulksafe did not create: {part}."
+        yield f"{home}.{name} has a part that bulksafe did not create: {part}."
     for name, part in sorted(wanted - present):
-        yield f"{home}.{name} lacks what bulksafe created: {part}."
+        yield f"{home}.{name} lacks a part that bulksafe created: {part}."
 
 
 def strangers(using: str, home: str, tables: Collection[int] = ()) -> Iterator[str]:
-    """Objects of ours that belong to a role which the session's role need not trust.
+    """Our objects that belong to an untrusted role.
 
     Args:
         tables: the oids of the tables whose changes are captured: their owners are trusted.
@@ -63,7 +63,7 @@ def strangers(using: str, home: str, tables: Collection[int] = ()) -> Iterator[s
 
 
 def shadows(using: str, home: str) -> Iterator[str]:
-    """Objects that a session would find in place of ours."""
+    """Objects that shadow ours on the search_path."""
     for described, owner in Store(using).rows("shadows", {"home": home, "names": list(own.ALL)}):
         yield (
             f"{described} comes before bulksafe's own in the schema {home} on the search_path, and "
@@ -72,10 +72,10 @@ def shadows(using: str, home: str) -> Iterator[str]:
 
 
 def refuse_foreign(using: str, names: Collection[str]) -> None:
-    """Refuse to go on with objects that are not as the migration creates them.
+    """Refuse to continue with objects that differ from those of the migration.
 
     Raises:
-        CommandError: some are not.
+        CommandError: some objects differ.
     """
     home = own.home(using)
     if home is None:

@@ -1,4 +1,4 @@
-"""How the outbox is: what waits, what failed, who listens."""
+"""The state of the outbox: waiting events, failures and listeners."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class QueueState:
     Attributes:
         queue: its name.
         atomic: whether its receivers run in a transaction.
-        waiting: events that are committed and not dealt with.
+        waiting: committed events that are not delivered.
         oldest_seconds: the age of the oldest of them.
-        parked: calls that are made one by one: those that failed and are tried again, those that
-            wait behind them, and those that run alone.
+        parked: calls that are made one by one: failed calls, calls that wait behind them, and calls
+            that run alone.
         dead: dead letters.
-        listeners: daemons that are connected and serve it.
+        listeners: the number of connected listeners that serve it.
     """
 
     queue: str
@@ -41,7 +41,7 @@ class QueueState:
 
 @dataclass(frozen=True)
 class Listener:
-    """A daemon that is connected."""
+    """A connected listener."""
 
     name: str
     queues: tuple[str, ...]
@@ -51,15 +51,15 @@ class Listener:
 
 @dataclass(frozen=True)
 class RunningWorker:
-    """A worker process, and the call that it makes.
+    """A worker process and its current call.
 
     Attributes:
         host, pid: where it runs.
-        queue: whose events it delivers.
-        since: since when.
-        receiver: whose call takes long; None if none does.
+        queue: the queue that it delivers.
+        since: the time of its start.
+        receiver: the receiver of a long call; None without one.
         source, key: the table and the primary key of the call's row.
-        call_since: since when the call runs.
+        call_since: the start of the call.
     """
 
     host: str
@@ -73,7 +73,7 @@ class RunningWorker:
 
     @property
     def call_seconds(self) -> float:
-        """For how long the call has been running."""
+        """Seconds since the call began."""
         if self.call_since is None:
             return 0.0
         return (timezone.now() - self.call_since).total_seconds()
@@ -86,7 +86,7 @@ class Slot:
     Attributes:
         slot: its number.
         bytes: its size.
-        current: whether it is the one that is written to.
+        current: whether new events go to it.
     """
 
     slot: int
@@ -94,7 +94,7 @@ class Slot:
     current: bool
 
 
-#: A listener moves each of its cursors on more often than that, also those without work.
+#: A listener advances all its cursors more often than that, even without work.
 _LATELY = timedelta(seconds=30)
 
 
@@ -109,7 +109,7 @@ class State:
 
 
 def state(store: Store, known: Known) -> State:
-    """What ``bulksafe status`` shows.
+    """The state that ``bulksafe status`` shows.
 
     Args:
         known: the receivers and tables of this code.
@@ -123,18 +123,18 @@ def state(store: Store, known: Known) -> State:
         seconds = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
         alive = sum(queue in listener.queues for listener in listeners)
         if not alive and listeners and now - served < _LATELY:
-            alive = 1  # PostgreSQL cuts the name of a connection that serves many queues
+            alive = 1  # PostgreSQL truncates the name of a connection that serves many queues
         lag = events, round(seconds, 1)
         queues.append(QueueState(queue, atomic, *lag, kept, dead, alive))
     return State(queues, listeners, workers(store), [Slot(*row) for row in store.rows("slots")])
 
 
 def workers(store: Store) -> list[RunningWorker]:
-    """The workers of all listeners that are alive."""
+    """The workers of all live listeners."""
     return [RunningWorker(*row) for row in store.rows("workers")]
 
 
 def _listener(application_name: str, since: datetime | None, address: str | None) -> Listener:
-    """Read the name that listeners give their connection."""
+    """Parse the connection name of a listener."""
     name, _, queues = application_name.removeprefix("bulksafe listen ").partition(" ")
     return Listener(name, tuple(queues.split(",")), since, address)

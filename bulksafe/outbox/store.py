@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Start:
-    """The state of things when a batch begins.
+    """The state of the database when a batch begins.
 
     Attributes:
-        snapshot: what is visible.
+        snapshot: the visible transactions.
         xid: the batch's transaction.
-        number: the last number that an event was given, also in a transaction that still runs.
+        number: the last event number, including running transactions.
         has_parked: whether any event is parked and others may have to wait behind it.
-        session: settings of the connection that have to stay as they are.
+        session: connection settings that must not change.
     """
 
     snapshot: Snapshot
@@ -42,11 +42,11 @@ class Start:
 
 
 class Store:
-    """Runs the queries on the connection ``using``; transactions are the caller's.
+    """Runs the queries on the connection ``using``; the caller manages transactions.
 
     Args:
         using: the database.
-        idle: seconds for which a transaction of a worker may be silent; 0 for no limit.
+        idle: idle limit in seconds of a worker's transaction; 0 for no limit.
     """
 
     def __init__(self, using: str, idle: float = 0.0) -> None:
@@ -66,20 +66,20 @@ class Store:
 
     @cached_property
     def unlimited(self) -> str:
-        """SQL that takes the role's timeouts away from the open transaction."""
+        """SQL that disables the role's timeouts in the open transaction."""
         connection: Any = connections[self.using]
         has_transaction_timeout = connection.pg_version >= 170000
         text = query("unlimited_from_17_on" if has_transaction_timeout else "unlimited_until_16")
         return text.replace("{idle}", f"{self._idle * 1000:.0f}")
 
     def prefix(self) -> str:
-        """What the ids of this database's events begin with."""
+        """The prefix of this database's event ids."""
         return str(self.rows("prefix")[0][0])
 
     # Cursors.
 
     def start(self) -> Start:
-        """What there is to know when cursors are locked."""
+        """Read the state that is needed when cursors are locked."""
         ((_, snapshot, xid, *rest),) = self.rows("start", unlimited=self.unlimited)
         return Start(Snapshot.parse(snapshot).without(xid), xid, *rest)
 
@@ -90,14 +90,14 @@ class Store:
 
         Args:
             known: cursors of its lanes.
-            atomic: of the lanes whose receivers run in a transaction, or of the others.
-            stale: also cursors without work that no worker has looked at for so many seconds.
+            atomic: only lanes with this value of ``atomic``.
+            stale: include cursors without work that no worker has checked for this many seconds.
         """
         parameters = {"atomic": atomic, "limit": limit, "stale": stale, **known.lane_parameters}
         return [read_cursor(row) for row in self.rows("claim", parameters)]
 
     def ready(self, queues: Collection[str], known: Known) -> set[str]:
-        """The queues that have something to deal with.
+        """The queues that have work.
 
         Args:
             known: the receivers and tables of this code.
@@ -111,21 +111,21 @@ class Store:
         return found
 
     def next_due(self, queues: Collection[str]) -> float | None:
-        """Seconds until a failed call is tried again; None if no call waits for that."""
+        """Seconds until the next retry is due; None if none is scheduled."""
         ((seconds,),) = self.rows("next_due", {"queues": sorted(queues)})
         return None if seconds is None else float(seconds)
 
     def longest_due(self, queues: Collection[str], known: Known) -> float:
-        """For how many seconds the event of some queues has been due that has waited longest.
+        """Seconds for which the oldest due event has been waiting.
 
         Args:
-            known: the receivers and tables of this code; others may have no listener.
+            known: the receivers and tables of this code; other events may have no listener.
         """
         parameters = {"queues": sorted(queues), **known.parameters, **known.lane_parameters}
         return float(self.rows("longest_due", parameters)[0][0])
 
     def session(self) -> Sequence[str]:
-        """The connection's settings, as ``Start`` has them."""
+        """The connection's settings, in the form of ``Start``."""
         ((found,),) = self.rows("session_now")
         return list(found)
 
@@ -133,7 +133,7 @@ class Store:
         """Store the cursors' windows.
 
         Returns:
-            the connection's settings by then, which cost no query of their own.
+            the current connection settings, at no extra query.
         """
         if not cursors:
             return None
@@ -157,7 +157,7 @@ class Store:
         return list(rows[0][0]) if rows else None
 
     def create_cursors(self, lanes: Iterable[Lane]) -> None:
-        """Let the lanes begin now unless they have begun already."""
+        """Create the cursors of new lanes, at the current position."""
         listed = sorted(set(lanes))
         self.rows(
             "create_cursors",
@@ -174,7 +174,7 @@ class Store:
     # Events.
 
     def fetch(self, cursors: Sequence[Cursor], limit: int) -> list[Event]:
-        """Up to ``limit`` events of each cursor's open window."""
+        """Fetch up to ``limit`` events of each cursor's open window."""
         windows = [cursor.window for cursor in cursors]
         return self._events(
             "fetch",
@@ -202,7 +202,7 @@ class Store:
         )
 
     def fetch_between(self, cursor: Cursor, events: Sequence[Event], position: int) -> list[Event]:
-        """What other transactions of the open window did to the rows of ``events`` before these.
+        """Earlier events of the same rows by other transactions of the open window.
 
         Args:
             position: only events beyond this number.
@@ -225,15 +225,15 @@ class Store:
         )
 
     def fetch_rest(self, cursors: Sequence[Cursor], events: Sequence[Event]) -> list[Event]:
-        """The first events of some rows that the cursors have still to deal with.
+        """The first undelivered events of some rows.
 
         Args:
-            cursors: as they are when ``events`` are dealt with.
-            events: of the rows; each row's bucket has a cursor.
+            cursors: their positions after ``events``.
+            events: events of the rows; each row's bucket has a cursor.
 
         Returns:
-            the first of each row, part and operation, with all that its transaction did of the
-            same, by number.
+            the first event of each row, part and operation, with the others of its transaction, by
+            number.
         """
         windows = {cursor.bucket: cursor.window for cursor in cursors}
         rows = {event.row: windows[event.bucket] for event in events if event.bucket in windows}
@@ -255,7 +255,7 @@ class Store:
         )
 
     def own_events(self, after: int) -> list[Event]:
-        """What the present transaction wrote after the number ``after``."""
+        """The events of the current transaction after the number ``after``."""
         return self._events("own_events", {"after": after})
 
     def _events(self, name: str, parameters: dict[str, Any]) -> list[Event]:

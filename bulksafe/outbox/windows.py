@@ -1,15 +1,15 @@
-"""What a reader of the outbox has seen and has still to see. Pure arithmetic on snapshots.
+"""The position of an outbox reader. Pure arithmetic on snapshots.
 
-PgQ's idea (Skype, 2007): a batch is what became visible between two snapshots. Transactions commit
-in another order than they begin and number their events, so a reader that goes by numbers, or by
-the oldest running transaction alone, loses or swaps events. The difference of two snapshots does
-neither.
+PgQ's idea (Skype, 2007): a batch consists of the events that became visible between two snapshots.
+Transactions do not commit in the order in which they begin and number their events. So a reader
+that relies on the numbers, or on the oldest running transaction alone, loses or swaps events. The
+difference of two snapshots does neither.
 
 The numbers of the events (``seq``) only narrow the search: a bound is kept for the transactions
 from each snapshot's xmax on (``floor``), and for each that was running then (``running``). A
 snapshot's xmax is one more than the last transaction that has *ended*: later ones may be running,
-and may have numbered events. So a number is a bound only for the transactions from one on that is
-known to have begun after the number was read (``Mark``).
+and may have numbered events. So a number is a bound only for transactions that began after the
+number was read (``Mark``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Snapshot:
     Attributes:
         xmin: every transaction before this one has ended.
         xmax: this transaction and all later ones had not ended.
-        running: those between that were running.
+        running: the transactions in between that were running.
     """
 
     xmin: int
@@ -47,21 +47,21 @@ class Snapshot:
     def without(self, xid: int) -> Snapshot:
         """The same snapshot, in which the transaction ``xid`` is still running.
 
-        PostgreSQL does not list the transaction that asks. If a later one has ended by then, the
-        own one would look as if it had, too: what it goes on to write would count as seen.
+        PostgreSQL omits the current transaction from its own snapshots. If a later one has already
+        ended, the current one would look ended too, and its later writes would count as seen.
         """
         if xid >= self.xmax:
             return self
         return Snapshot(min(self.xmin, xid), self.xmax, self.running | {xid})
 
     def sees(self, xid: int) -> bool:
-        """Whether what the transaction wrote is visible, if it committed."""
+        """Whether the writes of the transaction are visible, if it committed."""
         return xid < self.xmin or (xid < self.xmax and xid not in self.running)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What the transactions from ``xid`` on write has higher numbers than ``number``.
+    """Events of transactions from ``xid`` on have higher numbers than ``number``.
 
     Attributes:
         xid: a transaction that began after the number was read.
@@ -72,7 +72,7 @@ class Mark:
     number: int
 
     def floor(self, snapshot: Snapshot) -> int:
-        """A bound for the transactions from the snapshot's xmax on."""
+        """The lower bound for transactions from the snapshot's xmax on."""
         return self.number if self.xid <= snapshot.xmax else 0
 
 
@@ -81,13 +81,13 @@ class Window:
     """The position of one cursor.
 
     Attributes:
-        lower: all that this snapshot sees has been dealt with.
-        floor: the transactions from its xmax on number their events from above this.
+        lower: all events visible in this snapshot have been delivered.
+        floor: event numbers of transactions from its xmax on are higher than this.
         running: the same bound for each transaction that was running then.
-        upper: the snapshot up to which events are being dealt with, if a window is open.
-        upper_floor: the floor that goes with it.
-        position: the last number that was dealt with in the open window.
-        skip: numbers beyond it that were dealt with ahead of their turn.
+        upper: the snapshot up to which events are delivered now, if a window is open.
+        upper_floor: its floor.
+        position: the last number delivered in the open window.
+        skip: numbers beyond it that were delivered early.
     """
 
     lower: Snapshot
@@ -103,7 +103,8 @@ class Window:
 
         Args:
             snapshot: taken now.
-            floor: a bound for the transactions from its xmax on; the former one is one, too.
+            floor: a bound for the transactions from its xmax on; the previous floor is also a
+                bound.
         """
         if self.upper is not None:
             return self
@@ -112,7 +113,7 @@ class Window:
 
     @property
     def start(self) -> int:
-        """Every event of the open window that is not dealt with has a higher number."""
+        """A lower bound for the numbers of undelivered events of the open window."""
         upper = self._open()
         if self.position is not None:
             return self.position
@@ -121,20 +122,20 @@ class Window:
 
     @property
     def floor_of_rest(self) -> int:
-        """Every event that is still to be dealt with, in any window, has a higher number."""
+        """A lower bound for the numbers of all undelivered events, in any window."""
         if self.upper is None:
             return min([self.floor, *self.running.values()])
         return min(self.start, self.closed().floor_of_rest)
 
     def moved(self, position: int, ahead: Sequence[int] = ()) -> Window:
-        """The same window with the events up to ``position`` dealt with."""
+        """The same window with the events up to ``position`` delivered."""
         skip = tuple(sorted({*(n for n in self.skip if n > position), *ahead}))
         return Window(
             self.lower, self.floor, self.running, self.upper, self.upper_floor, position, skip
         )
 
     def closed(self) -> Window:
-        """The position when the open window is worked off."""
+        """The position after the open window."""
         upper = self._open()
         running = {xid: self.running.get(xid, self.floor) for xid in upper.running}
         return Window(upper, self.upper_floor, running)

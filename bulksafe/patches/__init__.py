@@ -1,10 +1,10 @@
-"""Every place where Django or pgtrigger is changed: what, and why.
+"""All patches of Django and pgtrigger, with their reasons.
 
-Each module says what it patches; ``PATCHES`` is the table of all. Two tests guard it:
-tests/unit/test_patches_in_one_place.py fails on a patch that is in no table,
-tests/integration/test_patches.py where a new release moves what is patched.
+Each module lists its patches; ``PATCHES`` has all of them. Two tests guard it:
+tests/unit/test_patches_in_one_place.py fails on a patch that is not listed,
+tests/integration/test_patches.py if a new release moves a patched attribute.
 
-What bulksafe writes into single objects of theirs is in ``bulksafe.object_state``.
+Writes into single objects are in ``bulksafe.object_state``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bulksafe.patches import (
 )
 
 #: In place before models are loaded, and before pgtrigger's ``ready()``: some packages wrap methods
-#: of a model as soon as it is prepared, and have to find these.
+#: of a model as soon as it is prepared, and must wrap the patched ones.
 EARLY = (*declaring.EARLY, *computed.EARLY, *writes.EARLY, *signals.EARLY)
 
 #: In place when the apps are ready.
@@ -31,13 +31,13 @@ PATCHES = (*EARLY, *LATE)
 
 
 def apply_early() -> None:
-    """Apply what must be in place before models are loaded; a second call changes nothing."""
+    """Apply the patches that must precede model loading; a second call changes nothing."""
     for patch in EARLY:
         patch.apply()
 
 
 def apply() -> None:
-    """Apply the rest; a second call changes nothing."""
+    """Apply the other patches; a second call changes nothing."""
     for patch in LATE:
         patch.apply()
     computed.forget_returning_fields()

@@ -1,4 +1,4 @@
-"""Patches of commands: ``makemigrations`` and ``migrate``, and those of pgtrigger."""
+"""Patches of ``makemigrations``, ``migrate`` and pgtrigger's commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _with_invariants(_original: object) -> type:
-    """Our mixin before the autodetector that pgtrigger has put before Django's: one for all."""
+    """Mix our class into the autodetector that pgtrigger has installed; cached."""
     detector: type = makemigrations.Command.autodetector
     if issubclass(detector, autodetection.InvariantsMixin):
         return detector
@@ -86,7 +86,8 @@ LATE = (
             owner,
             name,
             _with_invariants,
-            "The autodetector plans what is declared. pgtrigger looks at the modules, Django at "
+            "The autodetector plans the declared triggers. pgtrigger reads it from the modules, "
+            "Django from "
             "the commands.",
             substitute,
         )
@@ -101,7 +102,7 @@ LATE = (
         management,
         "load_command_class",
         _load_command_class,
-        "Commands of other packages, as migrate of django-tenants, have Django's autodetector: "
+        "Commands of other packages, such as django-tenants' migrate, use Django's autodetector: "
         "they get the same one. Django's check commands.E001 demands it.",
     ),
     Patch(
@@ -114,7 +115,7 @@ LATE = (
         makemigrations.Command,
         "handle",
         _make_migrations,
-        "The autodetector asks about captures, and does not know the command that runs it.",
+        "The autodetector asks about captures, but has no reference to the command that runs it.",
     ),
     *(
         Patch(

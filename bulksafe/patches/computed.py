@@ -1,4 +1,4 @@
-"""Patches for computed fields: instances get the values that the database has computed."""
+"""Patches for computed fields: set the values computed by the database on instances."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def _do_update(  # noqa: PLR0917  (Django's own signature)
     rows = compat.update_returning(filtered, values, computed)
     for field, value in zip(computed, rows[0] if rows else (), strict=False):
         setattr(self, field.attname, value)
-    # With select_on_save, a row that a BEFORE trigger kept from the UPDATE is not a missing one.
+    # With select_on_save, a row whose UPDATE a BEFORE trigger skipped is not missing.
     is_forced = bool(rest[-1])
     return bool(rows) or (self._meta.select_on_save and not is_forced and filtered.exists())
 
 
 def forget_returning_fields() -> None:
-    """Compute the cached property again where it was asked for before it was patched."""
+    """Clear the cached property if it was computed before the patch."""
     for item in declared():
         object_state.forget_returning_fields(item.model)
 
@@ -62,7 +62,7 @@ _READ_BACK_BATCH = 5000
 
 
 def read_back(queryset: QuerySet[Any], instances: Sequence[Model]) -> None:
-    """Give ``instances`` the computed values that are stored, with one query for a batch.
+    """Set the stored computed values on ``instances``, with one query per batch.
 
     ``bulk_update()`` returns no columns, nor does ``bulk_create(ignore_conflicts=True)``.
     """
@@ -80,12 +80,12 @@ def read_back(queryset: QuerySet[Any], instances: Sequence[Model]) -> None:
         for key, instance in batch:
             values = stored.get(key, (None,) * len(names))
             for name, value in zip(names, values, strict=True):
-                # Not into __dict__: a foreign key forgets the object that it had before.
+                # Not into __dict__: assignment makes a foreign key drop its cached object.
                 setattr(instance, name, value)
 
 
 def _key(instance: Model) -> tuple[Any, ...]:
-    """The primary key as a query returns it: it may have been set as text."""
+    """The primary key as returned by a query: it may have been set as text."""
     return tuple(
         field.to_python(getattr(instance, field.attname)) for field in instance._meta.pk_fields
     )

@@ -1,7 +1,7 @@
-"""Patches of connections: violations, contexts, and receivers that run at the end of transactions.
+"""Patches of connections: violations, contexts, and receivers at the end of transactions.
 
-What a new connection gets of its own comes with ``connection_created``: the wrapper of errors, the
-class of the driver's cursors, and the execute wrappers of contexts and of the writer.
+A receiver of ``connection_created`` extends each new connection: the error wrapper, the class of
+the driver's cursors, and the execute wrappers of contexts and of the writer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def extend_connections() -> None:
-    """Extend the connections that are open, and those to come; a second call changes nothing."""
+    """Extend open and future connections; a second call changes nothing."""
     connection_created.connect(_extend, dispatch_uid="bulksafe.extend_connection")
     for connection in connections.all(initialized_only=True):
         _extend(sender=type(connection), connection=connection)
@@ -88,7 +88,7 @@ LATE = (
         DatabaseWrapper,
         "_commit",
         _commit,
-        "Receivers of what was written past Django's cursors run before the commit, which would "
+        "Receivers of writes that bypassed Django's cursors run before the commit, which would "
         "refuse it. Deferred triggers run without the identity of an earlier call, and the next "
         "transaction begins without one.",
     ),

@@ -1,4 +1,4 @@
-"""Patches of cursors, Django's and the driver's: execute wrappers do not see all statements."""
+"""Patches of Django's and the driver's cursors: some statements bypass execute wrappers."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def _copy(self: CursorWrapper) -> Callable[..., AbstractContextManager[Copy]]:
 
 
 def _stream(self: CursorWrapper) -> Callable[..., Iterator[Any]]:
-    """In autocommit the statement goes without an identity.
+    """In autocommit the statement runs without an identity.
 
-    A transaction around it would stay open as long as the rows are not read to the end.
+    A transaction around it would stay open until all rows are read.
     """
     original: Callable[..., Iterator[Any]] = self.cursor.stream
     if self.db.vendor != "postgresql":
@@ -76,7 +76,7 @@ def _carrying(connection: BaseDatabaseWrapper, text: str) -> AbstractContextMana
 
 
 class _Noticed(Cursor):
-    """A cursor of the driver's that announces each statement before it sends it."""
+    """A driver cursor that announces each statement before it sends it."""
 
     def execute(self, query: Any, *args: Any, **kwargs: Any) -> Self:
         contexts.notice(self.connection, query)
@@ -97,7 +97,7 @@ class _Noticed(Cursor):
 
 @functools.cache
 def noticed(factory: type) -> type:
-    """The class of cursors as a connection has it, with the above before it."""
+    """A connection's cursor class with this mixin."""
     if issubclass(factory, _Noticed):
         return factory
     return type(factory.__name__, (_Noticed, factory), {"__module__": factory.__module__})
@@ -108,7 +108,7 @@ LATE = (
         CursorWrapper,
         "callproc",
         _callproc,
-        "Carries the context, and runs the receivers: execute wrappers are not called for it.",
+        "Carries the context and runs the receivers: it bypasses execute wrappers.",
     ),
     Patch(
         CursorWrapper,

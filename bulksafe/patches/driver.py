@@ -1,4 +1,4 @@
-"""The type of what is mixed in before the driver's class of cursors."""
+"""The type of mixins for the driver's cursor class."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
     Cursor: TypeAlias = psycopg.Cursor[Any]
 else:
-    # A connection's own class of cursors comes behind it.
+    # A connection's own cursor class follows in the MRO.
     Cursor = object

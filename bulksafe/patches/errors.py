@@ -1,4 +1,4 @@
-"""The driver's errors of our triggers become bulksafe's, whichever way a statement takes."""
+"""Converts driver errors of our triggers to bulksafe's exceptions, on every path of a statement."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class ViolationWrapper(DatabaseErrorWrapper):
-    """Django's translation of driver errors, with two exception classes more.
+    """Django's translation of driver errors, with two more exception classes.
 
-    It sits where Django turns psycopg's errors into its own, so that the class is the same at a
+    It replaces Django's translation of psycopg's errors, so the class is the same at a
     statement, while rows are fetched and at the commit.
     """
 
@@ -33,7 +33,7 @@ class ViolationWrapper(DatabaseErrorWrapper):
         traceback: TracebackType | None,
     ) -> None:
         if isinstance(error, _FromDriver):
-            # The cause is to be the driver's own error.
+            # The cause must be the driver's own error.
             error = error.__cause__
         violation = error and violation_from(error)
         if violation:
@@ -42,12 +42,12 @@ class ViolationWrapper(DatabaseErrorWrapper):
 
 
 class _FromDriver(psycopg.Error):
-    """Marks what a cursor of the driver's raises."""
+    """Marks errors that a driver cursor raises."""
 
 
 @functools.cache
 def _both(ours: type[IntegrityError], drivers: type[psycopg.Error]) -> type[_FromDriver]:
-    """A subclass of ours and of the driver's: code with the driver's cursors expects the latter."""
+    """A subclass of both classes: code with driver cursors expects the driver's class."""
 
     def reduce(self: _FromDriver) -> str | tuple[Any, ...]:
         return violation_from(self).__reduce__()
@@ -57,7 +57,7 @@ def _both(ours: type[IntegrityError], drivers: type[psycopg.Error]) -> type[_Fro
 
 
 def _raise(error: psycopg.Error) -> None:
-    """Raise what the driver's error is to bulksafe; return if it is nothing of its own."""
+    """Raise the driver's error as bulksafe's exception; return if it is not bulksafe's."""
     violation = violation_from(error)
     if violation is None:
         return
@@ -69,7 +69,7 @@ def _raise(error: psycopg.Error) -> None:
 
 
 class _Translating(Cursor):
-    """A cursor of the driver's: for ``copy()``, and what is executed past Django's cursors."""
+    """A driver cursor: covers ``copy()`` and statements that bypass Django's cursors."""
 
     def execute(self, *args: Any, **kwargs: Any) -> Self:
         try:
@@ -104,7 +104,7 @@ class _Translating(Cursor):
 
 @functools.cache
 def translating(factory: type) -> type:
-    """The class of cursors as a connection has it, with the above before it."""
+    """A connection's cursor class with this mixin."""
     if issubclass(factory, _Translating):
         return factory
     return type(factory.__name__, (_Translating, factory), {"__module__": factory.__module__})

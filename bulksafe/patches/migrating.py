@@ -1,4 +1,4 @@
-"""Patches of migrations: triggers follow the tables and the models that they are attached to."""
+"""Patches of migrations: attached triggers follow their tables and models."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def _delete_model(original: Original[None], self: DatabaseSchemaEditor, model: t
     for trigger in (*(getattr(model._meta, "triggers", None) or ()), *attached.on_model(model)):
         if isinstance(trigger, Trigger):
             self.execute(trigger.compile(model).uninstall_sql, params=None)
-    # Such as those of an app that was removed from INSTALLED_APPS.
+    # Such as tables of an app that was removed from INSTALLED_APPS.
     for statement in () if self.collect_sql else inspection.removing_unknown(self, model):
         self.execute(statement, params=None)
     original(self, model)
 
 
-# What is attached follows the models of a migration state.
+# Attached triggers follow the models of a migration state.
 
 
 def _apps(original: Original[StateApps], state: ProjectState) -> StateApps:
@@ -94,7 +94,7 @@ def _rename_model(
         (attached.through_key(model, name), attached.through_key(model, name, new_name))
         for name in attached.automatic_links(model)
     ]
-    # Django removes the model of the old name in the end, with what is attached to it.
+    # Django later removes the model of the old name, with its attached triggers.
     attachments = attached.of(self)
     attachments.rename(pairs)
     original(self, app_label, old_name, new_name)
@@ -156,7 +156,7 @@ LATE = (
         DatabaseSchemaEditor,
         "create_model",
         _create_model,
-        "A table that a migration brings back has the triggers that other apps had attached to it.",
+        "A table that a migration restores gets the triggers that other apps had attached.",
     ),
     Patch(
         DatabaseSchemaEditor,
@@ -168,12 +168,12 @@ LATE = (
         ProjectState,
         "apps",
         _apps,
-        "The models of a state find what is attached to them: schema editors get no state. No "
+        "Models find their attached triggers through their state: schema editors get no state. No "
         "public API can add to this cached property.",
         extend_cached_property,
     ),
     *(
-        Patch(ProjectState, name, replacement, "What is attached to a model follows it.")
+        Patch(ProjectState, name, replacement, "Attached triggers follow their model.")
         for name, replacement in (
             ("clone", _clone_state),
             ("rename_model", _rename_model),

@@ -1,4 +1,4 @@
-"""How an attribute of a class or module of Django, psycopg or pgtrigger is replaced."""
+"""Replaces attributes of classes and modules of Django, psycopg and pgtrigger."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from django.utils.functional import cached_property
 
 _Result = TypeVar("_Result")
 
-#: What has an attribute that is replaced.
+#: The owner of a replaced attribute.
 Owner: TypeAlias = type | ModuleType
-#: The function that is replaced, by what it returns.
+#: A replaced function, by its result type.
 Original: TypeAlias = Callable[..., _Result]
 
-#: The attribute of a function that replaces another.
+#: The marker attribute of a replacement function.
 APPLIED = "_bulksafe_applied"
 
 
@@ -52,24 +52,24 @@ def extend_cached_property(owner: type, name: str, replacement: Callable[..., An
 
 
 def add_property(owner: Owner, name: str, replacement: Callable[..., Any]) -> None:
-    """Add a property; where Django has an attribute of this name, it stays."""
+    """Add a property, unless Django has an attribute of this name."""
     if name not in vars(owner):
         setattr(owner, name, property(replacement))
 
 
 def substitute(owner: Owner, name: str, replacement: Callable[..., Any]) -> None:
-    """Put what ``replacement(original)`` returns in the place of a class."""
+    """Replace a class by the result of ``replacement(original)``."""
     setattr(owner, name, replacement(getattr(owner, name)))
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A place where Django or pgtrigger is changed.
+    """A patch of Django or pgtrigger.
 
     Attributes:
         owner: the class or module.
         name: its attribute.
-        replacement: what takes its place, in the form that ``install`` wants.
+        replacement: the replacement, in the form that ``install`` expects.
         why: the reason.
         install: one of the functions above.
     """

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     #: or a weak reference to it, and what else the version of Django keeps.
     Entry: TypeAlias = tuple[Any, ...]
 
-#: Each connection by its signal and its sender, including those disconnected since.
+#: Each connection by its signal and its sender, including disconnected ones.
 _made: dict[tuple[int, int], dict[Hashable, Connected]] = defaultdict(dict)
 
 
@@ -108,14 +108,14 @@ def _restore(signal: Signal) -> None:
 
 
 def _replaced(entry: Entry, connected: Connected) -> Entry:
-    """The entry of an ordinary receiver for the critical one of its function."""
+    """An ordinary receiver's entry, replaced by the critical one of its function."""
     key = _key(connected.receiver), entry[0][1]
-    # Django would await what is marked as asynchronous, and a Connected never is.
+    # Django would await an entry that is marked as asynchronous; a Connected never is.
     return key, connected, *(False if item is True else item for item in entry[2:])
 
 
 def _critical(signal: Signal, entry: Entry) -> Connected | None:
-    """What an entry of an ordinary receiver should be, if its function is a critical one."""
+    """The critical entry for an ordinary receiver, if its function is critical."""
     if type(entry[1]) is Connected:
         return None
     function = entry[1]() if isinstance(entry[1], ReferenceType) else entry[1]
@@ -137,8 +137,8 @@ def _connect_to(receiver: Receiver, model: type[Model], sender: type[Model]) -> 
     uid = _key(receiver)
     key = (uid, dispatcher._make_id(sender))  # type: ignore[attr-defined]
     _made[id(signal), key[1]][uid] = connected
-    # A function that is connected as an ordinary receiver too is a critical one from now on, and a
-    # second registration takes the place of the first.
+    # A function that is also connected as an ordinary receiver becomes critical, and a second
+    # registration replaces the first.
     with signal.lock:
         place = next((n for n, entry in enumerate(signal.receivers) if entry[0] == key), None)
         signal.receivers = [entry for entry in signal.receivers if entry[0] != key]
@@ -170,7 +170,7 @@ def _put_in_order(signal: Signal) -> None:
     """Sort the critical receivers of the signal by their ``after``.
 
     Asynchronous ones run after all others, as in Django's ``send()``, which would await them if it
-    could see that they are. The rest stay where they are.
+    recognised them. The rest keep their positions.
     """
     with signal.lock:
         places = [n for n, entry in enumerate(signal.receivers) if _receiver_of(entry)]
@@ -192,13 +192,13 @@ EARLY = (
         ModelSignal,
         "connect",
         _connect,
-        "disconnect() and connect() again is how receivers are muted: a critical receiver is "
+        "Code mutes receivers by disconnect() and connect(): a critical receiver must be "
         "critical again afterwards.",
     ),
     Patch(
         ModelSignal,
         "disconnect",
         _disconnect,
-        "A receiver may disconnect another one, or itself, in the middle of a bulk write.",
+        "A receiver may disconnect itself or other receivers during a bulk write.",
     ),
 )

@@ -1,7 +1,7 @@
-"""Patches of Django's ways to write: receivers run in the writer's transaction for each of them.
+"""Patches of Django's write methods: each runs in-transaction receivers.
 
 The logic is in ``paths`` and ``bulk_paths`` of ``bulksafe.writer``. Models without such receivers
-go straight through.
+bypass it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from bulksafe.patches.patching import Original
 
-    #: How many rows were deleted, and how many of each model, by its label.
+    #: The number of deleted rows, in total and by model label.
     Deleted: TypeAlias = tuple[int, dict[str, int]]
 
 # Instances.
@@ -118,7 +118,7 @@ def _update(original: Original[int], self: QuerySet[Any], **kwargs: Any) -> int:
 
 
 def _route_for_write(queryset: QuerySet[Any]) -> None:
-    """Let ``queryset.db`` be the database that is written to, as Django's own methods do."""
+    """Set ``queryset.db`` to the database for writes, as Django's own methods do."""
     attributes(queryset)["_for_write"] = True
 
 
@@ -137,7 +137,7 @@ def _can_fast_delete(
     *args: Any,
     **kwargs: Any,
 ) -> bool:
-    """To Django, any receiver stands against it, also one that gets the rows from the database."""
+    """Django refuses it if there are receivers; those fed by the database allow it."""
     inner = functools.partial(original, self, objs, *args, **kwargs)
     if inner():
         return True

@@ -1,7 +1,7 @@
-"""Which operations ``makemigrations`` writes for triggers that are attached to models.
+"""Plans the migration operations for attached triggers.
 
-pgtrigger compares ``Meta.triggers``, and writes to the app of the model. This compares what
-migrations have attached with what is declared, and writes to the app that declares.
+pgtrigger compares ``Meta.triggers``, and writes to the app of the model. This module compares the
+attached triggers of the migrations with the declarations, and writes to the declaring app.
 """
 
 from __future__ import annotations
@@ -39,10 +39,9 @@ if TYPE_CHECKING:
     from bulksafe.attached import Attached, Key
     from bulksafe.compiler import Trigger
 
-#: Stands for an attached trigger, and for all that changes its table, where Django has the name of
-#: a field.
+#: Dependency marker, in place of a field name: an attached trigger, or an operation on its table.
 ATTACHED = "attached trigger"
-#: The same for the migrations that an app has already; no operation matches it.
+#: The same for the existing migrations of an app; no operation matches it.
 _EARLIER = "earlier migrations"
 
 _CREATE, _ALTER = OperationDependency.Type.CREATE, OperationDependency.Type.ALTER
@@ -65,7 +64,7 @@ class Planned:
     """An operation for the migrations of the app ``home``.
 
     Attributes:
-        blocked: the operations, each with its app, that have to wait for it.
+        blocked: the operations, each with its app, that must wait for it.
     """
 
     home: str
@@ -73,7 +72,7 @@ class Planned:
     blocked: Sequence[Operation] = ()
 
     def wait(self, generated: Mapping[str, Sequence[Operation]]) -> None:
-        """Let the operations that it blocks wait for it."""
+        """Add the dependencies of the blocked operations."""
         for operation in self.blocked:
             add_dependency(operation, _on_trigger(self))
 
@@ -85,7 +84,7 @@ def _on_trigger(item: Planned) -> OperationDependency:
 
 @dataclass
 class Plan:
-    """Operations that come before all others of their apps, and those that come after them."""
+    """Operations that precede all others of their apps, and operations that follow them."""
 
     first: list[Planned] = field(default_factory=list)
     last: list[Planned] = field(default_factory=list)
@@ -133,7 +132,7 @@ class Attaching:
         return self.plan
 
     def _held(self) -> dict[tuple[Key, str], list[_Held]]:
-        """What migrations have attached, under the names that the models have now."""
+        """The triggers attached by migrations, under the current model names."""
         now = {(app, old): (app, new) for (app, new), old in self.renamed.items()}
         found: dict[tuple[Key, str], list[_Held]] = {}
         for key, entries in attached.of(self.before).by_model.items():
@@ -143,7 +142,7 @@ class Attaching:
         return found
 
     def _wanted(self) -> dict[tuple[Key, str], tuple[str, Trigger]]:
-        """What is declared for apps that have migrations."""
+        """The declared triggers of apps that have migrations."""
         unmigrated = self.before.real_apps - self.converted
         found = {}
         for item in declared():
@@ -159,7 +158,7 @@ class Attaching:
         return found
 
     def _orphans(self, held: Mapping[tuple[Key, str], list[_Held]]) -> Iterator[Orphan]:
-        """The captures that have lost their last receiver, and not their table."""
+        """Captures whose table still exists but has no receiver left."""
         named = {(attached.key_of(item.model), item.invariant.name) for item in declared()}
         for place, items in held.items():
             trigger = items[0].attached.trigger
@@ -173,7 +172,7 @@ class Attaching:
         by_home = {item.attached.home: item for item in held}
         home, trigger = wanted or ("", None)
         mine = by_home.pop(home, None)
-        # The migrations of an installed package are not ours to write.
+        # Do not write migrations for an installed package.
         leaving = [
             item for other, item in by_home.items() if trigger is None or not _is_package(other)
         ]
@@ -182,8 +181,8 @@ class Attaching:
             and mine.attached.trigger == trigger
             and by_home.keys() <= mine.attached.replaces
         )
-        # What an operation takes away or renames may be what the old trigger uses: both ways
-        # through the migrations, it is not there while the operation runs.
+        # The old trigger may use a column that an operation removes or renames. So the trigger must
+        # not exist while the operation runs, forwards or backwards.
         breaking = list(self._breaking(held[0].key)) if held else []
         early = leaving if trigger is None or breaking else []
         if breaking and mine and not is_settled:
@@ -202,7 +201,7 @@ class Attaching:
         label = ".".join(key)
         extra = {"replaces": sorted(others)} if others else {}
         operation = operations.AddTrigger(model=label, trigger=trigger, **extra)
-        # Taken back, it leaves what the other apps have attached: their migrations come before it.
+        # Reversed, it restores the triggers of the other apps, so their migrations come first.
         earlier = [OperationDependency(other, key[1], _EARLIER, _ALTER) for other in others]
         set_dependencies(operation, [*self._table(key), *own_tables(trigger), *earlier])
         return Planned(home, operation)
@@ -212,14 +211,14 @@ class Attaching:
     ) -> Planned:
         app_label, model_name = item.key
         operation = operations.RemoveTrigger(model=item.label, name=str(item.attached.trigger.name))
-        # The migration that gave the model its present name.
+        # The migration that gave the model its current name.
         set_dependencies(operation, [OperationDependency(app_label, model_name, None, _CREATE)])
         if after is not None:
             add_dependency(operation, _on_trigger(after))
         return Planned(item.attached.home, operation, breaking)
 
     def _table(self, key: Key) -> Iterator[OperationDependency]:
-        """What has to be there for a trigger: the table, with its present columns."""
+        """The dependencies of a trigger: its table with the current columns."""
         owner = None if key in self.after.models else attached.owner_of(self.after, key)
         app_label, model_name = key
         if owner is not None:
@@ -229,7 +228,7 @@ class Attaching:
         yield OperationDependency(app_label, model_name, ATTACHED, _ALTER)
 
     def _breaking(self, key: Key) -> Iterator[Operation]:
-        """The planned operations that take something away that a trigger on the table may use."""
+        """The planned operations that remove something that a trigger on the table may use."""
         owner = None if key in self.before.models else attached.owner_of(self.before, key)
         app_label, model_name = key
         if owner is not None:
@@ -250,7 +249,7 @@ class Attaching:
             yield from self._renaming_ends(owner[0].fields[owner[1]], app_label, model_name)
 
     def _renaming_ends(self, link: Any, app_label: str, model_name: str) -> Iterator[Operation]:
-        """The planned operations that rename a model, and with it a column of a through table."""
+        """The planned operations that rename a model, and thus a column of a through table."""
         target = link.remote_field.model
         target = target._meta.label if hasattr(target, "_meta") else str(target)
         target = target.lower() if "." in target else f"{app_label}.{target}".lower()
@@ -265,7 +264,7 @@ class Attaching:
 
 
 def own_tables(trigger: Trigger) -> list[OperationDependency]:
-    """A capture writes to bulksafe's own tables, which its migrations make."""
+    """The dependency of captures on the migrations of bulksafe's own tables."""
     if trigger.captures:
         return [OperationDependency("bulksafe", "outbox", None, _CREATE)]
     return []

@@ -1,4 +1,4 @@
-"""What ``makemigrations`` must know about invariants beyond what pgtrigger tells it."""
+"""Extends pgtrigger's autodetector of ``makemigrations`` for invariants."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from bulksafe.attached import Key
 
 
-#: Stands for a model's triggers where Django has the name of a field.
+#: Dependency marker for a model's triggers, in place of a field name.
 _TRIGGERS = "Meta.triggers"
 
 
 class InvariantsMixin:
-    """Mixed in before pgtrigger's autodetector."""
+    """Mixin for pgtrigger's autodetector."""
 
     # Attributes of Django's autodetector.
     from_state: ProjectState
     to_state: ProjectState
     questioner: MigrationQuestioner
-    #: The apps that have migrations.
+    #: The apps with migrations.
     existing_apps: set[str]
     renamed_models: dict[Key, str]
     new_field_keys: set[tuple[str, str, str]]
@@ -43,7 +43,7 @@ class InvariantsMixin:
     new_proxy_keys: set[Key]
     old_proxy_keys: set[Key]
     generated_operations: dict[str, list[Operation]]
-    #: Lists of ``Migration``, whose ``operations`` the stubs take for an attribute of the class.
+    #: ``Migration`` objects; the stubs declare ``operations`` as a class attribute.
     migrations: dict[str, list[Any]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -55,17 +55,17 @@ class InvariantsMixin:
     ) -> dict[str, list[Migration]]:
         self._converted = frozenset(convert_apps or ())
         if graph is not None:
-            # An app without models has no other sign of its earlier migrations.
+            # An app without models has no other trace of its earlier migrations.
             self.existing_apps |= {app for app, _ in graph.nodes}
         changes: dict[str, list[Migration]]
         changes = super()._detect_changes(convert_apps, graph)  # type: ignore[misc]
         return changes
 
     def _sort_migrations(self) -> None:
-        """Between the operations of an app come ours: removals first, and additions last.
+        """Place our operations around those of an app: removals first, additions last.
 
-        Django splits migrations where an operation waits for another app: in the middle of an app's
-        operations, ours could wait for what waits for those behind them.
+        Django splits migrations where an operation waits for another app. In the middle of an app's
+        operations, ours could cause a circular wait.
         """
         planned = Attaching(self, self._converted).planned()
         generated = self.generated_operations
@@ -88,7 +88,7 @@ class InvariantsMixin:
         super().add_operation(app_label, operation, dependencies, beginning)  # type: ignore[misc]
 
     def _optimize_migrations(self) -> None:
-        """Django's optimizer compares each operation with all others; ours, at both ends, stay."""
+        """Keep our operations at both ends out of Django's optimizer, which compares all pairs."""
         ends = {}
         for migration in chain.from_iterable(self.migrations.values()):
             first = list(takewhile(_is_ours, migration.operations))
@@ -102,7 +102,7 @@ class InvariantsMixin:
 
     def check_dependency(self, operation: Operation, dependency: OperationDependency) -> bool:
         if isinstance(operation, CreateModel) and dependency.field_name != ATTACHED:
-            # Most of what is asked: each operation is compared with all others.
+            # The most frequent case: each operation is compared with all others.
             return bool(super().check_dependency(operation, dependency))  # type: ignore[misc]
         match operation, dependency.type:
             case ((operations.AddTrigger() | operations.RemoveTrigger()), _):
@@ -113,7 +113,7 @@ class InvariantsMixin:
                     operation.model,
                 )
             case RenameModel(), OperationDependency.Type.CREATE if dependency.field_name is None:
-                # What needs a new model is content with a renamed one.
+                # A dependency on a new model is met by a renamed one.
                 return operation.new_name_lower == dependency.model_name_lower
             case RemoveTrigger(), OperationDependency.Type.ALTER:
                 return (operation.model_name.lower(), _TRIGGERS) == (
@@ -139,7 +139,7 @@ class InvariantsMixin:
         return ()
 
     def _added_fields(self, app_label: str, model_name: str) -> Iterator[OperationDependency]:
-        """A trigger comes after the columns that are added with it.
+        """Dependencies of a trigger on columns that are added with it.
 
         Otherwise a foreign key to another app's new model, which Django may move to a later
         migration, could leave the trigger behind in an earlier one.
@@ -149,13 +149,13 @@ class InvariantsMixin:
                 yield OperationDependency(app, model, field, OperationDependency.Type.CREATE)
 
     def _removed_proxies(self, base: str) -> Iterator[OperationDependency]:
-        """A table goes after the proxies through which other apps put triggers on it."""
+        """A table is deleted after the proxies through which other apps attach triggers."""
         for app, model in self._proxies(base):
             if (app, model) not in self.new_proxy_keys:
                 yield OperationDependency(app, model, None, OperationDependency.Type.REMOVE)
 
     def _existing_proxies(self, base: str) -> Iterator[OperationDependency]:
-        """A proxy is made while its base has the old name, as a foreign key is in Django."""
+        """A proxy is created while its base has the old name, as Django does for foreign keys."""
         for app, model in self._proxies(base):
             if app != base.partition(".")[0]:
                 yield OperationDependency(app, model, None, OperationDependency.Type.CREATE)
@@ -171,7 +171,7 @@ def bases_of(state: ModelState) -> list[str]:
 
 
 def repoint_proxies(state: ProjectState, old: tuple[str, str], new: tuple[str, str]) -> None:
-    """Let the proxies of a model that was renamed have it as their base again.
+    """Point the proxies of a renamed model to the new name.
 
     Django does so with foreign keys, and not with the proxies of users.
     """

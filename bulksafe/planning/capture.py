@@ -1,4 +1,4 @@
-"""From critical receivers to capture triggers: one for each operation of a table."""
+"""Plans capture triggers for critical receivers, one for each operation of a table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 OPERATIONS = (INSERT, UPDATE, DELETE)
 
-#: The rows that an operation does not have.
+#: The row that an operation lacks.
 MISSING = {INSERT: OLD, DELETE: NEW}
 
 
@@ -48,9 +48,9 @@ def _capture(capture: Capture, subject: Subject) -> compiler.Trigger:
 
 @per_model(receivers.changes)
 def _kept(model: Model) -> dict[str, list[dict[str, Any]]]:
-    """Which rows the capture on a table keeps, by operation.
+    """The streams of the capture on a table, by operation.
 
-    ``makemigrations`` asks for it in the system checks and again for the migration.
+    Cached: ``makemigrations`` needs it for the system checks and for the migration.
     """
     found = streams(model)
     wanting = {source: receivers.of_model(source) for source, _ in found}
@@ -69,7 +69,7 @@ def _kept(model: Model) -> dict[str, list[dict[str, Any]]]:
 def _streams(
     table: Model, source: Model, among: Sequence[Receiver], operation: str
 ) -> Iterator[dict[str, Any]]:
-    """Which rows of ``source`` the capture on ``table`` keeps at an operation.
+    """The streams of ``source`` for an operation on ``table``.
 
     Args:
         among: the receivers of ``source``.
@@ -82,7 +82,7 @@ def _streams(
 
 
 def condition_of(receiver: Receiver, model: Model, operation: str) -> str | None:
-    """SQL over the rows of a change that says whether ``receiver`` is called for it.
+    """The SQL condition for calls of ``receiver``, over the rows of a change.
 
     None if it is called for every change.
 
@@ -100,16 +100,16 @@ def condition_of(receiver: Receiver, model: Model, operation: str) -> str | None
 
 
 def condition_id(condition: str) -> str:
-    """How an event notes that the condition was met."""
+    """The id that an event stores if it met the condition."""
     return names.digest(condition, 10)
 
 
 def _conditions(model: Model, operation: str, wanting: Sequence[Receiver]) -> dict[str, Any]:
-    """What the receivers of one operation on one model want of a row."""
+    """The conditions of the receivers of one operation on one model."""
     wanted = [condition_of(receiver, model, operation) for receiver in wanting]
     conditions = {condition_id(condition): condition for condition in wanted if condition}
     return {
-        # In the order in which a migration file has the keys.
+        # In the key order of a migration file.
         "conditions": dict(sorted(conditions.items())),
         "all_rows": None in wanted,
     }
@@ -118,13 +118,13 @@ def _conditions(model: Model, operation: str, wanting: Sequence[Receiver]) -> di
 def _stream(
     table: Model, source: Model, operation: str, wanting: Sequence[Receiver]
 ) -> dict[str, Any]:
-    """The rows of ``source`` that a change of the table of ``table`` makes events of.
+    """The stream that turns changes of the table of ``table`` into events of ``source``.
 
-    From the statement's transition tables, or row by row for partitioned tables.
+    It reads the statement's transition tables, or runs row by row for partitioned tables.
     """
     if _is_part(table, source):
-        # Conditions are over the child's own table, which may be made later than this one: they are
-        # asked when the event is delivered.
+        # Conditions use the child's own table, which may be created later than this one, so they
+        # are evaluated at delivery.
         return {
             "operation": operation[0],
             "conditions": {},
@@ -141,10 +141,10 @@ def _stream(
 def _buffered(
     table: Model, source: Model, operation: str, wanting: Sequence[Receiver]
 ) -> dict[str, Any]:
-    """The same for receivers in the writer's transaction.
+    """The same for in-transaction receivers.
 
-    ``refusing`` are the conditions under which the commit of another writer is refused, or a
-    truth value.
+    ``refusing`` are the conditions under which the commit of other programs is refused, or a truth
+    value.
     """
     refusing = [receiver for receiver in wanting if receiver.otherwise == REFUSE]
     if _is_part(table, source):
@@ -172,10 +172,10 @@ def _is_part(table: Model, source: Model) -> bool:
 
 
 def _own(source: Model, operation: str) -> dict[str, Any]:
-    """A change of the row's own table."""
+    """The stream for a change of the row's own table."""
     row = OLD if operation == DELETE else NEW
     lineage = Lineage(source, {source: row}, "LEFT JOIN")
-    # Which partition a row lies in, or which part of it this is, is worth a note.
+    # Store the partition of a row, or which part of it this is.
     part = "bulksafe.part" if lineage.joins else "NULLIF(bulksafe.part, bulksafe.source)"
     return {
         "template": "capture_rows",
@@ -190,7 +190,7 @@ def _own(source: Model, operation: str) -> dict[str, Any]:
 
 
 def _part(table: Model, source: Model, operation: str) -> dict[str, Any]:
-    """An UPDATE of a parent's table, for the child whose row it is a part of."""
+    """The stream for an UPDATE of a parent's table, for rows of a child."""
     old, new = "old part", "new part"
     lineage = Lineage(source, {table: new}, "LEFT JOIN")
     by_row = f'(SELECT "old".*) AS "{old}" CROSS JOIN (SELECT "new".*) AS "{new}"'

@@ -1,7 +1,7 @@
-"""Captures without receivers: ``makemigrations`` drops none without asking.
+"""Captures without receivers: ``makemigrations`` asks before it drops one.
 
 Either the receivers were removed, or the module that declares them was not imported. Only the
-developer knows which, and a dropped capture loses changes without an error.
+developer can decide, and a dropped capture loses changes without an error.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Orphan:
     """A capture in the migrations whose table has no critical receiver in the code.
 
     Attributes:
-        key: its model, as the code calls it.
-        homes: the apps whose migrations have it.
-        trigger: as they store it.
-        before: the model in the migrations.
+        key: the key of its model in the code.
+        homes: the apps whose migrations contain it.
+        trigger: the stored trigger.
+        before: the key of the model in the migrations.
     """
 
     key: attached.Key
@@ -50,7 +50,7 @@ class Orphan:
 
 @dataclass(frozen=True)
 class _Request:
-    """A running ``makemigrations``, and the models whose captures it was asked to drop."""
+    """A running ``makemigrations``, and its ``--drop-capture`` models."""
 
     command: BaseCommand
     labels: Sequence[str]
@@ -61,7 +61,7 @@ _request: ContextVar[_Request | None] = ContextVar("bulksafe.makemigrations", de
 
 @contextmanager
 def requested(command: BaseCommand, labels: Iterable[str]) -> Iterator[None]:
-    """While ``makemigrations`` runs; without it, as in ``migrate``, captures are kept silently."""
+    """Set the request during ``makemigrations``; without one (``migrate``) captures are kept."""
     token = _request.set(_Request(command, tuple(labels)))
     try:
         yield
@@ -70,7 +70,7 @@ def requested(command: BaseCommand, labels: Iterable[str]) -> Iterator[None]:
 
 
 def has_table(key: attached.Key) -> bool:
-    """Whether the model is in the code, with a table that is the project's to migrate."""
+    """Whether the code has the model, with a table that the project migrates."""
     try:
         meta = apps.get_model(*key)._meta
     except LookupError:
@@ -79,15 +79,15 @@ def has_table(key: attached.Key) -> bool:
 
 
 def kept(orphans: Iterable[Orphan], questioner: MigrationQuestioner) -> list[Orphan]:
-    """Those that are not to be dropped.
+    """The captures to keep.
 
     Args:
-        orphans: captures that nothing in the code declares, of models that have a table.
+        orphans: captures without receivers in the code, on models with a table.
         questioner: Django's.
 
     Raises:
-        CommandError: ``--drop-capture`` names a model without such a capture, or one that has to be
-            kept cannot be.
+        CommandError: ``--drop-capture`` names a model without such a capture, or a capture cannot
+            be kept.
     """
     found = sorted(orphans, key=lambda orphan: orphan.label)
     request = _request.get()
@@ -139,14 +139,14 @@ def _asks(questioner: Any, orphan: Orphan) -> bool:
         "they were removed, or their module was not imported (import it in AppConfig.ready())."
     )
     choices = [
-        "Keep the capture: changes of the table go on being captured",
+        "Keep the capture: continue to capture changes of the table",
         "Drop the capture: the receivers were removed",
     ]
     return bool(questioner._choice_input(question, choices) == 2)
 
 
 def _refuse_unfit(orphan: Orphan) -> None:
-    """A capture with conditions cannot outlive the columns that they read."""
+    """Refuse to keep a capture whose conditions read removed columns."""
     if orphan.before is None:
         return
     present = {field.column for field in apps.get_model(*orphan.key)._meta.concrete_fields}
@@ -165,7 +165,7 @@ def _refuse_unfit(orphan: Orphan) -> None:
 
 
 def _reads(described: object, column: str) -> bool:
-    """Whether SQL somewhere in the description of a trigger names the quoted column."""
+    """Whether any SQL in the trigger's arguments contains the quoted column."""
     if isinstance(described, str):
         return column in described
     if isinstance(described, dict):

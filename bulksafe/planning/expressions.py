@@ -1,7 +1,7 @@
 """Django expressions as SQL over the old and the new row of a change.
 
-The same query machinery that would put an expression into a ``SELECT`` resolves it here; only the
-rows that names refer to are others: ``new`` and ``old`` in place of a table.
+The query machinery that resolves expressions in a ``SELECT`` resolves them here; names refer to the
+rows ``new`` and ``old`` instead of a table.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class RowSQL:
     """An expression over one change of a row.
 
     Attributes:
-        sql: the text; columns are ``"new"."amount"``, or bare where that was asked for.
+        sql: the text; columns are ``"new"."amount"``, or bare if requested.
         reads: the (row, field) pairs that it depends on.
-        output_field: the type of its value, where Django knows it.
+        output_field: the type of its value, if Django can determine it.
     """
 
     sql: str
@@ -69,18 +69,18 @@ def compile_expression(
     """Compile ``expression`` over a row of ``model``.
 
     Args:
-        model: whose fields the names refer to.
+        model: the model whose fields the names refer to.
         expression: a ``Q``, an ``F`` or any expression of Django's.
-        row: what a name without ``old__``/``new__`` stands for.
-        bare: leave the row's name out, for a place where columns are parameters.
-        annotations: named expressions that names may refer to as well.
-        missing: the row that the operation does not have, if there is one. A test on it is false,
-            and its negation true.
+        row: the row for names without ``old__``/``new__``.
+        bare: omit the row's name, for use where columns are parameters.
+        annotations: named expressions that names may also refer to.
+        missing: the row that the operation lacks, if any. A test of it is false, and its negation
+            true.
 
     Raises:
-        Refused: it cannot be compiled, or could not be kept true.
+        Refused: it cannot be compiled or enforced.
     """
-    # What is active where makemigrations runs must not be frozen into a migration.
+    # The active time zone and language of makemigrations must not be frozen into a migration.
     with translation.override(None), timezone.override(timezone.get_default_timezone()):
         query = _RowQuery(model, row, bare, missing)
         with _Refusing(model, query):
@@ -95,7 +95,7 @@ class _RowQuery(Query):
     """A query whose only tables are the old and the new row of a change."""
 
     model: type[models.Model]
-    #: Conditions are among them, which the stubs leave out.
+    #: Includes conditions, which the stubs omit.
     annotations: dict[str, Any]
 
     def __init__(
@@ -113,7 +113,7 @@ class _RowQuery(Query):
     # Names.
 
     def split_row(self, names: list[str]) -> tuple[str, list[str]]:
-        """The row that a path starts from, and the rest of it.
+        """The row of a path, and the rest of the path.
 
         ``new__amount`` is the new row's amount, unless the model has a field ``new`` for which the
         rest is a lookup.
@@ -156,14 +156,15 @@ class _RowQuery(Query):
         target = getattr(reference, "target", None)
         is_new = isinstance(reference, Col) and reference.alias == self.row
         if self.bare and is_new and target is not None and target.generated:
-            # A generated column has no value before the row is stored: use what it is made from.
+            # A generated column has no value before the row is stored: use its expression.
             computed = Cast(target.expression, target.output_field)
             return computed.resolve_expression(self, allow_joins=True, reuse=None)
         return reference
 
     def build_lookup(self, lookups: Sequence[str], lhs: Any, rhs: object) -> Lookup[Any]:
         if list(lookups) in (["df"], ["ndf"]) and getattr(lhs.output_field, "is_relation", False):
-            # Django knows no lookups but its own on a relation; its column is a plain value.
+            # Relations support only Django's own lookups; the column of a relation is a plain
+            # value.
             lhs = lhs.copy()
             lhs.output_field = lhs.output_field.target_field
         refusals.refuse_operand(lhs, list(lookups), rhs)
@@ -173,7 +174,7 @@ class _RowQuery(Query):
 
     def resolve_lookup_value(self, value: object, *args: Any, **kwargs: Any) -> object:
         if isinstance(value, set | frozenset):
-            # Every process has them in another order, and the migration would differ.
+            # Set order differs between processes, and the migration would differ.
             value = sorted(value, key=repr)
         return super().resolve_lookup_value(value, *args, **kwargs)
 
@@ -181,7 +182,7 @@ class _RowQuery(Query):
         if not is_expression(annotation):
             raise Refused(
                 "E029",
-                f"{name}={shown(annotation)} is no expression.",
+                f"{name}={shown(annotation)} is not an expression.",
                 did_you_mean(
                     name,
                     ("name", "message", "deferred", "operation"),
@@ -192,7 +193,7 @@ class _RowQuery(Query):
             raise Refused(
                 "E035",
                 f"The annotation “{name}” has the name of a field.",
-                "Give the annotation another name.",
+                "Give the annotation a different name.",
             )
         self.annotations[name] = self.resolve(annotation)
 
@@ -200,7 +201,7 @@ class _RowQuery(Query):
         if not is_expression(expression):
             raise Refused(
                 "E029",
-                f"{shown(expression)} is no expression.",
+                f"{shown(expression)} is not an expression.",
                 "Use F('column'), Value(…), Q(…) or a function of django.db.models.functions.",
             )
         return expression.resolve_expression(self, allow_joins=True, reuse=None)
@@ -219,7 +220,7 @@ class _RowQuery(Query):
 
 
 def _has_transform(model: type[models.Model], field: str, name: str) -> bool:
-    """Whether ``field__name`` means something: a lookup, a JSON key, a related column."""
+    """Whether ``field__name`` resolves: a lookup, a JSON key, a related column."""
     found = model._meta.get_field(field)
     if found.is_relation:
         return name in fields.names_of(found.related_model)  # type: ignore[arg-type]
@@ -238,7 +239,7 @@ def _refuse_what_cannot_be_kept(resolved: object, query: _RowQuery) -> None:
 
 
 class _Refusing:
-    """Turns what Django raises about an expression into a ``Refused`` with a fix."""
+    """Turns Django's errors about an expression into a ``Refused`` with a fix."""
 
     def __init__(self, model: type[models.Model], query: _RowQuery) -> None:
         self.model = model

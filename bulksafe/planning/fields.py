@@ -23,12 +23,12 @@ def column_field(model: type[models.Model], name: object) -> Field:
     """The field ``name``, if it is a column of the model's own table.
 
     Raises:
-        Refused: it is not.
+        Refused: it is not such a column.
     """
     label = model._meta.label
     if not isinstance(name, str) or not name:
         raise Refused(
-            "E029", f"{shown(name)} is no field name.", "Write the field's name as a string."
+            "E029", f"{shown(name)} is not a field name.", "Write the field's name as a string."
         )
     try:
         field = model._meta.pk if name == "pk" else model._meta.get_field(name)
@@ -51,9 +51,9 @@ def column_field(model: type[models.Model], name: object) -> Field:
         raise Refused(
             "E034",
             f"“{name}” is a column of “{field.model._meta.db_table}”, the table of a parent model.",
-            f"Declare the invariant on {field.model._meta.label}. If it stands in the Meta of an "
+            f"Declare the invariant on {field.model._meta.label}. If it is in the Meta of an "
             f"abstract base, give {model.__name__} a class Meta of its own: without one, it "
-            "inherits that.",
+            "inherits the base's.",
         )
     return field  # type: ignore[return-value]
 
@@ -62,7 +62,7 @@ def no_column(model: type[models.Model], name: str) -> Refused:
     return Refused(
         "E036",
         f"“{name}” of {model._meta.label} has no column of its own.",
-        "Name the columns that it is made of.",
+        "Name its columns instead.",
     )
 
 
@@ -93,26 +93,25 @@ def column(row: str, field: Field) -> str:
     return f"{quoting.identifier(row)}.{quoting.identifier(str(field.column))}"
 
 
-#: Types whose ``=`` takes different values for equal, or that have none.
+#: Types whose ``=`` treats different values as equal, or that have no ``=``.
 _COMPARED_AS_TEXT = frozenset("citext json xml point line lseg box path polygon circle".split())
 
 
 def identity(row: str, field: Field) -> str:
-    """The column as a value of its own, not as its type or its collation sees it.
+    """SQL for the exact value of the column, independent of its type's ``=`` and its collation.
 
-    To ``citext`` and to a nondeterministic collation ``a`` and ``A`` are equal, to Python they are
-    not.
+    ``citext`` and nondeterministic collations treat ``a`` and ``A`` as equal; Python does not.
     """
     text = column(row, field)
     element, brackets, _ = type_of(field).partition("[")
-    # The type's name may come with its schema.
+    # The type's name may include its schema.
     if element.rpartition(".")[2].strip('"') in _COMPARED_AS_TEXT:
         return f'{text}::text{"[]" if brackets else ""} COLLATE "C"'
     return f'{text} COLLATE "C"' if collation(field) else text
 
 
 def collation(field: Field) -> str | None:
-    """The collation that the column, or what its array holds, was given."""
+    """The explicit collation of the column, or of its array elements."""
     base = getattr(field, "base_field", None)
     if base is not None:
         return collation(base)
@@ -134,29 +133,30 @@ def value(field: Field, given: object) -> str:
         reason = "; ".join(error.messages) if isinstance(error, ValidationError) else str(error)
         raise _no_value(field, given, reason) from error
     if isinstance(given, float | Decimal) and isinstance(converted, int) and converted != given:
-        raise _no_value(field, given, "it is no whole number")
+        raise _no_value(field, given, "it is not a whole number")
     if field.max_length and isinstance(converted, str) and len(converted) > field.max_length:
         raise _no_value(field, given, f"it has more than {field.max_length} characters")
     return literal
 
 
 def plain(given: object) -> object:
-    """The value of an enumeration's member, for messages."""
+    """The value of an enum member, for messages."""
     return given.value if isinstance(given, Enum) else given
 
 
 def refuse_odd_value(field: Field, given: object) -> None:
-    """Refuse what a text column would turn into text that nobody meant, like ``<User: …>``."""
+    """Refuse a value that a text column would store as unintended text, like ``<User: …>``."""
     if family(field) != "text" or isinstance(given, str):
         return
     if isinstance(given, Enum) and not isinstance(given, models.Choices):
         raise Refused(
             "E028",
-            f"{shown(given)} is no value for “{field.name}”: Django stores it as {str(given)!r}.",
+            f"{shown(given)} is not a value for “{field.name}”: Django stores it as "
+            f"{str(given)!r}.",
             f"Write its value, {given.value!r}, or make it a member of a TextChoices.",
         )
     if callable(given) or isinstance(given, _NOT_TEXT):
-        raise _no_value(field, given, "it is no text")
+        raise _no_value(field, given, "it is not text")
 
 
 _NOT_TEXT = (bytes, bytearray, dict, list, tuple, set, frozenset, models.Model)
@@ -165,7 +165,7 @@ _NOT_TEXT = (bytes, bytearray, dict, list, tuple, set, frozenset, models.Model)
 def _no_value(field: Field, given: object, reason: str) -> Refused:
     return Refused(
         "E028",
-        f"{shown(given)} is no value for “{field.name}”: {reason.rstrip('.')}.",
+        f"{shown(given)} is not a value for “{field.name}”: {reason.rstrip('.')}.",
         "Write a value of the column's type.",
     )
 
@@ -197,7 +197,7 @@ _FAMILIES: Mapping[str, str] = {
 
 
 def family(field: Field) -> str | None:
-    """The kind of value that the column holds, where it is known."""
+    """The kind of the column's values, if known."""
     if field.is_relation:
         target = getattr(field, "target_field", None)
         return family(target) if target is not None else None
@@ -215,5 +215,5 @@ def type_of(field: Field) -> str:
 
 
 def cast_type(field: Field) -> str:
-    """The column's type, as a cast names it."""
+    """The column's type for a cast."""
     return field.cast_db_type(offline.connection()) or ""

@@ -1,4 +1,4 @@
-"""What can be said of a declaration that works: warnings, and where Django itself is enough."""
+"""Warnings and hints for valid declarations, such as a plain Django alternative."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def hints(invariant: Invariant, model: type[models.Model]) -> Iterator[Problem]:
 
 
 def _is_elsewhere(invariant: Invariant) -> bool:
-    """Whether the model belongs to somebody else, so that nothing can be added to it."""
+    """Whether the model belongs to a different app and cannot be changed."""
     return invariant.is_attached
 
 
@@ -94,18 +94,18 @@ def _field_hints(field: fields.Field) -> Iterator[Problem]:
     if getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False):
         yield Problem(
             "W004",
-            f"“{field.name}” is computed, so that what auto_now writes is overruled.",
+            f"“{field.name}” is computed, so the value of auto_now is overwritten.",
             "Remove auto_now and auto_now_add.",
         )
     elif field.editable:
         yield Problem(
             "W003",
-            f"“{field.name}” is computed, and forms still ask for it.",
+            f"“{field.name}” is computed, but forms still show it.",
             f"Add editable=False to {field.name}.",
         )
 
 
-#: Expressions that PostgreSQL takes in a generated column when what they read is in _TIMELESS.
+#: Expressions that PostgreSQL accepts in a generated column, if their inputs are in _TIMELESS.
 _IMMUTABLE = (
     *(F, Q, Value, Case, When, CombinedExpression, NegatedExpression, ExpressionWrapper),
     *(f.Abs, f.Ceil, f.Coalesce, f.Floor, f.Greatest, f.Least, f.Mod, f.NullIf, f.Power, f.Round),
@@ -157,9 +157,8 @@ def _immutable(immutable: Immutable, model: type[models.Model]) -> Iterator[Prob
         if name in computed:
             yield Problem(
                 "W080",
-                f"“{name}” is immutable and computed: an update of what it is computed from is "
-                "refused.",
-                "If that is meant, make those columns immutable: the error says more then.",
+                f"“{name}” is immutable and computed: an update of its inputs is refused.",
+                "If that is intended, make the inputs immutable: the error is clearer then.",
             )
         elif getattr(model._meta.get_field(name), "auto_now", False):
             yield Problem(
@@ -204,7 +203,7 @@ def _initial_hints(transition: Transition, field: fields.Field) -> Iterator[Prob
         listed = ", ".join(repr(fields.plain(state)) for state in unreachable)
         yield Problem(
             "W079",
-            f"No row gets into the states that have followers: {listed}.",
+            f"No row can reach these states, which have followers: {listed}.",
             "Add a transition that leads there, or add them to initial=.",
         )
 

@@ -1,4 +1,4 @@
-"""SQL for the image and the key of a row, over the tables that it lies in."""
+"""SQL for the image and the key of a row, from all its tables."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
     Model = type[models.Model]
 
-#: Types with a cast to JSON of their own, which does not lead back.
+#: Types with their own cast to JSON, which cannot be reversed.
 _KEPT_AS_TEXT = frozenset({"hstore", "geometry", "geography", "raster"})
 
 
 @dataclass(frozen=True)
 class StoredRow:
-    """SQL that reads a stored row of a model as a capture writes it; its own table is ``"new"``.
+    """SQL that reads a stored row in the form of a capture; its own table is ``"new"``.
 
     Attributes:
-        key: what tells rows apart.
+        key: the row's key.
         image: the row as JSON.
-        source: the tables that it lies in, joined.
-        aliases: their quoted names, the eldest parent first: in the order of Django's writes.
+        source: the joined tables.
+        aliases: their quoted names, the root parent first: in the order of Django's writes.
     """
 
     key: str
@@ -54,16 +54,16 @@ def stored_row(model: Model) -> StoredRow:
 
 
 class Lineage:
-    """The tables that a row of a model lies in, joined to the one whose rows are at hand.
+    """The tables of a model's rows, joined to the one whose rows are given.
 
     Args:
         source: the model.
-        known: the table at hand and its alias.
-        kind: ``LEFT JOIN``: the other parts may be gone already.
+        known: the given table and its alias.
+        kind: ``LEFT JOIN`` if the other parts may already be deleted.
     """
 
     def __init__(self, source: Model, known: Mapping[Model, str], kind: str) -> None:
-        # The eldest first: its columns come first in the image.
+        # The root first: its columns come first in the image.
         self.models = sorted(lineage(source), key=lambda model: len(model._meta.all_parents))
         self.aliases = dict(known)
         self.joins: list[dict[str, str]] = []
@@ -101,7 +101,7 @@ class Lineage:
 
 @dataclass(frozen=True)
 class _Link:
-    """How the row of a child finds that of its parent."""
+    """The link from a child's row to its parent's row."""
 
     child: Model
     parent: Model
@@ -129,10 +129,10 @@ def row_as_json(model: Model, alias: str) -> str:
 
 
 def key_of(model: Model, row: str) -> str:
-    """SQL for the text that tells the rows of a model apart.
+    """SQL for the key of a model's rows as text.
 
-    The rows of a many-to-many table go by the instance that they belong to: what is taken away and
-    added again is another row, and comes in order all the same.
+    The rows of a many-to-many table use the key of their instance: a link that is removed and added
+    again has a new primary key, and its events must stay in order.
     """
     columns = [f"{quoting.identifier(row)}.{quoting.identifier(key)}" for key in _keys_of(model)]
     if len(columns) == 1:
@@ -141,10 +141,10 @@ def key_of(model: Model, row: str) -> str:
 
 
 def _keys_of(model: Model) -> list[str]:
-    """The columns that a row goes by."""
+    """The columns of the key."""
     linked = links(model)
     link = linked[0] if linked else None
-    # It may have no column of its own, or lie in a parent's table.
+    # It may have no own column, or be in a parent's table.
     if link is None or not link.column or link.model is not model._meta.concrete_model:
         return fields.primary_key_columns(model)
     return [str(link.column)]

@@ -1,4 +1,4 @@
-"""Looking at expressions, most of them resolved: their names stand for columns."""
+"""Inspects expressions, most of them resolved."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def is_expression(given: object) -> TypeGuard[Resolvable]:
 
 
 def walk(node: object) -> Iterator[Any]:
-    """A resolved expression and all that it is made of."""
+    """A resolved expression and all its nodes."""
     yield node
     if hasattr(node, "get_source_expressions"):
         for child in node.get_source_expressions():
@@ -44,7 +44,7 @@ def walk(node: object) -> Iterator[Any]:
 
 
 def output_field(node: object) -> fields.Field | None:
-    """The type of a resolved expression's value, where Django knows it."""
+    """The type of a resolved expression's value, if Django can determine it."""
     try:
         return getattr(node, "_output_field_or_none", None) or getattr(node, "output_field", None)
     except (FieldError, AttributeError, TypeError):
@@ -52,7 +52,7 @@ def output_field(node: object) -> fields.Field | None:
 
 
 def operands(node: Lookup[Any] | CombinedExpression) -> list[Any]:
-    """The sides of a comparison or an operator that have a type; a literal takes the other's."""
+    """The typed operands of a comparison or an operator; a literal takes the other's type."""
     sides = (node.lhs, node.rhs)
     return [s for s in sides if hasattr(s, "resolve_expression") and not isinstance(s, Value)]
 

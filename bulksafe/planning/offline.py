@@ -1,4 +1,4 @@
-"""Django's PostgreSQL compiler without a server, so that migrations can be made anywhere."""
+"""Django's PostgreSQL compiler without a server, so that migrations can be created anywhere."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 def connection() -> DatabaseWrapper:
     """A PostgreSQL connection that is never opened.
 
-    Its class is the project's own backend, so that PostGIS and others know their types. Its
-    features are those of the oldest server that is supported: the SQL is the same wherever it is
-    made.
+    It uses the project's own backend class, so PostGIS types and others work. It has the features
+    of the oldest supported server, so the SQL is the same everywhere.
     """
     backend = _backend()
 

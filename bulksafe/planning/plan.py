@@ -1,4 +1,4 @@
-"""One function for each kind of invariant: what it asks of PostgreSQL."""
+"""Plans the triggers of an invariant, with one function for each kind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def plan(invariant: Invariant, model: type[models.Model]) -> compiler.Trigger:
 
 
 def problems_of(invariant: Invariant, model: type[models.Model]) -> list[Problem]:
-    """All errors of ``invariant`` on ``model``; where there are none, warnings and hints."""
+    """All errors of ``invariant`` on ``model``; without errors, its warnings and hints."""
     _, errors = _compiled(invariant, model)
     return errors or list(hints.hints(invariant, model))
 
@@ -54,16 +54,16 @@ def _compiled(
     try:
         return triggers(invariant, Subject(invariant, model)), errors
     except Refused as refused:
-        # What comes to light when the expressions are compiled.
+        # Problems found when the expressions are compiled.
         return None, [*errors, refused.problem]
 
 
 @singledispatch
 def triggers(invariant: Invariant, subject: Subject) -> compiler.Trigger:
-    """The triggers that keep ``invariant``.
+    """The triggers that enforce ``invariant``.
 
     Raises:
-        Refused: it cannot be kept.
+        Refused: it cannot be enforced.
     """
     raise NotImplementedError(f"no plan for {type(invariant).__name__}")
 
@@ -101,10 +101,10 @@ def _check(check: Check, subject: Subject) -> compiler.Trigger:
 
 @dataclass(frozen=True)
 class _RuleFunction:
-    """A condition as a function, for queries that a trigger function makes at run time.
+    """A condition as an SQL function, for run-time queries of a trigger function.
 
-    What the condition means is settled when the function is made: those queries run with the
-    rights of the function's owner, and no schema but ``pg_catalog`` may have a say in them.
+    Names in the condition are resolved when the function is created: the queries run with the
+    rights of the function's owner, and only ``pg_catalog`` may be on their search_path.
     """
 
     function: dict[str, str]

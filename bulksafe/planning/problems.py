@@ -1,4 +1,4 @@
-"""What is wrong with a declaration: a fact and its fix, under the id that the docs explain."""
+"""Problems of declarations: a fact and its fix, with the id that the docs explain."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Problem:
     """One finding about a declaration.
 
     Attributes:
-        id: ``"E020"``, or ``"W003"`` and ``"I001"`` for what need not be mended.
-        fact: what is the case, as a sentence.
+        id: ``"E020"``, or ``"W003"`` and ``"I001"`` for warnings and hints.
+        fact: the problem, as a sentence.
         fix: what to write instead.
     """
 
@@ -29,7 +29,7 @@ class Problem:
 
 
 class Refused(Exception):  # noqa: N818
-    """Planning cannot go on: the declaration has ``problem``."""
+    """Planning cannot continue: the declaration has ``problem``."""
 
     def __init__(self, code: str, fact: str, fix: str) -> None:
         super().__init__(fact)
@@ -43,7 +43,7 @@ def did_you_mean(word: object, known: Iterable[object], otherwise: str) -> str:
 
 
 def shown(value: object) -> str:
-    """``value`` as a message can quote it. The repr of a queryset would ask the database."""
+    """``value`` for a message. The repr of a queryset would run a query."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if isinstance(value, QuerySet):

@@ -1,4 +1,4 @@
-"""What the function of a critical receiver must be like."""
+"""Checks the function of a critical receiver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bulksafe.declarations import Receiver
 from bulksafe.planning.problems import Problem, shown
 from bulksafe.planning.receiver_source import unnamed_problems
 
-#: What Django passes to receivers besides ``signal``, ``sender`` and ``using``.
+#: Django's arguments of receivers besides ``signal``, ``sender`` and ``using``.
 _PASSED = {
     "pre_save": ("instance", "raw", "update_fields"),
     "post_save": ("instance", "raw", "update_fields", "created"),
@@ -23,7 +23,7 @@ _PASSED = {
 
 
 def function_problems(receiver: Receiver) -> Iterator[Problem]:
-    """What is wrong with the function, as far as its signature and its source say."""
+    """Problems of the function that its signature and source show."""
     function: object = receiver.function
     if not callable(function):
         yield Problem("E106", f"{shown(function)} cannot be called.", "Decorate a function.")
@@ -42,12 +42,12 @@ def _takes_kwargs(function: Callable[..., object]) -> bool:
     try:
         return bool(func_accepts_kwargs(function))
     except ValueError:
-        # A builtin does not say what it takes.
+        # A builtin may have no signature.
         return True
 
 
 def _parameter_problems(receiver: Receiver) -> Iterator[Problem]:
-    """Parameters that no call fills: each would be a TypeError."""
+    """Parameters without an argument, each of which would be a TypeError."""
     signature = own_signature(receiver.function)
     named = ("instances", "events") if receiver.batch else _PASSED.get(receiver.signal_name)
     if signature is None or named is None:
@@ -57,8 +57,8 @@ def _parameter_problems(receiver: Receiver) -> Iterator[Problem]:
         if one.kind is one.POSITIONAL_ONLY and one.default is one.empty:
             yield Problem(
                 "E106",
-                f"The receiver takes “{one.name}” by position only, and Django passes it by name.",
-                "Take the “/” out of its parameters.",
+                f"The receiver takes “{one.name}” by position only, but Django passes it by name.",
+                "Remove the “/” from its parameters.",
             )
         elif _is_required(one) and one.name not in passed:
             call = "a call with batch=True" if receiver.batch else receiver.signal_name

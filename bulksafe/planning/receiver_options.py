@@ -1,4 +1,4 @@
-"""What the options of a critical receiver must be like."""
+"""Checks the options of a critical receiver."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bulksafe.declarations.options import (
 from bulksafe.planning.problems import Problem, did_you_mean, shown
 
 _RUNS = (AFTER_COMMIT, IN_TRANSACTION, IN_DATABASE)
-#: Options that only the listener heeds, with their defaults.
+#: Options for listener receivers only, with their defaults.
 _OF_LISTENER: dict[str, object] = {
     "queue": DEFAULT_QUEUE,
     "atomic": True,
@@ -27,7 +27,7 @@ _OF_LISTENER: dict[str, object] = {
     "backoff": None,
     "coalesce": False,
 }
-#: Options that only receivers in the writer's transaction have, with their defaults.
+#: Options for in-transaction receivers only, with their defaults.
 _OF_TRANSACTION: dict[str, object] = {"otherwise": REFUSE, "row_by_row": None}
 
 
@@ -61,7 +61,7 @@ def _value_problems(receiver: Receiver) -> Iterator[Problem]:
         yield wrong("queue", queue, 'queue="mail"', "a name without spaces and commas")
     attempts: object = receiver.max_attempts
     if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
-        yield wrong("max_attempts", attempts, "max_attempts=10", "a whole number from 1 on")
+        yield wrong("max_attempts", attempts, "max_attempts=10", "a positive whole number")
     if receiver.on_dead not in ("block", "skip"):
         yield wrong("on_dead", receiver.on_dead, 'on_dead="block"', "“block” or “skip”")
     if receiver.timeout is not None and not _is_duration(receiver.timeout):
@@ -88,7 +88,7 @@ def _backoff_problems(backoff: object) -> Iterator[Problem]:
 
 
 def misplaced_options(receiver: Receiver) -> Iterator[Problem]:
-    """Options that say nothing for receivers of this kind."""
+    """Options without effect on receivers of this kind."""
     if receiver.run == AFTER_COMMIT:
         for option, default in _OF_TRANSACTION.items():
             if getattr(receiver, option) != default:

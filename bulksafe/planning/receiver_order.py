@@ -1,4 +1,4 @@
-"""What the names of critical receivers and their ``after`` must be like."""
+"""Checks the names of critical receivers and their ``after``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bulksafe.planning.receiver_options import wrong
 
 def name_problems(receiver: Receiver) -> Iterator[Problem]:
     if not receiver.name.strip():
-        yield Problem("E112", "dispatch_uid is empty.", "Leave it out, or give a lasting name.")
+        yield Problem("E112", "dispatch_uid is empty.", "Leave it out, or give a permanent name.")
     elif not is_hashable(receiver.uid):
         yield wrong("dispatch_uid", receiver.uid, 'dispatch_uid="shop.notify"', "hashable")
     elif not receiver.is_listened:
@@ -23,14 +23,14 @@ def name_problems(receiver: Receiver) -> Iterator[Problem]:
     elif receiver.has_uid and not is_lasting(receiver.uid):
         yield Problem(
             "E110",
-            f"The receiver has no lasting name: each process makes a different text of the "
+            f"The receiver has no permanent name: the text differs in each process for the "
             f"dispatch_uid {shown(receiver.uid)}.",
             'Give it text, or a tuple of texts and numbers: dispatch_uid="notify_warehouse".',
         )
     elif not receiver.has_uid and ("<lambda>" in receiver.name or "<locals>" in receiver.name):
         yield Problem(
             "E110",
-            "The receiver has no lasting name: it is a lambda, or made inside a function.",
+            "The receiver has no permanent name: it is a lambda, or defined inside a function.",
             'Give it one: dispatch_uid="notify_warehouse".',
         )
 
@@ -41,7 +41,7 @@ def order_problems(receiver: Receiver, among: Sequence[Receiver]) -> Iterator[Pr
     if receiver in circle:
         named = " → ".join(other.name for other in circle)
         yield Problem(
-            "E108", f"Receivers are declared after each other: {named}.", "Take one after= away."
+            "E108", f"Receivers are declared after each other: {named}.", "Remove one after=."
         )
     for reference in receiver.after:
         yield from _reference_problems(receiver, reference, among)
@@ -58,7 +58,7 @@ def order_problems(receiver: Receiver, among: Sequence[Receiver]) -> Iterator[Pr
         if not has_same_options(earlier, receiver):
             yield Problem(
                 "E107",
-                f"{earlier.name} calls the same function for {model._meta.label}, with other "
+                f"{earlier.name} calls the same function for {model._meta.label} with other "
                 "options: a write has one call.",
                 "Declare the function once for the table, or give both the same options.",
             )
@@ -72,7 +72,7 @@ def _reference_problems(
         names = [other.name for other in among]
         yield Problem(
             "E109",
-            f"after names {shown(reference)}, which is no critical receiver.",
+            f"after names {shown(reference)}, which is not a critical receiver.",
             did_you_mean(reference, names, "Name a function that is decorated with @critical."),
         )
     for other in found:
@@ -87,6 +87,6 @@ def _reference_problems(
         if lanes[0] != lanes[1] and receiver.run == other.run == AFTER_COMMIT:
             yield Problem(
                 "W118",
-                f"{other.name} has another queue, or another atomic=: neither waits for the other.",
+                f"{other.name} has a different queue or atomic=: neither waits for the other.",
                 "Give both the same queue= and the same atomic=, or leave after= out.",
             )

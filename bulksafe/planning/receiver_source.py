@@ -1,4 +1,4 @@
-"""What the source of a receiver shows: mistakes that no signature does."""
+"""Checks the source of a receiver for mistakes that its signature does not show."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
 def _tree(function: Callable[..., object]) -> ast.Module:
-    """The source of a receiver; empty where there is none."""
+    """The parsed source of a receiver; empty if there is none."""
     while isinstance(function, functools.partial):
         function = function.func
     if not inspect.isroutine(function):
@@ -36,7 +36,7 @@ def _parsed(code: CodeType) -> ast.Module:
 
 
 def unnamed_problems(receiver: Receiver) -> Iterator[Problem]:
-    """A receiver that looks for bulksafe's arguments where only Django's are."""
+    """Report a receiver that looks up bulksafe's arguments in its ``**kwargs``."""
     found = {name for one in _outermost(_tree(receiver.function)) for name in _looked_for(one)}
     names = sorted(found & receiver.known_extras - receiver.extras, key=EXTRAS.index)
     if names:
@@ -44,12 +44,12 @@ def unnamed_problems(receiver: Receiver) -> Iterator[Problem]:
         yield Problem(
             "W125",
             f"The receiver looks for {listed} in its **kwargs, which has Django's arguments only.",
-            f"Name what it needs: def receiver(sender, {', '.join(names)}, **kwargs).",
+            f"Add them as parameters: def receiver(sender, {', '.join(names)}, **kwargs).",
         )
 
 
 def _outermost(node: ast.AST) -> Iterator[_Function]:
-    """The functions of a tree that are in no other function."""
+    """The outermost functions of a tree."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, _Function):
             yield child
@@ -66,13 +66,13 @@ def _looked_for(function: _Function) -> set[str]:
     nodes = [node for part in body for node in _in_scope(part, kwargs)]
     keys = [key for node in nodes for key in _keys(node, kwargs)]
     if not all(isinstance(key, ast.Constant) for key in keys):
-        # A loop over names, say: they are among the texts of the function.
+        # For example a loop over names: search the string literals of the function.
         keys += [node for node in nodes if isinstance(node, ast.Constant)]
     return {key.value for key in keys if isinstance(key, ast.Constant) and type(key.value) is str}
 
 
 def _in_scope(node: ast.AST, name: str) -> Iterator[ast.AST]:
-    """The nodes of a function, without functions inside it that use the name for their own."""
+    """The nodes of a function, without inner functions that shadow the name."""
     if isinstance(node, _Function) and name in _parameters(node):
         return
     yield node
@@ -85,7 +85,7 @@ def _parameters(function: _Function) -> set[str]:
 
 
 def _keys(node: ast.AST, kwargs: str) -> list[ast.expr]:
-    """The keys that an expression looks up in the dict of this name."""
+    """The keys that an expression looks up in the dict with this name."""
     match node:
         case ast.Subscript(value=ast.Name(id=name), slice=key):
             pass
@@ -102,7 +102,7 @@ def _keys(node: ast.AST, kwargs: str) -> list[ast.expr]:
 
 
 def looking_problems(receiver: Receiver) -> Iterator[Problem]:
-    """A receiver whose outcome depends on the rows before its own."""
+    """Report a receiver whose result depends on the rows before its own."""
     if not receiver.is_inline or receiver.row_by_row is not None or receiver.batch:
         return
     if not receiver.signal_name.startswith("post_"):
@@ -111,19 +111,19 @@ def looking_problems(receiver: Receiver) -> Iterator[Problem]:
     if looks:
         yield Problem(
             "I120",
-            f"The receiver looks at other rows of its table: “{looks}”. So bulk writes store "
-            "each row before its turn comes for the next one, which is slower.",
-            "If the order makes no difference to it, write row_by_row=False. If it does, "
-            "row_by_row=True says so.",
+            f"The receiver reads other rows of its table: “{looks}”. So bulk writes store "
+            "each row before the receiver runs for the next one, which is slower.",
+            "If the order does not matter, write row_by_row=False. If it does, "
+            "write row_by_row=True.",
         )
 
 
-#: Methods of a queryset whose result depends on other rows than the one at hand.
+#: Queryset methods whose result depends on other rows than the current one.
 _LOOKING = frozenset({"count", "exists", "aggregate", "exclude", "first", "last", "latest"})
 
 
 def _looks_at_its_table(receiver: Receiver) -> str:
-    """The expression in the receiver's source that looks so; empty if none does."""
+    """The expression in the receiver's source that reads its table; empty without one."""
     tree = _tree(receiver.function)
     names = {"sender", *(model.__name__ for model in receiver.models())}
     for node in ast.walk(tree):
@@ -136,7 +136,7 @@ def _looks_at_its_table(receiver: Receiver) -> str:
 
 
 def _chain(node: ast.expr) -> list[str]:
-    """``sender.objects.filter(…).count`` as its names."""
+    """The names in a chain like ``sender.objects.filter(…).count``."""
     if isinstance(node, ast.Attribute):
         return [*_chain(node.value), node.attr]
     if isinstance(node, ast.Call):

@@ -1,4 +1,4 @@
-"""What a critical receiver and an ``Emit`` must be like."""
+"""Checks critical receivers and ``Emit``."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
     from django.db import models
 
-#: Keyword arguments that receivers of a custom signal get besides the instance.
+#: Keyword arguments of a custom signal's receivers besides the instance.
 _RESERVED = frozenset("signal sender using created old changed event_id context".split())
-#: Problems that leave nothing to look at further.
+#: Problems after which no further checks make sense.
 _FATAL = ("E102", "E103")
 
 
 def problems(receiver: Receiver, among: Sequence[Receiver]) -> list[Problem]:
-    """All that is wrong with ``receiver``; ``among`` are all receivers.
+    """All problems of ``receiver``; ``among`` are all receivers.
 
-    A receiver whose signal or sender is wrong is looked at no further.
+    A receiver with a wrong signal or sender is not checked further.
     """
     found = [
         *option_problems(receiver),
@@ -65,8 +65,8 @@ def _signal_problems(receiver: Receiver) -> Iterator[Problem]:
         yield Problem(
             "E103",
             f'{name} comes before the row is written, and run="after_commit" after that.',
-            f"Take {post}: it gets the row as it was before in “old”. What may refuse or change "
-            "the row is an invariant: Check, Compute, Immutable or Transition.",
+            f"Take {post}: it gets the previous row in “old”. To refuse or change "
+            "the row, declare an invariant: Check, Compute, Immutable or Transition.",
         )
     elif name.startswith("pre_") and receiver.is_inline and receiver.otherwise == AFTER_COMMIT:
         yield Problem(
@@ -85,8 +85,8 @@ def _signal_problems(receiver: Receiver) -> Iterator[Problem]:
 
 def _unknown_signal(signal: object) -> str:
     if isinstance(signal, Signal):
-        return "The signal is none that says which rows were written."
-    return f"{shown(signal)} is no signal."
+        return "The signal does not say which rows were written."
+    return f"{shown(signal)} is not a signal."
 
 
 def _signal_fix(signal: object) -> str:
@@ -104,8 +104,9 @@ def _emitted_problems(receiver: Receiver) -> Iterator[Problem]:
     if not isinstance(signal, Signal) or signal in SIGNALS.values():
         yield Problem(
             "E115",
-            f"Emit sends {shown(signal)}, which is no signal of your own.",
-            "Pass a django.dispatch.Signal(); for Django's own ones write @bulksafe.critical(…).",
+            f"Emit sends {shown(signal)}, which is not a custom signal.",
+            "Pass a django.dispatch.Signal(); for Django's own signals write "
+            "@bulksafe.critical(…).",
         )
     name = receiver.name.partition(":")[2]
     if not name:
@@ -131,7 +132,7 @@ def _emitted_problems(receiver: Receiver) -> Iterator[Problem]:
 
 
 def emit_problems(emit: Emit) -> Iterator[Problem]:
-    """What can be said of an ``Emit`` before it is a receiver."""
+    """Problems of an ``Emit`` before it becomes a receiver."""
     operation: object = emit.operation
     known = isinstance(operation, pgtrigger.Operation) and all(
         getattr(event, "name", "") in ("INSERT", "UPDATE", "DELETE") for event in operation
@@ -153,9 +154,8 @@ def _condition_problems(receiver: Receiver) -> Iterator[Problem]:
     if receiver.signal_name == "m2m_changed":
         yield Problem(
             "E113",
-            "m2m_changed is about the instance, and “when” would be about a row of the table in "
-            "between.",
-            "Leave when= out and look at pk_set, or declare a post_save receiver on the table.",
+            "m2m_changed is for the instance, but “when” would test a row of the table in between.",
+            "Leave when= out and use pk_set, or declare a post_save receiver on the table.",
         )
         return
     if isinstance(receiver.when, type) or not getattr(receiver.when, "conditional", False):

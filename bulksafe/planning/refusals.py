@@ -1,4 +1,4 @@
-"""What an invariant's expression must not contain, and what Django says that it cannot compile."""
+"""Refuses expressions that an invariant cannot enforce, and explains Django's errors."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from django.db.models.sql.datastructures import Join
 
 _ROW_LOCAL_ONLY = (
-    "Invariants over the columns of one row are what this version enforces. Keep the value in a "
+    "This version enforces invariants over the columns of one row. Keep the value in a "
     "column of the row itself, or keep the rule in a receiver for now."
 )
 
 
 def refuse_nodes(resolved: object) -> None:
-    """Refuse whatever would make the expression depend on more than the row."""
+    """Refuse nodes that make the expression depend on more than the row."""
     nodes = list(walk(resolved))
     for refuse in (
         _refuse_other_rows,
@@ -56,7 +56,7 @@ def _refuse_other_rows(node: object) -> None:
         name = getattr(node, "name", "")
         raise Refused(
             "E023",
-            f"OuterRef({name!r}) refers to a query around it, and there is none.",
+            f"OuterRef({name!r}) refers to an outer query, but there is none.",
             f"Write F({name!r}) for the row's own column.",
         )
     if isinstance(node, Subquery | Query):
@@ -67,7 +67,7 @@ def _refuse_other_rows(node: object) -> None:
 
 
 def _is_itself(node: object, trait: str) -> bool:
-    """Whether ``node`` has the trait of its own, not because of something inside it."""
+    """Whether ``node`` itself has the trait, not one of its children."""
     if not getattr(node, trait, False) or not hasattr(node, "get_source_expressions"):
         return False
     return not any(getattr(child, trait, False) for child in node.get_source_expressions())
@@ -77,15 +77,15 @@ def _refuse_what_is_no_value(node: object) -> None:
     if isinstance(node, RawSQL):
         raise Refused(
             "E026",
-            "RawSQL hides which columns it reads.",
+            "RawSQL hides the columns that it reads.",
             "Write it with F() and Func(), or as a pgtrigger.Trigger of your own.",
         )
     if isinstance(node, OrderBy):
-        raise Refused("E029", "An order is no value.", "Leave .asc() or .desc() out.")
+        raise Refused("E029", "An order is not a value.", "Leave .asc() or .desc() out.")
 
 
 #: Functions whose value depends on more than their arguments. PostgreSQL's documentation, "Function
-#: Volatility Categories". Those in the second list are written without parentheses.
+#: Volatility Categories". Functions in the second list are written without parentheses.
 _VOLATILE = re.compile(
     r"""\b(?:({})\s*\(|(?<!["'.])({})\b(?!["']))""".format(
         "|".join(
@@ -127,9 +127,9 @@ def refuse_volatile_text(sql: str) -> None:
 def _volatile(name: str) -> Refused:
     return Refused(
         "E025",
-        f"{name} gives another value each time: what held when the row was written need not hold "
+        f"{name} returns a different value each time: a rule that held at the write may not hold "
         "a moment later.",
-        "Store the value in a column of its own when the row is written, and use that column.",
+        "Store the value in a separate column when the row is written, and use that column.",
     )
 
 
@@ -145,18 +145,18 @@ def _refuse_different_types(node: object) -> None:
         left, right = (field.get_internal_type() for field in found)
         raise Refused(
             "E037",
-            f"It compares {left} with {right}, which PostgreSQL does not.",
+            f"It compares {left} with {right}, which PostgreSQL cannot compare.",
             f"Convert one side: Cast(…, {left}()).",
         )
 
 
 def refuse_operand(lhs: object, lookups: list[str], rhs: object) -> None:
-    """Refuse what Django would turn into text in silence, or take apart into letters."""
+    """Refuse values that Django would silently convert to text or split into letters."""
     if lookups[-1:] == ["in"]:
         if isinstance(rhs, str):
             raise Refused(
                 "E028",
-                f"The values after __in are the text {rhs!r}, of which each letter would be one.",
+                f"The values after __in are the text {rhs!r}, so each letter would be a value.",
                 f"Write a list: [{rhs!r}].",
             )
         listed = list(rhs) if isinstance(rhs, list | tuple | set | frozenset) else []
@@ -198,7 +198,7 @@ def _relation_name(join: Join) -> str:
 
 
 def translated(error: Exception, model: type[models.Model], annotations: Iterable[str]) -> Refused:
-    """What Django, or psycopg, raised about an expression, as a fact with its fix."""
+    """An error of Django or psycopg about an expression, as a fact with its fix."""
     text = str(error)
     if isinstance(error, FieldError):
         return _field_error(text, model, annotations)
@@ -255,5 +255,5 @@ def _not_compiled(text: str) -> Refused:
 
 
 def _sentence(text: str) -> str:
-    """``text`` with one full stop, also where Django ends it with ``?.``."""
+    """``text`` with one full stop, even if Django ends it with ``?.``."""
     return f"{text.rstrip('.').rstrip('?')}."

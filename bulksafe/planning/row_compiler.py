@@ -24,7 +24,7 @@ from bulksafe.planning.nodes import output_field, walk
 
 
 class RowCompiler(SQLCompiler):
-    """Quotes every name, on every version of Django, and notes which columns are read."""
+    """Compiler that quotes every name on all Django versions and records the columns read."""
 
     def __init__(self, query: Query, connection: Any, using: Any) -> None:
         super().__init__(query, connection, using)
@@ -52,7 +52,7 @@ class RowCompiler(SQLCompiler):
         return super().compile(node)
 
     def _tests_missing_row(self, node: Any) -> bool:
-        """Whether it is a single test, of a row that is not there."""
+        """Whether it is a single test of a missing row."""
         missing = self.query.missing  # type: ignore[attr-defined]
         if missing is None or isinstance(node, WhereNode | ExpressionWrapper):
             return False
@@ -61,7 +61,7 @@ class RowCompiler(SQLCompiler):
         )
 
     def _with_tests_made(self, node: WhereNode) -> WhereNode:
-        """Django makes XOR one test of a sum, in which those of a missing row would be lost."""
+        """Compile operands of XOR first: Django makes XOR a sum that loses missing-row tests."""
         if self.query.missing is None:  # type: ignore[attr-defined]
             return node
         tests: list[Any] = [_Compiled(*self._test(child)) for child in node.children]
@@ -76,16 +76,16 @@ class RowCompiler(SQLCompiler):
             return "true", ()
 
     def _parameter(self, field: models.Field[Any, Any]) -> tuple[str, tuple[()]]:
-        """A column as a function's parameter, which does not bring the column's collation along."""
+        """A column as a function parameter, with the collation that a parameter loses."""
         name = self.quote_name(str(field.column))
         collation = fields.collation(field)
         return (f"({name} COLLATE {self.quote_name(collation)})" if collation else name), ()
 
     def _moved(self, node: CombinedExpression) -> tuple[str, tuple[Any, ...]]:
-        """A moment moved by a duration, in Django's time zone.
+        """A datetime plus or minus a duration, in Django's time zone.
 
-        A day has 23 or 25 hours where the clocks change, and PostgreSQL would ask the session where
-        that is.
+        A day with a clock change has 23 or 25 hours, and PostgreSQL would use the session's time
+        zone.
         """
         zone = Value(self.connection.timezone_name)
         local = node.copy()
@@ -100,7 +100,7 @@ class RowCompiler(SQLCompiler):
 
 
 class _Compiled(Expression):
-    """A test whose SQL is there already."""
+    """A test that is already compiled to SQL."""
 
     output_field = models.BooleanField()
 
@@ -124,7 +124,7 @@ def _is_moment(node: Any) -> bool:
 
 
 def _moves_a_moment(node: CombinedExpression) -> bool:
-    """Whether it is ``moment ± duration``."""
+    """Whether it is ``datetime ± duration``."""
     sides = node.get_source_expressions()
     durations = [isinstance(output_field(s), models.DurationField) for s in sides]
     return any(durations) and any(map(_is_moment, sides))

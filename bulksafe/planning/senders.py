@@ -1,4 +1,4 @@
-"""What the senders of a critical receiver must be like."""
+"""Checks the senders of a critical receiver."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def problems(receiver: Receiver) -> Iterator[Problem]:
-    """All that is wrong with what was given as ``sender``."""
+    """All problems of the ``sender`` argument."""
     if not receiver.senders:
         yield Problem(
             "E104",
@@ -95,7 +95,7 @@ def _unresolved_model(sender: object) -> tuple[str, str]:
         )
     meta = getattr(sender, "_meta", None)
     if not (isinstance(sender, type) and issubclass(sender, models.Model)) or meta is None:
-        return (f"The sender {shown(sender)} is no model.", "Pass a model, or its label.")
+        return (f"The sender {shown(sender)} is not a model.", "Pass a model, or its label.")
     if meta.swapped:
         return (f"{meta.label} is swapped out for {meta.swapped}.", f"Pass {meta.swapped!r}.")
     if meta.abstract:
@@ -104,31 +104,32 @@ def _unresolved_model(sender: object) -> tuple[str, str]:
             "Pass a concrete model, or install the app of the children.",
         )
     return (
-        f"{meta.label} is unmanaged: migrations do not make its table, and it may be a view.",
+        f"{meta.label} is unmanaged: migrations do not create its table, and it may be a view.",
         "Pass the model that owns the table, or set managed = True.",
     )
 
 
 def lost_migration(model: type[models.Model] | str, package: AppConfig) -> Problem:
-    """The app that would get the migration is an installed package."""
+    """Report that the app of the migration is an installed package."""
     return Problem(
         "E122",
         f"The trigger of {shown_model(model)} would go to the installed package {package.name}, "
         "whose migrations the next version replaces.",
-        "Declare it in an app of yours, or name one with app_label=….",
+        "Declare it in one of your apps, or name one with app_label=….",
     )
 
 
 def shown_model(model: type[models.Model] | str) -> str:
-    """The label of a model, given itself or its label."""
+    """The label of a model or label."""
     return model if isinstance(model, str) else str(model._meta.label)
 
 
 def unknown_app(app_label: object) -> Problem:
-    """``app_label=`` names no installed app."""
+    """Report that ``app_label=`` is not an installed app."""
     known = _own_apps()
     fix = did_you_mean(str(app_label), known, f"Pass one of {', '.join(sorted(known)) or 'them'}.")
-    return Problem("E124", f"app_label={shown(app_label)} is the label of no installed app.", fix)
+    fact = f"app_label={shown(app_label)} is not the label of an installed app."
+    return Problem("E124", fact, fix)
 
 
 def _own_apps() -> list[str]:

@@ -1,8 +1,8 @@
-"""What would depend on the settings of the session that writes.
+"""Refuses expressions that depend on settings of the writing session.
 
-PostgreSQL writes dates and intervals as ``DateStyle`` and ``IntervalStyle`` say, and converts
-between dates and moments in the session's ``TimeZone``. Django's sessions have settings of their
-own, psql's and other services' have others.
+PostgreSQL formats dates and intervals by ``DateStyle`` and ``IntervalStyle``, and converts between
+dates and timestamps in the session's ``TimeZone``. Sessions of Django, psql and other services have
+different settings.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 _DATED = ("DateField", "DateTimeField", "TimeField", "DurationField")
 _TEXT = ("CharField", "TextField", "SlugField", "URLField", "EmailField", "FileField")
 
-#: Functions that write their arguments as text, or as JSON.
+#: Functions that convert their arguments to text or JSON.
 _WRITING = re.compile(
     r"\A(?:concat|concat_ws|format|to_char|to_json|to_jsonb|jsonb?_build_object|jsonb?_build_array"
     r"|json_object|json_array|array_to_string|row_to_json|quote_literal)\Z",
     re.IGNORECASE,
 )
-#: Functions that ask for the session's time zone when they get so many arguments, a moment among
-#: them. One argument more names the zone.
+#: Functions that use the session's time zone with this number of arguments, one of them a
+#: timestamp. One more argument names the zone.
 _ZONED_OF_A_MOMENT = {"date_trunc": 2, "date_part": 2, "date": 1}
-#: The same for functions that make a moment.
+#: The same for functions that return a timestamp.
 _ZONED = {"make_timestamptz": 6, "to_timestamp": 2}
 #: Lookups that compare the text of their left side.
 _TEXTUAL = frozenset(
@@ -43,11 +43,11 @@ _TEXTUAL = frozenset(
 
 
 def refuse_session_dependent(node: object) -> None:
-    """Refuse one node of an expression that means another thing in another session."""
+    """Refuse a node of an expression that has a different value in other sessions."""
     if isinstance(node, Cast):
         (source,) = node.get_source_expressions()
         if not isinstance(source, Value):
-            # A literal is read once and for all when the trigger is made.
+            # A literal is parsed once, when the trigger is created.
             _refuse_reading(output_field(source), node.output_field)
         refuse_conversion(output_field(source), node.output_field)
     elif isinstance(node, Func):
@@ -77,13 +77,13 @@ def refuse_conversion(source: fields.Field | None, target: fields.Field) -> None
 
 
 def _refuse_reading(source: fields.Field | None, target: fields.Field) -> None:
-    """Refuse a cast of text, in which 01/02/2024 may be a day in January or in February."""
+    """Refuse a cast of text: 01/02/2024 may be in January or in February."""
     if is_type(source, *_TEXT) and is_type(target, *_DATED):
         raise Refused(
             "E031",
-            f"What the text means as a {target.get_internal_type()} depends on settings of the "
-            "session that writes, such as DateStyle and TimeZone.",
-            f"Store it in a {target.get_internal_type()} of its own when the row is written.",
+            f"The meaning of the text as a {target.get_internal_type()} depends on settings of the "
+            "writing session, such as DateStyle and TimeZone.",
+            f"Store it in a separate {target.get_internal_type()} when the row is written.",
         )
 
 
@@ -108,7 +108,7 @@ def _refuse_function(node: Func) -> None:
 
 
 def _is_zoned(name: str, sources: list[Any]) -> bool:
-    """Whether the function looks at a moment, or makes one, in the session's time zone."""
+    """Whether the function reads or returns a timestamp in the session's time zone."""
     given = len(sources)
     if _ZONED_OF_A_MOMENT.get(name.lower()) == given:
         return any(is_type(output_field(source), "DateTimeField") for source in sources)
@@ -125,7 +125,7 @@ def _mixes_dates(sides: Iterable[Any]) -> bool:
 def _in_time_zone(what: str) -> Refused:
     return Refused(
         "E031",
-        f"{what} depends on the time zone of the session that writes.",
+        f"{what} depends on the time zone of the writing session.",
         "Name the time zone: TruncDate('column', tzinfo=…) or Extract('column', 'year', tzinfo=…).",
     )
 
@@ -133,6 +133,6 @@ def _in_time_zone(what: str) -> Refused:
 def _as_text(what: str) -> Refused:
     return Refused(
         "E031",
-        f"{what} depends on settings of the session that writes, such as DateStyle and TimeZone.",
+        f"{what} depends on settings of the writing session, such as DateStyle and TimeZone.",
         "Take the parts that you need as numbers: ExtractYear('column', tzinfo=…).",
     )

@@ -1,4 +1,4 @@
-"""What a session's settings have a say in: how values look as text."""
+"""Session settings that affect values as text."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _FLOAT_DIGITS = "extra_float_digits = 1"
 _BYTEA_OUTPUT = "bytea_output = 'hex'"
 _ALL = (_TIMEZONE, _DATESTYLE, _INTERVALSTYLE, _FLOAT_DIGITS, _BYTEA_OUTPUT)
 
-#: Types that look the same as JSON in every session. Dates are ISO there, and moments have a zone.
+#: Types whose JSON is the same in every session. Dates are in ISO format, timestamps have a zone.
 _PLAIN = frozenset(
     "bigint integer smallint boolean numeric varchar char text citext hstore uuid inet cidr "
     "macaddr json jsonb date time timestamp int4range int8range numrange".split()
 )
-#: Those that do not, and the settings that they go by.
+#: Types whose JSON depends on settings, with these settings.
 _STYLED = {
     "interval": (_INTERVALSTYLE,),
     "double": (_FLOAT_DIGITS,),
@@ -33,7 +33,7 @@ _STYLED = {
     "tsrange": (_DATESTYLE,),
     "tstzrange": (_DATESTYLE, _TIMEZONE),
 }
-#: The same for values as text, as which keys are told apart.
+#: The same for values as text, which is the form of keys.
 _STYLED_TEXT = _STYLED | {
     "date": (_DATESTYLE,),
     "timestamp": (_DATESTYLE, _TIMEZONE),
@@ -41,9 +41,10 @@ _STYLED_TEXT = _STYLED | {
 
 
 def settings_for(tables: Iterable[type[models.Model]]) -> str:
-    """The ``SET`` clauses of a function that makes images of rows of these tables.
+    """The ``SET`` clauses of a function that builds images of rows of these tables.
 
-    Only what their types need: each clause costs every statement that fires the function.
+    Only the clauses that their types need: each clause slows down every statement that fires the
+    function.
     """
     needed: set[str] = set()
     for model in tables:
@@ -56,7 +57,7 @@ def settings_for(tables: Iterable[type[models.Model]]) -> str:
 
 
 def _of(db_type: str, styled: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The settings of one type; all of them for a type that is not known here."""
+    """The settings of one type; all settings for an unknown type."""
     name = db_type.partition("[")[0].partition("(")[0].partition(" ")[0]
     if name in styled:
         return styled[name]

@@ -1,4 +1,4 @@
-"""Declarations whose arguments are in the wrong place, and the line that was meant."""
+"""Detects misplaced arguments of declarations, and suggests the right line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def code(value: object) -> str:
-    """An argument as it stands in a declaration; ``…`` for what is not a short one."""
+    """The source text of an argument; ``…`` if it is long."""
     text = "…"
     match value:
         case F():
@@ -44,7 +44,7 @@ def _lookups(condition: Q) -> str:
 
 
 def without_a_name(check: Check) -> str:
-    """The line that a nameless Check should be."""
+    """The corrected line for a Check without a name."""
     condition: object = check.condition
     shown = code(condition)
     suggested = "what_must_hold"
@@ -55,7 +55,7 @@ def without_a_name(check: Check) -> str:
 
 
 def annotations_for_a_condition(check: Check) -> Iterator[Problem]:
-    """``Check(amount__gt=0, name=…)``: keyword arguments are annotations."""
+    """Detect ``Check(amount__gt=0, name=…)``: keyword arguments are annotations."""
     given = ", ".join(f"{name}={code(value)}" for name, value in check.annotations.items())
     yield Problem(
         "E040",
@@ -65,7 +65,7 @@ def annotations_for_a_condition(check: Check) -> Iterator[Problem]:
 
 
 def swapped(compute: Compute) -> Problem | None:
-    """``Compute(expression, "net")``: the field comes first."""
+    """Detect ``Compute(expression, "net")``: the field comes first."""
     field: object = compute.field
     if not hasattr(field, "resolve_expression") or not isinstance(compute.expression, str):
         return None
@@ -77,7 +77,7 @@ def swapped(compute: Compute) -> Problem | None:
 
 
 def listed(immutable: Immutable) -> Problem | None:
-    """``Immutable(["amount"])``: the fields are arguments of their own."""
+    """Detect ``Immutable(["amount"])``: each field is a separate argument."""
     fields: Iterable[object] = immutable.fields
     for given in fields:
         if isinstance(given, list | tuple | set | frozenset):
@@ -85,7 +85,7 @@ def listed(immutable: Immutable) -> Problem | None:
             names = ", ".join(map(code, inner))
             return Problem(
                 "E029",
-                f"Immutable was given a {type(given).__name__}, which is no field name.",
+                f"Immutable was given a {type(given).__name__}, which is not a field name.",
                 f"Write Immutable({names}).",
             )
     return None

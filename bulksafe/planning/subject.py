@@ -1,4 +1,4 @@
-"""An invariant on a model, and the functions and triggers that it owns in the database."""
+"""An invariant on a model, with its functions and triggers in the database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """An invariant on a model, and the names of what it owns in the database."""
+    """An invariant on a model, and the names of its database objects."""
 
     invariant: Invariant
     model: type[models.Model]
@@ -32,19 +32,19 @@ class Subject:
         return self.invariant.get_pgid(self.model)
 
     def owned(self, kind: str, prefix: str = "bulksafe_") -> str:
-        """The name of something beside the first trigger. pgtrigger's prune leaves it alone."""
+        """The name of an object besides the first trigger; pgtrigger's prune leaves it alone."""
         uri = self.invariant.get_uri(self.model)
         return names.identifier(prefix, self.invariant.name, uri, suffix=f"_{kind}")
 
     @property
     def message(self) -> str:
-        # A migration holds the untranslated text; the translation happens where it is shown.
+        # A migration stores the untranslated text; it is translated for display.
         with translation.override(None):
             return str(self.invariant.message or self.invariant.default_message(self.label))
 
     @property
     def key(self) -> str:
-        """SQL for ``id=5``, from the row's image in the variable ``subject``."""
+        """SQL for a text like ``id=5``, from the row's image in the variable ``subject``."""
         parts = [
             f"{quoting.literal(f'{column}=')}, subject ->> {quoting.literal(column)}"
             for column in fields.primary_key_columns(self.model)

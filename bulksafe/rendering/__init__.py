@@ -1,1 +1,1 @@
-"""SQL text: names, quoting and the versioned templates. Knows nothing of invariants."""
+"""SQL text: names, quoting and the versioned templates. Independent of invariants."""

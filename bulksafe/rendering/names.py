@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 #: PostgreSQL's limit for an identifier, in bytes.
 IDENTIFIER_BYTES = 63
-#: What pgtrigger allows for a trigger's name, in characters.
+#: pgtrigger's limit for a trigger's name, in characters.
 MAX_NAME_LENGTH = 47
 
 VALID_NAME = re.compile(r"\A[A-Za-z0-9_-]+\Z")
 
 
 def digest(text: str, length: int = 5) -> str:
-    """The first ``length`` hex digits of the SHA-1 of ``text``: stable over processes."""
+    """The first ``length`` hex digits of the SHA-1 of ``text``: the same in every process."""
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:length]
 
 
 def set_id(ids: Iterable[str]) -> str:
-    """An id for a set of ids, told apart from theirs by its ``#``."""
+    """An id for a set of ids; its ``#`` distinguishes it from theirs."""
     return f"#{digest(' '.join(sorted(ids)), 10)}"
 
 
@@ -37,8 +37,8 @@ def slug(name: str) -> str:
 def identifier(prefix: str, name: str, uri: str, suffix: str = "") -> str:
     """An identifier of at most 63 bytes that needs no quotes and is unique for ``uri``.
 
-    ``pgtrigger_discount_within_amount_1a2b3`` for the prefix ``pgtrigger_``; the name in the middle
-    is cut where it is too long, and the digest keeps two names apart that were cut to the same.
+    ``pgtrigger_discount_within_amount_1a2b3`` for the prefix ``pgtrigger_``; a long name in the
+    middle is truncated, and the digest keeps truncated names distinct.
     """
     tail = f"_{digest(uri)}{suffix}"
     room = IDENTIFIER_BYTES - len(prefix) - len(tail)

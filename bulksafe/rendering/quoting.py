@@ -1,4 +1,4 @@
-"""Quoting without a connection: what a server would be sent, decided at ``makemigrations``."""
+"""SQL quoting without a connection, for ``makemigrations``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @cache
 def _adapters() -> AdaptersMap:
-    """psycopg's adapters as Django sets them up, so that every value is written as Django would."""
+    """psycopg's adapters with Django's setup, so that values are formatted as by Django."""
     adapters: AdaptersMap = get_adapters_template(use_tz=True, timezone=None)
     return adapters
 
@@ -42,7 +42,7 @@ def identifier(name: str) -> str:
 def relation(db_table: str) -> str:
     """A model's ``db_table`` as Django writes it in SQL.
 
-    Django leaves a name alone that is in quotes already, which projects use for
+    Django does not quote names that are already quoted, which projects use for
     ``'"schema"."table"'``.
     """
     if db_table.startswith('"') and db_table.endswith('"'):
@@ -51,12 +51,12 @@ def relation(db_table: str) -> str:
 
 
 def is_qualified(relation: str) -> bool:
-    """Whether a table's quoted name comes with its schema."""
+    """Whether a table's quoted name includes its schema."""
     return '"."' in relation
 
 
 def dollar_quoted(text: str, tag: str) -> str:
-    """``text`` as a dollar-quoted literal, under a tag that does not occur in it."""
+    """``text`` as a dollar-quoted literal, with a tag that does not occur in it."""
     number = ""
     while f"${tag}{number}$" in text:
         number = str(int(number or 1) + 1)

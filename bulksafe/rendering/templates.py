@@ -1,8 +1,8 @@
-"""The versioned SQL templates of ``migrations_templates/`` and how they are filled.
+"""The versioned SQL templates of ``migrations_templates/`` with functions to fill them.
 
 A template is an SQL file with psql's notation for variables: ``:'x'`` becomes a literal, ``:"x"``
-an identifier, ``:$x`` a dollar-quoted literal and ``:x`` the text as it is. So what is quoted, and
-how, can be seen in the template.
+an identifier, ``:$x`` a dollar-quoted literal and ``:x`` unquoted text. So the template shows how
+each value is quoted.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ SELECT NOT EXISTS (
 
 -- name: unread
 -- Part of the next one and of longest_due: the events that a cursor has not passed, and that its lane has receivers
--- for, as far as this code knows it. The cursor passes the others from time to time.
+-- for, if this code has it. The cursor passes the others from time to time.
 e.bucket = c.bucket
       AND (l.sources IS NULL OR e.source = ANY (l.sources))
       AND e.seq > LEAST(

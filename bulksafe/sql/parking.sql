@@ -44,7 +44,7 @@ SELECT nextval('bulksafe_call_seq') FROM generate_series(1, %(number)s)
 
 -- name: free
 -- Part of the next two: the waiting calls that may be made now. No process makes them; no call for the same row and
--- receiver comes before them, nor one of another receiver that this code knows and that was never tried.
+-- receiver precedes them, nor an unattempted one of another receiver in this code.
 -- A first attempt without an error still runs: a call in a transaction may outlast its lease.
 p.state = 'waiting'
       AND p.leads
@@ -94,7 +94,7 @@ SELECT {query:is_due} FROM (SELECT %(queue)s::text) AS q (queue)
 
 -- name: take
 -- The next calls of a queue. They are this worker's for a moment, in which each of them is begun or left to others.
--- Columns as those of an event in the outbox, whose slot, transaction, part and depth nobody needs any more.
+-- The columns of an event in the outbox; its slot, transaction, part and depth are no longer needed.
 WITH head AS MATERIALIZED (
     SELECT p.id, p.queue, p.call, p.due
     FROM bulksafe_parked AS p
@@ -263,7 +263,7 @@ ORDER BY r.number
 
 -- name: retry
 -- Dead letters get all their attempts again; waiting events are due now, unless others of their row come first.
--- Each makes a call of its own, as do those that it would have made one with: they may lose their leader.
+-- Each becomes a separate call, and so do the other events of its call: they may lose their leader.
 WITH chosen AS (
     SELECT id, queue, call
     FROM bulksafe_parked

@@ -1,7 +1,7 @@
 -- Reading the outbox: who may go on, with what, and how far one has come.
 
 -- name: prefix
--- What tells the ids of this database's events from those of another one.
+-- The prefix that makes this database's event ids unique.
 SELECT left(id::text, 8)
 FROM bulksafe_outbox_identity
 
@@ -110,7 +110,7 @@ WHERE p.queue = ANY (%(queues)s) AND p.state = 'waiting' AND p.leads AND p.due <
 
 -- name: claim
 -- The lock on the cursor's row is the right to go on from there; it ends with the transaction. Those without
--- work are taken too when nobody has looked at them for long. What is returned is the row as it was locked:
+-- work are claimed too if no worker has checked them for long. The locked row is returned:
 -- reading it once more would find it as it was when the statement began, before another worker moved it.
 WITH due AS MATERIALIZED (
     SELECT c.queue, c.atomic, c.bucket, c.lower, c.floor, c.running, c.upper, c.upper_floor,
@@ -267,7 +267,7 @@ ON CONFLICT DO NOTHING
 SELECT DISTINCT queue, atomic FROM bulksafe_cursor ORDER BY queue, atomic
 
 -- name: sleep
--- While a listener holds this lock, writers notify it. Whoever cannot have it may not sleep: writers are at it
+-- While a listener holds this lock, writers notify it. A listener that cannot get it must not sleep: writers are active
 -- that will not, unless the lock is held by another listener.
 SELECT {unlimited}, pg_try_advisory_xact_lock(1651862123, 0)
 

@@ -1,4 +1,4 @@
--- After a dump was restored into another cluster, whose transactions are numbered anew.
+-- After a dump was restored into another cluster, which has its own transaction numbers.
 
 -- name: is_ahead
 -- Whether cursors or events name transactions that this cluster has not come to. The first and the last event of a

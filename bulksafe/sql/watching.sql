@@ -99,7 +99,7 @@ JOIN relations AS child ON child.oid OPERATOR(pg_catalog.=) i.inhrelid
 
 -- name: collectable
 -- The tables of these names whose writes can be collected: their first trigger of the rows is bulksafe's own, and no
--- rule and no statement-level trigger of somebody's does anything beside. Partitions have the triggers of their table.
+-- rule and no other statement-level trigger has side effects. Partitions have the triggers of their table.
 -- Of the bits of tgtype, 1 is FOR EACH ROW and 2 is BEFORE.
 SELECT c.relname::pg_catalog.text
 FROM pg_catalog.pg_class AS c

@@ -1,4 +1,4 @@
-"""The statement that makes a collected write, from its staged rows and by their keys."""
+"""Builds the statement of a collected write from its staged rows, by their keys."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
     from bulksafe.writer.sql_text import Statement
 
-#: What the rows are called in the statement: nothing that it returns is called so.
+#: The alias of the rows in the statement, which cannot clash with returned names.
 _ROWS = '"bulksafe rows"'
 
 
 @dataclass(frozen=True)
 class Assigned:
-    """What receivers have assigned to the instance of one row.
+    """The values that receivers assigned to the instance of one row.
 
     Attributes:
-        number: the row's.
+        number: the row's number.
         instance: has the values.
         names: the attributes.
-        taken: the columns that get the values which were collected; None if it is to be compared
-            which differ.
+        taken: the columns that get the collected values; None for columns that differ from the
+            stored row.
     """
 
     number: int
@@ -39,16 +39,15 @@ class Assigned:
 
 @dataclass(frozen=True)
 class Applying:
-    """How the rows of one table are written.
+    """Writes the rows of one table.
 
     Attributes:
         model: the concrete model.
         home: the schema of bulksafe's own tables, quoted.
-        relation: the table that the rows were collected from, as SQL names it: perhaps a partition.
-        root: the one that they are written to.
-        statement: what was collected.
-        is_assigning: whether the columns that an UPDATE names are all written, also to rows in
-            which they do not change.
+        relation: the table, or partition, that the rows were collected from, as SQL names it.
+        root: the table that they are written to.
+        statement: the collected statement.
+        is_assigning: whether an UPDATE writes all its columns, including unchanged values.
         connection: Django's.
     """
 
@@ -61,7 +60,7 @@ class Applying:
     connection: BaseDatabaseWrapper
 
     def update(self, numbers: Sequence[int], assigned: Sequence[Assigned]) -> tuple[str, list[Any]]:
-        """An UPDATE of the columns that the statement names and of those that were assigned."""
+        """An UPDATE of the columns in the statement and of the assigned columns."""
         fields = self._fields(assigned)
         by_column = {str(field.column): place for place, field in enumerate(fields)}
         names = list(dict.fromkeys([*self.statement.assigned, *by_column]))
@@ -102,7 +101,7 @@ class Applying:
         """An INSERT of whole rows.
 
         Args:
-            columns: all of the table but generated ones.
+            columns: all columns of the table except generated ones.
         """
         fields = self._fields(assigned)
         by_column = {str(field.column): place for place, field in enumerate(fields)}
@@ -142,7 +141,7 @@ class Applying:
         text = (
             f"(SELECT {', '.join(columns)} "  # noqa: S608
             f"FROM {self.home}.bulksafe_unstage(%s::pg_catalog.int8[]) AS s "
-            # OFFSET 0: the text is made into a row once, and not for each column.
+            # OFFSET 0: the text is parsed into a row once, not for each column.
             f"CROSS JOIN LATERAL (SELECT s.old::{self.relation} AS r OFFSET 0) AS o "
             f"CROSS JOIN LATERAL (SELECT s.new::{self.relation} AS r OFFSET 0) AS w"
         )
@@ -169,7 +168,7 @@ class Applying:
 
     @staticmethod
     def _chosen(place: int, value: str) -> str:
-        """The assigned value where there is one."""
+        """The assigned value, if any."""
         return f"CASE WHEN {place} = ANY ({_ROWS}.assigned) THEN {_ROWS}.a{place} ELSE {value} END"
 
     def _keys(self) -> list[str]:
@@ -178,7 +177,7 @@ class Applying:
 
     @property
     def _target(self) -> str:
-        """How the statement calls the table."""
+        """The name of the table in the statement."""
         return quoting.identifier(self.statement.alias or self._name)
 
     @property

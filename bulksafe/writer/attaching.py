@@ -1,4 +1,4 @@
-"""The session and the execute wrapper that each connection of Django's gets."""
+"""Attaches a session and an execute wrapper to each Django connection."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ def session_of(connection: BaseDatabaseWrapper) -> ConnectionSession:
 
 
 def begun_session_of(connection: BaseDatabaseWrapper) -> ConnectionSession | None:
-    """The session of a connection, if it was asked for before."""
+    """The session of a connection, if it exists already."""
     watch = _begun_watch_of(connection)
     return None if watch is None else watch.session
 
 
 def session_on(using: str) -> ConnectionSession | None:
-    """The session of a database, if it is one that can have critical receivers."""
+    """The session of a database, if it can have critical receivers."""
     connection = connections[using]
     return session_of(connection) if connection.vendor == "postgresql" else None
 
 
 @contextmanager
 def migrating(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """While a migration is applied to the database of a connection."""
+    """Mark a connection as migrating."""
     if connection.vendor != "postgresql":
         yield
         return
@@ -111,7 +111,7 @@ def before_commit(connection: BaseDatabaseWrapper) -> None:
 
 
 def _settle_due() -> None:
-    """Deliver inside a ``context`` block what the driver's cursors wrote inside it."""
+    """At the end of a ``context`` block, deliver the changes of driver cursors in it."""
     for connection in connections.all(initialized_only=True):
         watch = _begun_watch_of(connection)
         if watch is not None:

@@ -1,4 +1,4 @@
-"""The changes that the database keeps for receivers in the writer's transaction."""
+"""The buffered changes for in-transaction receivers."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 
     from bulksafe.writer.changes import InlineChange
 
-#: The SQLSTATE of a role that may not do something.
+#: The SQLSTATE of a missing privilege.
 _NOT_ALLOWED = "42501"
 
 _HAS_PIPELINES = Pipeline.is_supported()
 
 
 class Buffer:
-    """What one connection has written and not delivered yet.
+    """The undelivered changes of one connection.
 
     Args:
         connection: Django's.
 
     Attributes:
-        due: the tables and operations of which the database has said that changes wait, and the
-            schema of the buffer that they wait in.
-        home: the schema of the buffer that was taken from last.
+        due: the tables and operations with waiting changes, as reported by the database, and the
+            schema of their buffer.
+        home: the schema of the last buffer that was read.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
@@ -57,14 +57,14 @@ class Buffer:
         self._prefix = ""
 
     def begin(self, *, is_elsewhere: bool) -> None:
-        """The connection is a new one, perhaps to another database."""
+        """Reset for a new connection, perhaps to a different database."""
         self.due.clear()
         self._after = 0
         if is_elsewhere:
             self._known, self._prefix = -1, ""
 
     def take_rows(self, kind: Kind) -> list[tuple[Any, ...]]:
-        """The changes of the only kind that is due, as the query has them."""
+        """The rows of the query for the only due kind of changes."""
         self.due.clear()
         with readable(kind.source.model), self.asking() as cursor:
             rows = kind.lean_rows(cursor, self._after, self.home)
@@ -73,13 +73,13 @@ class Buffer:
         return rows
 
     def combined(self, taken: list[Taken]) -> list[InlineChange]:
-        """What was taken as changes of rows, in their order."""
+        """The taken rows as changes, in their order."""
         return in_key_order(combined(taken, self.connection.alias, self.prefix))
 
     def discard(self) -> None:
-        """Forget what waits: in a migration the tables are not what the models are.
+        """Discard waiting changes: in a migration, tables differ from the models.
 
-        Django sends nothing for the models of migrations either.
+        Django sends no signals for historical models either.
         """
         due = dict(self.due)
         self.due.clear()
@@ -88,11 +88,12 @@ class Buffer:
                 cursor.execute(in_schema(home, query("discard_buffered")), [oid, operation])
 
     def take(self) -> list[InlineChange]:
-        """The changes that wait in the buffer, those of one row put together."""
+        """The waiting changes, combined per row."""
         taken: list[Taken] = []
         self.sync()
         while self.due:
-            # All at once: the query that finds a table would otherwise deliver the other changes.
+            # All at once: otherwise the query that looks up a table would deliver the other
+            # changes.
             due = dict(self.due)
             self.due.clear()
             for (oid, operation), home in due.items():
@@ -109,10 +110,10 @@ class Buffer:
 
     @contextmanager
     def asking(self) -> Iterator[Cursor[Any]]:
-        """A cursor of the driver's for what waits in the buffer.
+        """A driver cursor to read the buffer.
 
         Raises:
-            ReceiversNotRun: the connection's role may not take it.
+            ReceiversNotRun: the connection's role may not read it.
         """
         try:
             with own_cursor(self.connection) as cursor:
@@ -123,7 +124,7 @@ class Buffer:
             raise ReceiversNotRun(
                 "Critical receivers have to run for this write, and the database role of the "
                 "connection may not take its changes from the buffer. Add the role to "
-                'BULKSAFE["WRITER_ROLES"] and run “manage.py migrate”, or write as another role.'
+                'BULKSAFE["WRITER_ROLES"] and run “manage.py migrate”, or use a different role.'
             ) from error
 
     @property
@@ -134,14 +135,14 @@ class Buffer:
         return bool(driver.pgconn.pipeline_status != PipelineStatus.OFF)
 
     def sync(self) -> None:
-        """Let the database say what waits, where statements are sent in a pipeline."""
+        """In a pipeline, receive the database's notices of waiting changes."""
         if self.is_in_pipeline:
             with self.connection.wrap_database_errors, self.connection.connection.pipeline():
-                """Entering another one sends and receives all that is under way."""
+                """Entering a nested pipeline sends and receives everything pending."""
 
     @property
     def prefix(self) -> str:
-        """What the ids of this database's events begin with."""
+        """The prefix of this database's event ids."""
         if not self._prefix:
             with self.asking() as cursor:
                 cursor.execute(in_schema(self.home, "SELECT {home}.bulksafe_prefix()"), [])
@@ -149,7 +150,7 @@ class Buffer:
         return self._prefix
 
     def source(self, oid: int) -> Source | None:
-        """The table of the oid: None if this code knows no receivers of it."""
+        """The table with the oid; None if this code has no receivers for it."""
         if self._known != receivers.changes() or oid not in self._sources:
             self._find_sources()
         return self._sources.get(oid)

@@ -1,6 +1,6 @@
 """``bulk_create()``, ``bulk_update()`` and ``set_…_order()``: writes of objects in hand.
 
-As in ``paths``, each function stands around one of Django's methods.
+As in ``paths``, each function wraps one of Django's methods.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def bulk_create(
     model = concrete(queryset.model)
     listed = list(objs)
     if not listed:
-        # Nothing to write, but Django checks the other arguments.
+        # Nothing to write, but Django still checks the other arguments.
         return inner(listed, *args, **named)
     options = {**dict.fromkeys(_OPTIONS), **dict(zip(_OPTIONS, args, strict=False)), **named}
     fields = [_field(model, name) for name in options["update_fields"] or ()]
     unique = [_field(model, name) for name in options["unique_fields"] or ()]
-    # Django refuses what does not go together, before any receiver is called.
+    # Django refuses conflicting options, before any receiver is called.
     queryset._check_bulk_create_options(
         options["ignore_conflicts"], options["update_conflicts"], fields, unique
     )
@@ -59,7 +59,7 @@ def bulk_create(
         Upsert(session, model, listed, insert, fields=fields, unique=unique).run()
         return listed
     ignores = bool(options["ignore_conflicts"])
-    # Rows that are there already are left out: the database knows which.
+    # Existing rows are left out: only the database can determine them.
     spares_buffer = not ignores and is_spared(model)
     BulkWrite(session, model, listed, None, insert, is_spared=spares_buffer, ignores=ignores).run()
     return listed
@@ -76,7 +76,7 @@ def _create_links(
     insert: Callable[[], Any],
     options: dict[str, Any],
 ) -> Any:
-    """Rows of a many-to-many table: which of them there are already, the database says."""
+    """Rows of a many-to-many table: the database determines which exist already."""
     keys = [instance.pk for instance in listed]
 
     def insert_again() -> Any:
@@ -98,7 +98,7 @@ _OPTIONS = ("batch_size", "ignore_conflicts", "update_conflicts", "update_fields
 
 
 def _on_conflict(model: type[Model], options: dict[str, Any]) -> dict[str, Any]:
-    """The options as ``QuerySet._insert`` takes them, which have been checked by then."""
+    """The options in the form of ``QuerySet._insert``, already checked."""
     if options.get("ignore_conflicts"):
         return {"on_conflict": OnConflict.IGNORE}
     if not options.get("update_conflicts"):
@@ -147,5 +147,5 @@ def set_order(
     for order, key in enumerate(listed):
         if key in stored:
             stored[key]._order = order
-    # In the order of the keys, and each row once.
+    # In key order, each row once.
     rows.bulk_update([stored[key] for key in dict.fromkeys(listed) if key in stored], ["_order"])

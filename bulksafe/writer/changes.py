@@ -1,4 +1,4 @@
-"""One change of a row, as receivers in the writer's transaction see it."""
+"""One change of a row for in-transaction receivers."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class InlineChange(Change):
     """A change that was taken from the buffer.
 
     Attributes:
-        met: the receivers that it is for, by their conditions.
-        done: those that have been called for it already.
-        given_fields: what ``update_fields`` is, if the write says so.
-        given_origin: the instance or the queryset that a deletion came from.
-        calls: those that the write was made in.
+        met: the receivers whose conditions it meets.
+        done: the receivers that have been called for it already.
+        given_fields: ``update_fields``, if the write gives it.
+        given_origin: the origin of a deletion: an instance or a queryset.
+        calls: the receiver calls in which the write was made.
     """
 
     met: frozenset[Receiver] = frozenset()
@@ -54,18 +54,18 @@ class InlineChange(Change):
 
     @cached_property
     def row(self) -> Row:
-        """Identifies a row, also that of an instance in hand."""
+        """Identifies a row, including rows of instances in hand."""
         return row_of(self.model, self.key(old=True))
 
     @cached_property
     def new_row(self) -> Row:
-        """The same after the change, which may have been one of the key."""
+        """The same after the change, which may have changed the key."""
         if self.old_image is None or self.new_image is None:
             return self.row
         return row_of(self.model, self.key())
 
     def key(self, *, old: bool = False) -> Hashable:
-        """The primary key as Python has it; after the change, or before it."""
+        """The primary key as a Python value, after the change if possible, else before it."""
         image = (self.old_image if old else self.new_image) or self.new_image or self.old_image
         assert image is not None  # noqa: S101
         found: Hashable = image.table.key(image.values)
@@ -86,7 +86,7 @@ class InlineChange(Change):
         return self.instance if self.given_origin is None else self.given_origin
 
     def begin_with(self, earlier: InlineChange) -> None:
-        """Reach back to where an earlier change of the row began."""
+        """Extend the change back to the start of an earlier one."""
         if earlier is not self:
             operation = INSERTED if earlier.created else self.event.operation
             self.event = replace(self.event, operation=operation, first=earlier.event.before)
@@ -96,13 +96,13 @@ class InlineChange(Change):
             self._forget()
 
     def end_with(self, later: InlineChange) -> None:
-        """Go on to where a later change of the row ended."""
+        """Extend the change to the end of a later one."""
         self.new_image = later.new_image
         self.met |= later.met
         self._forget()
 
     def replace_images(self, old: Image, new: Image | None) -> None:
-        """It is about another state of the row than it was."""
+        """Replace the images by a different state of the row."""
         self.old_image, self.new_image = old, new
         self.forget_instances()
         self._forget()
@@ -112,7 +112,7 @@ class InlineChange(Change):
             self.__dict__.pop(name, None)
 
     def take_in_hand(self, instance: Model) -> None:
-        """Let receivers have this instance of the row."""
+        """Pass this instance to receivers."""
         self._instances["old" if self.deleted else "new"] = instance
 
     @property
@@ -121,7 +121,7 @@ class InlineChange(Change):
 
 
 def key_of_instance(instance: Model) -> Any:
-    """The primary key as a query returns it: it may have been set as text."""
+    """The primary key as returned by a query: it may have been set as text."""
     return key_in_table(instance, type(instance))
 
 
@@ -137,7 +137,7 @@ def _converted(field: Field[Any, Any], value: Any) -> Any:
     try:
         return field.to_python(value)
     except ValidationError:
-        # Of a class that the field makes of what a query returns, and takes from nowhere else.
+        # A value of a class that the field creates only from query results.
         return value
 
 
@@ -152,7 +152,7 @@ def _label(model: type[Model]) -> str:
 
 
 class Unsaved(NamedTuple):
-    """In place of the key of an object that has none yet."""
+    """Stands for the key of an object without one."""
 
     object_id: int
 
@@ -161,7 +161,7 @@ class Unsaved(NamedTuple):
 
 
 def row_of_instance(instance: Model) -> Row:
-    """The row of an instance; of one that has no key yet, the instance itself."""
+    """The row of an instance; the instance itself if it has no key yet."""
     key = key_of_instance(instance)
     if key is None or (isinstance(key, tuple) and None in key):
         key = Unsaved(id(instance))

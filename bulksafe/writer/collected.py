@@ -1,4 +1,4 @@
-"""The rows of a collected write, as the database keeps them until they are written."""
+"""The rows of a collected write, which the database stores until they are written."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Part(NamedTuple):
     """The rows of one table that one operation would change.
 
     Attributes:
-        oid: the table's; of a partition, if it is one.
-        root_oid: that of the table which it is a partition of, or the same.
+        oid: the oid of the table or partition.
+        root_oid: the oid of the partitioned table, or the same.
         relation, root: the names of both, as SQL of this session writes them.
-        operation: what becomes of the rows.
-        last: the number of the last one.
-        is_secured: whether policies may hide rows from this role: those that a statement without
-            a condition writes, one that finds them by their keys may not see.
+        operation: the operation on the rows.
+        last: the number of the last row.
+        is_secured: whether policies may hide rows from this role: a statement may write rows that a
+            lookup by key cannot see.
     """
 
     oid: int
@@ -52,7 +52,7 @@ class Part(NamedTuple):
 
 
 class Collection:
-    """What one statement would write.
+    """The rows that one statement would write.
 
     Args:
         session: the connection's.
@@ -71,13 +71,13 @@ class Collection:
         self._after = 0
 
     def collect(self, execute: Execute, cursor: Cursor[Any], sql: str, params: Any) -> Any:
-        """Execute the statement on the caller's cursor, with nothing written.
+        """Execute the statement on the caller's cursor without writing.
 
-        The ``rows`` are those that it would change, as they come. There are none if it changes
-        none, or if it has changed them, since the trigger was off.
+        Fills ``rows`` with the rows that it would change, in their order. There are none if it
+        changes none, or if it has changed them because the trigger was disabled.
 
         Returns:
-            what executing it returns.
+            the result of the execution.
 
         Raises:
             Uncollectable: a function or a trigger would write.
@@ -90,11 +90,11 @@ class Collection:
         return result
 
     def begin(self, mode: Literal["collect", "record"]) -> None:
-        """Have the rows of the next statement kept."""
+        """Collect the rows of the next statement."""
         ((self._after,),) = self.ask("SELECT {home}.bulksafe_collect(%s)", [mode])
 
     def end(self) -> list[Row]:
-        """Have the statements after this one executed as usual. Returns the rows that were kept."""
+        """Execute later statements as usual. Returns the collected rows."""
         parts = self.ask(
             "SELECT c.source::pg_catalog.int8, c.root::pg_catalog.int8, "
             "c.source::pg_catalog.regclass::pg_catalog.text, "
@@ -107,13 +107,13 @@ class Collection:
         return sorted(found, key=lambda row: row.number)
 
     def discard(self, rows: Iterable[Row]) -> None:
-        """Leave rows out: they are not to be written any more, or have been otherwise."""
+        """Discard rows that will not be written, or have been written otherwise."""
         numbers = [row.number for row in rows]
         if numbers:
             self.ask("SELECT count(*) FROM {home}.bulksafe_unstage(%s)", [numbers])
 
     def refresh(self, row: Row) -> None:
-        """Let a row begin with what is stored now, after receivers of the rows before it."""
+        """Read a row's stored state again, after receivers of earlier rows."""
         table, change = row.change.table, row.change
         keys = table.model._meta.pk_fields
         matched = " AND ".join(f"t.{quoting.identifier(str(k.column))} = %s" for k in keys)
@@ -141,7 +141,7 @@ class Collection:
         row.begin_with(Image(now, table), Image(new, table))
 
     def returned(self, row: Row) -> list[tuple[Any, ...]]:
-        """What the statement returns of a row that is stored by now."""
+        """The statement's RETURNING values of a stored row."""
         statement = self.target.statement
         if not statement.returning:
             return []
@@ -161,7 +161,7 @@ class Collection:
         return [name for (name,) in self.ask(query("columns"), [root])]
 
     def ask(self, text: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Execute a query past Django's cursors."""
+        """Execute a query, bypassing Django's cursors."""
         with self.session.asking() as cursor:
             cursor.execute(text.replace("{home}", self._home.replace("%", "%%"), 1), params)
             found: list[tuple[Any, ...]] = cursor.fetchall()
@@ -198,7 +198,8 @@ class Collection:
         middle = first + len(table.fields)
         old, new = tuple(values[first:middle]), tuple(values[middle:])
         if kind.operation == UPDATED and table.generated:
-            # What is generated is so after all triggers: until then the row has the value before.
+            # Generated values are computed after all triggers: until then the row has the old
+            # value.
             mixed = list(new)
             for place in table.generated:
                 mixed[place] = old[place]
@@ -217,13 +218,13 @@ class Collection:
         return change
 
 
-#: The SQLSTATE with which the trigger refuses to collect what a function or a trigger writes.
+#: The SQLSTATE of the trigger's refusal to collect writes of functions and triggers.
 _NESTED = "BS004"
 
 
 @contextmanager
 def refusing_nested() -> Iterator[None]:
-    """Around a statement whose rows are kept.
+    """Wrap a statement whose rows are collected.
 
     Raises:
         Uncollectable: a function or a trigger would write.

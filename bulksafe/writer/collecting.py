@@ -1,4 +1,4 @@
-"""Which statements can be collected: executed once, with nothing written yet."""
+"""Decides which statements can be collected: executed once without writing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from bulksafe.declarations import Receiver
 
-#: What a statement does, by its verb. A MERGE does several things.
+#: The operation of a statement, by its verb. A MERGE has several.
 _OPERATIONS = {"INSERT": INSERTED, "UPDATE": UPDATED, "DELETE": DELETED}
 
 _SIGNALS = {
@@ -50,7 +50,7 @@ class Target:
     """A statement that may be collected.
 
     Attributes:
-        statement: what its text says.
+        statement: the parsed statement.
         model: the concrete model whose rows it writes.
     """
 
@@ -59,17 +59,17 @@ class Target:
 
     @property
     def operation(self) -> str:
-        """What it does to the rows; of a MERGE, most likely."""
+        """Its operation; for a MERGE, the most likely one."""
         return _OPERATIONS.get(self.statement.verb, UPDATED)
 
 
 @dataclass(frozen=True)
 class Places:
-    """What a database knows of tables that can be collected.
+    """The tables of a database that can be collected.
 
     Attributes:
         home: the schema of bulksafe's own tables; empty without them.
-        names: of the tables.
+        names: the names of the tables.
     """
 
     home: str
@@ -80,7 +80,7 @@ _of_databases: dict[str, tuple[int, Places]] = {}
 
 
 def places(connection: BaseDatabaseWrapper) -> Places:
-    """Asked once for each database, and when ``forget`` says so."""
+    """Queried once for each database, and again after ``forget``."""
     found = _of_databases.get(connection.alias)
     changes = receivers.changes()
     if found is None or found[0] != changes:
@@ -97,18 +97,18 @@ def places(connection: BaseDatabaseWrapper) -> Places:
 
 
 def forget(alias: str) -> None:
-    """Look at the catalogs of a database again: it has other tables by now."""
+    """Read the catalogs of a database again, because its tables have changed."""
     _of_databases.pop(alias, None)
     vocabulary.forget(alias)
 
 
 def is_collectable(model: type[Model], connection: BaseDatabaseWrapper) -> bool:
-    """Whether statements that write to the model's table can be, as far as the catalogs say."""
+    """Whether statements on the model's table can be collected, by the catalogs."""
     return _fits(model) and name_of(model) in places(connection).names
 
 
 def _fits(model: type[Model]) -> bool:
-    """Whether the rows of a model lie in one table, and can be read as one."""
+    """Whether the rows of a model are in one table and fit into one result row."""
     return (
         len(lineage(model)) == 1
         and 2 * len(model._meta.concrete_fields) <= _MOST_COLUMNS
@@ -117,12 +117,12 @@ def _fits(model: type[Model]) -> bool:
 
 
 def target_of(text: str, connection: BaseDatabaseWrapper) -> Target | None:
-    """What a statement writes to, if it can be collected as its text and the catalogs say."""
+    """The target of a statement, if its text and the catalogs allow collecting it."""
     statement = parse(text)
     if statement is None:
         return None
     if statement.returning and (statement.verb == "MERGE" or "%" in statement.returning):
-        # What it returns may be its own action, or hold parameters.
+        # RETURNING may call the merge action, or contain parameters.
         return None
     known = places(connection)
     if not known.home or statement.table not in known.names:
@@ -136,7 +136,7 @@ def target_of(text: str, connection: BaseDatabaseWrapper) -> Target | None:
         # A partition.
         models = list(vocabulary_of(connection).by_name.get(statement.table.lower(), ()))
     if len(models) != 1 or not _fits(models[0]):
-        # Rows of several models lie in it.
+        # It contains rows of several models.
         return None
     if statement.has_source and not _returns_own_columns(statement, models[0]):
         return None
@@ -144,7 +144,7 @@ def target_of(text: str, connection: BaseDatabaseWrapper) -> Target | None:
 
 
 def _returns_own_columns(statement: Statement, model: type[Model]) -> bool:
-    """Whether a statement with joined tables returns columns of its own table alone."""
+    """Whether a statement with joined tables returns only columns of its own table."""
     if not statement.returning or statement.verb == "INSERT":
         return True
     columns = [str(field.column) for field in model._meta.local_concrete_fields]
@@ -156,13 +156,13 @@ def _is_of_links(receiver: Receiver) -> bool:
 
 
 def needs_turns(target: Target, connection: BaseDatabaseWrapper, text: str) -> bool:
-    """Whether receivers of the rows have to be called before they are written, or row by row."""
+    """Whether receivers must be called before the rows are written, or row by row."""
     early, late = live(target)
     if early or is_asked_for(late):
         return True
     pattern = own_row(target.model)
     if not late or (pattern is not None and pattern.search(text)):
-        # A single row has its turn in any case.
+        # A single row needs no order.
         return False
     conflicts = Conflicts(connection, target.model, target.operation, late)
     return conflicts.has_unknown or conflicts.is_row_by_row

@@ -1,4 +1,4 @@
-"""The order of taken changes, and which of them are one change."""
+"""Orders taken changes, and combines those of one change."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def combined(taken: Sequence[Taken], using: str, prefix: str) -> list[InlineChange]:
-    """Combine changes that are one, and put them in the order in which each row was changed.
+    """Combine changes that belong together, and order those of each row.
 
     Args:
-        prefix: what the ids of events begin with in this database.
+        prefix: the prefix of event ids in this database.
     """
     by_seq = {one.event.seq: one for one in taken}
     events = [one.event for one in taken]
@@ -33,7 +33,7 @@ def combined(taken: Sequence[Taken], using: str, prefix: str) -> list[InlineChan
 def in_key_order(changes: list[InlineChange]) -> list[InlineChange]:
     """The updated or deleted rows of one statement in the order of their keys.
 
-    PostgreSQL scans a table in any order; a loop over the queryset goes by the keys. Changes of
+    PostgreSQL scans a table in any order; a loop over the queryset uses key order. Changes of
     several tables, or several changes of one row, keep the order of the statement.
     """
     kinds = {(change.event.source, change.event.operation) for change in changes}
@@ -43,7 +43,7 @@ def in_key_order(changes: list[InlineChange]) -> list[InlineChange]:
 
 
 def in_order_of_locks(changes: Sequence[InlineChange]) -> Sequence[InlineChange]:
-    """The changes in the order of the statement, in which every UPDATE of these rows locks them."""
+    """The changes in statement order, in which every UPDATE of these rows locks them."""
     if not _are_of_different_rows(changes):
         return changes
     return sorted(changes, key=lambda change: change.event.seq)
@@ -57,7 +57,7 @@ _Row = TypeVar("_Row")
 
 
 def sorted_by_key(rows: Iterable[_Row], key: Callable[[_Row], Any]) -> list[_Row]:
-    """Sort by keys, unless they have no order in Python."""
+    """Sort by keys, unless Python cannot compare them."""
     listed = list(rows)
     try:
         return sorted(listed, key=key)

@@ -1,4 +1,4 @@
-"""``when=`` of receivers before a write, whose rows are not in the database yet."""
+"""Evaluates ``when=`` before a write, for rows that are not in the database yet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bulksafe.declarations import Receiver
 
-#: The column that says which of the instances a row is: no field has such a name.
+#: The column for the position of the instance: no field can have this name.
 _PLACE = '"bulksafe place"'
 
 
@@ -30,8 +30,8 @@ def meeting(receiver: Receiver, instances: Sequence[Model], operation: str, usin
         instances: of one model.
 
     Returns:
-        their ``id()``. One whose condition depends on an expression is among them: its value is
-        only known when it is stored.
+        their ``id()``. Includes instances whose condition depends on an expression, since its value
+        is only known when it is stored.
     """
     model: Any = type(instances[0])._meta.concrete_model
     condition = condition_of(receiver, model, operation) or "true"
@@ -64,7 +64,7 @@ def _places(
     instances: Sequence[Model],
     using: str,
 ) -> list[int]:
-    """The places of the instances that meet a condition over the rows ``new`` and ``old``."""
+    """The positions of instances that meet a condition over the rows ``new`` and ``old``."""
     connection = connections[using]
     texts, params = [], []
     for place, instance in enumerate(instances):
@@ -76,7 +76,7 @@ def _places(
         params += [f.get_db_prep_save(v, connection) for f, v in pairs]
     columns = [quoting.identifier(str(field.column)) for field in fields]
     keys = [quoting.identifier(str(key.column)) for key in model._meta.pk_fields]
-    # Without its key an instance is none of the stored rows.
+    # An instance without a key is not stored.
     is_same = " AND ".join(f'"old".{key} = "new".{key}' for key in keys)
     on = is_same if set(keys) <= set(columns) else "false"
     relation = quoting.relation(model._meta.db_table)

@@ -1,9 +1,9 @@
-"""Whether it matters that a bulk write moves the calls of receivers.
+"""Decides whether a bulk write may reorder the calls of receivers.
 
 Per-row order is ``pre₁ store₁ post₁ pre₂ store₂ post₂ …``, bulk order is ``pre₁ pre₂ … store post₁
-post₂ …``. The two differ only if a call that was moved touches what another moved call, or the
-store, writes. So the statements of receivers are looked at while they run, and what each receiver
-has touched is remembered for the next write.
+post₂ …``. The two differ only if a moved call touches rows that a different moved call, or the
+store, writes. So the statements of receivers are observed, and the tables that each receiver
+touches are remembered for the next write.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from bulksafe.declarations import Receiver
 
-#: What receivers have touched beside the row that they were called for, by the operation.
+#: The tables that receivers touched besides their own row, by operation.
 _remembered: WeakKeyDictionary[Receiver, dict[str, Touched]] = WeakKeyDictionary()
 
-#: Goes up whenever more is known: whether rows go one by one is asked for each of them.
+#: Version counter; changes whenever more is known. The decision is made for each row.
 _changes = [0]
 
 
@@ -37,9 +37,9 @@ class Conflicts:
     Args:
         connection: Django's, that is written to.
         model: the concrete model whose rows are written.
-        operation: what the write does to most of them.
-        late: the receivers that come after the write.
-        early: those before it, if it is to be known of them before they are called.
+        operation: the main operation of the write.
+        late: the receivers after the write.
+        early: the receivers before it, to check them before they are called.
     """
 
     def __init__(
@@ -58,19 +58,19 @@ class Conflicts:
         self._own: Touched | None = None
         self._names = names_of(model)
         self._touched_before = Touched()
-        #: Those before the write that have depended on the order.
+        #: Receivers before the write that depended on the order.
         self._dependent: list[Receiver] = []
         self._answer = -1, False
 
     @property
     def has_unknown(self) -> bool:
-        """Whether receivers have never been looked at: the first row teaches."""
+        """Whether some receivers were never observed: then the first row goes alone."""
         listed = [*self._late, *self._forecast]
         return any(self._operation not in _remembered.get(one, {}) for one in listed)
 
     @property
     def is_row_by_row(self) -> bool:
-        """Whether receivers are known to touch the rows of the table, or each other's."""
+        """Whether receivers are known to touch rows of the table, or each other's rows."""
         if self._answer[0] != _changes[0]:
             self._answer = _changes[0], self._depends_on_order()
         return self._answer[1]
@@ -83,7 +83,7 @@ class Conflicts:
         return before.conflicts_with(self._own_writes()) or before.conflicts_with(after)
 
     def touched(self, text: str, *, is_own_row: bool) -> Touched:
-        """What a statement of a receiver touches beside the row that it is called for."""
+        """The tables that a receiver's statement touches besides its own row."""
         if is_own_row:
             return self._along() if _is_write(text) else Touched()
         found = relations_of(self._connection).touched(text)
@@ -93,15 +93,15 @@ class Conflicts:
         return found
 
     def writes_to(self, model: type[Model]) -> Touched:
-        """What writing rows of a model touches."""
+        """The tables that writing rows of a model touches."""
         return _written(relations_of(self._connection), model)
 
     def note_call(self, receiver: Receiver) -> None:
-        """A receiver is called: from now on it is known."""
+        """Record that a receiver was called and observed."""
         _remembered.setdefault(receiver, {}).setdefault(self._operation, Touched())
 
     def note_before(self, receiver: Receiver, touched: Touched) -> bool:
-        """A receiver before the write is about to touch this.
+        """Record the tables that a receiver before the write is about to touch.
 
         Returns:
             whether it depends on the rows before its own.
@@ -115,16 +115,16 @@ class Conflicts:
         return depends
 
     def dependent(self) -> list[Receiver]:
-        """The receivers for which rows are written one by one."""
+        """The receivers that require rows to be written one by one."""
         own = self._own_writes()
         late = [one for one in self._late if self._known([one]).conflicts_with(own)]
         return [*self._dependent, *late]
 
     def note_after(self, receiver: Receiver, touched: Touched) -> bool:
-        """A receiver after the write is about to touch this.
+        """Record the tables that a receiver after the write is about to touch.
 
         Returns:
-            whether it depends on the rows behind its own.
+            whether it depends on the rows after its own.
         """
         self._remember(receiver, touched)
         before = self._touched_before
@@ -144,20 +144,20 @@ class Conflicts:
         return found
 
     def _own_writes(self) -> Touched:
-        """What writing a row touches."""
+        """The tables that writing a row touches."""
         if self._own is None:
-            # Triggers that put SQL together at run time, as audit logs do, say nothing of it.
+            # Ignore triggers with dynamic SQL, such as audit logs.
             self._own = replace(self.writes_to(self.model), is_opaque=False)
         return self._own
 
     def _along(self) -> Touched:
-        """What writing a row touches beside the table."""
+        """The tables that writing a row touches besides its own."""
         own, names = self._own_writes(), {name_of(one).lower() for one in lineage(self.model)}
         return Touched(own.reads - names, own.writes - names)
 
 
 def is_asked_for(receivers: Collection[Receiver]) -> bool:
-    """Whether a receiver wants each row to be stored before it is called for the next."""
+    """Whether a receiver requires each row to be stored before its next call."""
     return any(receiver.row_by_row for receiver in receivers)
 
 

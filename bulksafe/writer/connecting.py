@@ -1,4 +1,4 @@
-"""Critical receivers as Django's signals have them.
+"""Connects critical receivers to Django's signals.
 
 A critical receiver is connected to its signal like any other (``bulksafe.patches.signals`` does
 that): Django sends to it, and ``disconnect``, ``has_listeners`` and factory_boy's ``mute_signals``
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from bulksafe.declarations import Receiver
 
-#: Goes up whenever a signal's receivers are connected or disconnected.
+#: Version counter; changes whenever a signal's receivers change.
 _changes = [0]
 
-#: Called for what Django sends; ``bulksafe.writer.attaching`` adds to it.
+#: Called for each sent signal; ``bulksafe.writer.attaching`` adds to it.
 sent: list[Callable[[Connected, Any, dict[str, Any]], None]] = []
 
 
@@ -53,7 +53,7 @@ def changes() -> int:
 
 
 def live(signal: Signal, model: type[Model]) -> set[Receiver]:
-    """The critical receivers that are connected to the signal for a model just now."""
+    """The critical receivers that are now connected to the signal for a model."""
     concrete = model._meta.concrete_model
     return {
         entry[1].receiver

@@ -53,7 +53,7 @@ class ConnectionSession:
         self._place: tuple[object, ...] = ()
 
     def begin(self) -> None:
-        """Follow a new connection of the driver's, perhaps to another database."""
+        """Track a new driver connection, perhaps to a different database."""
         settings = self.connection.settings_dict
         place = tuple(settings.get(key) for key in ("HOST", "PORT", "NAME"))
         is_elsewhere = place != self._place
@@ -65,7 +65,7 @@ class ConnectionSession:
     # Writes.
 
     def expect(self, queryset: QuerySet[Any]) -> None:
-        """Let observers know that rows are about to be updated or deleted."""
+        """Notify observers that rows are about to be updated or deleted."""
         for observer in self.observers:
             observer.expect(queryset)
 
@@ -199,12 +199,12 @@ class ConnectionSession:
                 if not self.transaction.is_as_before(status):
                     self.transaction.check_call(receiver.name, was_open=is_open, status=status)
                 if self.due:
-                    # Written by cursors of the driver's.
+                    # Changes of driver cursors.
                     self.settle(Scope())
         finally:
             self.scopes, self.observers = before
         if observer is not None and observer.must_restart:
-            # The receiver has caught the exception that restarts the write.
+            # The receiver caught the exception that restarts the write.
             raise Restart(observer.progress)
         if not self.scopes:
             # The signal was sent by hand: the next statement is the caller's.

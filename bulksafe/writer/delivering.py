@@ -1,4 +1,4 @@
-"""Which receivers are called in the writer's transaction, for which changes."""
+"""Decides which in-transaction receivers are called for which changes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ LATE = ("post_save", "post_delete", "m2m_changed")
 
 
 class Live:
-    """Which receivers are connected, asked once for one round of deliveries.
+    """The connected receivers, cached for one round of deliveries.
 
-    A receiver may disconnect one while they are called. As with Django's ``send()`` that counts
-    from the next row: see ``refresh``.
+    A receiver may disconnect a receiver during the calls. As in Django's ``send()``, that takes
+    effect from the next row: see ``refresh``.
     """
 
     def __init__(self, signals: Iterable[str]) -> None:
@@ -36,7 +36,7 @@ class Live:
         self._changes = connecting.changes()
 
     def refresh(self) -> bool:
-        """Ask again from here on. Returns whether anything may have changed."""
+        """Drop the cache. Returns whether the connections may have changed."""
         changes = connecting.changes()
         if changes == self._changes:
             return False
@@ -58,7 +58,7 @@ def deliveries(
     listed: Callable[[InlineChange], Sequence[Receiver]],
     signals: Iterable[str],
 ) -> list[Delivery]:
-    """The changes with the receivers that are to be called for them.
+    """The changes with their receivers.
 
     Args:
         listed: the receivers of a change, in their order; the same for all changes of a table by
@@ -84,7 +84,7 @@ def deliveries(
 
 
 def still_connected(calls: Iterable[Call], signals: Iterable[str]) -> Iterator[Call]:
-    """The calls, one after the other, but for receivers that are disconnected on the way."""
+    """The calls, without receivers that are disconnected on the way."""
     is_live = Live(signals)
     last: Any = None
     for call in calls:
@@ -97,7 +97,7 @@ def still_connected(calls: Iterable[Call], signals: Iterable[str]) -> Iterator[C
 
 
 def edited_links(call: Call, named: Mapping[str, Any]) -> str:
-    """Why a receiver may not change ``pk_set``, where the rows of the links are given already."""
+    """The error for a receiver that changes ``pk_set`` when the link rows are already given."""
     table = call.changes[-1].model._meta.label
     return (
         f"{call.receiver.name} changed pk_set in {named['action']}, but the write names the rows "

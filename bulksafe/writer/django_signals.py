@@ -1,4 +1,4 @@
-"""Receivers that Django itself calls: what it sends comes in through ``connecting``."""
+"""Handles signals sent by Django, which arrive through ``connecting``."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def sent(session: Session, connected: Connected, named: dict[str, Any]) -> None:
-    """A signal of Django's has come to a critical receiver."""
+    """Handle a Django signal for a critical receiver."""
     receiver, instance = connected.receiver, named.get("instance")
     if receiver.signal is m2m_changed:
         _send(session, connected, named, None)
         return
     scope = _scope_of(session, instance)
     if scope is None:
-        # Sent by hand: there is no write to go with it.
+        # Sent manually, without a write.
         _send(session, connected, named, None)
     elif receiver.signal_name.startswith("pre_"):
         _sent_before(session, scope, connected, named, instance)
@@ -51,7 +51,7 @@ def _sent_before(
     named: dict[str, Any],
     instance: Any,
 ) -> None:
-    """A receiver that comes before the write is called for an instance in hand, once."""
+    """Call a receiver before the write for an instance in hand, once."""
     receiver = connected.receiver
     scope.ledger.note(receiver, instance)
     extra = early_arguments(receiver, [instance], session.alias).get(id(instance))

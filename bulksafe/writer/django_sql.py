@@ -1,4 +1,4 @@
-"""What the statements look like with which Django stores instances."""
+"""The SQL text with which Django stores instances."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def _quoted(name: str) -> str:
 
 
 def is_plain_name(model: type[Model]) -> bool:
-    """Whether the name of the table can stand in a comment."""
+    """Whether the table name can be used in a comment."""
     return re.fullmatch(r"\w+", model._meta.db_table) is not None
 
 
 @per_model(forever)
 def insertions(model: type[Model]) -> tuple[str, ...]:
-    """How the INSERT of whole instances begins: with their keys, and without."""
+    """The beginning of the INSERT of whole instances: with their keys, and without."""
     if not is_plain_name(model):
         return ()
     fields = [one for one in model._meta.local_concrete_fields if not one.generated]

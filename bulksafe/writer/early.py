@@ -1,4 +1,4 @@
-"""What receivers that run before a write are called with, where the instances are in hand."""
+"""The arguments of receivers before a write of instances in hand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def early_arguments(
     receiver: Receiver, instances: Sequence[Model], using: str
 ) -> dict[int, dict[str, Any]]:
-    """``old`` and ``changed``, if the receiver names them, for the instances that it is called for.
+    """``old`` and ``changed``, if the receiver names them, for its instances.
 
     Args:
         instances: of one model, as they are about to be written.
@@ -64,7 +64,7 @@ def _of(instance: Model, old: Model | None, is_deletion: bool) -> dict[str, Any]
 
 
 def is_another(field: Any, value: Any, other: Any) -> bool:
-    """Whether two values of a field differ, as it understands what forms and descriptors make."""
+    """Whether two values of a field differ, after conversion by the field."""
     if value == other:
         return False
     if hasattr(value, "resolve_expression") or hasattr(other, "resolve_expression"):
@@ -76,7 +76,7 @@ def is_another(field: Any, value: Any, other: Any) -> bool:
 
 
 def assigned_since(instance: Model, before: Mapping[str, Any]) -> set[str]:
-    """The attributes of concrete fields that have other values now.
+    """The attributes of concrete fields whose values have changed.
 
     Args:
         before: values by attribute.
@@ -88,13 +88,13 @@ def assigned_since(instance: Model, before: Mapping[str, Any]) -> set[str]:
         if name in now
         and now[name] is not value
         and now[name] != value
-        # A descriptor may have made an object of it when it was read.
+        # A descriptor may have converted it to an object on reading.
         and is_another(meta.get_field(name), value, now[name])
     }
 
 
 def _stored(instances: Sequence[Model], using: str) -> dict[Any, Model]:
-    """The rows as they are, by primary key."""
+    """The stored rows, by primary key."""
     keys = [key for one in instances if _is_whole(key := key_of_instance(one))]
     if not keys:
         return {}

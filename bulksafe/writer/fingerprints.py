@@ -1,4 +1,4 @@
-"""Recognizing the changes of a write when it is executed a second time."""
+"""Recognizes the changes of a write when it is executed a second time."""
 
 from __future__ import annotations
 
@@ -32,15 +32,14 @@ STEADY = frozenset(
     }
 )
 
-#: The names of new rows, by the keys that the database has given them in one execution.
+#: The names of new rows, by their generated keys in one execution.
 Fresh: TypeAlias = "dict[tuple[str, Any], Hashable]"
 
 
 class Fingerprint:
-    """Both images of a change as text, with names in the place of the keys of new rows.
+    """Both images of a change as text, with names instead of the keys of new rows.
 
-    As text: a NaN equals nothing, not even itself. It is only made when it is compared, which it
-    rarely is.
+    As text: a NaN does not equal itself. Computed lazily, since comparisons are rare.
     """
 
     def __init__(self, change: InlineChange, fresh: Fresh) -> None:
@@ -75,7 +74,7 @@ class Found:
     """A change of one execution.
 
     Attributes:
-        name: the same whenever the write is executed.
+        name: the same in every execution of the write.
         change: the change.
         print: its fingerprint.
     """
@@ -88,8 +87,8 @@ class Found:
 def recognizable(changes: Sequence[InlineChange]) -> list[Found]:
     """The changes of one execution, in their order.
 
-    New rows are counted, since the database gives them other keys each time. All others have the
-    names of their rows.
+    New rows are numbered, since the database gives them different keys each time. All others are
+    identified by their rows.
     """
     numbers: dict[type[Model], int] = {}
     seen: dict[Hashable, int] = {}
@@ -113,10 +112,10 @@ def recognizable(changes: Sequence[InlineChange]) -> list[Found]:
 
 
 def differing(earlier: Found, later: Found) -> set[str] | None:
-    """The attributes to which two executions give other values, as ``Now()`` does.
+    """The attributes that differ between two executions, for example because of ``Now()``.
 
     Returns:
-        None if the row was something else before the write.
+        None if the row differed before the write.
     """
     if earlier.print.old != later.print.old:
         return None
@@ -133,7 +132,7 @@ def differing(earlier: Found, later: Found) -> set[str] | None:
 
 
 def may_differ(change: InlineChange, attributes: set[str]) -> bool:
-    """Whether it may be the same row, though two executions give it other values of these."""
+    """Whether it may be the same row although these attributes differ between two executions."""
     return not change.created or attributes <= _set_by_execution(change.model)
 
 

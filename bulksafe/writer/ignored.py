@@ -21,7 +21,7 @@ class LeftOut(Exception):  # noqa: N818
 
 
 class ObjectSavepoint:
-    """Around one object: rolls back what its receivers have done if the object is left out.
+    """Savepoint for one object: rolls back its receivers' work if the object is left out.
 
     Args:
         session: the connection's.
@@ -62,5 +62,5 @@ class ObjectSavepoint:
 
 
 def _is_conflict(error: IntegrityError) -> bool:
-    """Whether a constraint was violated that ``ON CONFLICT`` is about."""
+    """Whether a constraint was violated that ``ON CONFLICT`` covers."""
     return getattr(error.__cause__, "sqlstate", None) in CONFLICTS

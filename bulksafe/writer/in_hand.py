@@ -30,7 +30,7 @@ class BulkWrite:
     Args:
         model: their concrete model.
         instances: the objects.
-        update_fields: what receivers get as ``update_fields``; None where the rows are new.
+        update_fields: ``update_fields`` for receivers; None if the rows are new.
         is_spared: whether the database need not buffer the rows.
         ignores: whether objects whose rows exist are left out.
         store: writes some of the objects.
@@ -51,7 +51,7 @@ class BulkWrite:
         self.model = model
         self.instances = instances
         self.update_fields = update_fields
-        #: What receivers get as ``update_fields`` for rows that are updated.
+        #: ``update_fields`` for receivers of updated rows.
         self.given_fields = update_fields
         self.results: list[Any] = []
         self.calls = InstanceCalls(session, model, self.fields_of)
@@ -59,15 +59,15 @@ class BulkWrite:
         self._is_spared = is_spared
         self._ignores = ignores and bool(self.calls.early)
         self._savepoint = ObjectSavepoint(session)
-        #: The write itself; a new one when it begins again.
+        #: The scope of the write; a new one when it begins again.
         self.scope = InHand()
-        #: What the caller has given: the key of each object, and whether it is a new one.
+        #: The original state of each object: its key, and whether it is new.
         self._given = [
             (instance, (instance.pk, instance._state.adding, instance._state.db))
             for instance in instances
         ]
         self._was_new = {id(one): one._state.adding and one.pk is None for one in instances}
-        #: The related objects that the caller has given; None without receivers before the write.
+        #: The caller's cached related objects; None without receivers before the write.
         self._cached: parents.Cached | None = None
         self._progress: RowQueue | None = None
         self._is_begun = False
@@ -76,7 +76,7 @@ class BulkWrite:
         """Store all of the objects.
 
         Returns:
-            what storing them has returned.
+            the result of storing them.
         """
         late = self.calls.late
         is_row_by_row = self._ignores or is_asked_for([*self.calls.early, *late])
@@ -91,8 +91,8 @@ class BulkWrite:
             self.session.due.clear()
             self.results.clear()
             logger.warning(
-                "a receiver of %s looks at other rows of its table after the write: the write is "
-                "made again, row by row. Write row_by_row=True, or False if the order makes no "
+                "a receiver of %s reads other rows of its table after the write: the write is "
+                "repeated row by row. Write row_by_row=True, or False if the order makes no "
                 "difference to it.",
                 self.model._meta.label,
             )
@@ -156,7 +156,7 @@ class BulkWrite:
         self._is_begun = True
         self.calls.call_batches(chunk)
         self.session.is_answered = False
-        # Objects with a key may have rows that change along with rows of other models.
+        # Objects with a key may have rows whose change also changes rows of other models.
         self.scope.take(instance for instance in chunk if instance.pk is not None)
         self._write(chunk)
         self.forget_parents(chunk)
@@ -171,17 +171,17 @@ class BulkWrite:
         """The transaction is open, and no receiver has been called."""
 
     def fields_of(self, instance: Model) -> frozenset[str] | None:
-        """What receivers before the write get as ``update_fields`` for an object."""
+        """``update_fields`` of an object for receivers before the write."""
         return self.update_fields
 
     def forget_parents(self, chunk: Sequence[Model]) -> None:
-        """Related objects that receivers before the write have fetched may be stale."""
+        """Drop related objects fetched by receivers before the write, which may be stale."""
         if self._cached is not None and len(chunk) > 1:
             parents.forget(chunk, self._cached)
 
     def _write(self, chunk: Sequence[Model]) -> None:
         begun, self.scope.stored = len(self.scope.pending), 0
-        # A receiver has called save() on these itself: Django's own goes on from there.
+        # A receiver has already called save() on these: Django's own save() continues from there.
         saved = [one for one in chunk if self._is_saved(one)]
         rest = [one for one in chunk if not self._is_saved(one)] if saved else chunk
         with self.scope.storing():
@@ -197,7 +197,7 @@ class BulkWrite:
         self.session.gather(self.scope)
         for change in self.scope.pending[begun:]:
             if change.created and change.model is self.model:
-                # Django does not ask for the keys of objects that may be left out.
+                # Django does not return the keys of objects that may be left out.
                 change.take_in_hand(chunk[0])
                 take_over(change)
                 chunk[0]._state.adding, chunk[0]._state.db = False, self.session.alias
@@ -205,7 +205,7 @@ class BulkWrite:
                 self.scope.prepare(change)
 
     def _is_saved(self, instance: Model) -> bool:
-        # With a key of its own an object is inserted in any case, as by save(force_insert=True).
+        # An object with a key is always inserted, as by save(force_insert=True).
         was_new = self._was_new.get(id(instance), False)
         return self.update_fields is None and was_new and not instance._state.adding
 
@@ -215,5 +215,5 @@ class BulkWrite:
     def return_to(self, mark: int, start: int, end: int) -> None:
         del self.results[mark:]
         for instance, given in self._given[start:end]:
-            # Undo what Django set when the object was stored.
+            # Undo the changes of Django's store to the object.
             instance.pk, instance._state.adding, instance._state.db = given

@@ -1,4 +1,4 @@
-"""The receivers of a write of objects in hand, and their calls with these objects."""
+"""Calls the receivers of a write with the objects in hand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class InstanceCalls:
 
     Attributes:
         early: the receivers before the write, in their order.
-        late: those after the write.
+        late: the receivers after the write.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class InstanceCalls:
         early = [receiver for receiver in found if receiver.signal is pre_save]
         self.early = in_order(early)
         self.late = [receiver for receiver in found if receiver not in early]
-        #: Receivers that are called object by object before the write, and the rest of those.
+        #: Receivers before the write that are called object by object, and the others.
         self._singles, self._rest = split_at_batches(self.early)
-        #: By receiver, what it gets beside Django's arguments, by the ``id()`` of the object.
+        #: By receiver: its extra arguments, by the ``id()`` of the object.
         self._extras: dict[Receiver, dict[int, dict[str, Any]]] = {}
-        #: By receiver, and whether all fields are written: what is the same for all objects.
+        #: By receiver and whether all fields are written: the arguments shared by all objects.
         self._same: dict[tuple[Receiver, bool], dict[str, Any]] = {}
         #: Whether receivers were connected or disconnected during the write.
         self._has_gone = False
@@ -69,10 +69,10 @@ class InstanceCalls:
         self._observer: Observer | None = None
 
     def begin(self, scope: InHand, instances: Sequence[Model], observer: Observer) -> None:
-        """The write begins, perhaps for the second time.
+        """Begin the write, perhaps for the second time.
 
         Args:
-            observer: looks at the calls before the write.
+            observer: observes the calls before the write.
         """
         self._scope, self._observer = scope, observer
         self._extras = {
@@ -84,7 +84,7 @@ class InstanceCalls:
         """Call the receivers that get single objects before the write.
 
         Args:
-            is_begun: whether rows are stored already, which may have changed the object's row.
+            is_begun: whether rows are already stored, which may have changed the object's row.
         """
         for receiver in self._connected(self._singles):
             if is_begun:
@@ -120,7 +120,7 @@ class InstanceCalls:
                     self._session.call_with(receiver, named, row, observer=self._scope.observer)
 
     def _connected(self, listed: Sequence[Receiver]) -> Sequence[Receiver]:
-        """The receivers that are still connected, asked for each row."""
+        """The receivers that are still connected, checked for each row."""
         if not self._is_live.refresh() and not self._has_gone:
             return listed
         self._has_gone = True

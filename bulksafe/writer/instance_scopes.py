@@ -1,4 +1,4 @@
-"""The scopes of writes that have instances in hand, and which changes belong to which instance."""
+"""Scopes of writes with instances in hand, which match changes to instances."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class InHand(Scope):
         is_storing: whether Django is executing its own SQL.
         is_spared: whether the database need not buffer the rows that Django stores: all receivers
             are called with the instances and see nothing else.
-        stored: how many rows Django's statements have changed.
+        stored: the number of rows that Django's statements changed.
     """
 
     model: type[Model] | None = None
@@ -38,12 +38,12 @@ class InHand(Scope):
     is_storing: bool = False
     is_spared: bool = False
     stored: int = 0
-    #: By parent's table, how many instances there were and the keys of their parts.
+    #: By parent table: the number of instances and the keys of their parts.
     _part_keys: dict[type[Model], tuple[int, frozenset[Any]]] = field(default_factory=dict)
 
     @contextmanager
     def storing(self) -> Iterator[None]:
-        """Around what stores the instances."""
+        """Mark the statements that store the instances."""
         before, self.is_storing = self.is_storing, True
         try:
             yield
@@ -62,7 +62,7 @@ class InHand(Scope):
         return change.row in self.instances or change.new_row in self.instances
 
     def left_over(self, changes: list[InlineChange]) -> list[InlineChange]:
-        """Its changes in the order of the instances, which is that of saves one by one."""
+        """Its changes in instance order, as for single saves."""
         places = {row: place for place, row in enumerate(self.instances)}
         last = len(places)
         return sorted(
@@ -180,7 +180,7 @@ class Deleting(InHand):
         return bool(self.instances)
 
     def left_over(self, changes: list[InlineChange]) -> list[InlineChange]:
-        """Its changes as they came: Django deletes model by model."""
+        """Its changes in the original order: Django deletes model by model."""
         return changes
 
     def add(self, change: InlineChange) -> None:
@@ -188,7 +188,7 @@ class Deleting(InHand):
         self.pending.append(change)
 
     def covers(self, model: type[Model], text: str) -> bool:
-        # Rows that SET_NULL changes are not among the instances: they are an update of their own.
+        # Rows changed by SET_NULL are not among the instances: they are a separate update.
         is_deletion = text.lstrip()[:6].upper() == "DELETE"
         return is_deletion and model in self.models and not model._meta.auto_created
 
@@ -207,10 +207,10 @@ class Deleting(InHand):
 
 @dataclass(eq=False)
 class Along(Scope):
-    """One statement of a write of instances that may change rows of other models along with them.
+    """One statement of a write of instances that may also change rows of other models.
 
-    These are rows of a child in multi-table inheritance, which lie in the parent's table, or rows
-    that a foreign key's action reaches. Their ``pre_*`` receivers run before the statement, too.
+    These are multi-table child rows in the parent's table, or rows changed by a foreign key's
+    action. Their ``pre_*`` receivers run before the statement, too.
     """
 
     outer: InHand = field(default_factory=InHand)

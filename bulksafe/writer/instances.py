@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def as_before_the_insert(instance: Model, *, has_key: bool = False) -> None:
-    """A row that the database numbers has no key before it is stored, as before a ``save()``.
+    """Clear a generated key before the insert, as before a ``save()``.
 
     Args:
-        has_key: whether the write gives it one.
+        has_key: whether the write gives it a key.
     """
     if has_new_key(type(instance)) and not has_key:
         for key in instance._meta.pk_fields:
@@ -31,7 +31,7 @@ def as_before_the_insert(instance: Model, *, has_key: bool = False) -> None:
 
 
 def take_over(change: InlineChange) -> None:
-    """Give the instance of a change what the database has made: keys, defaults, computed values."""
+    """Set generated values on the instance of a change: keys, defaults, computed values."""
     image, table = change.new_image, change.table
     if image is None:
         return
@@ -41,23 +41,23 @@ def take_over(change: InlineChange) -> None:
     assign(change.instance, {name: values[name] for name in wanted if name in values})
 
 
-#: The values of fields and attributes that can be changed in place.
+#: Mutable field and attribute values.
 _MUTABLE = (dict, list, set, bytearray)
 
 
 def copied(value: Any) -> Any:
-    """A value that stays as it is, whatever a receiver does to the one of the instance."""
+    """A copy that receivers cannot change through the instance."""
     return copy.deepcopy(value) if isinstance(value, _MUTABLE) else value
 
 
 @per_model(forever)
 def has_new_key(model: type[Model]) -> bool:
-    """Whether the database makes the keys of the rows of the model, or of a parent."""
+    """Whether the database generates the keys of the model, or of a parent."""
     return any(is_numbered(key) for key in model._meta.pk_fields)
 
 
 def is_numbered(key: Any) -> bool:
-    """Whether the database makes the values of a key."""
+    """Whether the database generates the values of a key."""
     while key.is_relation:
         key = key.target_field
     return isinstance(key, AutoField) or key.has_db_default()

@@ -1,4 +1,4 @@
-"""The rows of a write that goes through for which receivers have been called."""
+"""The rows of a twice-executed write whose receivers have been called."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class KnownRows:
-    """The known rows, by the name under which the next execution finds them.
+    """The known rows, by their name in the next execution.
 
     Args:
         using: the database.
@@ -25,14 +25,14 @@ class KnownRows:
     def __init__(self, using: str) -> None:
         self._using = using
         self._rows: dict[Hashable, RecordedRow] = {}
-        #: Of the last execution: whether it has changed the known rows and no others.
+        #: Whether the last execution changed exactly the known rows.
         self._is_aligned = False
 
     def __bool__(self) -> bool:
         return bool(self._rows)
 
     def unknown(self, found: Sequence[Found]) -> list[Found]:
-        """The changes of an execution that no receiver has been called for."""
+        """The changes of an execution without receiver calls."""
         self._is_aligned = {one.name for one in found} == self._rows.keys()
         return [one for one in found if not self._is_known(one)]
 
@@ -47,9 +47,9 @@ class KnownRows:
 
         Args:
             found: the changes of the execution.
-            new: those among them that are unknown.
-            ledger: that of the write.
-            has_no_cascades: whether no row of other models is deleted along with these.
+            new: the unknown changes among them.
+            ledger: the ledger of the write.
+            has_no_cascades: whether no rows of other models are deleted too.
 
         Returns:
             all of the rows, in the order of the changes.

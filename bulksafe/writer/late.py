@@ -1,6 +1,6 @@
 """Receivers of ``pre_*`` signals for rows that are written already.
 
-Triggers, functions and the driver's own cursors write rows that bulksafe learns of afterwards.
+Triggers, functions and driver cursors write rows that bulksafe detects only afterwards.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def receive_late(session: Session, changes: Sequence[InlineChange]) -> None:
-    """Call the receivers, and store what they assign by a second UPDATE."""
+    """Call the receivers, and store their assignments by a second UPDATE."""
     due = delivering.deliveries(changes, session.listed, delivering.BEFORE)
     if not due:
         return
@@ -45,7 +45,7 @@ def receive_late(session: Session, changes: Sequence[InlineChange]) -> None:
             to_store.append((row.instance, assigned, row.change.key()))
             written[row.change.new_row] = row.change
     if to_store:
-        # Part of the write that is delivered, whatever write that is part of.
+        # It is part of the delivered write, not of an outer one.
         with session.as_scope(scope):
             rest = store_assigned(session, to_store, written)
         if rest:

@@ -1,4 +1,4 @@
-"""Delivery of many rows whose receivers need nothing but the rows, without change objects."""
+"""Delivers many rows without change objects, to receivers that need only the rows."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def settle(session: Session, scope: Scope) -> bool:
-    """Deliver what waits, if it is only rows of one kind whose receivers need nothing else.
+    """Deliver the waiting changes, if all are of one kind and receivers need only the rows.
 
     Returns:
-        whether it was.
+        whether they were delivered.
     """
     kind = _kind_due(session, scope)
     if kind is None:
@@ -45,7 +45,7 @@ def settle(session: Session, scope: Scope) -> bool:
 
 
 def needs_rows_only(session: Session, scope: Scope) -> bool:
-    """Whether no write in progress knows more of the rows of a write than the rows say."""
+    """Whether no write in progress adds information to the rows."""
     is_known = scope.pending or any(one.knows_rows for one in session.scopes)
     return not is_known and not call_stack.depth()
 

@@ -1,4 +1,4 @@
-"""Which receivers have been called for which rows of one write."""
+"""Records which receivers have been called for which rows of one write."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 class Ledger:
     """The calls of one write.
 
-    A row is known by the instance that its receivers get: there is one for each row, also while the
-    row has no key, and it stays the same when the key changes.
+    A row is identified by the instance that its receivers get: each row has one, even without a
+    key, and it stays the same when the key changes.
     """
 
     def __init__(self) -> None:
-        #: By the ``id()`` of the instance, which is kept: no other one gets its place in memory.
+        #: By the ``id()`` of the instance, which is kept alive, so the id is not reused.
         self._called: dict[int, tuple[Model, set[Receiver]]] = {}
 
     def note(self, receiver: Receiver, instance: Model) -> None:
-        """The receiver is about to be called, or is not to be called any more."""
+        """Record that the receiver is called, or must not be called any more."""
         self._called.setdefault(id(instance), (instance, set()))[1].add(receiver)
 
     def called_for(self, instance: Model) -> AbstractSet[Receiver]:

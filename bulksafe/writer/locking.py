@@ -1,7 +1,7 @@
-"""Locking the rows of a write that was rolled back, and whether they are still what they were.
+"""Locks the rows of a rolled-back write again, and checks that they are unchanged.
 
-The rollback releases their locks. What another transaction
-commits before they are locked again must not be overwritten.
+The rollback releases their locks. Changes that other transactions commit in between must not be
+overwritten.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from bulksafe.writer.changes import InlineChange
 
-#: The part of a row that lies in one table, by its key.
+#: The part of a row in one table, by its key.
 _Parts = dict[tuple[Any, ...], str]
 
 
@@ -33,15 +33,15 @@ def lock(changes: Sequence[InlineChange], using: str) -> bool:
     """Lock the stored rows against changes by other transactions.
 
     Args:
-        changes: what a write would do, in its order; it has been rolled back.
+        changes: the changes of the rolled-back write, in their order.
 
     Returns:
-        whether all of them are as the write has found them.
+        whether all rows are unchanged.
     """
     found: dict[Hashable, InlineChange] = {}
     for change in changes:
         if not change.created:
-            # The first change of a row is the one that begins with what is stored.
+            # The first change of a row starts from the stored state.
             found.setdefault(change.row, change)
     made = {change.new_row for change in changes if change.created}
     parts: dict[type[Model], _Parts] = defaultdict(dict)
@@ -51,7 +51,7 @@ def lock(changes: Sequence[InlineChange], using: str) -> bool:
                 parts[table][key] = values
     # Parents first, as save() does it.
     tables = sorted(parts, key=lambda table: len(lineage(table)))
-    # As the write itself does: rows that refer to these may be inserted while their keys stay.
+    # The same lock as the write: referring rows may be inserted if the keys do not change.
     keeps_keys = all(one.new_row == one.row for one in changes if not (one.created or one.deleted))
     is_weak = keeps_keys and not any(one.deleted for one in changes)
     for table in tables:
@@ -66,7 +66,7 @@ def _parts(change: InlineChange) -> Iterator[tuple[type[Model], tuple[Any, ...],
     raw = dict(zip(image.table.attnames, image.values, strict=True))
     for table in lineage(change.model):
         key = tuple(converted[one.attname] for one in table._meta.pk_fields)
-        # A parent's part that is gone already is none.
+        # Skip a parent's part that is already deleted.
         if None not in key:
             yield table, key, _as_text(raw[one.attname] for one in _columns(table))
 
@@ -81,7 +81,7 @@ def _as_text(values: Iterable[Any]) -> str:
 
 
 def _lock(table: type[Model], keys: Sequence[tuple[Any, ...]], using: str, strength: str) -> None:
-    """Lock rows in the order of the keys: that in which the write has locked them, too."""
+    """Lock rows in the order of the given keys, in which the write locked them too."""
     names = [quoting.identifier(one.column) for one in _keys(table)]
     matched = " AND ".join(f"t.{name} = k.k{n}" for n, name in enumerate(names))
     relation = quoting.relation(table._meta.db_table)
@@ -92,7 +92,7 @@ def _lock(table: type[Model], keys: Sequence[tuple[Any, ...]], using: str, stren
 
 
 def _read(table: type[Model], keys: Sequence[tuple[Any, ...]], using: str) -> _Parts:
-    """The rows' parts, by the way of JSON that the images of a change have gone."""
+    """The rows' parts, converted via JSON like the images of a change."""
     names = [quoting.identifier(one.column) for one in _keys(table)]
     columns = [quoting.identifier(str(one.column)) for one in _columns(table)]
     matched = " AND ".join(f"t.{name} = k.k{n}" for n, name in enumerate(names))

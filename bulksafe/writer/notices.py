@@ -1,4 +1,4 @@
-"""The notices with which the database reports the changes of a write."""
+"""Receives the database's notices about changes of a write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WAITING, _LEFT = "BS001", "BS002"
 
 
 class Listener(Protocol):
-    """An object that notes the notices."""
+    """An object that handles notices."""
 
     is_answered: bool
 
@@ -22,15 +22,15 @@ class Listener(Protocol):
     def due(self) -> dict[tuple[int, str], str]: ...
 
 
-#: By connection of the driver's. A strong reference to the listener would keep the connection
-#: alive, and so open, after the thread that it belonged to has ended.
+#: By driver connection. A strong reference to the listener would keep the connection open after its
+#: thread has ended.
 _listeners: WeakKeyDictionary[Connection[Any], list[ref[Listener]]] = WeakKeyDictionary()
 
 
 def listen(driver: Connection[Any], listener: Listener) -> None:
-    """Pass the notices of a connection of the driver's to a listener.
+    """Pass the notices of a driver connection to a listener.
 
-    A pool hands the same connection to several of Django's, one after the other.
+    A pool hands the same connection to several Django connections in turn.
     """
     if driver in _listeners:
         _listeners[driver][:] = [ref(listener)]

@@ -1,4 +1,4 @@
-"""Observing the statements of running receivers, to keep the order of per-row calls."""
+"""Observes the statements of running receivers, to keep the order of per-row calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bulksafe.declarations import Receiver
     from bulksafe.writer.conflicts import Conflicts
 
-#: What may follow the key in a query for one row.
+#: Clauses that may follow the key in a query for one row.
 _END = r"(?:\s+ORDER BY [^()]*?)?(?:\s+LIMIT \d+)?(?:\s+FOR (?:NO KEY )?UPDATE[^()]*)?\s*\Z"
 
 #: A statement that sets, releases or rolls back to a savepoint, with its name.
@@ -30,7 +30,7 @@ _SAVEPOINT = re.compile(
 
 
 class Restart(BaseException):
-    """The calls of a write depend on their order, which was noticed too late: repeat the write.
+    """Repeat the write: its calls depend on their order, which was detected too late.
 
     A ``BaseException``, so that no ``except Exception`` of a receiver catches it.
     """
@@ -41,10 +41,10 @@ class Restart(BaseException):
 
 
 class Progress(Protocol):
-    """A write whose rows can be stored while a receiver runs for a later one."""
+    """A write whose rows can be stored while a receiver runs for a later row."""
 
     def flush(self) -> bool:
-        """Store the rows before the one whose receivers are running.
+        """Store the rows before the current one.
 
         Returns:
             whether there were any.
@@ -54,21 +54,21 @@ class Progress(Protocol):
         """The progress."""
 
     def return_to(self, mark: Any) -> None:
-        """Store again what was stored since: the database has rolled it back."""
+        """Mark rows as not stored: the database has rolled them back."""
 
     @property
     def is_ahead(self) -> bool:
-        """Whether rows are stored behind the one whose receivers are running."""
+        """Whether rows after the current one are stored."""
 
 
 class Observer:
-    """Looks at the statements of the receivers of one write.
+    """Observes the statements of the receivers of one write.
 
     Args:
-        conflicts: says what depends on the order.
+        conflicts: decides which receivers depend on the order.
         progress: the write.
         connection: Django's, that is written to.
-        is_after: whether the receivers come after the write.
+        is_after: whether the receivers run after the write.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Observer:
     def expect(self, queryset: QuerySet[Any]) -> None:
         """Called before a receiver updates or deletes the rows of a queryset.
 
-        Such a write begins with a savepoint, and may be tried and rolled back in it.
+        Such a write begins with a savepoint, and may be rolled back to it.
         """
         try:
             text, params = queryset.query.get_compiler(self.connection.alias).as_sql()
@@ -130,10 +130,10 @@ class Observer:
             self.progress.flush()
 
     def _follow(self, verb: str, name: str) -> None:
-        """A savepoint begins, or ends with all that began after it.
+        """Track the start and end of a savepoint and its nested ones.
 
-        Rows that are stored inside a savepoint of the receiver's go when it is rolled back: the
-        receiver may catch the error, and the write would lose them.
+        Rows stored inside a receiver's savepoint disappear when it is rolled back: the receiver may
+        catch the error, and the write would lose them.
         """
         if self.is_after:
             return
@@ -150,14 +150,14 @@ class Observer:
         del self._savepoints[place + is_rollback :]
 
     def _is_own_row(self, text: str, params: Any) -> bool:
-        """Whether a query asks for the row itself by its key, as ``objects.get(pk=…)`` does."""
+        """Whether a query selects the row itself by its key, like ``objects.get(pk=…)``."""
         found = self._own.search(text) if self._own and self.instance is not None else None
         if found is None or self.instance is None:
             return False
         own = str(key_of_instance(self.instance))
         if found[1] != "%s":
             return found[1] == own
-        # What an UPDATE sets comes before the key, and may be equal to that of this row.
+        # Check only the last parameter: values that an UPDATE sets precede the key.
         key = params[-1] if isinstance(params, list | tuple) and params else None
         return key is not None and str(key) == own
 
@@ -167,7 +167,7 @@ _NOTHING = Touched()
 
 @per_model(forever)
 def own_row(model: type[Model]) -> re.Pattern[str] | None:
-    """Finds where a statement names one row by its key, which is one column."""
+    """A pattern for the single-column key in a statement on one row."""
     keys = model._meta.pk_fields
     if len(keys) != 1:
         return None

@@ -20,7 +20,7 @@ class OpenWrite(AbstractContextManager[Scope]):
     A class, since a generator would turn the StopIteration of a receiver into a RuntimeError.
 
     Raises:
-        BrokenTransaction: the write was rolled back, and the error that says so was hidden.
+        BrokenTransaction: the write was rolled back, and the error was caught.
     """
 
     def __init__(self, session: Session, scope: Scope) -> None:
@@ -31,7 +31,7 @@ class OpenWrite(AbstractContextManager[Scope]):
     def __enter__(self) -> Scope:
         session = self.session
         if session.due and session.scopes:
-            # What an outer write has changed so far belongs to that write.
+            # Earlier changes of an outer write belong to that write.
             session.gather(session.scopes[-1])
         self.scope.observers = session.observers
         session.scopes.append(self.scope)
@@ -56,7 +56,7 @@ class OpenWrite(AbstractContextManager[Scope]):
             with self._transaction:
                 self.session.settle(self.scope)
                 self.session.transaction.check("A receiver that Django calls for this write")
-                # What on_commit() does after the commit is no part of the write.
+                # On-commit callbacks are not part of the write.
                 scopes.remove(self.scope)
         finally:
             if self.scope in scopes:

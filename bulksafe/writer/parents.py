@@ -1,8 +1,8 @@
-"""Related objects that receivers fetch before a write: after it they may be stale.
+"""Drops related objects that receivers fetched before a write, which may be stale after it.
 
-Row by row, a receiver that adds to ``instance.customer.orders`` fetches the customer after the row
-before has been written. In bulk, the ``pre_*`` receivers of all rows have fetched theirs by then:
-each would add to the same number.
+Row by row, a receiver that increments ``instance.customer.orders`` fetches the customer after the
+previous row is written. In bulk, the ``pre_*`` receivers of all rows have already fetched theirs:
+each would increment the same number.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def cached(instances: Iterable[Model]) -> Cached:
 def forget(
     instances: Iterable[Model], before: Cached, gone: Collection[type[Model] | None] = ()
 ) -> None:
-    """Let instances fetch again what receivers have fetched.
+    """Drop the related objects that receivers fetched.
 
     Args:
-        before: what the caller had given them, which they keep.
+        before: the caller's related objects, which are kept.
         gone: concrete models whose rows the write deletes: they could not be fetched again.
     """
     for instance in instances:

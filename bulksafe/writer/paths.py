@@ -1,8 +1,8 @@
-"""Django's own ways to write, each of which knows something that its SQL does not say.
+"""Django's write methods, each with information that its SQL lacks.
 
-Each function stands around one of Django's methods, as ``bulksafe.patches.writes`` puts it there:
-``inner`` is the method, bound. A queryset is one whose ``db`` is the database that is written to.
-Models without critical receivers in the transaction go straight through.
+Each function wraps one of Django's methods; ``bulksafe.patches.writes`` installs it:
+``inner`` is the method, bound. A queryset's ``db`` is the database for writes. Models without
+in-transaction receivers bypass these functions.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def concrete(model: type[Model]) -> type[Model]:
 
 @per_model(receivers.changes)
 def is_concerned(model: type[Model]) -> bool:
-    """Whether receivers in the transaction are called for what lies in the model's tables."""
+    """Whether the model's tables have in-transaction receivers."""
     return bool(_concerned(concrete(model)))
 
 
@@ -52,7 +52,7 @@ def session_for(model: type[Model], using: str) -> ConnectionSession | None:
 
 
 def _concerned(model: type[Model]) -> list[type[Model]]:
-    """The models with receivers whose rows lie in the tables of a model, or parts of them."""
+    """The models with receivers whose rows are stored, at least partly, in a model's tables."""
     tables = {table._meta.db_table for table in lineage(model)}
     return [
         known
@@ -94,10 +94,10 @@ def save_table(inner: Callable[..., Any], instance: Model, using: str) -> Any:
 
 
 def is_spared(model: type[Model]) -> bool:
-    """Whether the database need not buffer what Django stores of instances in hand.
+    """Whether the database need not buffer the rows that Django stores for instances in hand.
 
-    It need not if all receivers are called by Django, or with the objects, and can see nothing
-    but these. Inside a receiver it has to: whether anything has changed decides who is called.
+    It need not if all receivers are called by Django or with the objects, and use only these.
+    Inside a receiver it must: receivers are called only if a value has changed.
     """
     return not call_stack.depth() and _all_see_instances_only(model)
 
@@ -120,7 +120,7 @@ def _sees_instances_only(receiver: Receiver) -> bool:
 
 
 def update(inner: Callable[..., int], queryset: QuerySet[Model], **values: Any) -> int:
-    """``QuerySet.update()``, in the way that its receivers need."""
+    """``QuerySet.update()``, on the path that its receivers need."""
     using = str(queryset.db)
     session = session_for(queryset.model, using)
     model = concrete(queryset.model)
@@ -173,10 +173,10 @@ def delete(inner: Callable[[], Any], collector: Collector) -> Any:
 
 
 def can_delete_without_instances(collector: Collector, objs: Any) -> bool:
-    """Whether receivers allow rows to be deleted without being fetched, where Django refuses it.
+    """Whether receivers allow deletion without fetching rows, although Django refuses it.
 
-    To Django, receivers stand against it. Those that come after the deletion get what the database
-    has captured.
+    Django refuses it if there are receivers. But receivers after the deletion get the captured
+    rows.
     """
     is_queryset = hasattr(objs, "_raw_delete") and hasattr(collector.origin, "_raw_delete")
     if not is_queryset or session_for(objs.model, collector.using) is None:
@@ -194,7 +194,7 @@ def _root(collector: Collector) -> type[Model] | None:
 
 
 def link(inner: Callable[..., Any], manager: Any, *args: Any, **named: Any) -> Any:
-    """A many-to-many manager: Django sends ``m2m_changed``, where it does."""
+    """A write by a many-to-many manager, for which Django sends ``m2m_changed`` itself."""
     # Since Django 6.1 the database is an argument.
     using = named.get("using") or router.db_for_write(manager.through, instance=manager.instance)
     session = session_for(manager.through, using)

@@ -1,4 +1,4 @@
-"""Choosing the way of a write: at once, in turns, staged, or through."""
+"""Chooses how a write is executed: at once, row by row, staged, or twice."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bulksafe")
 
 
-#: How often a write may begin again because other transactions store the same new rows.
+#: The maximum number of restarts because other transactions store the same new rows.
 _MOST_ATTEMPTS = 10
 
 _IS_REPEATED = (
-    "a receiver looks at other rows of its table after the write: the write is made again, row by "
+    "a receiver reads other rows of its table after the write: the write is repeated row by "
     "row. Write row_by_row=True, or False if the order makes no difference to it."
 )
 
@@ -56,11 +56,11 @@ def perform(
     model: type[Model] | None = None,
     returning: tuple[type[Model], str] | None = None,
 ) -> Any:
-    """Make a write, and run the receivers of all rows that it changes.
+    """Execute a write, and run the receivers of all rows that it changes.
 
     Args:
-        operation: makes it; called twice where ``pre_*`` receivers have to see its changes first.
-        scope: what is known of it.
+        operation: executes it; called twice if ``pre_*`` receivers must see its changes first.
+        scope: the scope of the write.
         models: the models whose tables it names.
         is_plain: whether it only changes rows of their tables.
         model: the model whose rows it changes, if it is a single statement that changes no others.
@@ -101,7 +101,7 @@ def _perform_at_once(
 def _perform_through(
     session: Session, operation: Callable[[], Any], scope: Scope, *, is_plain: bool
 ) -> Any:
-    """Make a write that is executed twice."""
+    """Execute a write twice."""
     is_row_by_row = False
     while True:
         through = Through(session, scope, operation, is_plain=is_plain, is_row_by_row=is_row_by_row)
@@ -123,7 +123,7 @@ def _perform_in_turn(
     scope: Scope,
     returning: tuple[type[Model], str] | None,
 ) -> Any:
-    """Make a write of one statement, which is collected if its receivers need that."""
+    """Execute a write of one statement, collected if its receivers need that."""
     turns: Turns = "found out"
     left = _MOST_ATTEMPTS
     while True:
@@ -164,13 +164,13 @@ def write(session: Session, execution: Execution, named: Sequence[type[Model]]) 
 def _write_in_hand(
     session: Session, scope: InHand, execution: Execution, left: Sequence[type[Model]]
 ) -> Any:
-    """A statement with which Django stores instances in hand.
+    """Execute a statement with which Django stores instances in hand.
 
     Args:
-        left: the models whose rows it may change along with theirs.
+        left: other models whose rows it may also change.
     """
-    # An INSERT changes no stored row. The database reports the changes that receivers of other
-    # models are called for afterwards.
+    # An INSERT changes no stored row. Changes for receivers of other models are reported by the
+    # database afterwards.
     if is_insert(execution.text) or not has_early(left):
         result = execute_in_bulk(session, execution)
         scope.stored += max(execution.cursor.rowcount, 0)
@@ -183,7 +183,7 @@ def _write_in_hand(
 def _write_alone(
     session: Session, outer: Scope | None, execution: Execution, named: Sequence[type[Model]]
 ) -> Any:
-    """A statement that is a write by itself."""
+    """Execute a statement that is a write by itself."""
     text = execution.text
     origin = None if outer is None else outer.given_origin
     scope = Scope(given_origin=origin, on_conflict=on_conflict(text))
@@ -203,7 +203,7 @@ def _write_alone(
 
 
 def execute_in_turn(session: Session, scope: Scope, execution: Execution) -> Any:
-    """Execute the one statement of a write, in turns if its receivers need that.
+    """Execute the only statement of a write, collected if its receivers need that.
 
     Raises:
         Uncollectable: they do, and it cannot be collected.
@@ -234,7 +234,7 @@ def execute_in_turn(session: Session, scope: Scope, execution: Execution) -> Any
 
 
 def _execute_each(session: Session, target: Target, execution: Execution) -> None:
-    """``executemany()``: each of its statements is a write."""
+    """``executemany()``: each of its statements is a separate write."""
     count, cursor = 0, execution.context["cursor"]
     with session.within(Scope()):
         for params in execution.params:

@@ -1,4 +1,4 @@
-"""Rows with a value that PostgreSQL can store and Python cannot hold."""
+"""Handles values that PostgreSQL can store but Python cannot represent."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def readable(model: type[Model]) -> Iterator[None]:
-    """Around reading changed rows of a model, which its receivers get as instances.
+    """Wrap the reading of changed rows of a model for its receivers.
 
     Raises:
-        DataError: a value cannot be read, as in a query of the model. Says what to do.
+        DataError: a value cannot be read, as in a query of the model. The message gives the fix.
     """
     try:
         yield
@@ -28,6 +28,8 @@ def readable(model: type[Model]) -> Iterator[None]:
             raise
         raise DataError(
             f"The critical receivers of {model._meta.label} cannot be called, since Python cannot "
-            f"hold a value of a changed row ({error}). Write another value, or let psycopg load "
+            f"represent a value of a changed row ({error}). Write a different value, or let "
+            f"psycopg "
+            f"load "
             "such values: see docs/transaction.md#values-that-python-cannot-hold."
         ) from error.__cause__

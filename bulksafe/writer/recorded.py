@@ -1,4 +1,4 @@
-"""The rows of an ``INSERT … ON CONFLICT``: which of them are new, only the statement itself knows.
+"""Collects an ``INSERT … ON CONFLICT``, where only the execution shows which rows are new.
 
 It is executed in a savepoint, while a trigger keeps the rows before they are written, and rolled
 back. Then all rows are staged, and the stored ones among them are locked again and compared.
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from bulksafe.writer.session import Execute
     from bulksafe.writer.staged_rows import Row
 
-#: The SQLSTATE of a role that may not do something.
+#: The SQLSTATE of a missing privilege.
 _NOT_ALLOWED = "42501"
 
 
 class _Kept(NamedTuple):
-    """A row as the trigger has kept it."""
+    """A row as collected by the trigger."""
 
     number: int
     source: int
@@ -45,7 +45,7 @@ class _Kept(NamedTuple):
 
 
 class Recording(Collection):
-    """What one ``INSERT … ON CONFLICT`` would write."""
+    """The rows that one ``INSERT … ON CONFLICT`` would write."""
 
     def collect(self, execute: Execute, cursor: Cursor[Any], sql: str, params: Any) -> Any:
         """Record the statement; see ``Collection.collect``.
@@ -61,7 +61,7 @@ class Recording(Collection):
                 is_staged = self._stage(self._record(sql, params))
             if not is_staged:
                 retries.count()
-        # Without rows to write, the statement is executed for its result alone.
+        # Without rows, the statement is executed only for its result.
         return None if self.rows else execute(sql, params)
 
     def _writes_elsewhere(self, text: str) -> bool:
@@ -73,7 +73,7 @@ class Recording(Collection):
     # Recording.
 
     def _record(self, sql: str, params: Any) -> list[_Kept]:
-        """Execute the statement and take it back. Returns what the trigger has kept."""
+        """Execute the statement and roll it back. Returns the collected rows."""
         with transaction.atomic(using=self.session.alias):
             self.begin("record")
             written = self._execute(sql, params)
@@ -85,7 +85,7 @@ class Recording(Collection):
         return kept
 
     def _execute(self, sql: str, params: Any) -> list[tuple[Any, ...]]:
-        """Execute the statement past Django's cursors. Returns the keys of the rows written."""
+        """Execute the statement past Django's cursors. Returns the keys of the written rows."""
         connection = self.session.connection
         with (
             _only_if_allowed(),
@@ -100,7 +100,7 @@ class Recording(Collection):
             return [row[width:] for row in cursor.fetchall()]
 
     def _returning_keys(self, sql: str) -> str:
-        """The statement, returning the keys of rows behind what it returns."""
+        """The statement with the keys of rows appended to its RETURNING."""
         statement = self.target.statement
         alias = quoting.identifier(statement.alias or statement.table)
         keys = ", ".join(f"{alias}.{name}" for name in self._keys).replace("%", "%%")
@@ -108,7 +108,7 @@ class Recording(Collection):
         return f"{sql.rstrip().rstrip(';')}\n{',' if statement.returning else 'RETURNING'} {keys}"
 
     def _stored(self, rows: Sequence[Row], written: Sequence[tuple[Any, ...]]) -> list[Row]:
-        """The rows that were written: those of an INSERT are also kept where there is a conflict.
+        """The written rows: the trigger also collects an INSERT's rows that then conflict.
 
         Raises:
             Uncollectable: a trigger has given rows other keys.
@@ -141,7 +141,7 @@ class Recording(Collection):
         """Stage the rows, and lock the stored ones.
 
         Returns:
-            whether these are as they were recorded. Otherwise nothing is staged.
+            whether these are unchanged. Otherwise nothing is staged.
         """
         if not kept:
             return True
@@ -173,7 +173,7 @@ class Recording(Collection):
         return len(found) == sum(map(len, parts.values())) and all(same for (same,) in found)
 
     def _locking(self, applying: Applying) -> str:
-        """Locks the stored rows of one table. Returns of each whether it is as it was recorded."""
+        """SQL that locks the stored rows of one table and returns whether each is unchanged."""
         columns = [quoting.identifier(name) for name in self.columns(applying.root)]
         # As text: not every type can be compared.
         same = " AND ".join(
@@ -207,7 +207,7 @@ def _key(image: Image | None) -> tuple[Any, ...]:
 
 @contextmanager
 def _only_if_allowed() -> Iterator[None]:
-    """Around what the role may not be allowed to do, though it may execute the statement."""
+    """Wrap an operation for which the role may lack privileges, unlike for the statement."""
     try:
         yield
     except DatabaseError as error:

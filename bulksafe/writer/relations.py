@@ -1,8 +1,8 @@
-"""What a statement reads and writes: the tables that it names, and all that these lead to.
+"""Determines what a statement reads and writes: its tables, and everything they lead to.
 
 A view leads to its tables, a function to what its body names, a written table to its triggers, its
-partitions and the actions of foreign keys. The catalogs of the database say so. A process reads
-them once for each database, and again after migrations.
+partitions and the actions of foreign keys. This information comes from the database's catalogs,
+which a process reads once per database, and again after migrations.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 #: A relation or function by its unqualified name in lower case, and whether it is written.
 _Use: TypeAlias = tuple[str, bool]
 
-#: A row of the query "definitions": what is known of a name, and a text or another name.
+#: A row of the query "definitions": the kind of a name, and a text or a second name.
 Definition: TypeAlias = tuple[str, str, str]
 
 _WRITES = re.compile(r"\b(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY)\b", re.IGNORECASE)
-#: A body that puts SQL together at run time.
+#: A body with dynamic SQL.
 _DYNAMIC = re.compile(r"\bEXECUTE\b", re.IGNORECASE)
-#: The languages whose bodies name what they touch.
+#: The languages whose function bodies show their tables.
 _READABLE = re.compile(r"\bLANGUAGE\s+(?:sql|plpgsql)\b", re.IGNORECASE)
 
 #: A statement that writes to one table, up to the table's name.
@@ -61,7 +61,7 @@ class Touched:
         )
 
     def conflicts_with(self, other: Touched) -> bool:
-        """Whether it matters which of the two comes first."""
+        """Whether the order of the two matters."""
         return (
             self.is_opaque
             or other.is_opaque
@@ -83,7 +83,7 @@ class Relations:
     _opaque: set[str] = field(default_factory=set)
     _names: frozenset[str] = frozenset()
     _schemas: frozenset[str] = frozenset()
-    #: Names that are no single words, so that they may stand in any text.
+    #: Names that are not single words, which must be searched for in every text.
     _odd: frozenset[str] = frozenset()
     _patterns: dict[frozenset[str], re.Pattern[str]] = field(default_factory=dict)
     _touched: dict[str, Touched] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Relations:
                 self._leads[one].add(other)
 
     def _steps(self, kind: str, name: str, text: str) -> Iterator[tuple[_Use, _Use]]:
-        """What using a name in one way leads to."""
+        """The names that using a name leads to."""
         match kind:
             case "view":
                 for found in self._named(text):
@@ -111,7 +111,7 @@ class Relations:
                 for found in self._named(text) - {name}:
                     yield (name, False), (found, writes)
             case "sequence":
-                # Asking for the next number changes what others get.
+                # nextval() changes the result for others.
                 yield (name, False), (name, True)
             case "trigger":
                 yield (name, True), (text.lower(), False)
@@ -123,7 +123,7 @@ class Relations:
                     yield (text.lower(), is_written), (name, is_written)
 
     def touched(self, text: str) -> Touched:
-        """What a statement touches, with all that this leads to."""
+        """What a statement touches, directly and indirectly."""
         found = self._touched.get(text)
         if found is None:
             found = self._closed(self._uses(text))
@@ -137,7 +137,7 @@ class Relations:
         return self._closed({(name.lower(), True)})
 
     def _uses(self, text: str) -> set[_Use]:
-        """The names of a statement; which of them are written, where the text says so."""
+        """The names in a statement, with a flag for written ones if the text shows it."""
         target = _TARGET.match(text)
         if target is None:
             is_read = _READS.match(text) is not None
@@ -153,7 +153,7 @@ class Relations:
             if use not in seen:
                 seen.add(use)
                 waiting += self._leads.get(use, ())
-                # What writes a row has looked at it.
+                # Writing a row also reads it.
                 waiting += self._leads.get((use[0], False), ()) if use[1] else ()
         return Touched(
             reads=frozenset(name for name, is_written in seen if not is_written),
@@ -171,7 +171,7 @@ class Relations:
         return found[1].lower() if found else ""
 
     def _pattern_for(self, text: str) -> re.Pattern[str] | None:
-        """Finds the names of which the text has the words: one for all names is slow to compile."""
+        """A pattern for the names whose words are in the text; one for all compiles slowly."""
         names = self._names.intersection(_WORD.findall(text.lower())) | self._odd
         if not names:
             return None
@@ -187,7 +187,7 @@ _WORD = re.compile(r"[\w$]+")
 
 
 def _pattern(names: frozenset[str], schemas: frozenset[str]) -> re.Pattern[str]:
-    """Finds the names that stand by themselves or behind a schema, and no columns."""
+    """A pattern for names with or without a schema, but not columns."""
     ordered, qualifiers = (
         "|".join(map(re.escape, sorted(some, key=lambda n: (-len(n), n))))
         for some in (names, schemas or frozenset({"public"}))
@@ -202,7 +202,7 @@ _of_databases: dict[str, Relations] = {}
 
 
 def relations_of(connection: BaseDatabaseWrapper) -> Relations:
-    """Those of a database: asked once, and when ``forget`` says so."""
+    """The relations of a database: read once, and again after ``forget``."""
     found = _of_databases.get(connection.alias)
     if found is None:
         with own_cursor(connection) as cursor:
@@ -212,5 +212,5 @@ def relations_of(connection: BaseDatabaseWrapper) -> Relations:
 
 
 def forget(alias: str) -> None:
-    """Look at the catalogs of a database again."""
+    """Read the catalogs of a database again."""
     _of_databases.pop(alias, None)

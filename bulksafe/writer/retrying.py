@@ -1,4 +1,4 @@
-"""Repeating a write that other transactions have interfered with."""
+"""Repeats a write that other transactions have interfered with."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 #: How often the rows of a write may change between its recording and their locks.
 _MOST = 50
 
-#: How often PostgreSQL may resolve a deadlock against a write, and its SQLSTATE.
+#: The maximum number of deadlocks of a write, and their SQLSTATE.
 _MOST_DEADLOCKS, _DEADLOCK = 5, "40P01"
 
 
-#: The SQLSTATEs of what ``ON CONFLICT`` is about: a unique index, or an exclusion.
+#: The SQLSTATEs of ``ON CONFLICT``: a unique index, or an exclusion.
 CONFLICTS = frozenset({"23505", "23P01"})
 
 
 class Overtaken(BaseException):
     """Another transaction has stored a row like one that was recorded as new.
 
-    The write is repeated from its beginning. An ``except Exception`` of a receiver must not end
-    this.
+    The write is repeated from its beginning. An ``except Exception`` of a receiver must not catch
+    it.
 
     Args:
         error: the violation of a unique index or an exclusion.
@@ -51,10 +51,9 @@ class Retries:
 
     @contextmanager
     def of_deadlocks(self) -> Iterator[None]:
-        """Around a savepoint: a deadlock ends the attempt, and the next one may succeed.
+        """Wrap a savepoint: a deadlock ends the attempt, and the next one may succeed.
 
-        Locks that are released and taken again make a deadlock possible where a single statement
-        would not.
+        Releasing and retaking locks can deadlock where a single statement would not.
         """
         try:
             yield
@@ -66,7 +65,7 @@ class Retries:
             self._session.due.clear()
 
     def count(self) -> None:
-        """Another attempt follows.
+        """Count another attempt.
 
         Raises:
             OperationalError: there were too many.

@@ -1,4 +1,4 @@
-"""Rows that several statements have returned, in place of the one that the caller has executed."""
+"""Combines the rows returned by several statements into one result for the caller."""
 
 from __future__ import annotations
 

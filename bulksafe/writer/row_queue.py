@@ -1,4 +1,4 @@
-"""The rows of one write, in bulk as far as their receivers allow."""
+"""Writes the rows of one write, in bulk as far as their receivers allow."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ logger = logging.getLogger("bulksafe")
 #: How many rows may be written one by one to learn which tables receivers touch.
 _LEARNING = 8
 
-#: A receiver that causes more rows than this to be written one by one is named in a warning.
+#: The number of rows written one by one after which a warning names the receiver.
 _MANY = 100
 _named: WeakSet[Receiver] = WeakSet()
 
 
 class Rows(Protocol):
-    """The rows of a write in their order, and how they are written."""
+    """The ordered rows of a write, with methods to write them."""
 
     def __len__(self) -> int: ...
 
     def before(self, place: int) -> None:
-        """Call the receivers that come before the write of one row."""
+        """Call the receivers before the write of one row."""
 
     def store(self, start: int, end: int) -> None:
-        """Write rows, and call the receivers that come after that."""
+        """Write rows, and call the receivers after the write."""
 
     def mark(self) -> Any:
-        """The progress of the rows, except for how many are written."""
+        """The progress of the rows, except for the number of written ones."""
 
     def return_to(self, mark: Any, start: int, end: int) -> None:
-        """The database has rolled back what was written of these rows."""
+        """Return to a mark: the database has rolled back later writes."""
 
 
 class InBulk:
@@ -51,27 +51,27 @@ class InBulk:
         return False
 
     def mark(self) -> None:
-        """Nothing is written in part."""
+        """No partial writes."""
 
     def return_to(self, mark: None) -> None:
-        """Nothing is rolled back in part."""
+        """No partial rollbacks."""
 
 
 class RowQueue:
-    """Goes through the rows of one write.
+    """Processes the rows of one write.
 
-    Until the receivers after the write are known, each row is written and delivered by itself. A
-    receiver before the write that is about to touch what the rows before it change has these
-    written first. Where receivers after the write look at the table, each row is written before the
-    next one's turn comes.
+    Until the receivers after the write are known, each row is written and delivered separately. If
+    a receiver before the write is about to touch data changed by earlier rows, these are written
+    first. If receivers after the write read the table, each row is written before the next one's
+    receivers run.
 
     Args:
         session: the connection's.
         scope: the write.
-        rows: those that it is about.
-        conflicts: what its receivers depend on.
-        is_row_by_row: whether each row is written by itself in any case.
-        is_whole: whether the first row has to stay with the others.
+        rows: the rows of the write.
+        conflicts: the dependencies of its receivers.
+        is_row_by_row: whether each row is always written separately.
+        is_whole: whether the first row must be written with the others.
     """
 
     def __init__(
@@ -88,14 +88,14 @@ class RowQueue:
         self.scope = scope
         self.rows = rows
         self.conflicts = conflicts
-        #: How many rows have been written.
+        #: The number of written rows.
         self.done = 0
         self._is_row_by_row = is_row_by_row
         self._is_whole = is_whole
         self._next = 0
         self._depth = call_stack.depth()
         self._is_many = False
-        #: How many rows were written one by one though no receiver asks for that.
+        #: The number of rows written one by one without a receiver's ``row_by_row=True``.
         self._singles = 0
 
     def run(self) -> None:
@@ -103,7 +103,7 @@ class RowQueue:
         for place in range(count):
             self._next = place
             self.rows.before(place)
-            # From a row that is left out, or that meets no condition, nothing is learnt.
+            # A row that is left out, or meets no condition, gives no information.
             learns = place < _LEARNING and not self._is_whole and self.conflicts.has_unknown
             if self._is_row_by_row or learns or self.conflicts.is_row_by_row:
                 self.store_up_to(place + 1)
@@ -121,7 +121,7 @@ class RowQueue:
         self._singles += not (self._is_many or self._is_row_by_row)
         self.rows.store(start, end)
 
-    # What observers of its receivers ask.
+    # For the observers of its receivers.
 
     @property
     def is_ahead(self) -> bool:
@@ -146,7 +146,7 @@ class RowQueue:
             if receiver not in _named:
                 _named.add(receiver)
                 logger.warning(
-                    "%s reads or writes other rows than its own: %s rows of %s were written one by "
+                    "%s reads or writes rows other than its own: %s rows of %s were written one by "
                     "one. If the order makes no difference to it, write row_by_row=False.",
                     receiver.name,
                     self._singles,

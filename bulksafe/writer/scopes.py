@@ -1,4 +1,4 @@
-"""A write in progress: what is known of it, and the changes that it has taken."""
+"""A write in progress: its properties, and its taken changes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Turns: TypeAlias = Literal["", "found out", "row by row"]
 
 
 class Again(Exception):  # noqa: N818
-    """A write has to be repeated, with the database buffering its changes."""
+    """The write must be repeated, with the database buffering its changes."""
 
 
 @dataclass(eq=False)
 class Returned:
-    """The rows of one statement of Django's own, returned by it in place of being buffered.
+    """The rows of one Django statement, returned instead of buffered.
 
     Attributes:
-        kind: what it does to which table.
-        rows: what it has returned; None as long as it has not been executed.
+        kind: its table and operation.
+        rows: the returned rows; None before the execution.
     """
 
     kind: Kind
@@ -45,22 +45,21 @@ _RETURNS = " RETURNING "
 
 @dataclass(eq=False)
 class Scope:
-    """One write, by whatever path.
+    """One write, on any path.
 
     Attributes:
-        given_fields: what receivers get as ``update_fields`` for rows that it updates.
-        given_origin: what they get as ``origin`` for rows that it deletes.
-        pending: changes that were taken from the buffer and not delivered.
+        given_fields: ``update_fields`` for receivers of updated rows.
+        given_origin: ``origin`` for receivers of deleted rows.
+        pending: taken changes that are not delivered yet.
         ledger: which receivers have been called for which of its rows.
         moved: the keys that new rows were stored with, by the keys that they were recorded with.
-        returned: the rows that its statement returns, if it is one that does.
-        on_conflict: what happens to new rows that conflict, as ``QuerySet._insert`` takes it.
+        returned: the rows that its statement returns, if it does.
+        on_conflict: the handling of conflicting new rows, in the form of ``QuerySet._insert``.
         child: the model of multi-table inheritance whose rows it updates.
-        observer: looks at what the receivers after the write do.
-        observers: look at the write itself, which a receiver makes.
-        progress: how far it is, where its rows can be stored one by one.
-        turns: whether its statement is executed so that rows have their turns: found out during
-            the write, row by row, or not at all.
+        observer: observes the receivers after the write.
+        observers: observe the write itself, if a receiver makes it.
+        progress: its progress, if its rows can be stored one by one.
+        turns: whether its rows are stored one by one: decided during the write, always, or never.
     """
 
     given_fields: frozenset[str] | None = None
@@ -75,11 +74,11 @@ class Scope:
     observers: tuple[Observer, ...] = ()
     progress: Progress | None = None
     turns: Turns = ""
-    #: Where the last change of each row is in ``pending``.
+    #: The position of the last change of each row in ``pending``.
     _places: dict[Row, int] = field(default_factory=dict)
 
     def reset(self) -> None:
-        """The write was rolled back, and begins again."""
+        """Reset after a rollback, to begin again."""
         self.pending.clear()
         self.ledger = Ledger()
         self.moved.clear()
@@ -89,31 +88,31 @@ class Scope:
 
     @property
     def knows_rows(self) -> bool:
-        """Whether it may add anything to what the changed rows say."""
+        """Whether it may add information to the changed rows."""
         return False
 
     def holds(self, change: InlineChange) -> bool:
-        """Whether the change is one that the write is about."""
+        """Whether the change belongs to the write."""
         return False
 
     def covers(self, model: type[Model], text: str) -> bool:
-        """Whether ``pre_*`` receivers of the model's rows have run, or will, on objects in hand.
+        """Whether ``pre_*`` receivers of the model's rows run with objects in hand.
 
         Args:
-            text: the statement, or how it begins.
+            text: the statement, or its beginning.
         """
         return False
 
     def sends_links(self, change: InlineChange) -> bool:
-        """Whether ``m2m_changed`` for a row of a many-to-many table is Django's to send."""
+        """Whether Django sends ``m2m_changed`` for a row of a many-to-many table."""
         return False
 
     def left_over(self, changes: list[InlineChange]) -> list[InlineChange]:
-        """Those of its changes whose receivers are still to be called."""
+        """Its changes whose receivers have not been called yet."""
         return [change for change in changes if not self.is_part(change)]
 
     def is_part(self, change: InlineChange) -> bool:
-        """Whether a change belongs to a parent's part of a row: only the child's receivers run.
+        """Whether a change is of a parent's part of a row: only the child's receivers run.
 
         Django sends the signals of the class that is saved, and not those of its parents.
         """
@@ -145,7 +144,7 @@ class Scope:
         return later.event.depth > earlier.event.depth and is_one_write(earlier, later)
 
     def prepare(self, change: InlineChange) -> None:
-        """Add to a change what the write knows of it."""
+        """Set the properties of the write on a change."""
         if change.given_fields is None and not change.created and not change.deleted:
             change.given_fields = self.given_fields
         if change.given_origin is None:
@@ -167,6 +166,6 @@ class Linking(Scope):
 
 
 def is_one_write(earlier: InlineChange, later: InlineChange) -> bool:
-    """Whether the later change writes again to the row of the earlier one."""
+    """Whether the later change is a second write to the row of the earlier one."""
     is_again = not (earlier.deleted or later.created or later.deleted)
     return is_again and earlier.new_row == later.row

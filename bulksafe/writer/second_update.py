@@ -1,4 +1,4 @@
-"""Storing what receivers have assigned to rows that are written already."""
+"""Stores values that receivers assigned to rows already written."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def store_assigned(
     rows: Sequence[tuple[Model, set[str], Any]],
     written: Mapping[Row, InlineChange],
 ) -> list[InlineChange]:
-    """Store attributes by an UPDATE of its own, which is part of the change before it.
+    """Store attributes by a separate UPDATE, which belongs to the previous change.
 
     Args:
         rows: instances, the names of the attributes, and the keys of the rows.
-        written: the changes of these rows that they belong to.
+        written: the changes of these rows.
 
     Returns:
-        the changes that belong to none of these.
+        the changes that belong to none of these rows.
     """
     store(rows, session.alias)
     rest = []
@@ -44,7 +44,7 @@ def store_assigned(
 
 
 def _refresh(change: InlineChange) -> None:
-    """Let the instance have the values as the database stores them, as a new query would."""
+    """Set the stored values on the instance, as returned by a new query."""
     if change.new_image is None:
         return
     table, instance = change.table, change.instance

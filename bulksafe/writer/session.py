@@ -1,4 +1,4 @@
-"""What a write needs of its connection: implemented by ``connection_session``."""
+"""The connection interface for writes, implemented by ``connection_session``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Execution:
 
     Attributes:
         execute: the rest of Django's execute wrappers.
-        sql, params, many, context: what they get.
+        sql, params, many, context: their arguments.
         text: the statement as text.
     """
 
@@ -66,7 +66,7 @@ class Session(Protocol):
         buffer: the changes that wait.
         scopes: the writes in progress, the innermost last. While a receiver runs, the list holds
             the receiver's own writes only.
-        observers: look at the statements of the receivers that are running.
+        observers: observe the statements of the running receivers.
         is_answered: whether the database has reported that it left the changes of the last marked
             statement out of the buffer.
         is_migrating: whether a migration is being applied.
@@ -92,22 +92,22 @@ class Session(Protocol):
     # A write.
 
     def within(self, scope: Scope) -> AbstractContextManager[Scope]:
-        """Make a write in one transaction with what its receivers do.
+        """Execute a write in one transaction with its receivers.
 
         Raises:
-            BrokenTransaction: the transaction was rolled back, and the error was hidden.
+            BrokenTransaction: the transaction was rolled back, and the error was caught.
         """
 
     def as_scope(self, scope: Scope) -> AbstractContextManager[None]:
-        """Go on with a write from inside a call of one of its receivers."""
+        """Continue a write from inside a call of one of its receivers."""
 
     def asking(self) -> AbstractContextManager[Cursor[Any]]:
-        """A cursor of the driver's for what waits in the buffer."""
+        """A driver cursor to read the buffer."""
 
     # Its changes.
 
     def source(self, oid: int) -> Source | None:
-        """The table of the oid: None if this code knows no receivers of it."""
+        """The table with the oid; None if this code has no receivers for it."""
 
     def sync(self) -> None:
         """In a pipeline, receive the notices of the statements sent so far."""
@@ -130,7 +130,7 @@ class Session(Protocol):
         """Call the receivers that have not been called for the changes yet.
 
         Args:
-            observer: looks at the calls for rows of the write's own model.
+            observer: observes the calls for rows of the write's own model.
         """
 
     def listed(self, change: InlineChange) -> list[Receiver]:
@@ -141,7 +141,7 @@ class Session(Protocol):
 
         Args:
             action: ``"pre"`` for the first of the two calls of an ``m2m_changed`` receiver.
-            observer: looks at what the receiver reads.
+            observer: observes the receiver's statements.
 
         Raises:
             ValueError: the receiver changed ``pk_set``, which would have no effect.
@@ -158,5 +158,5 @@ class Session(Protocol):
         """Call a receiver. Its writes are not part of the write that it is called for.
 
         Args:
-            context: of the change; the one in force if None.
+            context: the context of the change; None for the one in force.
         """

@@ -1,4 +1,4 @@
-"""Storing one row as it was recorded."""
+"""Stores one row as it was recorded."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def insert(row: RecordedRow, using: str, on_conflict: Mapping[str, Any]) -> None:
-    """Store a new row without what fields do before a save.
+    """Store a new row without the fields' ``pre_save()``.
 
     Args:
-        on_conflict: what ``QuerySet._insert`` takes: another transaction may have stored a row
-            like it since.
+        on_conflict: in the form of ``QuerySet._insert``: a concurrent transaction may have stored a
+            conflicting row.
     """
     _keep_number(row)
     instance = row.instance
@@ -30,7 +30,7 @@ def insert(row: RecordedRow, using: str, on_conflict: Mapping[str, Any]) -> None
         for one in meta.local_concrete_fields
         if not one.generated and (has_key or not isinstance(one, AutoField))
     ]
-    # What is ignored returns nothing, which Django does not expect.
+    # An ignored row returns nothing, which Django does not expect.
     is_ignored = on_conflict.get("on_conflict") == OnConflict.IGNORE
     returning = [] if is_ignored else meta.db_returning_fields
     manager: Any = type(instance)._base_manager
@@ -42,7 +42,7 @@ def insert(row: RecordedRow, using: str, on_conflict: Mapping[str, Any]) -> None
 
 
 def _keep_number(row: RecordedRow) -> None:
-    """Let a new row have the number that the write has returned: no other row will get it."""
+    """Keep the generated number of the first execution for a new row: no other row will get it."""
     image = row.change.new_image
     assert image is not None  # noqa: S101
     values = dict(zip(image.table.attnames, image.table.converted(image.values), strict=True))

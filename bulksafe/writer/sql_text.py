@@ -1,4 +1,4 @@
-"""What the text of a writing statement says of it: pure functions of its tokens."""
+"""Parses the text of a write statement: pure functions of its tokens."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Statement:
         verb: in upper case.
         table: the table that it writes to, without its schema.
         schema: the schema, if it names one.
-        alias: how the statement calls the table; empty if by its name.
-        assigned: the columns that an UPDATE sets, or a branch of another statement that updates.
-        inserted: the columns that an INSERT gives values to; None for all of them.
-        returning: what stands behind ``RETURNING``; empty without it.
+        alias: the table's alias; empty without one.
+        assigned: the columns that an UPDATE, or an update branch of a different statement, sets.
+        inserted: the columns of an INSERT; None for all.
+        returning: the ``RETURNING`` list; empty without it.
         has_source: whether it takes values from other tables by ``FROM`` or ``USING``.
         has_conflict: whether it has ``ON CONFLICT``.
     """
@@ -40,15 +40,15 @@ class Statement:
         return self.inserted is None or set(columns) <= set(self.inserted)
 
 
-#: A text of this length takes about 50 ms; and up to which length one is kept with its statement.
+#: The maximum length to parse, about 50 ms; and the maximum length to cache.
 _LONGEST, _LONG = 50_000, 4000
 
 
 def parse(text: str) -> Statement | None:
-    """The statement of a text; None if it is no single one of these, or not understood.
+    """The statement of a text; None if it is not a single one of these, or not understood.
 
-    The text of a statement comes again, without its parameters. One that holds its values is too
-    long to be kept, or to be read at all.
+    Statement texts recur, without their parameters. A text with literal values may be too long to
+    cache or to parse.
     """
     if len(text) > _LONGEST:
         return None
@@ -106,7 +106,7 @@ def _parse(text: str) -> Statement | None:
 def writes_once(text: str) -> bool:
     """Whether a text is one statement that writes to one table, perhaps behind a ``WITH``.
 
-    A data-modifying ``WITH`` writes more than once. What functions write is not known here.
+    A data-modifying ``WITH`` writes more than once. Writes of functions are not detected here.
     """
     if len(text) > _LONGEST:
         return parse(text) is not None
@@ -129,7 +129,7 @@ def writes_once(text: str) -> bool:
 
 
 def _after_verb(found: list[Token]) -> int | None:
-    """Where the name of the table begins."""
+    """The position of the table name."""
     match found[0].text:
         case "UPDATE":
             return 1
@@ -145,7 +145,7 @@ def _is_word(found: list[Token], place: int, word: str) -> bool:
 
 
 def _dotted(found: list[Token], place: int) -> tuple[list[str], int]:
-    """A name that may be qualified, and where what follows it begins."""
+    """A possibly qualified name, and the position after it."""
     names: list[str] = []
     while place < len(found) and found[place].is_identifier:
         names.append(found[place].identifier)
@@ -156,7 +156,7 @@ def _dotted(found: list[Token], place: int) -> tuple[list[str], int]:
     return names, place
 
 
-#: What may follow the name of the table that is no alias.
+#: Words that may follow the table name and are not an alias.
 _CLAUSES = frozenset({"SET", "WHERE", "USING", "RETURNING", "DEFAULT", "VALUES", "SELECT"})
 _MORE_CLAUSES = frozenset({"WITH", "OVERRIDING", "ON", "TABLE", "FROM", "WHEN"})
 
@@ -201,7 +201,7 @@ def _of_set_clause(found: list[Token], place: int) -> list[str] | None:
             place += 1
         else:
             return None
-        # On to the comma before the next target, or to the end of the clause.
+        # Skip to the comma before the next target, or to the end of the clause.
         while place < len(found) and not (
             found[place].depth == 0 and (found[place].text == "," or _ends_set(found[place]))
         ):
@@ -213,7 +213,7 @@ def _of_set_clause(found: list[Token], place: int) -> list[str] | None:
 
 
 def _inserted(found: list[Token], place: int) -> tuple[str, ...] | None:
-    """The columns that get values in any branch; none if one of these may be ``DEFAULT``."""
+    """The columns with values in any branch; none if a value may be ``DEFAULT``."""
     if any(_is_word(found, at, "DEFAULT") for at in range(len(found))):
         return ()
     if found[0].text == "INSERT":
@@ -232,11 +232,11 @@ def _inserted(found: list[Token], place: int) -> tuple[str, ...] | None:
 
 
 def names_only(text: str, tables: Collection[str], columns: Collection[str]) -> bool:
-    """Whether a list of expressions names nothing but columns of one table, as far as is seen.
+    """Whether a list of expressions contains only columns of one table.
 
     Args:
-        tables: the names that it may stand behind.
-        columns: those of the table.
+        tables: the names that may qualify them.
+        columns: the columns of the table.
     """
     found = tokens(text)
     place = 0

@@ -1,4 +1,4 @@
-"""The tokens of SQL text: strings, comments, quoted names and function bodies are recognised."""
+"""Tokenizes SQL text, with strings, comments, quoted names and function bodies."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Token:
 
     Attributes:
         kind: ``text``, ``name`` (quoted), ``word`` or ``other``.
-        text: as it stands; a word in upper case.
-        start: where it begins.
-        depth: how many parentheses and ``CASE … END`` it is in.
+        text: the source text; words in upper case.
+        start: its position.
+        depth: the nesting depth of parentheses and ``CASE … END``.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class Token:
 
     @property
     def identifier(self) -> str:
-        """What it names."""
+        """The identifier."""
         if self.kind == "name":
             return self.text[1:-1].replace('""', '"')
         return self.text.lower()
@@ -46,7 +46,7 @@ class Token:
 
 
 def tokens(text: str) -> list[Token]:
-    """The text in pieces, without spaces and comments."""
+    """The tokens of a text, without spaces and comments."""
     found, depth = [], 0
     for match in _TOKEN.finditer(text):
         kind = match.lastgroup if match["tag"] is None else "text"
@@ -55,7 +55,7 @@ def tokens(text: str) -> list[Token]:
             continue
         assert kind is not None  # noqa: S101
         shown = piece.upper() if kind == "word" else piece
-        # What is inside CASE … END is no clause of the statement.
+        # Keywords inside CASE … END are not clauses of the statement.
         if shown in {")", "END"}:
             depth -= 1
         found.append(Token(kind, shown, match.start(), depth))

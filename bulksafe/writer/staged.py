@@ -1,9 +1,9 @@
 """A collected write: its rows are known before they are written.
 
-Django's own statement is executed once, while a trigger keeps its rows and nothing is written; the
-rows stay locked. Receivers run beside the old database. Then one statement writes the rows from
-what the trigger kept, with what receivers have assigned: each row has one event, and each of its
-triggers and rules sees the final values.
+Django's own statement is executed once, while a trigger collects its rows and nothing is written;
+the rows stay locked. Receivers run with the old state of the database. Then one statement writes
+the collected rows with the receivers' assignments: each row has one event, and each of its triggers
+and rules sees the final values.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Staged:
         target: the statement, and whose rows it writes.
         execute: executes a statement with parameters on the caller's cursor.
         cursor: the driver's cursor behind it.
-        is_row_by_row: whether each row is to be written by itself.
+        is_row_by_row: whether each row must be written separately.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Staged:
         #: The deliveries to batch=True receivers, and to the receivers after them.
         self._rest: list[Delivery] = []
         self._by_change: dict[int, Row] = {}
-        #: Whether rows were written already, so that what is stored may have changed.
+        #: Whether rows were written already, so that stored rows may have changed.
         self._is_begun = False
         self._is_live = delivering.Live(delivering.BEFORE)
         early, late = live(target)
@@ -115,7 +115,7 @@ class Staged:
             self.rows = sorted_by_key(self.rows, lambda row: row.change.key(old=True))
 
     def _plan(self) -> None:
-        """Find out which receivers are called for which row."""
+        """Determine the receivers of each row."""
         self._by_change = {id(row.change): row for row in self.rows}
         changes = [row.change for row in self.rows]
         due = delivering.deliveries(changes, self.session.listed, delivering.BEFORE)
@@ -173,7 +173,7 @@ class Staged:
         for row in self.rows[start:end]:
             row.return_to_before()
 
-    # What was written.
+    # The written rows.
 
     def _deliver(self, rows: Sequence[Row]) -> None:
         by_key = {row.stored_row: row for row in rows}

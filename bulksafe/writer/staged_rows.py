@@ -1,4 +1,4 @@
-"""One row of a collected write, from before its receivers to what was written."""
+"""One row of a collected write."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Row:
-    """A row that is to be written.
+    """A row to be written.
 
     Attributes:
-        number: under which it is staged.
-        applying: how the rows of its table are written.
-        change: the row before and after, as the statement has it.
-        ledger: that of the write.
+        number: its number among the staged rows.
+        applying: writes the rows of its table.
+        change: the row before and after the statement.
+        ledger: the ledger of the write.
         written: the names of the fields that the statement writes.
-        instance: what receivers get; None as long as none was called.
-        before: the values of the instance before any of them ran.
-        is_gone: it has been deleted since.
-        taken: the columns that get the collected value, of a row that was read again; None
-            if those do that differ from the row as it was collected.
+        instance: the receivers' instance; None before the first call.
+        before: the values of the instance before the first receiver.
+        is_gone: whether it has been deleted since.
+        taken: the columns that get the collected value, for a row that was read again; None for
+            columns that differ from the collected row.
     """
 
     number: int
@@ -49,7 +49,7 @@ class Row:
     before: dict[str, Any] = field(default_factory=dict)
     is_gone: bool = False
     taken: frozenset[str] | None = None
-    #: Whether Django says which fields are updated.
+    #: Whether Django gives the updated fields.
     _is_given: bool = False
 
     def __post_init__(self) -> None:
@@ -65,12 +65,12 @@ class Row:
         return frozenset(one.name for one in self.change.table.fields if one.column in columns)
 
     def _say_what_is_updated(self) -> None:
-        """Whatever receivers assign: the update was one of these fields."""
+        """Set ``update_fields`` to the statement's fields, regardless of receivers' assignments."""
         if not self._is_given:
             self.change.given_fields = self.change.changed
 
     def begin(self, receiver: Receiver) -> None:
-        """A receiver that comes before the write is about to be called."""
+        """Prepare for a call of a receiver before the write."""
         if self.instance is None:
             self._make_instance()
         assert self.instance is not None  # noqa: S101
@@ -96,7 +96,7 @@ class Row:
         return self.applying.statement.inserts(keys)
 
     def begin_with(self, old: Image, new: Image | None) -> None:
-        """It is another row by now than it was when it was collected."""
+        """Replace the old state: the row has changed since it was collected."""
         self.instance = None
         self.change.replace_images(old, new)
         if new is not None:
@@ -107,13 +107,13 @@ class Row:
                 self.taken = frozenset(f.column for f in fields if f.name in changed)
 
     def assigned(self) -> set[str]:
-        """The attributes that receivers have assigned, of those that are stored."""
+        """The stored attributes that receivers assigned."""
         if self.instance is None:
             return set()
         found = assigned_since(self.instance, self.before)
         meta = self.instance._meta
         if not self.change.created:
-            # What moves a row to another key is the statement, and no receiver.
+            # The statement may change the key of a row, receivers may not.
             found -= {key.attname for key in meta.pk_fields}
         return found - {one.attname for one in meta.concrete_fields if one.generated}
 
@@ -124,22 +124,22 @@ class Row:
         return instance is not None and self.change.created and not instance._state.adding
 
     def save(self, using: str) -> None:
-        """Do what is left of a ``save()`` that has found the instance saved already."""
+        """Finish a ``save()`` whose instance a receiver has saved already."""
         instance: Any = self.instance
         instance._save_table(cls=type(instance), using=using)
 
     @property
     def stored_row(self) -> RowName:
-        """What identifies the row as the database has it after the write."""
+        """The identity of the row after the write."""
         if self.instance is not None and self.change.created and self.instance.pk is not None:
             return row_of_instance(self.instance)
         return self.change.row
 
     def carry_to(self, change: InlineChange) -> None:
-        """Let receivers after the write find what those before it left on the instance.
+        """Pass the instance of the receivers before the write to those after it.
 
         Args:
-            change: what the database has captured of the write.
+            change: the captured change.
         """
         change.given_fields = self.change.given_fields
         instance = self.instance
@@ -150,7 +150,7 @@ class Row:
         made, seen = change.new_image, self.change.new_image
         if made is None or seen is None:
             return
-        # What the database has made of the row since: the values of triggers and of expressions.
+        # Values set by the database since: by triggers and expressions.
         assigned = {n for n in self.assigned() if not _is_expression(getattr(instance, n))}
         different = change.table.differing(seen.values, made.values)
         if change.created:
@@ -163,7 +163,7 @@ class Row:
             instance._state.db = change.using
 
     def return_to_before(self) -> None:
-        """The database has rolled back that it was written."""
+        """Undo the write after a rollback."""
         if self.instance is not None and self.change.created:
             as_before_the_insert(self.instance, has_key=self._has_key)
 
@@ -175,7 +175,7 @@ def _is_expression(value: object) -> bool:
 def assigned_to(
     rows: Iterable[Row],
 ) -> tuple[list[Assigned], list[tuple[Model, set[str], Any]]]:
-    """What receivers have assigned: values, and expressions, which Django has to compile."""
+    """The receivers' assignments: values, and expressions, which Django must compile."""
     values, expressions = [], []
     for row in rows:
         names, instance = row.assigned(), row.instance

@@ -1,4 +1,4 @@
-"""Writing the rows of a collected write, and reporting them on the caller's cursor."""
+"""Writes the rows of a collected write, and reports them on the caller's cursor."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class StagedStore:
         self._collection = collection
         self._execute = execute
         self._cursor = cursor
-        #: Whether one statement has written all of the rows, so that the caller's cursor has it.
+        #: Whether one statement wrote all rows, so the caller's cursor has its result.
         self._is_whole = False
-        #: The rows that were written in parts: their number, and what they returned.
+        #: The rows that were written in parts: their number and returned values.
         self._count = 0
         self._returned: list[tuple[Any, ...]] = []
 
@@ -63,7 +63,7 @@ class StagedStore:
             is_all: whether the write has no other rows.
 
         Raises:
-            Overtaken: rows of the same keys were stored meanwhile.
+            Overtaken: rows with the same keys were stored meanwhile.
         """
         parts = list(self._parts(rows))
         for part in parts:
@@ -78,7 +78,7 @@ class StagedStore:
         del self._returned[mark[1] :]
 
     def report(self) -> None:
-        """Let the caller's cursor have the result that the statement would have had."""
+        """Set the statement's result on the caller's cursor."""
         if self._is_whole:
             return
         if self._target.statement.returning:
@@ -88,7 +88,7 @@ class StagedStore:
             set_rowcount(self._cursor, self._count)
 
     def _parts(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-        """The rows by what one statement can write."""
+        """The rows in groups that one statement can write."""
         groups: dict[tuple[Applying, str], list[Row]] = defaultdict(list)
         for row in rows:
             groups[row.applying, row.change.event.operation].append(row)
@@ -141,10 +141,10 @@ class StagedStore:
 
     @contextmanager
     def _noticing_overtakers(self) -> Iterator[None]:
-        """Around writing rows that the statement would leave out or update if they were stored.
+        """Wrap the writing of rows that the statement would leave out or update if they existed.
 
         Raises:
-            Overtaken: they are stored by now.
+            Overtaken: they exist by now.
         """
         try:
             yield

@@ -1,4 +1,4 @@
-"""Storing attributes of instances: one UPDATE for many rows."""
+"""Stores attributes of instances with one UPDATE for many rows."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-#: How many rows one UPDATE changes.
+#: The maximum number of rows of one UPDATE.
 _ROWS = 2000
 
-#: How many keys one query names.
+#: The maximum number of keys in one query.
 _KEYS = 5000
 
-#: How many parameters the server takes of one statement.
+#: The maximum number of parameters of one statement.
 _PARAMETERS = 65_535
 
-#: A cast to a type with a length cuts what an assignment refuses.
+#: A cast to a type with a length truncates values that an assignment refuses.
 _LENGTH = re.compile(
     r"\A((?:varchar|char|bit|varbit|character varying)\b[^(]*)\(\d+\)", re.IGNORECASE
 )
 
 
 def batches(items: Iterable[_Item], columns: int, size: int = _KEYS) -> Iterator[list[_Item]]:
-    """Some at a time, for statements that name each of them.
+    """Split items into batches for statements that list each of them.
 
     Args:
-        columns: how many parameters one of them is.
-        size: how many at most.
+        columns: the number of parameters per item.
+        size: the maximum number of items.
     """
     rest = iter(items)
     size = min(size, _PARAMETERS // columns)
@@ -51,7 +51,7 @@ def batches(items: Iterable[_Item], columns: int, size: int = _KEYS) -> Iterator
 
 
 def placeholder(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> str:
-    """Where a value of the field stands in a statement, with its type."""
+    """The placeholder of a value of the field, with its type."""
     kind = _LENGTH.sub(r"\1", str(field.cast_db_type(connection)))
     if hasattr(field, "get_placeholder"):
         compiler = field.model._base_manager.using(connection.alias).query.get_compiler(
@@ -65,8 +65,8 @@ def store(rows: Sequence[tuple[Model, Collection[str], Any]], using: str) -> Non
     """Store attributes of rows that are in the database.
 
     Args:
-        rows: instances, the names of the attributes that are stored of each, and the key that the
-            row has in the database: the instance may have another one by now.
+        rows: instances, the names of the attributes that are stored of each, and the stored key of
+            the row: the instance may already have a different one.
     """
     by_table: dict[tuple[type[Model], frozenset[str]], list[_Keyed]] = defaultdict(list)
     for instance, names, key in rows:
@@ -84,7 +84,7 @@ def store(rows: Sequence[tuple[Model, Collection[str], Any]], using: str) -> Non
 
 
 def _key(table: type[Model], instance: Model, key: Any) -> tuple[Any, ...]:
-    """The key of the part of a row that lies in one table."""
+    """The key of the part of a row in one table."""
     if table is instance._meta.concrete_model:
         return key if isinstance(key, tuple) else (key,)
     return tuple(getattr(instance, one.attname) for one in table._meta.pk_fields)
@@ -129,5 +129,5 @@ def _update_one(
     """With expressions, which Django compiles."""
     instance, key = row
     found: Any = table._base_manager.using(using).filter(pk=key if len(key) > 1 else key[0])
-    # As save() does it: update() would be a write of its own, with receivers.
+    # As in save(): update() would be a separate write with receivers.
     found._update([(one, None, getattr(instance, one.attname)) for one in fields])

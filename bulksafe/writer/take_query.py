@@ -1,4 +1,4 @@
-"""The queries that read the changes of one table: from the buffer, and those that are staged."""
+"""The queries for the changes of one table, buffered or staged."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from bulksafe.dispatch.routes import Route
 
 
-#: The function that takes changes, with the very types: one of that name which takes others would
-#: fit bare numbers better.
+#: The function that takes changes, with explicit types: an overload could match untyped numbers
+#: better.
 _TAKE = '{home}.bulksafe_take(%s::pg_catalog.oid, %s::pg_catalog."char", %s::pg_catalog.int8)'
 
 
-#: Of the images in one row of a result, which may have 1,664 columns with those of the event and
-#: the conditions.
+#: The maximum number of image columns in one result row, which may have 1,664 columns including
+#: those of the event and the conditions.
 _MOST_COLUMNS = 1500
 
 #: Whether any change may belong to the one before it, as ``taking.is_any_shared`` asks.
@@ -44,7 +44,7 @@ EVENT = (
     "e.key",
 )
 
-#: The number comes first, and all else is NULL where no change belongs to another one.
+#: The number comes first; all other columns are NULL if no change belongs to a previous one.
 _LEAN_EVENT = (
     EVENT[0],
     *(f"CASE WHEN {_IS_SHARED} THEN {column} END" for column in EVENT[1:]),
@@ -52,9 +52,9 @@ _LEAN_EVENT = (
 
 
 def in_schema(home: str, text: str) -> str:
-    """A query with the function of ours that it calls in the schema where the database has it.
+    """A query with the schema of our function filled in.
 
-    Without it, a function of that name in a schema in front on the search_path would be called.
+    Without it, a function of that name earlier on the search_path would be called.
 
     Args:
         text: with ``{home}`` before the function, and nowhere before that.
@@ -63,7 +63,7 @@ def in_schema(home: str, text: str) -> str:
 
 
 def is_wide(table: Table, sides: Sequence[str]) -> bool:
-    """Whether a query cannot return both images in one row: each has a row of its own then."""
+    """Whether a query cannot return both images in one row: then each has its own row."""
     return len(sides) * len(table.fields) > _MOST_COLUMNS
 
 
@@ -74,8 +74,8 @@ def take_query(
 
     Args:
         sides: ``"old"``, ``"new"`` or both: the images that it returns.
-        routes: the receivers; it returns which of their conditions a change meets.
-        is_lean: whether it leaves out the columns that are unused if no change belongs to another
+        routes: the receivers; the query returns which of their conditions a change meets.
+        is_lean: whether it omits the columns that are unused if no change belongs to a previous
             one.
     """
     columns = [*(_LEAN_EVENT if is_lean else EVENT), *_conditions(routes)]
@@ -89,11 +89,11 @@ def take_query(
     else:
         selects = [[*columns, *chain(*images)]]
         order = "e.seq"
-    # Names of tables and columns may hold what psycopg takes for a parameter.
+    # Table and column names may contain psycopg's parameter syntax.
     selected = [", ".join(one).replace("%", "%%") for one in selects]
     joins = " ".join(_records(table.model, joined)).replace("%", "%%")
     if is_lean and operation == UPDATED:
-        # The old rows are needed where they lead from one change to the next.
+        # The old rows are needed to chain changes of one row.
         joins = joins.replace("e.old)", f"CASE WHEN {_IS_SHARED} THEN e.old END)")
     return (
         f"WITH taken AS MATERIALIZED (SELECT * FROM {_TAKE}), "  # noqa: S608
@@ -136,7 +136,7 @@ def _image(table: Table, side: str) -> list[str]:
 
 
 def _aliases(model: type[Model], side: str) -> dict[type[Model], str]:
-    """How the rows of the model's tables are called, its own first."""
+    """The aliases of the rows of the model's tables, its own first."""
     return {
         table: f'"{side}"' if number == 0 else f'"{side} {number}"'
         for number, table in enumerate(lineage(model))
@@ -144,7 +144,7 @@ def _aliases(model: type[Model], side: str) -> dict[type[Model], str]:
 
 
 def staged_query(table: Table, conditional: Iterable[Route], relation: str) -> str:
-    """What was collected of one table by one operation, with the conditions of receivers."""
+    """The query for collected rows of one table and operation, with the receivers' conditions."""
     columns = [quoting.identifier(str(one.column)) for one in table.fields]
     selected = [
         "s.n",
@@ -152,7 +152,7 @@ def staged_query(table: Table, conditional: Iterable[Route], relation: str) -> s
         *(f'"old".{column}' for column in columns),
         *(f'"new".{column}' for column in columns),
     ]
-    # OFFSET 0: the text is made into a row once, and not for each column.
+    # OFFSET 0: the text is parsed into a row once, not for each column.
     side = (
         "CROSS JOIN LATERAL "
         "(SELECT (x.r).* FROM (SELECT s.{side}::{relation} AS r OFFSET 0) AS x) AS {side}"

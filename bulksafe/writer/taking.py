@@ -1,4 +1,4 @@
-"""Captured tables and their operations: taking the buffered changes, with their images."""
+"""Takes the buffered changes of captured tables, with their images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Source:
     """A captured table of one database, and the receivers of its rows.
 
     Args:
-        oid: the table's, as its changes name it.
+        oid: the oid of the table in its changes.
         model: the concrete model.
         using: the database.
     """
@@ -65,7 +65,7 @@ class Source:
         return [route.receiver for route in self.kind(operation).routes]
 
     def kind(self, operation: str) -> Kind:
-        """What is known of an operation."""
+        """The kind of changes for an operation."""
         if operation not in self._kinds:
             self._kinds[operation] = Kind(self, operation)
         return self._kinds[operation]
@@ -81,11 +81,11 @@ class Kind:
         self.sides = [
             side for side, absent in (("old", INSERTED), ("new", DELETED)) if operation != absent
         ]
-        #: Whether the statement may return the rows. False once it could not, or not all of them.
+        #: Whether the statement may return the rows. False after it could not return all of them.
         self.may_return = bool(self.routes) and self.is_lean and is_plain_name(source.model)
         self.every = frozenset(route.receiver for route in self.routes)
         self.conditional = [route for route in self.routes if route.condition is not None]
-        #: The queries for staged rows, by the table that they are of.
+        #: The queries for staged rows, by table.
         self._staged_queries: dict[str, str] = {}
 
     @cached_property
@@ -103,7 +103,7 @@ class Kind:
 
     @cached_property
     def opening(self) -> str:
-        """How Django's statement for many rows begins."""
+        """The beginning of Django's statement for many rows."""
         table = f'"{self.source.model._meta.db_table}"'
         return " ".join(
             ["UPDATE", table, "SET "] if self.operation == UPDATED else ["DELETE FROM", table]
@@ -123,7 +123,7 @@ class Kind:
 
     @cached_property
     def lean_query(self) -> str:
-        """The same, without the columns that are unused if no change belongs to another one."""
+        """The same, without the columns that are unused if no change belongs to a previous one."""
         return self._query(is_lean=True)
 
     def _query(self, *, is_lean: bool) -> str:
@@ -141,7 +141,7 @@ class Kind:
 
     @property
     def is_wide(self) -> bool:
-        """Whether a query cannot return both images in one row: each has a row of its own then."""
+        """Whether a query cannot return both images in one row: then each has its own row."""
         return is_wide(self.source.table, self.sides)
 
     def take(self, cursor: Cursor[Any], after: int, home: str) -> list[Taken]:
@@ -160,7 +160,7 @@ class Kind:
         return found
 
     def images(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-        """The part of each row that is the image of which an instance is made."""
+        """The part of each row that is the image for the instance."""
         is_update = self.operation == UPDATED
         start = len(EVENT) + (len(self.source.table.fields) if is_update else 0)
         return (row[start:] for row in rows)

@@ -1,10 +1,10 @@
-"""Writes that are executed twice: first to learn what they do, then with what receivers decide.
+"""Executes writes twice: first to record their changes, then with the receivers' assignments.
 
 Several statements in one text, ``WITH``, functions, rules and multi-table inheritance write more
 than bulksafe could write in their place. Such a write is executed in a savepoint, its changes are
 taken, and the savepoint is rolled back. The stored rows among them are locked again and compared.
-Then the receivers run beside the database as it is, and the write is executed for good. Changes
-that differ this time, because receivers have written, too, go through once more.
+Then the receivers run with the old state of the database, and the write is executed again. If the
+changes differ this time because receivers also wrote, it is repeated once more.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from bulksafe.writer.session import Session
     from bulksafe.writer.through_rows import RecordedRow
 
-#: How often a write may make different changes; after that, receivers run late.
+#: The maximum number of executions with different changes; after that, receivers run late.
 _ROUNDS = 5
 
 
@@ -51,11 +51,11 @@ class Recorded:
     """One execution of a write.
 
     Attributes:
-        result: what it has returned.
+        result: its result.
         found: all of its changes.
-        new: those that no receiver has been called for.
-        due: what is to be delivered before the write.
-        stands: whether it was kept, and not rolled back.
+        new: the changes without receiver calls so far.
+        due: the calls before the write.
+        stands: whether it was kept, not rolled back.
     """
 
     result: Any
@@ -70,11 +70,11 @@ class Through:
 
     Args:
         session: the connection's.
-        scope: what is known of the write.
+        scope: the scope of the write.
         operation: executes it.
         is_plain: whether it only changes rows of the tables that it names, so that these can be
             stored one by one as they were recorded.
-        is_row_by_row: whether they have to be, as receivers look at the table after the write.
+        is_row_by_row: whether they must be, since receivers read the table after the write.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Through:
     # Executing it.
 
     def _record(self, *, is_last: bool) -> Recorded:
-        """Execute the write. It is rolled back if it makes changes that receivers come before."""
+        """Execute the write, and roll it back if it has changes with receivers before the write."""
         while True:
             with self._retries.of_deadlocks():
                 recorded = self._execute(is_last=is_last)
@@ -152,9 +152,9 @@ class Through:
         return Recorded(result, found, new, due, stands)
 
     def _has_turns(self, changes: Sequence[InlineChange]) -> bool:
-        """Whether the rows are to be stored one by one for the receivers after the write.
+        """Whether to store the rows one by one for the receivers after the write.
 
-        Where that is not known yet, the receivers are observed: the write may begin again.
+        If that is not known yet, the receivers are observed: the write may restart.
         """
         if not self._can_be_stored or self._known:
             return False
@@ -187,7 +187,7 @@ class Through:
             self._is_plain
             and len(changes) > 1
             and len({change.model for change in changes}) == 1
-            # The actions of foreign keys of the database come along with a deletion.
+            # A deletion also triggers the foreign key actions of the database.
             and len({change.deleted for change in changes}) == 1
             and all(change.event.depth == 1 for change in changes)
             and not any(change.created and change.model._meta.parents for change in changes)
@@ -199,7 +199,7 @@ class Through:
     # The end.
 
     def _finish(self, executed: Sequence[Found]) -> None:
-        """Store what receivers have assigned, and what the write has missed since they ran."""
+        """Store the receivers' assignments, and the changes that the second execution missed."""
         written: dict[Row, InlineChange] = {}
         kept: dict[Row, tuple[Model, set[str], Any]] = {}
         for found in executed:
@@ -230,7 +230,7 @@ class Through:
     ) -> list[InlineChange]:
         for row in missed:
             if row.change.event.operation == UPDATED:
-                # It gets what was recorded.
+                # It gets the recorded values.
                 table, changed = row.change.table, row.change.changed
                 names = {one.attname for one in table.fields if one.name in changed}
                 rows.append((row.instance, names | row.assigned(), row.change.key(old=True)))

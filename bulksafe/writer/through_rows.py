@@ -1,4 +1,4 @@
-"""The rows of a write that goes through: as it was recorded, and what receivers made of them."""
+"""The recorded rows of a twice-executed write, with the receivers' assignments."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class RecordedRow:
     """One change of a row.
 
     Attributes:
-        found: the change, as it was recorded last.
-        instance: what receivers get.
-        ledger: that of the write.
-        before: the values that the instance had before any of them ran.
-        earlier: the change of the same row before this one.
-        inherited: the attributes whose values are not those of the statement, and that no receiver
-            of this change has assigned: receivers of an earlier change have, or they are what
-            receivers have seen.
-        is_stored: whether the row was stored by itself, with its receivers called.
+        found: the change as last recorded.
+        instance: the receivers' instance.
+        ledger: the ledger of the write.
+        before: the values of the instance before the first receiver.
+        earlier: the previous change of the same row.
+        inherited: the attributes that differ from the statement's values without an assignment by
+            this change's receivers: they were assigned by receivers of an earlier change, or shown
+            to receivers.
+        is_stored: whether the row was stored separately, with its receivers called.
     """
 
     found: Found
@@ -53,7 +53,7 @@ class RecordedRow:
         return assigned_since(self.instance, self.before)
 
     def inherit(self) -> None:
-        """Go on from what receivers assigned at the change before this one of the same row."""
+        """Inherit the receivers' assignments of the previous change of the same row."""
         earlier, self.earlier = self.earlier, None
         if earlier is None:
             return
@@ -67,11 +67,11 @@ class RecordedRow:
             self.inherited.add(name)
 
     def carry_to(self, change: InlineChange, using: str, *, has_no_cascades: bool) -> None:
-        """Let receivers after the write find what those before it left on the instance.
+        """Pass the instance of the receivers before the write to those after it.
 
         Args:
-            change: what was written in the end.
-            has_no_cascades: whether no row of other models is deleted along with this one.
+            change: the final change.
+            has_no_cascades: whether no rows of other models are deleted too.
         """
         change.take_in_hand(self.instance)
         change.done |= self.ledger.called_for(self.instance)
@@ -84,7 +84,7 @@ class RecordedRow:
             return
         assigned = self.assigned() | self.inherited
         if change.created or change is not self.change:
-            # A new row had no key before, which the database has given it since.
+            # A new row had no key before the write.
             values = table.converted(change.new_image.values)
             pairs = zip(table.attnames, values, strict=True)
             different = {n: value for n, value in pairs if self.before.get(n, value) != value}
@@ -96,7 +96,7 @@ class RecordedRow:
 
 
 def recorded_row(found: Found, ledger: Ledger, *, is_stored: bool = False) -> RecordedRow:
-    """A row with its instance, which is without a key if it is new and not stored yet."""
+    """A row with its instance, which has no key if it is new."""
     instance = found.change.instance
     if found.change.created and not is_stored:
         as_before_the_insert(instance)

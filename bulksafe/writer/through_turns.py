@@ -1,6 +1,6 @@
-"""The rows of a write that goes through, whose receivers are called before it is executed again.
+"""The rows of a twice-executed write, whose receivers are called before the second execution.
 
-If one of them looks at the rows before its own, these are stored one by one, and so are the others.
+If one of them reads rows before its own, all rows are stored one by one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Turns:
         session: the connection's.
         scope: the write.
         rows: all that it changes, in their order.
-        due: the calls that come before the write.
+        due: the calls before the write.
         can_be_stored: whether the rows can be stored one by one, in place of executing the write
             again.
     """
@@ -53,7 +53,7 @@ class Turns:
         self.session = session
         self.scope = scope
         self.rows = rows
-        #: Whether rows were stored, so that the write is not to be executed again.
+        #: Whether rows were stored, so the write must not be executed again.
         self.is_begun = False
         # Links of one instance are one call, as are the rows of a batch.
         is_grouped = any(len(call.changes) > 1 for call in due)
@@ -146,12 +146,12 @@ class Turns:
         elif change.deleted:
             delete(change, using)
         else:
-            # An assigned value may be the row's own again, and no longer when its turn comes.
+            # An assigned value may equal the row's own now, but not at its turn.
             written = change.changed | (self.scope.given_fields or set())
             changed = {f.attname for f in change.table.fields if f.name in written}
             names = changed | row.assigned()
             if not names:
-                # An update to the values that were there is a change without a statement.
+                # An update without changed values is a change without a statement.
                 self._carry(row, change)
                 self.session.deliver([change], self.scope.observer)
                 return
@@ -171,7 +171,7 @@ class Turns:
             if change.row == stored:
                 self._carry(row, change)
             elif change.deleted and change.row in self._deleted:
-                # The database has deleted it along with the other.
+                # A cascade has already deleted it.
                 other = self._deleted[change.row]
                 other.is_stored = True
                 self._carry(other, change)
@@ -182,7 +182,7 @@ class Turns:
 
 
 def connected(session: Session, change: InlineChange) -> tuple[list[Receiver], list[Receiver]]:
-    """The receivers of a row that are connected: those before the write, and those after it."""
+    """The connected receivers of a row: before the write, and after it."""
     is_live = delivering.Live((*delivering.BEFORE, *delivering.LATE))
     found = [one for one in session.listed(change) if is_live(one, change.model)]
     early = [one for one in found if one.signal_name in delivering.BEFORE]
@@ -195,5 +195,5 @@ def conflicts_of(
     late: Sequence[Receiver],
     early: Sequence[Receiver],
 ) -> Conflicts:
-    """What the receivers of rows like this one depend on."""
+    """The dependencies of the receivers of such rows."""
     return Conflicts(session.connection, change.model, change.event.operation, late, early=early)

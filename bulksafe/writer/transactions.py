@@ -20,7 +20,7 @@ _IN_TRANSACTION = int(TransactionStatus.INTRANS)
 
 
 class Transaction:
-    """Whether there is one, and whether it can be used.
+    """The state of a transaction: whether it is open and usable.
 
     Args:
         connection: Django's.
@@ -36,7 +36,7 @@ class Transaction:
 
     @property
     def is_broken(self) -> bool:
-        """Whether the transaction has failed, so that nothing can be asked."""
+        """Whether the transaction has failed, so no query can run."""
         return self.status in {None, TransactionStatus.INERROR, TransactionStatus.UNKNOWN}
 
     @property
@@ -54,7 +54,7 @@ class Transaction:
 
     @property
     def is_begun_by_hand(self) -> bool:
-        """Whether there was a ``BEGIN`` that Django does not know of."""
+        """Whether the transaction was started with a raw ``BEGIN``."""
         return (
             not self.connection.in_atomic_block
             and self.connection.get_autocommit()
@@ -73,11 +73,11 @@ class Transaction:
             transaction.atomic(using=connection.alias),
         ):
             yield
-        # At once, as Django does where it knows of no transaction.
+        # At once, as Django does outside of a transaction.
         connection.run_and_clear_commit_hooks()
 
     def check(self, who: str) -> None:
-        """Refuse to go on where Django, or PostgreSQL, would take all back without a word.
+        """Refuse to continue if Django or PostgreSQL would silently roll everything back.
 
         Raises:
             BrokenTransaction: the transaction is lost.
@@ -85,28 +85,29 @@ class Transaction:
         connection = self.connection
         if connection.closed_in_transaction or self.status is None:
             raise BrokenTransaction(
-                f"{who} closes the connection of the transaction that it runs in: leave that out."
+                f"{who} closed the database connection while its transaction was open. Remove "
+                f"the close() call."
             )
         if connection.needs_rollback or self.is_broken:
             raise BrokenTransaction(
-                f"{who} caught a database error without a savepoint around it, or called "
-                "set_rollback(): put what may fail into transaction.atomic()."
+                f"{who} caught a database error without a savepoint, or called "
+                "set_rollback(). Wrap statements that may fail in transaction.atomic()."
             )
 
     def is_as_before(self, status: TransactionStatus | None) -> bool:
-        """Whether a call has left the transaction as it was, as far as a glance can say."""
+        """Whether a call left the transaction unchanged, by a quick check."""
         now = self.status
         return not self.connection.needs_rollback and now == status and now == _IN_TRANSACTION
 
     def check_call(self, name: str, *, was_open: bool, status: TransactionStatus | None) -> None:
-        """Whether the transaction is what it was before a receiver was called.
+        """Check that a receiver has not ended or broken the transaction.
 
         Raises:
-            BrokenTransaction: it is not.
+            BrokenTransaction: it has.
         """
         if was_open:
             self.check(name)
         if status not in {None, TransactionStatus.IDLE} and not self.is_begun:
             raise BrokenTransaction(
-                f"{name} ends the transaction that it runs in: leave COMMIT and ROLLBACK out."
+                f"{name} ended its transaction. Remove its COMMIT and ROLLBACK."
             )

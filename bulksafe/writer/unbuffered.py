@@ -1,4 +1,4 @@
-"""Statements whose changes the database need not buffer, since receivers need only the rows."""
+"""Executes statements whose changes need no buffering, since receivers need only the rows."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from bulksafe.writer.session import Execution, Session
 
 #: Appended to a statement whose changes need not be buffered; ``capture_with_buffer.sql`` looks for
-#: it. The session's process and the table are part of it: the database refuses a statement that was
-#: copied from a log.
+#: it. The session's process and the table are part of it: the database ignores the mark in a
+#: statement copied from a log.
 _IN_HAND = "/* bulksafe: in hand {} {} */"
-#: The same, if the database is to report that it has left the changes out.
+#: The same, if the database must report that it left the changes out.
 _TO_ANSWER = "/* bulksafe: answer to {} {} */"
 
-#: The SQLSTATEs of a statement that may change rows and not return them: the role or a policy of
-#: the table forbids it, or a rule does something else instead.
+#: The SQLSTATEs of a statement that may change rows but not return them: the role or a policy
+#: forbids it, or a rule rewrites it.
 _RETURNS_NOTHING = frozenset({"42501", "0A000"})
 
 
 def execute_in_bulk(session: Session, execution: Execution) -> Any:
-    """Execute a statement, with ``RETURNING`` or a mark where its changes need not be buffered."""
+    """Execute a statement, with ``RETURNING`` or a mark if its changes need no buffering."""
     returned = session.scopes[-1].returned if session.scopes else None
     sql, params, text = execution.sql, execution.params, execution.text
     if not execution.many and isinstance(sql, str):
@@ -42,7 +42,7 @@ def execute_in_bulk(session: Session, execution: Execution) -> Any:
 
 
 def returned_by(session: Session, model: type[Model], operation: str) -> Returned | None:
-    """Where the rows of a statement go, if it may return them and receivers need no more."""
+    """The target for a statement's returned rows, if receivers need only these."""
     if (
         session.due
         or not lean_delivery.needs_rows_only(session, session.scopes[-1])
@@ -57,13 +57,13 @@ def returned_by(session: Session, model: type[Model], operation: str) -> Returne
 
 
 def settle(session: Session, scope: Scope) -> bool:
-    """Deliver what the statement of a write has returned.
+    """Deliver the rows that a write's statement returned.
 
     Returns:
-        whether that is all that there is to deliver.
+        whether nothing else is to be delivered.
 
     Raises:
-        Again: more was changed along with it, perhaps of the same rows.
+        Again: it also changed other rows, perhaps the same rows twice.
     """
     returned, scope.returned = scope.returned, None
     if returned is None or returned.rows is None:
@@ -83,7 +83,7 @@ def _execute_returning(session: Session, returned: Returned, execution: Executio
     """Execute a statement for its rows.
 
     Raises:
-        Again: it may be executed, but not with them.
+        Again: it may be executed, but not return rows.
     """
     kind = returned.kind
     mark = _mark(session, _TO_ANSWER, kind.source.model)
@@ -100,13 +100,13 @@ def _execute_returning(session: Session, returned: Returned, execution: Executio
 
 
 def _marked(session: Session, sql: str, params: Any) -> str:
-    """The statement, marked for the database not to buffer its changes; empty if it has to."""
+    """The statement with a mark against buffering; empty if its changes must be buffered."""
     scope = session.scopes[-1] if session.scopes else None
     if not isinstance(scope, InHand) or not (scope.is_spared and scope.is_storing):
         return ""
     if scope.model is None or not scope.is_own(sql, params):
         return ""
-    # Django sends the signals of what save() stores, whatever the database answers.
+    # Django sends the signals of save() regardless of the database's answer.
     mark = _IN_HAND if isinstance(scope, Saving) else _TO_ANSWER
     return f"{sql} {_mark(session, mark, scope.model)}"
 

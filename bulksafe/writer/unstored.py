@@ -1,4 +1,4 @@
-"""What receivers assign to fields that a write does not store, as ``save(update_fields=…)``."""
+"""Warns of assignments to fields that a write does not store, as in ``save(update_fields=…)``."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bulksafe")
 
-#: The receivers and fields that were named already.
+#: The receivers and fields already warned about.
 _named: set[tuple[str, str]] = set()
 
 
 def warn(model: type[Model], by: Iterable[Receiver], attributes: Iterable[str]) -> None:
-    """Name each field once for each receiver.
+    """Warn once for each field and receiver.
 
     Args:
-        by: the receivers of which one has assigned them.
-        attributes: of the instance, which the write leaves out.
+        by: the receivers, one of which assigned them.
+        attributes: the attributes that the write leaves out.
     """
     by_attribute = {field.attname: field.name for field in model._meta.concrete_fields}
     fields = {by_attribute[name] for name in attributes}

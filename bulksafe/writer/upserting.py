@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Upsert(BulkWrite):
-    """A write of objects, some of which there are rows for.
+    """A write of objects, some of which exist as rows.
 
-    Receivers of such a row get it as it is stored, with the new values set on it.
+    Receivers of an existing row get the stored row with the new values assigned.
 
     Args:
-        insert: Django's own way to write some of the objects.
-        fields: those that are updated where there is a row.
-        unique: those by which it is found.
+        insert: Django's own method to write some of the objects.
+        fields: the fields that are updated in an existing row.
+        unique: the fields that identify an existing row.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Upsert(BulkWrite):
         self._fields = fields
         self._unique = unique
         self.given_fields = self._names = frozenset(field.name for field in fields)
-        #: The stored rows, by the places of the objects.
+        #: The stored rows, by the positions of the objects.
         self._rows: dict[int, Model] = {}
 
     def begin(self) -> None:
@@ -58,7 +58,7 @@ class Upsert(BulkWrite):
         self.calls.call_early(self._subject(place), is_begun=True)
 
     def fields_of(self, instance: Model) -> frozenset[str] | None:
-        # A stored row is updated, and the caller's own object is inserted.
+        # A stored row is updated; the caller's own object is inserted.
         return self._names if id(instance) not in self._was_new else None
 
     def _subject(self, place: int) -> Model:
@@ -90,7 +90,7 @@ class Upsert(BulkWrite):
         with self.scope.storing():
             store([(row, names, key_of_instance(row)) for row in rows], self.session.alias)
         if self.scope.stored < len(rows):
-            # Another transaction has deleted some since they were looked up.
+            # A concurrent transaction has deleted some since they were looked up.
             found = self.model._base_manager.using(self.session.alias).in_bulk(
                 [row.pk for row in rows]
             )
@@ -101,13 +101,13 @@ class Upsert(BulkWrite):
             self._give_returned(self.instances[place], self._rows[place])
 
     def _give_returned(self, instance: Model, row: Model) -> None:
-        """Let the caller's object have what Django gives it for a row that is there."""
+        """Set on the caller's object the values that Django sets for an existing row."""
         for field in self.model._meta.db_returning_fields:
             setattr(instance, field.attname, getattr(row, field.attname))
         instance._state.adding, instance._state.db = False, self.session.alias
 
     def _found(self, places: Iterable[int]) -> dict[int, Model]:
-        """The stored rows of some objects, with the new values set on them."""
+        """The stored rows of some objects, with the new values assigned."""
         keys = {place: key for place in places if (key := self._key(self.instances[place]))}
         manager = self.model._base_manager.using(self.session.alias)
         stored: dict[tuple[Any, ...], Model] = {}
@@ -132,7 +132,7 @@ class Upsert(BulkWrite):
         return Q(*pairs, _connector=Q.OR)
 
     def _key(self, instance: Model) -> tuple[Any, ...] | None:
-        """What finds the row of an object; None if there cannot be one."""
+        """The lookup values for an object's row; None if it cannot exist."""
         values = []
         for field in self._unique:
             value = getattr(instance, field.attname)

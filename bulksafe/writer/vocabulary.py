@@ -1,4 +1,4 @@
-"""Which statements are about tables that have critical receivers."""
+"""Recognizes statements on tables with critical receivers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from bulksafe.declarations import Receiver
 
-#: What may stand before and after a table's name.
+#: Delimiters before and after a table name.
 _WORD = r"(?<![\w$]){}(?![\w$])"
 
 
@@ -34,7 +34,7 @@ ENDS_PART = re.compile(r"\s*(?:SAVEPOINT|COMMIT|END|PREPARE\s+TRANSACTION)\b", r
 
 _COMMITS = re.compile(r"(?:\A|;)\s*(?:COMMIT|END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
 
-#: What is not SQL itself: bodies of functions, texts, comments.
+#: Parts to skip: function bodies, texts, comments.
 _QUOTED = re.compile(r"(\$\w*\$).*?\1|'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
@@ -44,18 +44,18 @@ def _pattern(names: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def name_of(model: type[Model]) -> str:
-    """The table's name as it stands in a statement, without its schema."""
+    """The table's name in a statement, without its schema."""
     return str(model._meta.db_table).strip('"').rpartition('"."')[2]
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The tables whose rows receivers are called for, and those that change them.
+    """The tables with receivers, and the tables whose changes affect them.
 
     Attributes:
-        models: whose rows the receivers are called for.
-        by_name: the models by the names of tables, in lower case: of those that their rows lie in,
-            of partitions, and of tables whose foreign keys' actions reach them.
+        models: the models with receivers.
+        by_name: the models by lower-case table name: their own tables, partitions, and tables whose
+            foreign key actions reach them.
     """
 
     models: tuple[type[Model], ...]
@@ -74,7 +74,7 @@ class Vocabulary:
         return cls(tuple(models), found, _pattern(found))
 
     def and_others(self, connection: BaseDatabaseWrapper) -> Vocabulary:
-        """The same with what the catalogs of a database know.
+        """The same, extended by the catalogs of a database.
 
         Args:
             connection: Django's.
@@ -92,13 +92,13 @@ class Vocabulary:
         return type(self)(self.models, found, _pattern(found))
 
     def named(self, text: str) -> list[type[Model]]:
-        """The models whose tables a statement names."""
+        """The models whose tables occur in a statement."""
         if self._any is None:
             return []
         found = self._texts.get(text)
         if found is None:
             found = self._named(text)
-            # The text of a statement comes again, without its parameters.
+            # Statement texts recur, without their parameters.
             if len(text) < _LONG and len(self._texts) < _MANY:
                 self._texts[text] = found
         return found
@@ -116,7 +116,7 @@ _of_databases: dict[str, tuple[int, Vocabulary]] = {}
 
 
 def vocabulary() -> Vocabulary:
-    """The one in force; built again when receivers were declared since."""
+    """The current vocabulary; rebuilt after new receivers are declared."""
     changes = receivers.changes()
     if not _kept or _kept[0][0] != changes:
         _kept[:] = [(changes, Vocabulary.of_receivers())]
@@ -124,7 +124,7 @@ def vocabulary() -> Vocabulary:
 
 
 def vocabulary_of(connection: BaseDatabaseWrapper) -> Vocabulary:
-    """The same for a database: asked once, and when ``forget`` says so."""
+    """The same for a database: read once, and again after ``forget``."""
     found = _of_databases.get(connection.alias)
     changes = receivers.changes()
     if found is None or found[0] != changes:
@@ -134,7 +134,7 @@ def vocabulary_of(connection: BaseDatabaseWrapper) -> Vocabulary:
 
 
 def forget(alias: str) -> None:
-    """Look at the catalogs of a database again: it has other tables by now."""
+    """Read the catalogs of a database again, because its tables have changed."""
     _of_databases.pop(alias, None)
     relations.forget(alias)
 
@@ -161,13 +161,13 @@ _INSERTS = re.compile(r"\s*INSERT\b", re.IGNORECASE)
 
 
 def on_conflict(text: str) -> dict[str, Any]:
-    """What new rows do that are there already, as ``QuerySet._insert`` takes it."""
+    """The conflict handling of new rows, in the form of ``QuerySet._insert``."""
     ignores = _DO_NOTHING.search(text) is not None
     return {"on_conflict": OnConflict.IGNORE} if ignores else {}
 
 
 def has_early(models: Iterable[type[Model]]) -> bool:
-    """Whether any of the models has a connected receiver that comes before the write."""
+    """Whether any of the models has a connected receiver before the write."""
     is_live = Live(EARLY)
     return any(
         is_live(receiver, model)
@@ -181,7 +181,7 @@ def _is_early(receiver: Receiver) -> bool:
 
 
 def names_of(model: type[Model]) -> re.Pattern[str]:
-    """Finds the tables of a model's rows in a statement."""
+    """A pattern for the tables of a model's rows in a statement."""
     found = _pattern({name_of(table) for table in lineage(model)})
     assert found is not None  # noqa: S101
     return found

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bulksafe.writer.connection_session import ConnectionSession
 
-#: The SQLSTATEs of what cannot be repeated in a transaction: a procedure that commits by itself,
+#: The SQLSTATEs of statements that cannot be repeated in a transaction: a procedure that commits,
 #: and a held cursor, whose query runs at the commit.
 _ONCE = frozenset({"2D000", "42P03"})
 
@@ -57,7 +57,7 @@ class Watch:
         return self._run_alone(execution, text, many=many)
 
     def run(self, run: Callable[[], Any]) -> Any:
-        """Run what Django does not pass to execute wrappers, such as ``callproc()``."""
+        """Run a statement that Django does not pass to execute wrappers, such as ``callproc()``."""
         for observer in self.session.observers:
             observer.look_at_unknown()
         if not vocabulary().models:
@@ -67,7 +67,7 @@ class Watch:
         return self._run_alone(run, "", many=False)
 
     def look_past_django(self, statement: Query) -> None:
-        """Let observers look at a statement that a receiver executes on a cursor of the driver."""
+        """Notify observers of a statement that a receiver executes on a driver cursor."""
         if self.session.observers:
             text = text_of(statement, self._connection)
             for observer in self.session.observers:
@@ -79,7 +79,7 @@ class Watch:
             self._deliver_unexpected()
 
     def _named(self, text: str) -> Sequence[type[Model]]:
-        """The models to whose tables a statement writes, as far as its text says."""
+        """The models whose tables a statement writes to, by its text."""
         if not is_write(text) or self._transaction.is_broken:
             return ()
         return vocabulary_of(self._connection).named(text)
@@ -87,7 +87,7 @@ class Watch:
     def _run_alone(self, run: Callable[[], Any], text: str, *, many: bool) -> Any:
         """Run a statement in autocommit that names no table with receivers."""
         if many:
-            # psycopg loses count where the end of a pipeline fails, so that no refusal comes out.
+            # psycopg loses count if the end of a pipeline fails, so no refusal is raised.
             return perform(self.session, run, Scope(), vocabulary().models, is_plain=False)
         try:
             return run()

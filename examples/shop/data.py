@@ -113,7 +113,7 @@ def load(
 ) -> None:
     """Fill the empty shop in bulk, about 57,000 rows by default, and move its orders on.
 
-    ``advance`` is told how many rows were stored, batch by batch.
+    ``advance`` is called with the number of rows stored, batch by batch.
     """
     size = size or Size()
 

@@ -1,8 +1,8 @@
-"""What the shop does when an order or a refund has changed, whatever way the write took.
+"""The shop's receivers for changes of orders and refunds, on every write path.
 
-``manage.py bulksafe listen`` runs those of orders after the commit, whoever wrote. Those of refunds
-run in the writer's transaction. ``examples.shop_signals.receivers`` has the first two of orders,
-and all of refunds, as Django's own receivers.
+``manage.py bulksafe listen`` runs the order receivers after the commit, on every write path. Refund
+receivers run in the writer's transaction. ``examples.shop_signals.receivers`` has the first two of
+orders, and all of refunds, as Django's own receivers.
 """
 
 from django.db.models import F, Q
@@ -37,12 +37,12 @@ def keep_history(sender, instance, old, event_id, context, **kwargs):
     sender=Order,
     run="after_commit",
     when=Q(new__status=Order.Status.PAID) & ~Q(old__status=Order.Status.PAID),
-    queue="warehouse",  # its delays keep nobody else waiting
+    queue="warehouse",  # its delays affect no other queue
     atomic=False,  # no transaction is held open during the request
     dispatch_uid="shop.request_picking",
 )
 def request_picking(sender, instance, event_id, **kwargs):
-    """An effect outside the database, which a crash can repeat: the key tells it apart."""
+    """An effect outside the database, which a crash can repeat: the key identifies repeats."""
     warehouse.request_picking(instance.number, key=event_id)
 
 

@@ -80,11 +80,11 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # simple rules, which are invariants for their message, for bulksafe.muted and as small examples.
 SILENCED_SYSTEM_CHECKS = ["bulksafe.I001", "bulksafe.I002"]
 
-# When a listener crashes with all its processes, another one repeats the request that was running
-# after so many seconds.
+# When a listener crashes with all its processes, a different one repeats the running request after
+# this many seconds.
 BULKSAFE = {"LEASE": 5}
 
-# Where the warehouse is, see warehouse.py; without it, what it would be asked is logged.
+# The URL of the warehouse, see warehouse.py; without it, requests are only logged.
 WAREHOUSE_URL = os.environ.get("WAREHOUSE_URL", "")
 LOGGING = {
     "version": 1,

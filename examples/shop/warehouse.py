@@ -21,9 +21,9 @@ class WarehouseError(Exception):
 
 
 def request_picking(order_number, key):
-    """Have the goods of an order picked.
+    """Request the picking of an order's goods.
 
-    ``key`` goes along as ``Idempotency-Key``: the warehouse knows by it a request that it has had.
+    ``key`` is sent as ``Idempotency-Key``, by which the warehouse recognizes repeated requests.
     """
     url = getattr(settings, "WAREHOUSE_URL", "")
     if not url:

@@ -13,5 +13,5 @@
         ) AS k;
         IF FOUND THEN
             buffered := true;
-:tell
+:notice
         END IF;

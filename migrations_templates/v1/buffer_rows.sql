@@ -4,7 +4,7 @@
             IF answers THEN
                 RAISE INFO USING
                     ERRCODE = 'BS002',
-                    MESSAGE = format('critical receivers of %%s are left to whoever wrote this', TG_RELID::regclass);
+                    MESSAGE = format('critical receivers of %%s are left to the writing session', TG_RELID::regclass);
             END IF;
         ELSE
         INSERT INTO %10$I.bulksafe_buffer (source, part, operation, depth, key, old, new, matched, refused, context)
@@ -18,6 +18,6 @@
         ) AS k;
         IF FOUND THEN
             buffered := true;
-:tell
+:notice
         END IF;
         END IF;

@@ -15,7 +15,7 @@ BEGIN
     IF NOT :unmuted THEN
         RETURN NULL;
     END IF;
-    -- Receivers are not called for what they wrote themselves: only the application may say what that is.
+    -- Receivers are not called for their own writes: only the application may set the writer.
     IF jsonb_exists(context, 'bulksafe.written_by') AND NOT :is_application THEN
         context := context - 'bulksafe.written_by';
     END IF;
@@ -24,8 +24,7 @@ BEGIN
     ELSE
 :by_statement
     END IF;
-    -- A listener that sleeps holds this lock exclusively. One that is awake needs no NOTIFY, which would
-    -- make all committing transactions wait for each other.
+    -- A sleeping listener holds this lock exclusively. An awake one needs no NOTIFY, which would serialize all commits.
     IF captured AND NOT pg_try_advisory_xact_lock_shared(1651862123, 0) THEN
         PERFORM pg_notify('bulksafe', '');
     END IF;

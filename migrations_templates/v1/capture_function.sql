@@ -1,5 +1,5 @@
--- The function behind a capture trigger. SECURITY DEFINER: whoever writes the row need have no right on the
--- outbox. What the images look like must not depend on the writer's settings, where types go by them.
+-- The function behind a capture trigger. SECURITY DEFINER: the writer needs no privilege on the outbox. Images must not
+-- depend on the writer's settings, which affect the text of some types.
 
 CREATE FUNCTION %2$I.:"function"() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER

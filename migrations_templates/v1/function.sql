@@ -1,6 +1,6 @@
--- A trigger function. Its own search_path, so that the caller's has no say. No policy hides a row from it:
--- where one applies to its owner, PostgreSQL says so. Nobody else may make triggers with it: on a view of
--- theirs, it would do what the view says with the rights of its owner.
+-- A trigger function. It has its own search_path, independent of the caller's. No policy hides a row from it: if one
+-- applies to its owner, PostgreSQL raises an error. Other roles may not create triggers with it: on their own view, it
+-- would execute the view's code with the rights of its owner.
 
 CREATE FUNCTION %2$I.:"function"() RETURNS trigger
 LANGUAGE plpgsql :security

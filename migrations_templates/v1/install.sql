@@ -7,7 +7,7 @@
 -- Arguments of every format(): 1 table, 2 its schema, 3 the search path, 4 the parameters of a function
 -- over the columns that are read, 5 the same columns of the new row as its arguments, 6 the computed
 -- column's type, 7 the same with its precision and how to compare it, 8 the body of a function, which
--- the server quotes, as it knows what names its format() has put into it, 9 how the computed column is
+-- the server quotes, since only it has the names that its format() has inserted, 9 how the computed column is
 -- made into text for comparison, where its type needs that, 10 the schema of the outbox.
 
 DECLARE

@@ -1,5 +1,5 @@
--- Refuses what uses a function or an operator of somebody whom neither the table's owner nor the current user
--- need trust. It must be resolved with pg_catalog alone.
+-- Refuses dependencies on functions and operators whose owner neither the table's owner nor the current user trusts.
+-- Names must be resolved with pg_catalog alone.
 
     FOR intruder IN
         SELECT pg_describe_object(d.refclassid, d.refobjid, 0) AS object, o.owner::regrole AS owner

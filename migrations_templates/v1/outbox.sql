@@ -92,14 +92,14 @@ BEGIN
         atomic boolean NOT NULL,
         bucket smallint NOT NULL,
         batch bigint NOT NULL,
-        -- The call that the process died in, where its supervisor could tell.
+        -- The call that the process died in, if its supervisor could determine it.
         suspect_receiver text,
         suspect_seq bigint,
         suspect_error text,
         PRIMARY KEY (queue, atomic, bucket)
     ) WITH (fillfactor = 50);
 
-    -- Calls that are made one by one: those that failed, those that wait behind them, those whose process died or
+    -- Calls that are made one by one: failed calls, calls that wait behind them, calls whose process died or
     -- that took too long for a batch, and all calls outside a transaction.
     CREATE SEQUENCE bulksafe_call_seq AS bigint;
     CREATE TABLE bulksafe_parked (
@@ -155,7 +155,7 @@ BEGIN
         PRIMARY KEY (host, pid)
     );
 
-    -- Tells apart the event ids of two databases.
+    -- Distinguishes the event ids of two databases.
     CREATE TABLE bulksafe_outbox_identity (id uuid PRIMARY KEY DEFAULT gen_random_uuid());
     INSERT INTO bulksafe_outbox_identity DEFAULT VALUES;
 

@@ -1,4 +1,4 @@
--- A capture writes to the outbox with the rights of whoever installs it: it must belong to somebody they trust.
+-- A capture writes to the outbox with the rights of the installing role: the outbox must belong to a trusted role.
 
         IF outbox IS NULL THEN
             RAISE EXCEPTION USING

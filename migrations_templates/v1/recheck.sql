@@ -1,5 +1,5 @@
--- Body of the function behind a deferred check. At the commit the row may have been mended or deleted,
--- so it is looked at again. SECURITY DEFINER: whoever may write the row need not be allowed to read it.
+-- Body of the function behind a deferred check. At the commit the row may have been fixed or deleted, so it is checked
+-- again. SECURITY DEFINER: a role that may write the row may lack the privilege to read it.
 
 DECLARE
     broken boolean;

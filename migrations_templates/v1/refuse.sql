@@ -3,7 +3,7 @@
 DECLARE
     subject jsonb;
 BEGIN
-    -- Asked here and not in the WHEN clause, which PostgreSQL reads anew for every statement.
+    -- Checked here and not in the WHEN clause, which PostgreSQL parses again for every statement.
     IF NOT :unmuted THEN
         RETURN NEW;
     END IF;

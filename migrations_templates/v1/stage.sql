@@ -1,8 +1,8 @@
--- Body of the function behind the trigger that keeps the rows of a write before they are written. The writer's
--- session calls the receivers that come before the write, and writes the rows afterwards.
+-- Body of the function behind the trigger that collects the rows of a write before they are written. The writer's
+-- session calls the receivers before the write, and writes the rows afterwards.
 --
--- In the mode "collect" nothing is written. In the mode "record" the rows are written too, for the session to find out
--- which of them conflict with stored rows; it rolls that back.
+-- In the mode "collect" nothing is written. In the mode "record" the rows are written too, so that the session can
+-- determine which of them conflict with stored rows; it rolls that back.
 --
 -- The rows are kept as text: jsonb loses a JSON null, the sign of a zero and the bounds of an array.
 
@@ -10,12 +10,12 @@ DECLARE
     mode CONSTANT text := split_part(current_setting('bulksafe.stage', true), ' ', 1);
     callers text;
 BEGIN
-    -- A mode that another transaction has left, or that somebody has set by hand, keeps nothing: without a ticket, the
-    -- commit would not be refused while rows are not written.
+    -- Ignore a mode left by another transaction or set manually: without a ticket, the commit would not be refused
+    -- although rows are not written.
     IF current_setting('bulksafe.stage', true) IS DISTINCT FROM mode || ' ' || pg_current_xact_id()::text
         OR mode NOT IN ('collect', 'record')
         OR NOT EXISTS (SELECT FROM %10$I.bulksafe_ticket AS t WHERE t.xid = pg_current_xact_id())
-        -- What triggers write, they write again when the recorded rows are written.
+        -- Triggers repeat their own writes when the recorded rows are written.
         OR (mode = 'record' AND pg_trigger_depth() > 1)
     THEN
         IF TG_OP = 'DELETE' THEN
@@ -23,7 +23,7 @@ BEGIN
         END IF;
         RETURN NEW;
     END IF;
-    -- Below the statement itself a row must not be left unwritten: a foreign key's own DELETE would commit orphans.
+    -- Rows of nested statements must not be left unwritten: skipping a foreign key's own DELETE would commit orphans.
     GET DIAGNOSTICS callers = PG_CONTEXT;
     IF pg_trigger_depth() > 1 OR strpos(callers, chr(10)) > 0 THEN
         RAISE EXCEPTION USING

@@ -1,7 +1,7 @@
 -- What receivers in the writer's transaction need: the buffer of changes that they have not seen yet, the tickets
 -- that let no transaction commit before they have, and their names. A second run changes nothing.
 --
--- Nothing in the buffer outlives its transaction, and nobody else sees it: neither table needs to survive a crash.
+-- Nothing in the buffer outlives its transaction or is visible to others: neither table needs to survive a crash.
 
 DO $bulksafe$
 DECLARE

@@ -20,6 +20,8 @@ from rich.console import Console
 from examples import server
 from examples.shop.demo import bars, paths, report
 from examples.shop.demo.breaches import BREACHES
+from examples.shop.demo.delivery import PATHS as DELIVERY_PATHS
+from examples.shop.demo.delivery import CrashResult, Delivery, PathResult
 from examples.shop.demo.errors import DemoError
 from examples.shop.demo.matrix import Cell, Verdict
 from examples.shop.demo.paths import PATHS
@@ -27,8 +29,6 @@ from examples.shop.demo.processes import Listener
 from examples.shop.demo.refunding import NOT_RUN, Attempt, Outcome, Refunding, Side, Tried
 from examples.shop.demo.refunding import Verdict as Came
 from examples.shop.demo.tally import tally
-from examples.shop.demo.telling import PATHS as ALL_TOLD
-from examples.shop.demo.telling import Crash, Telling, Told
 
 pytestmark = pytest.mark.once
 
@@ -172,10 +172,10 @@ def test_the_shops_are_left_alike_and_as_they_were_loaded(url):
 # The second part: receivers.
 
 
-def test_django_calls_its_receivers_for_save_only(results):
-    writes = results["receivers"]["told"]
+def test_django_runs_its_receivers_for_save_only(results):
+    paths = results["receivers"]["paths"]
 
-    assert [(t["path"], t["rows"], t["plain"]) for t in writes] == [
+    assert [(t["path"], t["rows"], t["plain"]) for t in paths] == [
         ("save", ROWS, ROWS),
         ("bulk_create", ROWS, 0),
         ("update", ROWS, 0),
@@ -186,8 +186,8 @@ def test_django_calls_its_receivers_for_save_only(results):
 
 
 def test_no_path_skips_a_critical_receiver(results):
-    for write in results["receivers"]["told"]:
-        critical = write["critical"]
+    for path in results["receivers"]["paths"]:
+        critical = path["critical"]
         assert (critical["due"], critical["made"]) == (ROWS, ROWS)
         assert (critical["twice"], critical["unasked"]) == (0, 0)
 
@@ -197,7 +197,7 @@ def test_the_listener_was_killed_in_the_middle_and_lost_nothing(results):
 
     assert [where for where, _ in crash["kills"]] == ["a transaction", "a request"]
     assert all(0 < waiting <= EVENTS for _, waiting in crash["kills"])
-    assert (crash["written"], crash["unheard"], crash["disordered"]) == (EVENTS, 100, 0)
+    assert (crash["written"], crash["while_down"], crash["disordered"]) == (EVENTS, 100, 0)
     assert [(t["receiver"], t["due"], t["made"], t["twice"]) for t in crash["tallies"]] == [
         ("keep_history", EVENTS, EVENTS, 0),
         ("note_fulfilment, by Emit", 100, 100, 0),
@@ -516,33 +516,36 @@ def test_a_tally_reports_lost_and_repeated_calls(seen, problem):
     assert problem in found.problems
 
 
-def made_up_run(seen=("a", "b"), kills=(("a request", 7), ("a transaction", 7)), **values):
+def made_up_delivery(seen=("a", "b"), kills=(("a request", 7), ("a transaction", 7)), **values):
     one = tally("keep_history", "a row in the database", due=["a", "b"], seen=seen)
     values = {"disordered": 0, "again": 1, **values}
-    crash = Crash(2, 2, 0, kills=kills, recovery=1.5, tallies=[one], **values)
-    return Telling([Told("copy", "COPY", 2, 0, one)], crash)
+    crash = CrashResult(2, 2, 0, kills=kills, recovery=1.5, tallies=[one], **values)
+    return Delivery([PathResult("copy", "COPY", 2, 0, one)], crash)
 
 
-def test_a_receiver_run_without_problems():
-    assert made_up_run().problems == []
+def test_a_delivery_without_problems():
+    assert made_up_delivery().problems == []
 
 
 @pytest.mark.parametrize(
-    ("run", "problem"),
+    ("delivery", "problem"),
     [
-        (made_up_run(seen=["a"]), "After the crash, keep_history: 1 calls were lost."),
-        (made_up_run(seen=["a"]), "COPY: keep_history: 1 calls were lost."),
-        (made_up_run(kills=[]), "After the crash, the listener was done before it was killed."),
+        (made_up_delivery(seen=["a"]), "After the crash, keep_history: 1 calls were lost."),
+        (made_up_delivery(seen=["a"]), "COPY: keep_history: 1 calls were lost."),
         (
-            made_up_run(disordered=3),
+            made_up_delivery(kills=[]),
+            "After the crash, the listener was done before it was killed.",
+        ),
+        (
+            made_up_delivery(disordered=3),
             "After the crash, 3 orders have their history out of order.",
         ),
     ],
 )
-def test_a_receiver_run_reports_what_went_wrong(run, problem):
-    results = report.Results("18.0", "6.1", 1_000, 57_000, [], [], [], run)
+def test_a_delivery_sees_what_is_wrong(delivery, problem):
+    results = report.Results("18.0", "6.1", 1_000, 57_000, [], [], [], delivery)
 
-    assert problem in run.problems
+    assert problem in delivery.problems
     assert problem in results.problems
     assert problem in shown(results, no_color=True)
 
@@ -646,16 +649,16 @@ def test_each_step_fits_a_screen():
     ]
     held = [replace(cell, verdict=Verdict.REFUSED, rows=0, message="No.") for cell in cells]
     impossible = replace(cells[0], verdict=Verdict.IMPOSSIBLE)
-    run = made_up_run()
-    run = replace(
-        run,
-        told=[replace(run.told[0], title=path.title) for path in ALL_TOLD],
-        crash=replace(run.crash, tallies=run.crash.tallies * 3),
+    delivery = made_up_delivery()
+    delivery = replace(
+        delivery,
+        paths=[replace(delivery.paths[0], title=path.title) for path in DELIVERY_PATHS],
+        crash=replace(delivery.crash, tallies=delivery.crash.tallies * 3),
     )
     psql = refunds(side(rows=0, refusal=NOT_RUN), **PSQL).tried
     refunding = Refunding([*refunds().tried * 6, *psql])
     results = report.Results(
-        "18.0", "6.1", 1_000, 57_000, PATHS, [impossible, *cells[1:]], held, run, refunding
+        "18.0", "6.1", 1_000, 57_000, PATHS, [impossible, *cells[1:]], held, delivery, refunding
     )
 
     console = Console(file=StringIO(), width=100)

@@ -308,5 +308,5 @@ def test_the_log_names_a_receiver_of_many_rows_once(caplog, monkeypatch):
         for _ in range(2):
             Article.objects.bulk_create(articles(20))
 
-    assert caplog.text.count("adds up reads or writes other rows than its own") == 1
+    assert caplog.text.count("adds up reads or writes rows other than its own") == 1
     assert "20 rows of practice.CriticalArticle" in caplog.text

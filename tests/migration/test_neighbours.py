@@ -507,7 +507,9 @@ def test_e124_for_an_unknown_app_label(project):
         'bulksafe.register("shop.Order", bulksafe.Immutable("n"), app_label="mien")', app="a"
     )
     refused = project.manage("makemigrations", code=1).stderr
-    assert refused.count("(bulksafe.E124) app_label='mien' is the label of no installed app") == 2
+    assert (
+        refused.count("(bulksafe.E124) app_label='mien' is not the label of an installed app") == 2
+    )
     assert refused.count("Did you mean 'mine'?") == 2
 
 

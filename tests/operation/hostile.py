@@ -135,7 +135,7 @@ FORGING = [
     ),
     Attempt(
         "a setting: it is said already",
-        "SELECT set_config('bulksafe.told', 'all', false); " + INVOICE,
+        "SELECT set_config('bulksafe.notice', 'all', false); " + INVOICE,
         INVOICES,
     ),
     Attempt("constraints at once", f"SET CONSTRAINTS ALL IMMEDIATE; {INVOICE}", INVOICES),

@@ -34,20 +34,20 @@ def test_help_has_examples_and_the_exit_status(project, subcommand):
     ("arguments", "said"),
     [
         (["listen", "--queues", "mial"], "No receiver has the queue 'mial'. Did you mean 'mail'?"),
-        (["listen", "--queues", ","], "--queues names no queue"),
-        (["listen", "--concurrency", "0"], "'0' is no number from 1 to 256"),
-        (["listen", "--concurrency", "mail=two"], "'two' is no number from 1 to 256"),
+        (["listen", "--queues", ","], "--queues lists no queue"),
+        (["listen", "--concurrency", "0"], "'0' is not a number from 1 to 256"),
+        (["listen", "--concurrency", "mail=two"], "'two' is not a number from 1 to 256"),
         (["listen", "--concurrency", "mial=2"], "'mial' is not served. Did you mean 'mail'?"),
-        (["listen", "--max-memory", "much"], "'much' is no size: write 512M or 2G"),
-        (["status", "--max-lag", "soon"], "'soon' is no number of seconds"),
-        (["listen", "--health-port", "65536"], "'65536' is no number from 0 to 65535"),
+        (["listen", "--max-memory", "much"], "'much' is not a size: write 512M or 2G"),
+        (["status", "--max-lag", "soon"], "'soon' is not a number of seconds"),
+        (["listen", "--health-port", "65536"], "'65536' is not a number from 0 to 65535"),
         (["listen", "--database", "nowhere"], "There is no database 'nowhere'"),
         (["listen", "--database", "lite"], "The database 'lite' is not PostgreSQL"),
         (["status", "--database", "nowhere"], "There is no database 'nowhere'"),
         (["retry"], "Which? Give ids"),
         (["discard"], "Which? Give ids"),
         (["retry", "x"], "invalid int value: 'x'"),
-        (["prune", "--older-than", "soon"], "'soon' is no age"),
+        (["prune", "--older-than", "soon"], "'soon' is not an age"),
         (["lisen"], "invalid choice: 'lisen'"),
     ],
 )
@@ -83,7 +83,7 @@ def test_a_missing_server(site):
 
     failed = site.manage("bulksafe", "status", code=2)
 
-    assert "The database cannot be asked" in failed.stderr
+    assert "The database query failed" in failed.stderr
     assert "Traceback" not in failed.stderr
 
 

@@ -88,7 +88,7 @@ def test_doctor_names_the_process_that_keeps_a_slot_from_being_emptied(site):
         assert "No findings." in doctor(site, code=0, held=3600)
 
     ((role,),) = site.run("SELECT current_user::text")
-    assert "Slot 0 of the outbox is read and cannot be emptied: process" in found
+    assert "Slot 0 of the outbox is delivered and cannot be emptied: process" in found
     assert f"process {pid} (user '{role}', application 'nightly dump')" in found
     assert "holds AccessShareLock on bulksafe_outbox_0 since 20" in found
     assert f"pg_terminate_backend({pid})" in found

@@ -91,7 +91,7 @@ def test_in_the_transaction_the_write_is_refused_with_a_remedy(shop, odd, signal
     said = site.python(WRITE.format(column=column, value=value, before=""))
 
     assert "<class 'django.db.utils.DataError'> The critical receivers of shop.Order" in said
-    assert "since Python cannot hold a value of a changed row" in said
+    assert "since Python cannot represent a value of a changed row" in said
     assert "docs/transaction.md#values-that-python-cannot-hold" in said
     assert texts(site) == ["good None None"]
     assert site.run("SELECT number FROM shop_order") == [("good",)]

@@ -21,7 +21,7 @@ def test_sections_that_do_not_exist_are_refused(capsys):
     with pytest.raises(SystemExit):
         command.parser().parse_args(["--only", "f"])
 
-    assert "f is no section: take some of a, b, c, d, e" in capsys.readouterr().err
+    assert "f is not a section: use a, b, c, d, e" in capsys.readouterr().err
 
 
 def test_each_round_begins_with_a_different_variant():

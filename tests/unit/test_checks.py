@@ -83,10 +83,10 @@ def test_e003(declaration, fact, fix):
 
 
 @kinds(
-    space=(check(Q(amount__gt=0), name="at most"), "'at most' has other", 'name="at_most"'),
-    colon=(check(Q(amount__gt=0), name="a:b"), "'a:b' has other", 'name="a_b"'),
-    not_ascii=(check(Q(amount__gt=0), name="größe"), "'größe' has other", 'name="gr_e"'),
-    quote=(Immutable("amount", name="it's"), "has other characters", 'name="it_s"'),
+    space=(check(Q(amount__gt=0), name="at most"), "'at most' has characters", 'name="at_most"'),
+    colon=(check(Q(amount__gt=0), name="a:b"), "'a:b' has characters", 'name="a_b"'),
+    not_ascii=(check(Q(amount__gt=0), name="größe"), "'größe' has characters", 'name="gr_e"'),
+    quote=(Immutable("amount", name="it's"), "has characters other than", 'name="it_s"'),
     number=(check(Q(amount__gt=0), name=5), "The name is 5, not text.", "name="),
     byte_string=(check(Q(amount__gt=0), name=b"x"), "The name is b'x'", "name="),
     lazy=(check(Q(amount__gt=0), name=gettext_lazy("x")), "not text", "name="),
@@ -113,7 +113,7 @@ def test_e005():
 
     assert ids(found) == ["E005", "I001"] or ids(found) == ["I001", "E005"]
     duplicate = next(message for message in found if message.id == "bulksafe.E005")
-    says(duplicate, "have the name “rule”", "another name=")
+    says(duplicate, "have the name “rule”", "different name=")
     assert str(duplicate.obj) == "unit.Order:rule"
 
 
@@ -139,7 +139,7 @@ def test_e005_between_a_proxy_and_its_model():
     found = findings(model, proxy)
 
     assert ids(found) == ["E005"]
-    says(found[0], "on the table “unit_order”", "another name=")
+    says(found[0], "on the table “unit_order”", "different name=")
 
 
 def test_e005_through_an_abstract_base():
@@ -231,9 +231,9 @@ def register_badly(target, *invariants, **kwargs):
         (User.objects, [check()], "shop", "it is not a model"),
         (models.Model, [check()], "shop", "an abstract model has no table"),
         (User, [], "shop", "no invariants were given"),
-        (User, [Check], "shop", "the class Check is no invariant"),
-        (User, [Q(username="x")], "shop", "a Q is no invariant"),
-        (User, [[check()]], "shop", "a list is no invariant"),
+        (User, [Check], "shop", "the class Check is not an invariant"),
+        (User, [Q(username="x")], "shop", "a Q is not an invariant"),
+        (User, [[check()]], "shop", "a list is not an invariant"),
         (
             User,
             [pgtrigger.Protect(name="p", operation=pgtrigger.Delete)],
@@ -255,7 +255,7 @@ def test_e008(target, invariants, app_label, reason):
         ("practise", "E124", "Did you mean 'practice'?"),
         (["practice"], "E124", "Did you mean 'practice'?"),
         (7, "E124", "Pass one of"),
-        ("auth", "E122", "in an app of yours"),
+        ("auth", "E122", "in one of your apps"),
     ],
 )
 def test_apps_that_cannot_get_the_migration(app_label, code, fix):
@@ -282,21 +282,25 @@ def test_e008_outside_of_any_app():
     found = register_badly(User, check(Q(username="x")))
 
     assert ids(found) == ["E008"]
-    says(found[0], f"the calling module {__name__} belongs to no installed app", "invariants.py")
+    says(found[0], f"the calling module {__name__} is in no installed app", "invariants.py")
 
 
 @pytest.mark.parametrize(
     ("given", "fact", "fix"),
     [
         ([Check], "Meta.triggers has the class Check, not an instance of it.", "Write Check(…)."),
-        ([models.CheckConstraint(condition=Q(amount__gt=0), name="c")], "no trigger", "Meta.con"),
-        ([Q(amount__gt=0)], "which is no trigger", "List invariants"),
+        (
+            [models.CheckConstraint(condition=Q(amount__gt=0), name="c")],
+            "not a trigger",
+            "Meta.con",
+        ),
+        ([Q(amount__gt=0)], "which is not a trigger", "List invariants"),
         (["amount > 0"], "Meta.triggers has 'amount > 0'", "List invariants"),
         ([None], "Meta.triggers has None", "List invariants"),
-        ([[check()]], "which is no trigger", "List invariants"),
+        ([[check()]], "which is not a trigger", "List invariants"),
         (Immutable("amount"), "is a single Immutable, not a list", "triggers = […]"),
         ("amount", "Meta.triggers has 'amount'", "List invariants"),
-        ({"rule": check()}, "which is no trigger", "List invariants"),
+        ({"rule": check()}, "which is not a trigger", "List invariants"),
     ],
 )
 def test_e010(given, fact, fix):

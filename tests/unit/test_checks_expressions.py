@@ -119,22 +119,22 @@ def test_e024(declaration, fact, fix):
     reported("E024", declaration, fact, fix)
 
 
-STORE = "Store the value in a column of its own"
+STORE = "Store the value in a separate column"
 NOW = {"output_field": models.DateTimeField()}
 
 
 @kinds(
-    now=(check(Q(at__lte=Now())), "Now gives another value", STORE),
-    of_the_transaction=(check(Q(at__lte=TransactionNow())), "current_timestamp gives", STORE),
-    rand=(check(Q(amount__lte=Random())), "Random gives", STORE),
-    random_uuid=(check(Q(uid=RandomUUID())), "gen_random_uuid gives", STORE),
-    func=(check(Q(at__lte=Func(function="now", **NOW))), "now gives", STORE),
-    qualified=(check(Q(at__lte=Func(function="pg_catalog.now", **NOW))), "now gives", STORE),
+    now=(check(Q(at__lte=Now())), "Now returns a different value", STORE),
+    of_the_transaction=(check(Q(at__lte=TransactionNow())), "current_timestamp returns", STORE),
+    rand=(check(Q(amount__lte=Random())), "Random returns", STORE),
+    random_uuid=(check(Q(uid=RandomUUID())), "gen_random_uuid returns", STORE),
+    func=(check(Q(at__lte=Func(function="now", **NOW))), "now returns", STORE),
+    qualified=(check(Q(at__lte=Func(function="pg_catalog.now", **NOW))), "now returns", STORE),
     capital=(check(Q(at__lte=Func(function="CLOCK_TIMESTAMP", **NOW))), "CLOCK_TIM", STORE),
-    template=(check(Q(at__lte=Func(template="now ( )", **NOW))), "now gives", STORE),
+    template=(check(Q(at__lte=Func(template="now ( )", **NOW))), "now returns", STORE),
     keyword=(check(Q(note=Func(template="current_user", output_field=models.CharField()))),
-             "current_user gives", STORE),
-    annotated=(check(Q(day__lte=F("today")), today=TruncDate(Now())), "Now gives", STORE),
+             "current_user returns", STORE),
+    annotated=(check(Q(day__lte=F("today")), today=TruncDate(Now())), "Now returns", STORE),
     computed=(Compute("note", Concat("status", Cast(Random(), models.CharField()))), "R", STORE),
 )  # fmt: skip
 def test_e025(declaration, fact, fix):
@@ -191,15 +191,15 @@ TYPE = "Write a value of the column's type."
     enumeration=(check(Q(quantity=Plain.DRAFT)), "expected a number", TYPE),
     enumeration_as_text=(check(Q(status=Plain.DRAFT)), "stores it as 'Plain.DRAFT'", "'draft'"),
     listed=(check(Q(quantity__in=["x"])), "expected a number but got 'x'", TYPE),
-    list_for_a_text=(check(Q(status=["draft"])), "['draft'] is no value for “status”", TYPE),
+    list_for_a_text=(check(Q(status=["draft"])), "['draft'] is not a value for “status”", TYPE),
     text_for_a_list=(check(Q(status__in="draft")), "each letter", "['draft']"),
-    function=(check(Q(status=len)), "is no value for “status”", TYPE),
-    state=(Transition("quantity", {"a": [2]}), "'a' is no value for “quantity”", TYPE),
-    half=(Transition("quantity", {1: [2.5]}), "it is no whole number", TYPE),
+    function=(check(Q(status=len)), "is not a value for “status”", TYPE),
+    state=(Transition("quantity", {"a": [2]}), "'a' is not a value for “quantity”", TYPE),
+    half=(Transition("quantity", {1: [2.5]}), "it is not a whole number", TYPE),
     long_state=(Transition("note", {"x" * 10: ["y"]}), "more than 9 characters", TYPE),
     null_byte=(Transition("note", {"x": ["\0"]}), "NUL", TYPE),
     time_state=(Transition("at", {"never": []}), "invalid format", TYPE),
-    bytes_state=(Transition("note", {b"x": ["y"]}), "b'x' is no value", TYPE),
+    bytes_state=(Transition("note", {b"x": ["y"]}), "b'x' is not a value", TYPE),
     enumerated_state=(Transition("note", {Plain.DRAFT: ["y"]}), "Plain.DRAFT", "'draft'"),
 )
 def test_e028(declaration, fact, fix):
@@ -215,17 +215,17 @@ NAME = "Write the field's name as a string."
     deferred_misspelt=(check(Q(amount__gt=0), defered=True), "defered=True", "mean 'deferred'?"),
     operation_misspelt=(check(Q(amount__gt=0), opertion="x"), "opertion='x'", "'operation'?"),
     keyword=(check(Q(amount__gt=0), whatever=3), "whatever=3", "Keyword arguments are named"),
-    text=(Compute("net", "amount"), "'amount' is no expression", EXPRESSION),
-    number=(Compute("net", 5), "5 is no expression", EXPRESSION),
+    text=(Compute("net", "amount"), "'amount' is not an expression", EXPRESSION),
+    number=(Compute("net", 5), "5 is not an expression", EXPRESSION),
     function=(Compute("net", len), "<built-in function len>", EXPRESSION),
-    a_class=(Compute("net", F), "the class F is no expression", EXPRESSION),
-    order=(Compute("net", F("amount").desc()), "An order is no value", ".desc()"),
-    no_field=(Compute(), "'' is no field name", NAME),
-    none_for_a_field=(Compute(None, F("amount")), "None is no field name", NAME),
-    number_for_a_field=(Compute(5, F("amount")), "5 is no field name", NAME),
+    a_class=(Compute("net", F), "the class F is not an expression", EXPRESSION),
+    order=(Compute("net", F("amount").desc()), "An order is not a value", ".desc()"),
+    no_field=(Compute(), "'' is not a field name", NAME),
+    none_for_a_field=(Compute(None, F("amount")), "None is not a field name", NAME),
+    number_for_a_field=(Compute(5, F("amount")), "5 is not a field name", NAME),
     list_of_fields=(
         Immutable(["amount", "day"]),
-        "Immutable was given a list, which is no field name.",
+        "Immutable was given a list, which is not a field name.",
         'Write Immutable("amount", "day").',
     ),
     set_of_fields=(Immutable({"day", "amount"}), "a set", 'Write Immutable("amount", "day").'),
@@ -235,9 +235,9 @@ NAME = "Write the field's name as a string."
         'Write Compute("net", F("amount") - F("discount")).',
     ),
     swapped_function=(Compute(Lower("status"), "note"), "swapped", 'Write Compute("note", …).'),
-    f_for_a_field=(Immutable(F("amount")), "F(amount) is no field name", NAME),
-    empty_field=(Immutable(""), "'' is no field name", NAME),
-    none_in_a_transition=(Transition(None, {"draft": ["paid"]}), "None is no field name", NAME),
+    f_for_a_field=(Immutable(F("amount")), "F(amount) is not a field name", NAME),
+    empty_field=(Immutable(""), "'' is not a field name", NAME),
+    none_in_a_transition=(Transition(None, {"draft": ["paid"]}), "None is not a field name", NAME),
 )
 def test_e029(declaration, fact, fix):
     reported("E029", declaration, fact, fix)
@@ -258,7 +258,7 @@ def test_e030(declaration, fact, fix):
 
 ZONE = "Name the time zone: TruncDate('column', tzinfo=…)"
 PARTS = "Take the parts that you need as numbers"
-STORED = "of its own when the row is written"
+STORED = "in a separate "
 MOMENT = models.DateTimeField()
 
 
@@ -353,18 +353,22 @@ def test_e034(declaration, fact, fix):
 
 
 @kinds(
-    field=(check(Q(amount__gt=0), quantity=F("amount")), "“quantity” has the name", "another name"),
-    relation=(check(Q(amount__gt=0), tags=F("amount")), "“tags” has the name", "another name"),
+    field=(
+        check(Q(amount__gt=0), quantity=F("amount")),
+        "“quantity” has the name",
+        "different name",
+    ),
+    relation=(check(Q(amount__gt=0), tags=F("amount")), "“tags” has the name", "different name"),
 )
 def test_e035(declaration, fact, fix):
     reported("E035", declaration, fact, fix)
 
 
 @kinds(
-    generic_key=(check(Q(target=1)), "“target” of unit.Order has no column", "made of"),
-    generic_immutable=(Immutable("target"), "“target” of unit.Order", "Name the columns"),
-    reverse=(Immutable("next"), "“next” of unit.Order has no column", "Name the columns"),
-    compute=(Compute("next", F("amount")), "“next” of unit.Order", "Name the columns"),
+    generic_key=(check(Q(target=1)), "“target” of unit.Order has no column", "its columns"),
+    generic_immutable=(Immutable("target"), "“target” of unit.Order", "Name its columns"),
+    reverse=(Immutable("next"), "“next” of unit.Order has no column", "Name its columns"),
+    compute=(Compute("next", F("amount")), "“next” of unit.Order", "Name its columns"),
 )
 def test_e036(declaration, fact, fix):
     reported("E036", declaration, fact, fix)

@@ -102,7 +102,7 @@ def test_e041(declaration, fact, fix):
     reported("E041", declaration, fact, fix)
 
 
-COLUMN = "Name a column of the model in it"
+COLUMN = "Use a column of the model in it"
 
 
 @kinds(
@@ -147,12 +147,12 @@ def test_e044(declaration, fact, fix):
 @kinds(
     operation=(
         check(Q(amount__gt=0), deferred=True, operation=pgtrigger.Update),
-        "as it is at the commit, whatever",
+        "tests the row at the commit, for any",
         "Leave operation= or deferred= out.",
     ),
     old_row=(
         check(Q(old__amount=F("amount")), deferred=True),
-        "the old row is gone by then",
+        "the old row no longer exists",
         "Leave deferred= out.",
     ),
 )
@@ -161,8 +161,8 @@ def test_e045(declaration, fact, fix):
 
 
 @kinds(
-    text=(check(Q(amount__gt=0), operation="update"), "is 'update', which is no", "pgtrigger.Ins"),
-    listed=(check(Q(amount__gt=0), operation=[1]), "is [1], which is no", "joined with |"),
+    text=(check(Q(amount__gt=0), operation="update"), "is 'update', which is not", "pgtrigger.Ins"),
+    listed=(check(Q(amount__gt=0), operation=[1]), "is [1], which is not", "joined with |"),
     truncate=(check(Q(amount__gt=0), operation=pgtrigger.Truncate), "for TRUNCATE", "Use pgtrig"),
     both=(
         check(Q(amount__gt=0), operation=pgtrigger.Update | pgtrigger.Truncate),
@@ -172,7 +172,7 @@ def test_e045(declaration, fact, fix):
     update_of=(
         check(Q(amount__gt=0), operation=pgtrigger.UpdateOf("amount")),
         'for UPDATE OF "amount"',
-        "what changed can be asked with old__… and new__…",
+        "test for changes with old__… and new__…",
     ),
     the_class=(check(Q(amount__gt=0), operation=pgtrigger.Operation), "the class Oper", "Write"),
 )
@@ -225,8 +225,8 @@ def test_e050(declaration, fact, fix):
 
 
 @kinds(
-    pk=(Compute("pk", F("quantity")), "“parent_ptr” is in the primary key", "another column"),
-    by_name=(Compute("parent_ptr_id", F("quantity")), "in the primary key", "another column"),
+    pk=(Compute("pk", F("quantity")), "“parent_ptr” is in the primary key", "different column"),
+    by_name=(Compute("parent_ptr_id", F("quantity")), "in the primary key", "different column"),
 )
 def test_e051(declaration, fact, fix):
     reported("E051", declaration, fact, fix)
@@ -270,7 +270,7 @@ def test_e052_under_two_names_of_one_field_and_on_a_proxy():
 
 
 @kinds(
-    itself=(Compute("net", F("net")), "in a circle: net → net", "not computed"),
+    itself=(Compute("net", F("net")), "in a cycle: net → net", "not computed"),
     itself_and_more=(Compute("net", F("net") + F("amount")), "net → net", "not computed"),
     through_a_generated_column=(Compute("quantity", F("double")), "quantity → quantity", "not"),
     by_its_column=(Compute("previous", F("previous_id")), "previous → previous", "not computed"),
@@ -422,10 +422,14 @@ def test_e076(declaration, fact, fix):
 
 
 @kinds(
-    listed=(Transition("status", {"draft": [["paid"]]}), "['paid'] is a list", "by itself"),
-    mapped=(Transition("status", {"draft": [{"paid": 1}]}), "is a dict", "by itself"),
-    initial=(Transition("status", {"draft": ["paid"]}, initial=[["draft"]]), "a list", "by itself"),
-    json=(Transition("data", {"draft": [{}]}), "The state {} is a dict", "by itself"),
+    listed=(Transition("status", {"draft": [["paid"]]}), "['paid'] is a list", "separately"),
+    mapped=(Transition("status", {"draft": [{"paid": 1}]}), "is a dict", "separately"),
+    initial=(
+        Transition("status", {"draft": ["paid"]}, initial=[["draft"]]),
+        "a list",
+        "separately",
+    ),
+    json=(Transition("data", {"draft": [{}]}), "The state {} is a dict", "separately"),
 )
 def test_e078(declaration, fact, fix):
     reported("E078", declaration, fact, fix)
@@ -474,7 +478,7 @@ def test_w003():
     found = findings(order_with(Compute("day", TruncDate("at"))))
 
     assert ids(found) == ["W003"]
-    says(found[0], "“day” is computed, and forms still ask for it", "editable=False to day")
+    says(found[0], "“day” is computed, but forms still show it", "editable=False to day")
 
 
 def test_w003_not_for_a_model_of_another_package():
@@ -488,7 +492,7 @@ def test_w004():
     found = findings(order_with(Compute("touched", F("at"))))
 
     assert ids(found) == ["W004"]
-    says(found[0], "what auto_now writes is overruled", "Remove auto_now")
+    says(found[0], "the value of auto_now is overwritten", "Remove auto_now")
 
 
 @kinds(
@@ -518,7 +522,7 @@ def test_w077(declaration, fact, fix):
 @kinds(
     never=(
         Transition("status", {"draft": ["paid"], "shipped": ["draft"]}, initial=["draft"]),
-        "No row gets into the states that have followers: 'shipped'.",
+        "No row can reach these states, which have followers: 'shipped'.",
         "Add a transition that leads there",
     ),
 )
@@ -534,7 +538,7 @@ def test_w080():
     found = findings(order_with(Compute("day", TruncDate("at")), Immutable("day")))
 
     assert ids(found) == ["W003", "W080"]
-    says(found[1], "“day” is immutable and computed", "make those columns immutable")
+    says(found[1], "“day” is immutable and computed", "make the inputs immutable")
 
 
 def test_w081():

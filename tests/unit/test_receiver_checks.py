@@ -131,12 +131,12 @@ def test_e101():
 @pytest.mark.parametrize(
     ("signal", "fact", "fix"),
     [
-        (order_fulfilled, "none that says which rows", "bulksafe.Emit"),
-        (pre_init, "none that says which rows", "bulksafe.Emit"),
-        (core_signals.request_started, "none that says which rows", "bulksafe.Emit"),
-        ("post_save", "'post_save' is no signal", "Did you mean 'post_save'?"),
-        (None, "None is no signal", "Take one of pre_save, post_save"),
-        (User, "the class User is no signal", "Take one of"),
+        (order_fulfilled, "does not say which rows", "bulksafe.Emit"),
+        (pre_init, "does not say which rows", "bulksafe.Emit"),
+        (core_signals.request_started, "does not say which rows", "bulksafe.Emit"),
+        ("post_save", "'post_save' is not a signal", "Did you mean 'post_save'?"),
+        (None, "None is not a signal", "Take one of pre_save, post_save"),
+        (User, "the class User is not a signal", "Take one of"),
     ],
 )
 def test_e102(signal, fact, fix):
@@ -177,9 +177,9 @@ def unmanaged():
         ("a.b.c", "no model 'a.b.c'", "app.Model"),
         (Unused, "no child with a table", "concrete model"),
         (unmanaged, "is unmanaged", "managed = True"),
-        (object, "the class object is no model", "Pass a model"),
-        (3, "3 is no model", "Pass a model"),
-        (models.Model, "is no model", "Pass a model"),
+        (object, "the class object is not a model", "Pass a model"),
+        (3, "3 is not a model", "Pass a model"),
+        (models.Model, "is not a model", "Pass a model"),
     ],
 )
 def test_e105(sender, fact, fix):
@@ -290,7 +290,7 @@ THROUGH = User.groups.through
         ),
         (lambda instance, **k: 0, {"batch": True}, "with batch=True", "each of “events”"),
         (lambda old, **k: 0, {"batch": True}, "requires “old”", "each of “events”"),
-        (lambda sender, /, **k: 0, {}, "“sender” by position only", "Take the “/” out"),
+        (lambda sender, /, **k: 0, {}, "“sender” by position only", "Remove the “/”"),
     ],
 )
 def test_e106_of_a_parameter_that_no_call_fills(function, options, fact, fix):
@@ -363,7 +363,7 @@ class Reads:
 )
 def test_w125(function, names):
     declared(function, dispatch_uid="it")
-    reported("W125", f"looks for {names}", "Name what it needs: def receiver(sender, ")
+    reported("W125", f"looks for {names}", "Add them as parameters: def receiver(sender, ")
 
 
 def reads_djangos(sender, **kwargs):
@@ -481,12 +481,12 @@ def test_e108():
     messages = found()
     assert [message.id for message in messages] == ["bulksafe.E108"] * 2
     assert "one → other → one" in messages[0].msg or "other → one → other" in messages[0].msg
-    assert "Take one after= away" in messages[0].hint
+    assert "Remove one after=" in messages[0].hint
 
 
 def test_e108_a_receiver_after_itself():
     declared(dispatch_uid="one", after=["one"])
-    reported("E108", "one → one", "Take one after= away")
+    reported("E108", "one → one", "Remove one after=")
 
 
 @pytest.mark.parametrize(
@@ -500,19 +500,19 @@ def test_e108_a_receiver_after_itself():
 def test_e109(after, fix):
     declared(and_another, dispatch_uid="keep_history")
     declared(after=after if isinstance(after, list) else [after])
-    reported("E109", "which is no critical receiver", fix)
+    reported("E109", "which is not a critical receiver", fix)
 
 
 def test_e110():
     declared(lambda **kwargs: None)
-    reported("E110", "no lasting name", "dispatch_uid=")
+    reported("E110", "no permanent name", "dispatch_uid=")
 
 
 def test_e110_a_function_in_a_function():
     def inner(**kwargs): ...
 
     declared(inner)
-    reported("E110", "no lasting name", "dispatch_uid=")
+    reported("E110", "no permanent name", "dispatch_uid=")
 
 
 def test_no_e110_with_a_name():
@@ -523,7 +523,7 @@ def test_no_e110_with_a_name():
 @pytest.mark.parametrize("uid", [frozenset({"a", "b"}), object(), ("shop", object())])
 def test_e110_a_uid_whose_text_is_different_in_each_process(uid):
     declared(dispatch_uid=uid)
-    reported("E110", "each process makes a different text", "a tuple of texts and numbers")
+    reported("E110", "the text differs in each process", "a tuple of texts and numbers")
 
 
 def test_no_e110_for_such_a_uid_in_the_transaction():
@@ -552,9 +552,9 @@ def test_e112_of_a_blank_uid():
         ("queue", "a b", "a name without spaces"),
         ("queue", "a,b", "a name without spaces"),
         ("queue", None, "a name without spaces"),
-        ("max_attempts", 0, "a whole number"),
-        ("max_attempts", True, "a whole number"),
-        ("max_attempts", 2.5, "a whole number"),
+        ("max_attempts", 0, "a positive whole number"),
+        ("max_attempts", True, "a positive whole number"),
+        ("max_attempts", 2.5, "a positive whole number"),
         ("on_dead", "ignore", "“block” or “skip”"),
     ],
 )
@@ -585,7 +585,7 @@ def test_e113(when, fact):
 
 def test_e113_for_m2m_changed():
     declared(signal=m2m_changed, sender=User.groups.through, when=Q(user_id=1))
-    reported("E113", "about a row of the table in between", "look at pk_set")
+    reported("E113", "test a row of the table in between", "use pk_set")
 
 
 @pytest.mark.parametrize(
@@ -612,8 +612,8 @@ def test_e114():
 @pytest.mark.parametrize(
     ("declaration", "fact", "fix"),
     [
-        (emit(post_save), "no signal of your own", "@bulksafe.critical"),
-        (emit("done"), "no signal of your own", "django.dispatch.Signal()"),
+        (emit(post_save), "not a custom signal", "@bulksafe.critical"),
+        (emit("done"), "not a custom signal", "django.dispatch.Signal()"),
         (emit(name=""), "has no name", "name="),
         (emit(when=None), "has no condition", "when=Q("),
         (emit(argument="sender"), "argument is 'sender'", "order"),
@@ -748,12 +748,12 @@ def outside(function=module_level, signal=post_save, sender=User):
 )
 def test_e122(signal, sender, app):
     outside(signal=signal, sender=sender)
-    reported("E122", f"would go to the installed package {app}", "in an app of yours")
+    reported("E122", f"would go to the installed package {app}", "in one of your apps")
 
 
 def test_e122_for_a_package_that_app_label_names():
     declared(sender="practice.PlainArticle", app_label="auth")
-    reported("E122", "would go to the installed package django.contrib.auth", "in an app of yours")
+    reported("E122", "would go to the installed package django.contrib.auth", "in one of your apps")
 
 
 @pytest.mark.parametrize(
@@ -764,7 +764,7 @@ def test_e124(app_label, fix):
     if fix is None:
         assert not found()
     else:
-        reported("E124", "is the label of no installed app", fix)
+        reported("E124", "is not the label of an installed app", fix)
 
 
 def test_no_e122_for_a_table_of_the_project():

@@ -69,7 +69,7 @@ class Contender(ABC):
 
 
 def image(row: int, step: int) -> dict[str, object]:
-    """The row as a job's argument: what a job library is told of a change."""
+    """The row as the argument of a job for a change."""
     return {
         "id": row,
         "number": f"SO-{row:08}",

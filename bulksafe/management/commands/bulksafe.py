@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Command(BaseCommand):
-    help = "Look at invariants and critical receivers, and run the receivers after the commit."
+    help = "Inspect invariants and critical receivers, and run the after-commit receivers."
     requires_system_checks: list[str] = []
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
@@ -42,12 +42,12 @@ class Command(BaseCommand):
             code = run(**options)
             self.stdout.flush()
         except BrokenPipeError:
-            # “status | head” has read enough. Python would try to write the rest when it ends.
+            # For “status | head”: otherwise Python would try to write the rest at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(128 + signal.SIGPIPE) from None
         except InvalidDeclaration as error:
             raise failed(str(error)) from error
         except DatabaseError as error:
-            raise failed(f"The database cannot be asked: {error}") from error
+            raise failed(f"The database query failed: {error}") from error
         if code:
             raise SystemExit(code)

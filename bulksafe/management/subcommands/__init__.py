@@ -26,12 +26,12 @@ class Subcommand:
     """One task of ``manage.py bulksafe``.
 
     Attributes:
-        name: as it is typed.
-        help: in a line.
+        name: its name on the command line.
+        help: a one-line description.
         description: what it does, and its exit status.
-        examples: command lines, each with a word on what it does.
+        examples: command lines, each with a short explanation.
         arguments: adds its arguments to a parser.
-        run: does it with the command and the options, and returns the exit status.
+        run: executes it with the command and the options, and returns the exit status.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Subcommand:
 
 
 def _add_common_options(parser: ArgumentParser) -> None:
-    """Django's options for every command, which users write behind the subcommand."""
+    """Django's common options, which users write after the subcommand."""
     common = parser.add_argument_group("options of every command")
     common.add_argument("-v", "--verbosity", type=int, choices=range(4), default=SUPPRESS)
     common.add_argument("--settings", default=SUPPRESS)
@@ -68,12 +68,12 @@ def _add_common_options(parser: ArgumentParser) -> None:
 
 
 def failed(text: str) -> CommandError:
-    """An error of the user's, which ends the command with status 2."""
+    """A user error, which ends the command with status 2."""
     return CommandError(text, returncode=ERROR)
 
 
 def check_database(database: str) -> None:
-    """Refuse a database that is not there or not PostgreSQL."""
+    """Refuse a database that is not configured or not PostgreSQL."""
     if database not in connections:
         raise failed(f"There is no database {database!r}; known are: {', '.join(connections)}.")
     if connections[database].vendor != "postgresql":

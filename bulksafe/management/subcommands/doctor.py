@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from bulksafe.outbox.store import Store
 
 _DESCRIPTION = """\
-Look for what keeps after-commit receivers from being called although nothing has failed: captures
+Find out why after-commit receivers are not called although nothing has failed: captures
 that are not installed, queues that were never started or are no longer declared, parked events
 whose receiver is gone, an outbox that was restored from a dump of another cluster, calls that run
-for long, and sessions whose locks keep the outbox from being emptied, or a queue from moving.
+for long, and sessions whose locks keep the outbox from being emptied or a queue from advancing.
 
 It also lists which roles may use bulksafe's tables, and finds privileges that the settings do not
-name, missing ones, and objects that are not as bulksafe's migrations create them.
+name, missing privileges, and objects that differ from those that bulksafe's migrations create.
 
 --rebase repairs a restored outbox, which the listener also does by itself when it connects:
-transaction numbers do not survive a dump. Nothing that waits is lost, and nothing comes twice.
+transaction numbers do not survive a dump. No waiting event is lost, and none is delivered twice.
 
 exit status: 0 all is well, 1 there are findings, 2 an error
 """
 
 _EXAMPLES = """\
-  manage.py bulksafe doctor             look
+  manage.py bulksafe doctor             report problems
   manage.py bulksafe doctor --rebase    after pg_restore into a new cluster
   manage.py bulksafe doctor --held 5    also name sessions whose locks are only 5 seconds old
 """
@@ -78,7 +78,7 @@ def _run(command: BaseCommand, *, database: str, rebase: bool, held: float, **op
 
 
 def findings(store: Store, held: float = LONG) -> Iterator[tuple[str, str]]:
-    """What is wrong, as (fact, fix) pairs.
+    """Findings, as (fact, fix) pairs.
 
     Args:
         held: seconds after which a lock is a finding.
@@ -92,7 +92,7 @@ def findings(store: Store, held: float = LONG) -> Iterator[tuple[str, str]]:
     if rebasing.is_ahead(store):
         yield (
             "The outbox was restored from a dump of another cluster: its events wait for "
-            "transactions that are not there.",
+            "transactions that do not exist here.",
             "Run “manage.py bulksafe doctor --rebase”.",
         )
 
@@ -117,8 +117,8 @@ def _queues(store: Store) -> Iterator[tuple[str, str]]:
     for queue, atomic in sorted(begun - named - {DEFAULT_LANE}):
         yield (
             f"No receiver of this code has the queue {queue!r} {_option(atomic)}: its events are "
-            "kept for nobody, and the outbox cannot be emptied.",
-            "If that is for good, run “manage.py bulksafe prune --queues”.",
+            "kept without a reader, and the outbox cannot be emptied.",
+            "If that is permanent, run “manage.py bulksafe prune --queues”.",
         )
 
 
@@ -144,14 +144,14 @@ def _parked(store: Store) -> Iterator[tuple[str, str]]:
             yield (
                 f"{count} events were read by a listener whose code has no receivers for their "
                 "table.",
-                "Start the listener with the present code; if the receivers are gone for good, run "
+                "Start the listener with the current code; if the receivers were removed, run "
                 f"migrate and “manage.py bulksafe discard --receiver '{EVERY_RECEIVER}'”.",
             )
         elif name not in known:
             yield (
                 f"{count} parked events wait for the receiver {name!r}, which is not in this code.",
-                f"Run “manage.py bulksafe retry --receiver {name} --rename …” if it has another "
-                "name now, or “discard”.",
+                f"Run “manage.py bulksafe retry --receiver {name} --rename …” if it was "
+                "renamed, or “discard”.",
             )
 
 
@@ -162,25 +162,25 @@ def _locks(store: Store, seconds: float) -> Iterator[tuple[str, str]]:
             end = f"ROLLBACK PREPARED {literal(holder.application)};"
         if holder.what == OUTBOX:
             yield (
-                f"Slot {holder.slot} of the outbox is read and cannot be emptied: {holder}.",
-                f"Let it end (pg_dump holds its locks until it is done), or end it: {end}",
+                f"Slot {holder.slot} of the outbox is delivered and cannot be emptied: {holder}.",
+                f"Wait for it (pg_dump holds its locks until it is done), or end it: {end}",
             )
         elif holder.what == CURSOR:
             yield (
                 f"Queues may stand still: {holder}.",
                 "A listener holds such a lock while its receivers run: find out what they wait "
-                f"for. Anything else should end: {end}",
+                f"for. End any other session: {end}",
             )
         elif "ShareLock" in holder.modes.split(", "):
             yield (
                 f"Listeners cannot sleep: {holder}.",
-                "Nothing is lost or late: they look for events 20 times a second meanwhile. It is "
-                f"a long transaction that wrote, or a lock by hand. To end it: {end}",
+                "Nothing is lost or late: they check for events 20 times a second meanwhile. It is "
+                f"a long write transaction or a manual lock. To end it: {end}",
             )
         else:
             yield (
-                f"Writers take every listener for asleep: {holder}.",
-                "Nothing is lost or late: it costs each writing transaction a NOTIFY. No listener "
+                f"Writers act as if every listener were asleep: {holder}.",
+                "Nothing is lost or late, but each writing transaction sends a NOTIFY. No listener "
                 f"sleeps for so long. To end it: {end}",
             )
 

@@ -40,20 +40,20 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Run the receivers that are declared with run="after_commit", for every committed change.
 
-Each queue has a worker process of its own, so that a call which hangs or ends its process keeps no
-other queue waiting. Start as many listeners as you like, on as many machines as you like: they
-share the rows among them. The first SIGTERM lets the workers finish what they do, the second one
-gives it up; nothing is lost either way, nor by SIGKILL. A lost connection is opened again.
+Each queue has its own worker process, so a call that hangs or crashes delays no other queue. Start
+as many listeners as you like, on as many machines as you like: they divide the rows among
+themselves. The first SIGTERM lets the workers finish their current work, the second one abandons
+it; nothing is lost either way, nor by SIGKILL. Listeners reconnect automatically.
 
-exit status: 0 stopped as told, 1 with --once: receivers failed, 2 an error
+exit status: 0 stopped normally, 1 with --once: receivers failed, 2 an error
 """
 
 _EXAMPLES = """\
   manage.py bulksafe listen                                 every queue, one worker each
-  manage.py bulksafe listen --concurrency mail=4,default=2  so many workers for these queues
+  manage.py bulksafe listen --concurrency mail=4,default=2  number of workers for these queues
   manage.py bulksafe listen --queues mail,search            these queues only
   manage.py bulksafe listen --max-memory 512M               replace a worker that holds more
-  manage.py bulksafe listen --once                          deal with what is there: for cron
+  manage.py bulksafe listen --once                          deliver the backlog and exit: for cron
   manage.py bulksafe listen --health-port 8080              answer GET /livez and /readyz
 """
 
@@ -61,7 +61,7 @@ _EXAMPLES = """\
 def _number(lowest: int, highest: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not text.isdecimal() or not lowest <= int(text) <= highest:
-            raise ArgumentTypeError(f"{text!r} is no number from {lowest} to {highest}")
+            raise ArgumentTypeError(f"{text!r} is not a number from {lowest} to {highest}")
         return int(text)
 
     return parse
@@ -72,32 +72,32 @@ def _arguments(parser: ArgumentParser) -> None:
         "--queues",
         action="append",
         metavar="NAME[,NAME]",
-        help="the queues to serve (default: all that receivers name)",
+        help="the queues to serve (default: the queues of all receivers)",
     )
     parser.add_argument(
         "--concurrency",
         action="append",
         metavar="QUEUE=N[,QUEUE=N]",
-        help="how many calls of a queue run side by side (default: 1); a bare N is for all queues",
+        help="workers per queue, which run in parallel (default: 1); a bare N is for all queues",
     )
     parser.add_argument(
         "--max-memory",
         type=_memory,
         metavar="SIZE",
-        help="replace a worker that holds more than this, like 512M; a call that does it fails",
+        help="memory limit of a worker, like 512M: a larger worker is replaced, its call may fail",
     )
-    parser.add_argument("--once", action="store_true", help="end when nothing is left to do")
+    parser.add_argument("--once", action="store_true", help="exit when no work is left")
     parser.add_argument(
         "--health-port",
         type=_number(0, 65535),
         metavar="P",
-        help="answer /livez and /readyz there; 0 takes a free port and logs it",
+        help="answer /livez and /readyz on this port; 0 selects a free port and logs it",
     )
     parser.add_argument(
         "--log-format",
         choices=["text", "json"],
         default="text",
-        help="of the log on standard error, where LOGGING says nothing of “bulksafe”",
+        help="log level on standard error, unless LOGGING configures “bulksafe”",
     )
 
 
@@ -107,12 +107,12 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 def _memory(text: str) -> int:
     match = re.fullmatch(r"(\d+)([KMG]?)B?", text.upper())
     if match is None or not int(match[1]):
-        raise ArgumentTypeError(f"{text!r} is no size: write 512M or 2G")
+        raise ArgumentTypeError(f"{text!r} is not a size: write 512M or 2G")
     return int(match[1]) * _UNITS[match[2]]
 
 
 def known_queues() -> list[str]:
-    """The queues that receivers name, and the default one."""
+    """The queues of all receivers, and the default queue."""
     return sorted({queue for queue, _ in (DEFAULT_LANE, *lanes())})
 
 
@@ -124,22 +124,22 @@ def _chosen(queues: Sequence[str] | None) -> list[str]:
             hint = did_you_mean(name, known, f"Known are: {', '.join(known)}.")
             raise failed(f"No receiver has the queue {name!r}. {hint}")
     if queues and not chosen:
-        raise failed("--queues names no queue.")
+        raise failed("--queues lists no queue.")
     return sorted(set(chosen)) or known
 
 
-#: As many workers as one queue may have on one machine.
+#: The maximum number of workers of one queue on one machine.
 _MOST_WORKERS = 256
 
 
 def _workers(given: Sequence[str] | None, queues: Sequence[str]) -> dict[str, int]:
-    """How many workers each queue has."""
+    """The number of workers of each queue."""
     found = dict.fromkeys(queues, 1)
     for text in (part.strip() for one in given or () for part in one.split(",")):
         queue, separator, number = text.rpartition("=")
         if not number.isdecimal() or not 1 <= int(number) <= _MOST_WORKERS:
             raise failed(
-                f"--concurrency {text}: {number!r} is no number from 1 to {_MOST_WORKERS}. "
+                f"--concurrency {text}: {number!r} is not a number from 1 to {_MOST_WORKERS}. "
                 "Write --concurrency mail=4."
             )
         if separator and queue not in found:
@@ -167,11 +167,12 @@ def _run(
     workers = _workers(concurrency, chosen)
     _set_up_logging(command, log_format, verbosity)
     _prepare(database, chosen)
-    # What is loaded by now stays: no collection need look at it again, and no process copies it.
+    # Freeze the loaded objects, so that garbage collection skips them and child processes do not
+    # copy them.
     gc.freeze()
     supervisor = Supervisor(database, workers, once=once, max_memory=max_memory)
     health = _health(health_port, supervisor)
-    # A thread is started when the processes are: they would inherit its locks.
+    # Start the thread after the processes, which would inherit its locks.
     failures = supervisor.run(started=health.start if health else lambda: None)
     if health:
         health.stop()
@@ -179,26 +180,26 @@ def _run(
 
 
 def _prepare(database: str, queues: Sequence[str]) -> None:
-    """What is done once, before there are listeners."""
+    """One-time steps before the processes start."""
     watchdog = Watchdog()
     try:
         connect(database, watchdog)
         with watchdog.watch():
             store = store_of(database)
             if imitations := list(ownership.foreign(database)):
-                # Another role could feed the receivers with rows of its own making.
+                # A different role could feed forged rows to the receivers.
                 raise failed(f"{' '.join(imitations)} {FIX}")
             _begin_queues(store, queues)
             for fact, fix in findings(store):
                 logging.getLogger("bulksafe").warning("%s %s", fact, fix)
     finally:
         watchdog.close()
-        # Processes that are forked must not share it.
+        # Forked processes must not share it.
         connections[database].close()
 
 
 def _begin_queues(store: Store, queues: Sequence[str]) -> None:
-    """Queues that ``migrate`` has not seen begin now."""
+    """Start queues that are new since the last ``migrate``."""
     wanted = {lane for lane in lanes() if lane[0] in queues}
     missing = {*wanted, DEFAULT_LANE} - store.lanes()
     if missing:
@@ -218,7 +219,7 @@ def _health(port: int | None, supervisor: Supervisor) -> Health | None:
 
 
 class _Json(logging.Formatter):
-    """A line of JSON for each record, with what the record has beside its message."""
+    """Formats each record as a line of JSON, including its extra attributes."""
 
     _usual = frozenset(vars(logging.makeLogRecord({})))
 
@@ -237,7 +238,7 @@ class _Json(logging.Formatter):
 
 
 def _set_up_logging(command: BaseCommand, log_format: str, verbosity: int) -> None:
-    """Without a word in LOGGING, what the daemon does would be seen nowhere."""
+    """Log to standard error unless LOGGING configures ``bulksafe``."""
     logger = logging.getLogger("bulksafe")
     if logger.handlers or verbosity == 0:
         return

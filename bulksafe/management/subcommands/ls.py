@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from django.core.management.base import BaseCommand
 
 _DESCRIPTION = """\
-List every invariant: its table, the operations that it guards, the order in which it fires, and its
+List every invariant: its table, the operations that it guards, its firing order, and its
 state in the database.
 
   installed  the database enforces what the code declares
-  outdated   the database enforces another version of it: run makemigrations and migrate
+  outdated   the database enforces a different version of it: run makemigrations and migrate
   missing    the database does not enforce it: run makemigrations and migrate
-  disabled   somebody switched its trigger off: ALTER TABLE … ENABLE TRIGGER …
+  disabled   its trigger is disabled: ALTER TABLE … ENABLE TRIGGER …
 
 Hints name rules that Django's own constraints or generated fields could hold;
 SILENCED_SYSTEM_CHECKS hides them.

@@ -1,4 +1,4 @@
-"""What ``manage.py bulksafe doctor`` says of bulksafe's own objects and of who may use them."""
+"""Findings of ``manage.py bulksafe doctor`` about bulksafe's own objects and privileges."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def summary(using: str) -> Iterator[str]:
-    """Which roles may use bulksafe's tables, a line each."""
+    """The roles that may use bulksafe's tables, one line each."""
     found = access.access(using)
     settings = conf.get()
     yield f"{found.owner} owns bulksafe's tables."
@@ -35,7 +35,7 @@ def summary(using: str) -> Iterator[str]:
 
 
 def findings(using: str) -> Iterator[tuple[str, str]]:
-    """What is wrong with our own objects, as (fact, fix) pairs."""
+    """Findings about our own objects, as (fact, fix) pairs."""
     home = own.home(using)
     if home is None:
         return
@@ -48,13 +48,13 @@ def findings(using: str) -> Iterator[tuple[str, str]]:
     for trigger, table, function in Store(using).rows("path_dependent", {"triggers": names}):
         yield (
             f"The trigger {trigger} on {table} calls {function}, which looks up its names on the "
-            "search_path of the role that writes: that role can make it do something else.",
+            "search_path of the role that writes: that role can change what it does.",
             f"ALTER FUNCTION {function} SET search_path = …, with the schemas that it needs.",
         )
 
 
 def foreign(using: str) -> Iterator[str]:
-    """Objects with the names of ours that belong to an untrusted role or come before ours."""
+    """Objects with our names that belong to an untrusted role or come first on the search_path."""
     home = own.home(using)
     if home is not None:
         tables = by_oid([item.model for item in declared()], using)

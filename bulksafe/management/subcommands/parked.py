@@ -1,4 +1,4 @@
-"""``manage.py bulksafe retry``, ``discard`` and ``prune``: what became of failed events."""
+"""``manage.py bulksafe retry``, ``discard`` and ``prune``: manage failed events."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def _age(text: str) -> float:
     match = re.fullmatch(r"(\d+)([smhd])", text)
     if match is None:
-        raise ArgumentTypeError(f"{text!r} is no age: write 30m, 12h or 7d")
+        raise ArgumentTypeError(f"{text!r} is not an age: write 30m, 12h or 7d")
     return int(match[1]) * _SECONDS[match[2]]
 
 
 def _selecting(parser: ArgumentParser) -> None:
     parser.add_argument("ids", nargs="*", type=int, metavar="ID", help="parked events")
-    parser.add_argument("--receiver", metavar="NAME", help="those of this receiver")
-    parser.add_argument("--queue", metavar="NAME", help="those of this queue")
+    parser.add_argument("--receiver", metavar="NAME", help="events of this receiver")
+    parser.add_argument("--queue", metavar="NAME", help="events of this queue")
     parser.add_argument("--dead", action="store_true", help="dead letters only")
-    parser.add_argument("--all", action="store_true", help="all of them")
+    parser.add_argument("--all", action="store_true", help="all parked events")
 
 
 def _selection(options: dict[str, Any]) -> Selection:
@@ -64,7 +64,7 @@ def _retry_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--rename",
         metavar="NAME",
-        help="hand them to this receiver, after theirs was renamed in the code",
+        help="move them to this receiver, after a rename in the code",
     )
 
 
@@ -82,7 +82,7 @@ def _retry(command: BaseCommand, database: str, rename: str | None, **options: A
 
 def _discard_arguments(parser: ArgumentParser) -> None:
     _selecting(parser)
-    parser.add_argument("--dry-run", action="store_true", help="say how many, and delete nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the number, delete nothing")
     undelivered.add_arguments(parser)
 
 
@@ -113,12 +113,12 @@ def _prune_arguments(parser: ArgumentParser) -> None:
         type=_age,
         default="30d",
         metavar="AGE",
-        help="dead letters that were parked longer ago than this (default: 30d)",
+        help="dead letters parked longer ago than this (default: 30d)",
     )
     parser.add_argument(
         "--queues",
         action="store_true",
-        help="also forget the queues that no receiver of this code names, and what waits there",
+        help="also forget queues without receivers in this code, with their events",
     )
 
 
@@ -130,7 +130,7 @@ def _prune(
     command.stdout.write(f"{count} dead letters were discarded.")
     if queues:
         _forget_queues(command, store)
-    # One pass lets the next slot take over, the next one empties what is read.
+    # The first pass switches to the next slot, the second one empties delivered slots.
     emptied = {slot for _ in range(2) for slot in keeping.tidy(store)}
     command.stdout.write(f"{len(emptied)} slots of the outbox were emptied.")
     return CLEAN
@@ -145,11 +145,11 @@ def _forget_queues(command: BaseCommand, store: Store) -> None:
 
 RETRY = Subcommand(
     "retry",
-    "have failed events tried again",
+    "retry failed events",
     """\
-Have parked events and dead letters tried again from the beginning, by the listener.
+Let the listener retry parked events and dead letters, with all their attempts.
 
-Do this when the receiver is mended. The events of a row are tried in their order.
+Use it after the receiver is fixed. The events of a row keep their order.
 
 exit status: 0 done, 1 there were none, 2 an error
 """,
@@ -157,7 +157,7 @@ exit status: 0 done, 1 there were none, 2 an error
   manage.py bulksafe retry 17                                     one event
   manage.py bulksafe retry --receiver shop.receivers.notify@shop.Order.post_save
   manage.py bulksafe retry --all                                  everything
-  manage.py bulksafe retry --receiver OLD --rename NEW            the receiver has another name now
+  manage.py bulksafe retry --receiver OLD --rename NEW            the receiver was renamed
 """,
     _retry_arguments,
     _retry,
@@ -165,12 +165,12 @@ exit status: 0 done, 1 there were none, 2 an error
 
 DISCARD = Subcommand(
     "discard",
-    "give failed events up",
+    "give up failed events",
     """\
-Delete parked events and dead letters. Their receivers are never called for them; what waits behind
-them goes on.
+Delete parked events and dead letters. Their receivers are never called for them; events that wait
+behind them continue.
 
---undelivered deletes all events that wait, parked or not: before “migrate bulksafe zero”, which
+--undelivered deletes all waiting events, parked or not: before “migrate bulksafe zero”, which
 refuses to lose them, or in a copy of a production database. Listeners and writers may be running.
 
 exit status: 0 done, 1 there were none, 2 an error
@@ -178,7 +178,7 @@ exit status: 0 done, 1 there were none, 2 an error
     """\
   manage.py bulksafe discard 17                     one event
   manage.py bulksafe discard --dead --queue mail    the dead letters of a queue
-  manage.py bulksafe discard --undelivered          everything that waits, after a question
+  manage.py bulksafe discard --undelivered          all waiting events, after a confirmation
 """,
     _discard_arguments,
     _discard,
@@ -186,16 +186,16 @@ exit status: 0 done, 1 there were none, 2 an error
 
 PRUNE = Subcommand(
     "prune",
-    "delete old dead letters, empty what is read",
+    "delete old dead letters, empty delivered slots",
     """\
-Delete dead letters that nobody has looked after, and empty the slots of the outbox that are read.
+Delete old dead letters, and empty the outbox slots whose events are all delivered.
 
 exit status: 0 done, 2 an error
 """,
     """\
   manage.py bulksafe prune                     dead letters older than 30 days
   manage.py bulksafe prune --older-than 12h    older than 12 hours
-  manage.py bulksafe prune --queues            also queues that the code does not name any more
+  manage.py bulksafe prune --queues            also queues that are no longer in the code
 """,
     _prune_arguments,
     _prune,

@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from bulksafe.outbox.store import Store
 
 _DESCRIPTION = """\
-Call an after-commit receiver for rows that exist already: to build a search index, or after a
+Call an after-commit receiver for existing rows: to build a search index, or after a
 receiver was added to a table with rows. No other receiver is called.
 
 Each row becomes an event in the outbox, and the listener delivers it with everything else, in the
-order of the row's changes. The receiver gets what a save() without changes gives it: created=False,
-an empty "changed", "old" equal to "instance", and context={"replay": True}. Rows of a many-to-many
-table come as post_add.
+order of the row's changes. The receiver gets the same arguments as for a save() without changes:
+created=False, an empty "changed", "old" equal to "instance", and context={"replay": True}. Rows of
+a many-to-many table are sent as post_add.
 
 A when= over the new row selects the rows. One that compares with the old row (old__…) is refused
 unless --ignore-when is given.
 
-Rows are read in the order of their primary keys, a transaction for each batch. An interrupted
-replay prints the command that goes on.
+Rows are read in primary key order, one transaction per batch. An interrupted replay prints the
+command to resume it.
 
 exit status: 0 done, 1 no row was selected, 2 an error
 """
@@ -53,20 +53,19 @@ _EXAMPLES = """\
   manage.py bulksafe replay shop.index_order --where status=paid     Django's lookups
   manage.py bulksafe replay shop.index_order --where '{"amount__gte": 10, "status__in": ["paid"]}'
   manage.py bulksafe replay shop.index_order --dry-run               count the rows
-  manage.py bulksafe replay shop.index_order --sleep 0.2             leave the listener time
-  manage.py bulksafe replay shop.index_order --after 48211           go on after this key
+  manage.py bulksafe replay shop.index_order --sleep 0.2             give the listener time
+  manage.py bulksafe replay shop.index_order --after 48211           resume after this key
 """
 
-#: Seconds between two lines of progress where they do not overwrite each other.
+#: Seconds between two progress lines that do not overwrite each other.
 _EVERY = 10.0
 
 
 def _lookups(text: str) -> dict[str, Any]:
     """``status=paid``, or a JSON object.
 
-    The value is text, which Django converts as it does for a form. JSON stands for what text cannot
-    say: a list, true, false, null, or a string in quotes. A bare number stays text: leading zeros
-    matter to a CharField.
+    The value is text, which Django converts as in a form. JSON is for other values: a list, true,
+    false, null, or a quoted string. A bare number stays text: leading zeros matter to a CharField.
     """
     if text.lstrip().startswith("{"):
         try:
@@ -91,7 +90,7 @@ def _value(text: str) -> object:
 
 def _number(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is no number from 1 on")
+        raise ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
 
 
@@ -101,12 +100,12 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= 3600:
-        raise ArgumentTypeError(f"{text!r} is no number of seconds from 0 to 3600")
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
     return seconds
 
 
 def _arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("receiver", metavar="RECEIVER", help="its name, as “status” shows it")
+    parser.add_argument("receiver", metavar="RECEIVER", help="its name, as shown by “status”")
     parser.add_argument(
         "--where",
         action="append",
@@ -116,19 +115,23 @@ def _arguments(parser: ArgumentParser) -> None:
         help="only rows that match; may be repeated, or be one JSON object",
     )
     parser.add_argument(
-        "--model", metavar="app.Model", help="only rows of this one of the receiver's models"
+        "--model", metavar="app.Model", help="only rows of this model, if the receiver has several"
     )
     parser.add_argument(
         "--after", metavar="KEY", help="only rows after this primary key (a JSON array for several)"
     )
     parser.add_argument(
-        "--batch", type=_number, default=500, metavar="N", help="rows a transaction (default: 500)"
+        "--batch",
+        type=_number,
+        default=500,
+        metavar="N",
+        help="rows per transaction (default: 500)",
     )
     parser.add_argument(
         "--sleep", type=_seconds, default=0.0, metavar="S", help="seconds between two batches"
     )
     parser.add_argument(
-        "--ignore-when", action="store_true", help="also rows that do not meet its when="
+        "--ignore-when", action="store_true", help="also replay rows that do not meet its when="
     )
     parser.add_argument("--dry-run", action="store_true", help="count the rows, and write nothing")
 
@@ -211,7 +214,7 @@ def _key(text: str | None, models: Sequence[type[Model]]) -> Key | None:
 
 
 def _check_installed(store: Store, receiver: Receiver, models: Sequence[type[Model]]) -> None:
-    """Refuse where an event would never be read, or a change during the replay not be captured."""
+    """Refuse if events would never be delivered, or changes during the replay not captured."""
     if (receiver.queue, receiver.atomic) not in store.lanes():
         raise failed(
             f"The queue {receiver.queue!r} of {receiver.name!r} has not begun: run “manage.py "
@@ -250,7 +253,7 @@ def _replay(command: BaseCommand, rows: Rows, size: int, pause: float, verbosity
 
 @dataclass
 class _Progress:
-    """Says how far a replay is: on one line of a terminal, or in a line every ten seconds."""
+    """Shows the progress of a replay: one changing line, or a new line every ten seconds."""
 
     command: BaseCommand
     rows: Rows
@@ -278,7 +281,7 @@ class _Progress:
             self._said = time.monotonic()
 
     def interrupted(self) -> None:
-        """Print how to go on: what is committed is not undone."""
+        """Print how to resume: committed batches stay."""
         if self.verbosity and self._is_terminal:
             self.command.stdout.write("")
         if self.last is not None:
@@ -286,7 +289,7 @@ class _Progress:
             command = ["manage.py", "bulksafe", "replay", self.rows.receiver.name]
             rest = ["--model", label, "--after", _shown(self.last)]
             self.command.stderr.write(
-                f"To go on, add the other options to: {shlex.join(command + rest)}"
+                f"To resume, add the other options to: {shlex.join(command + rest)}"
             )
 
     def end(self) -> None:
@@ -318,7 +321,7 @@ def _shown(key: Key) -> str:
 
 REPLAY = Subcommand(
     "replay",
-    "call a receiver for rows that exist already",
+    "call a receiver for existing rows",
     _DESCRIPTION,
     _EXAMPLES,
     _arguments,

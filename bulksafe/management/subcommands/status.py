@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from bulksafe.outbox.store import Store
 
 _DESCRIPTION = """\
-Say how the after-commit receivers are doing: for every queue how many committed events wait and for
-how long, how many calls are parked (made one by one: they failed and are tried again, wait behind
-one that did, or run alone), how many were given up (dead), how many daemons listen, and which calls
+Show the state of the after-commit receivers: for every queue how many committed events wait and for
+how long, how many calls are parked (made one by one: they failed and are retried, wait behind a
+failed call, or run alone), how many were given up (dead), how many listeners run, and which calls
 take long.
 
 exit status: 0 all is well; 1 there are dead letters, or events wait without a listener, or longer
@@ -34,7 +34,7 @@ than --max-lag; 2 an error
 _EXAMPLES = """\
   manage.py bulksafe status                the state of every queue, and the calls that take long
   manage.py bulksafe status --parked       with each parked event and its error
-  manage.py bulksafe status --id 17        one parked event whole: traceback, images, context
+  manage.py bulksafe status --id 17        all of one parked event: traceback, images, context
   manage.py bulksafe status --max-lag 60   for a monitor: 1 if an event has been due for over 60 s
   manage.py bulksafe status --json         for a machine
 """
@@ -46,13 +46,13 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise ArgumentTypeError(f"{text!r} is no number of seconds")
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds")
     return seconds
 
 
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--parked", action="store_true", help="list the parked events")
-    parser.add_argument("--id", type=int, metavar="ID", help="show one parked event whole")
+    parser.add_argument("--id", type=int, metavar="ID", help="show all of one parked event")
     parser.add_argument("--limit", type=int, default=100, help="of the list (default: 100)")
     parser.add_argument(
         "--max-lag",
@@ -99,11 +99,11 @@ def _run(
 
 
 def _status(found: State) -> int:
-    is_well = all(not queue.dead for queue in found.queues) and not _unheard(found)
+    is_well = all(not queue.dead for queue in found.queues) and not _without_listener(found)
     return CLEAN if is_well else FINDINGS
 
 
-def _unheard(found: State) -> list[str]:
+def _without_listener(found: State) -> list[str]:
     unheard = (q.queue for q in found.queues if q.waiting and not q.listeners)
     return list(dict.fromkeys(unheard))
 
@@ -121,7 +121,7 @@ def _print(command: BaseCommand, found: State, events: list[ParkedEvent], databa
     size = sum(slot.bytes for slot in found.slots)
     command.stdout.write(f"\noutbox of the database {database!r}: {size / 1024 / 1024:.1f} MB")
     for listener in found.listeners:
-        # A role without pg_read_all_stats cannot see when sessions of other roles began.
+        # A role without pg_read_all_stats cannot see the start of other roles' sessions.
         since = f" since {listener.since:%Y-%m-%d %H:%M:%S %Z}" if listener.since else ""
         command.stdout.write(f"listener {listener.name} for {', '.join(listener.queues)}{since}")
     for worker in found.workers:
@@ -134,7 +134,7 @@ def _print(command: BaseCommand, found: State, events: list[ParkedEvent], databa
 
 
 def running(worker: RunningWorker) -> str:
-    """A line on a call that takes long."""
+    """The line for a long call."""
     return (
         f"running: {worker.receiver} for {worker.source} {worker.key}, in process {worker.pid} on "
         f"{worker.host} (queue {worker.queue!r}), for {worker.call_seconds:,.0f} s, since "
@@ -155,12 +155,12 @@ def _row(queue: QueueState) -> tuple[str, ...]:
 
 
 def _warnings(found: State) -> Iterator[str]:
-    for queue in _unheard(found):
+    for queue in _without_listener(found):
         yield f"No listener serves the queue {queue!r}: manage.py bulksafe listen"
     if any(queue.dead for queue in found.queues):
         yield (
             "There are dead letters: “bulksafe status --parked” lists them, “retry” and “discard” "
-            "deal with them."
+            "handle them."
         )
 
 
@@ -186,7 +186,7 @@ def _print_parked(command: BaseCommand, events: list[ParkedEvent]) -> None:
 def _print_omission(
     command: BaseCommand, store: Store, events: list[ParkedEvent], limit: int
 ) -> None:
-    """A list that is cut says so."""
+    """The note on a truncated list."""
     if len(events) < limit:
         return
     left = parked.count(store, Selection()) - len(events)
@@ -205,7 +205,7 @@ def _print_event(command: BaseCommand, events: list[ParkedEvent], number: int) -
 
 STATUS = Subcommand(
     "status",
-    "say what waits, what failed and who listens",
+    "show waiting events, failures and listeners",
     _DESCRIPTION,
     _EXAMPLES,
     _arguments,

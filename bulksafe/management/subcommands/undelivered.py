@@ -19,14 +19,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--undelivered",
         action="store_true",
-        help="everything that waits: undelivered events, parked events and dead letters",
+        help="all waiting events: undelivered events, parked events and dead letters",
     )
     parser.add_argument(
         "--noinput",
         "--no-input",
         action="store_false",
         dest="interactive",
-        help="do not ask before --undelivered and --all",
+        help="do not ask for confirmation of --undelivered and --all",
     )
 
 
@@ -47,7 +47,7 @@ def discard(command: BaseCommand, store: Store, *, interactive: bool, dry_run: b
 
 
 def is_confirmed(command: BaseCommand, store: Store, found: str) -> bool:
-    """Whether the operator confirms it."""
+    """Ask the operator for confirmation."""
     command.stdout.write(
         f"The database {store.using!r} holds {found}. Receivers will never be called for them."
     )

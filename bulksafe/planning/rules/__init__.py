@@ -1,4 +1,4 @@
-"""What a declaration must be like, apart from what its expressions say."""
+"""Checks declarations, except for their expressions."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ __all__ = [
 
 @singledispatch
 def problems(invariant: Invariant, model: type[models.Model]) -> list[Problem]:
-    """What can be said of the arguments alone."""
+    """Problems of the arguments alone."""
     raise NotImplementedError(f"no rules for {type(invariant).__name__}")
 
 
 @problems.register(Capture)
 def _capture(capture: Capture, model: type[models.Model]) -> list[Problem]:
-    """Nobody writes a capture: what is wrong with receivers is said of them."""
+    """A capture is not user code: its receivers are checked instead."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""What a ``Check`` must be like."""
+"""Checks the arguments of a ``Check``."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _deferred_problems(check: Check) -> Iterator[Problem]:
     elif deferred and check.operation is not None:
         yield Problem(
             "E045",
-            "A deferred Check judges the row as it is at the commit, whatever was done to it.",
+            "A deferred Check tests the row at the commit, for any operation.",
             "Leave operation= or deferred= out.",
         )
 
@@ -71,15 +71,15 @@ def _operation_problems(operation: object) -> Iterator[Problem]:
     if not isinstance(operation, pgtrigger.Operation):
         yield Problem(
             "E046",
-            f"operation is {shown(operation)}, which is no operation.",
+            f"operation is {shown(operation)}, which is not an operation.",
             "Write operation=pgtrigger.Insert, Update or Delete, joined with |.",
         )
     elif any(event.name not in _EVENTS for event in _split(operation)):
         yield Problem(
             "E046",
-            f"A rule over the columns of a row cannot be kept for {operation}.",
-            "Use pgtrigger.Insert, Update and Delete. A rule for updates looks at every update; "
-            "what changed can be asked with old__… and new__….",
+            f"A rule over the columns of a row cannot be enforced for {operation}.",
+            "Use pgtrigger.Insert, Update and Delete. A rule for updates tests every update; "
+            "test for changes with old__… and new__….",
         )
     elif pgtrigger.Delete in _split(operation) and len(_split(operation)) > 1:
         yield Problem(
@@ -93,7 +93,7 @@ _EVENTS = ("INSERT", "UPDATE", "DELETE")
 
 
 def _split(operation: pgtrigger.Operation) -> list[Any]:
-    # pgtrigger.UpdateOf has no name of its own.
+    # pgtrigger.UpdateOf has no name.
     events = [event if hasattr(event, "name") else _Unnamed for event in operation]
     return list(dict.fromkeys(events))
 
@@ -103,7 +103,7 @@ class _Unnamed:
 
 
 def events_of(check: Check) -> list[Any]:
-    """The operations that the check is for."""
+    """The operations of the check."""
     if check.operation is not None:
         return sorted(_split(check.operation), key=lambda event: _EVENTS.index(event.name))
     mentions_old = any(
@@ -115,31 +115,31 @@ def events_of(check: Check) -> list[Any]:
 
 
 def refuse_missing_row(check: Check, events: list[Any], condition: RowSQL) -> None:
-    """Refuse a condition that reads a row which the operation does not have, or no row at all."""
+    """Refuse a condition that reads a missing row, or no row at all."""
     constant = condition.sql if condition.sql in ("true", "false") else ""
     if constant or not condition.reads:
         same = f"it is {constant} for every row" if constant else "it is the same for every row"
         raise Refused(
             "E042",
             f"The condition depends on no column: {same}.",
-            "Name a column of the model in it; look for an empty list after __in.",
+            "Use a column of the model in it; check for an empty list after __in.",
         )
     if pgtrigger.Insert in events and OLD in condition.rows():
         raise Refused(
             "E043",
-            "The condition reads the old row, and an insert has none.",
+            "The condition reads the old row, but an insert has none.",
             "Leave operation= out (it is a rule for updates then), or write "
             "operation=pgtrigger.Update.",
         )
     if pgtrigger.Delete in events and NEW in condition.rows():
         raise Refused(
             "E044",
-            "The condition reads the new row, and a delete has none.",
+            "The condition reads the new row, but a delete has none.",
             "Write old__… or the plain name for the row that is deleted.",
         )
     if check.deferred and OLD in condition.rows():
         raise Refused(
             "E045",
-            "A deferred Check judges the row as it is at the commit; the old row is gone by then.",
+            "A deferred Check tests the row at the commit, when the old row no longer exists.",
             "Leave deferred= out.",
         )

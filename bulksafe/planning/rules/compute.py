@@ -1,4 +1,4 @@
-"""What a ``Compute`` must be like."""
+"""Checks the arguments of a ``Compute``."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ def _target_problems(
     if field.primary_key or field.name in {f.name for f in model._meta.pk_fields}:
         yield Problem(
             "E051",
-            f"“{field.name}” is in the primary key, by which other rows and Django find the row.",
-            "Compute another column.",
+            f"“{field.name}” is in the primary key, which other rows and Django use to find the "
+            f"row.",
+            "Compute a different column.",
         )
     if field.generated:
         yield Problem(
@@ -68,7 +69,7 @@ def _order_problems(
     if cycle := graph.cycle(field.name):
         yield Problem(
             "E053",
-            f"The computed fields depend on each other in a circle: {' → '.join(cycle)}.",
+            f"The computed fields depend on each other in a cycle: {' → '.join(cycle)}.",
             "Write one of them in terms of columns that are not computed.",
         )
 
@@ -86,11 +87,11 @@ def invariants_of(model: type[models.Model], kind: type[Declaration]) -> list[De
 
 
 def refuse_computed_value(compute: Compute, field: fields.Field, value: RowSQL) -> None:
-    """Refuse a value that the column cannot take, or that is made from the old row."""
+    """Refuse a value that does not fit the column, or that depends on the old row."""
     if OLD in value.rows():
         raise Refused(
             "E057",
-            "The expression reads the old row: it could not be checked for a row that lies there.",
+            "The expression reads the old row, so it could not be checked for existing rows.",
             "Write it in terms of the row itself, or declare a Check with old__….",
         )
     target = fields.family(field)

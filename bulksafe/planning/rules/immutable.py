@@ -1,4 +1,4 @@
-"""What an ``Immutable`` must be like."""
+"""Checks the arguments of an ``Immutable``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The name and the message of a declaration, and the table that its triggers are put on."""
+"""Checks the name, the message and the table of a declaration."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bulksafe.rendering import names
 if TYPE_CHECKING:
     from django.db import models
 
-#: Problems that leave nothing to put a trigger on.
+#: Problems that mean there is no table for a trigger.
 NO_TABLE = ("E006", "E007")
 
 
 def name_problems(invariant: Invariant, model: type[models.Model]) -> Iterator[Problem]:
-    """The name and the message."""
+    """Check the name and the message."""
     kind = type(invariant).__name__
     derived = _has_derived_name(invariant)
     if invariant.given_name is not None and not isinstance(invariant.given_name, str):
@@ -45,7 +45,7 @@ def name_problems(invariant: Invariant, model: type[models.Model]) -> Iterator[P
     elif not derived and not names.VALID_NAME.match(invariant.name):
         yield Problem(
             "E004",
-            f"The name {invariant.name!r} has other characters than letters, digits, “-” and “_”.",
+            f"The name {invariant.name!r} has characters other than letters, digits, “-” and “_”.",
             f'Write name="{names.slug(invariant.name)}".',
         )
     message: object = invariant.message
@@ -58,7 +58,7 @@ def name_problems(invariant: Invariant, model: type[models.Model]) -> Iterator[P
 
 
 def _has_derived_name(invariant: Invariant) -> bool:
-    """Whether the name was made from field names, which may be anything that Django allows."""
+    """Whether the name was derived from field names, which may be any that Django allows."""
     if isinstance(invariant, Compute):
         return invariant.name == invariant.default_name
     if isinstance(invariant, Transition):
@@ -69,7 +69,7 @@ def _has_derived_name(invariant: Invariant) -> bool:
 
 
 def table_problems(model: type[models.Model]) -> Iterator[Problem]:
-    """Whether there is a PostgreSQL table to put triggers on."""
+    """Check that there is a PostgreSQL table for the triggers."""
     meta = model._meta
     if meta.abstract or meta.swapped:
         yield Problem(
@@ -81,7 +81,7 @@ def table_problems(model: type[models.Model]) -> Iterator[Problem]:
     elif not (meta.concrete_model or model)._meta.managed:
         yield Problem(
             "E006",
-            f"{meta.label} is unmanaged: migrations do not make its table, and it may be a view.",
+            f"{meta.label} is unmanaged: migrations do not create its table, and it may be a view.",
             "Declare the invariant on the model that owns the table, or set managed = True.",
         )
     elif (alias := router.db_for_write(model)) and connections[alias].vendor != "postgresql":

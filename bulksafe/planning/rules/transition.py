@@ -1,4 +1,4 @@
-"""What a ``Transition`` must be like."""
+"""Checks the arguments of a ``Transition``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _graph_problems(transition: Transition) -> Iterator[Problem]:
         yield Problem(
             "E075",
             "allowed is empty: no change would ever be allowed.",
-            f"Use Immutable({transition.field!r}) if that is meant.",
+            f"Use Immutable({transition.field!r}) if that is intended.",
         )
     for state, followers in allowed.items():
         if not _is_listed(followers):
@@ -77,8 +77,8 @@ def _unhashable(states: Any) -> Iterator[Problem]:
         if not isinstance(state, Hashable):
             yield Problem(
                 "E078",
-                f"The state {shown(state)} is a {type(state).__name__}, not one value.",
-                "Write each state by itself.",
+                f"The state {shown(state)} is a {type(state).__name__}, not a single value.",
+                "Write each state separately.",
             )
 
 

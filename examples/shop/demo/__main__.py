@@ -24,10 +24,10 @@ from examples.shop.demo.paths import PATHS, WritePath
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from examples.shop.demo.delivery import Delivery
     from examples.shop.demo.matrix import Cell
     from examples.shop.demo.refunding import Refunding
     from examples.shop.demo.report import Results
-    from examples.shop.demo.telling import Telling
 
 HELD, BROKEN, ERROR, INTERRUPTED = 0, 1, 2, 130
 RULES, RECEIVERS, TRANSACTION = "rules", "receivers", "transaction"
@@ -35,7 +35,7 @@ PARTS = [RULES, RECEIVERS, TRANSACTION]
 
 _FEWEST_EVENTS = 400
 #: How many rows each write path writes for the receivers, and for those in the transaction.
-_TOLD = 200
+_DELIVERED = 200
 _REFUNDED = 50
 
 _DESCRIPTION = """\
@@ -43,7 +43,7 @@ Show the shop's rules against every way to write to the database: first where th
 receivers, then where they are bulksafe invariants. Every cell of the tables is a real write and a
 query that counts what it left behind.
 
-Then show who is told of such writes: Django's receivers, and critical ones, which a listener calls.
+Then show which of these writes run a receiver: one of Django, and a critical one in the listener.
 The listener is a real process. It is killed while it works, started again, and what its receivers
 did is counted.
 
@@ -210,12 +210,14 @@ def _rules(
         return matrix.fill(shop, paths, options.rows, lambda: progress.advance(task))
 
 
-def _receivers(options: argparse.Namespace, paths: Sequence[WritePath], errors: Console) -> Telling:
-    from examples.shop.demo import telling  # noqa: PLC0415
+def _receivers(
+    options: argparse.Namespace, paths: Sequence[WritePath], errors: Console
+) -> Delivery:
+    from examples.shop.demo import delivery  # noqa: PLC0415
 
     only = options.only or ()
-    with bars.stages(errors, telling.stages(only), "Receivers after the commit") as stages:
-        return telling.tell(only, min(options.rows, _TOLD), options.events, stages)
+    with bars.stages(errors, delivery.stages(only), "Receivers after the commit") as stages:
+        return delivery.run(only, min(options.rows, _DELIVERED), options.events, stages)
 
 
 def _transaction(
@@ -234,7 +236,7 @@ def _transaction(
 #: The steps of each part: what each finds out is that attribute of the results.
 _STEPS: dict[str, dict[str, Callable[..., Any]]] = {
     RULES: {"without": _without, "with_": _with},
-    RECEIVERS: {"telling": _receivers},
+    RECEIVERS: {"delivery": _receivers},
     TRANSACTION: {"refunding": _transaction},
 }
 

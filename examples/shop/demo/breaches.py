@@ -28,15 +28,15 @@ class Breach:
     """A rule of the shop, and changes that break it on many rows at once.
 
     Attributes:
-        kind: what the column of the table is called.
-        rule: what must hold, in a few words.
+        kind: the heading of the table's column.
+        rule: the rule, in a few words.
         model: the model's name, in the shop and in its twin.
         name: the invariant's name.
-        rows: which of the stored rows to change.
-        values: what to set in them, the same in each row.
-        expressions: what to set in them, as expressions over the row.
-        new: what to insert; None where no new row can break the rule.
-        deletes: whether deleting the rows is what breaks the rule.
+        rows: the stored rows to change.
+        values: the values to set, the same in each row.
+        expressions: the values to set, as expressions over the row.
+        new: the values to insert; None if no new row can break the rule.
+        deletes: whether deleting the rows breaks the rule.
     """
 
     kind: str
@@ -136,7 +136,7 @@ class Target:
 
     @property
     def added(self) -> QuerySet[Any]:
-        """The rows that were not there before."""
+        """The new rows."""
         return self.model.objects.filter(pk__gt=self.last_pk)
 
     @property
@@ -158,7 +158,7 @@ class Target:
         return instances
 
     def new_values(self) -> Iterator[dict[str, Any]]:
-        """The columns of new orders, as whoever writes past the model's methods would give them."""
+        """The columns of new orders for writes that bypass the model's methods."""
         for number in range(1, self.size + 1):
             yield {
                 "number": f"N-{number:08}",
@@ -175,11 +175,11 @@ class Target:
         return [self.model(**values) for values in self.new_values()]
 
     def broken(self) -> int:
-        """How many rows break the rule now: a query, whatever the write said of itself."""
+        """The number of rows that break the rule now, by a query."""
         return count_broken(self.breach.invariant, self)
 
     def touched(self) -> int:
-        """How many rows are not what they were before."""
+        """The number of changed rows."""
         now = {row["id"]: row for row in self.rows.values()}
         return self.added.count() + sum(now.get(pk) != row for pk, row in self.before.items())
 

@@ -1,4 +1,4 @@
-"""Tries each write path on each rule, in one of the two shops, and says what came of it."""
+"""Tries each write path on each rule in one of the two shops, and records the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from examples.shop_signals.receivers import RuleBrokenError
 
 
 class Verdict(StrEnum):
-    """What came of an attempt to break a rule."""
+    """The result of an attempt to break a rule."""
 
     BROKE = "broke"
     """The write passed, and rows break the rule."""
@@ -29,9 +29,9 @@ class Verdict(StrEnum):
     COMPUTED = "computed"
     """The write passed, and every row has the right value."""
     IMPOSSIBLE = "impossible"
-    """The write path cannot break this rule, so that there is nothing to try."""
+    """The write path cannot break this rule, so it is not tried."""
     ERROR = "error"
-    """Something else went wrong: the attempt shows nothing."""
+    """A different error: the attempt has no result."""
 
 
 HELD = {Verdict.REFUSED, Verdict.COMPUTED}
@@ -39,14 +39,14 @@ HELD = {Verdict.REFUSED, Verdict.COMPUTED}
 
 @dataclass(frozen=True)
 class Cell:
-    """What came of one write path and one rule.
+    """The result of one write path and one rule.
 
     Attributes:
         path: the write path's name.
         rule: the invariant's label, ``"shop.Order:discount_within_amount"``.
-        rows: how many rows break the rule after the write.
+        rows: the number of rows that break the rule after the write.
         seconds: how long the write itself took.
-        message: what the refusal, or the error, says.
+        message: the text of the refusal or error.
     """
 
     path: str
@@ -79,7 +79,7 @@ def fill(
 
 
 def size(paths: Sequence[WritePath]) -> int:
-    """How many cells one shop's half has."""
+    """The number of cells for one shop."""
     return len(paths) * len(BREACHES)
 
 
@@ -104,7 +104,7 @@ def _attempt(path: WritePath, target: Target) -> Cell:
 
 
 def _timed(write: Write) -> tuple[float, Exception | None]:
-    """How long the write took, and what it raised; a savepoint takes back a part of a write."""
+    """The duration of the write, and its exception; a savepoint undoes partial writes."""
     error = None
     started = time.perf_counter()
     try:
@@ -131,7 +131,7 @@ def _judge(target: Target, error: Exception | None, broken: int) -> tuple[Verdic
 
 
 def _refusal(error: Exception, breach: Breach) -> str | None:
-    """What the refusal says, or None if ``error`` is not one by this very rule."""
+    """The text of the refusal, or None if ``error`` is not from this rule."""
     match error:
         case bulksafe.InvariantViolation(invariant=breach.label):
             return error.message
@@ -152,7 +152,7 @@ def _rolled_back() -> Iterator[None]:
 
 @contextmanager
 def _restored(target: Target) -> Iterator[None]:
-    """Put the rows back that another connection has changed, rules or not."""
+    """Restore the rows that another connection changed, with the rules muted."""
     labels = [item.label for item in declared() if item.model is target.model]
     try:
         yield

@@ -35,7 +35,7 @@ class WritePath:
         title: what the table calls it.
         operations: what it can do to rows.
         prepare: makes the write for some rows.
-        commits: whether it writes on a connection of its own, so that nobody can roll it back.
+        commits: whether it writes on its own connection, so it cannot be rolled back.
         since: the first version of PostgreSQL that has it.
     """
 
@@ -209,7 +209,7 @@ def _psql(target: Target) -> Write:
     return lambda: run_psql(statement)
 
 
-#: Stands in for psql: a program that knows nothing of Django.
+#: A replacement for psql: a program without Django.
 _PSYCOPG = """\
 import sys, psycopg
 try:

@@ -1,4 +1,4 @@
-"""Whether receivers in the writer's transaction are called, and what they can refuse."""
+"""Counts the calls and refusals of in-transaction receivers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from examples.shop.demo.tally import Tally, tally
 from examples.shop.refunds import ASKED_FOR, CHANGED, WITHDRAWN
 from examples.shop_signals import models as twin
 
-#: What the database says of a write that went past Django.
+#: The database's error for a write that bypassed Django.
 NOT_RUN = "critical receivers have not run"
 
 #: What every order that is refunded is worth at least, and what the refunds are that must be there.
@@ -37,9 +37,9 @@ class Verdict(StrEnum):
 
     STORED = "stored"
     REFUSED = "refused"
-    """Nothing of the write is stored, and nothing of what its receivers did."""
+    """Neither the write nor its receivers' effects are stored."""
     ERROR = "error"
-    """Something else went wrong: the attempt shows nothing."""
+    """A different error: the attempt has no result."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class RefundPath:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a write in one of the shops.
+    """The result of a write in one of the shops.
 
     Attributes:
-        rows: how many refunds were written.
+        rows: the number of refunds written.
         seconds: how long the write took, to the end of its transaction.
-        refusal: what the refusal says; empty where the write has passed.
-        calls: what became of the calls of each receiver.
+        refusal: the text of the refusal; empty if the write succeeded.
+        calls: the results of each receiver's calls.
     """
 
     rows: int
@@ -100,7 +100,7 @@ class Attempt:
 
     Attributes:
         rows: how many rows are wrong after it.
-        message: what the refusal, or the error, says.
+        message: the text of the refusal or error.
     """
 
     verdict: Verdict
@@ -110,7 +110,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Side:
-    """What one write path did in one of the shops."""
+    """The results of one write path in one of the shops."""
 
     right: Outcome
     wrong: Attempt
@@ -123,9 +123,9 @@ class Tried:
     Attributes:
         path: its name.
         title: what the tables call it.
-        rows: how many refunds it is to write.
+        rows: the number of refunds to write.
         elsewhere: whether another program writes.
-        mistake: what is wrong with the write that is to be refused.
+        mistake: the mistake in the write to be refused.
         plain: where the receivers are connected to Django's signals.
         critical: where they are critical ones.
     """
@@ -167,13 +167,13 @@ class Tried:
 
 @dataclass(frozen=True)
 class Refunding:
-    """What the third part of the demo has found out."""
+    """The results of the third part of the demo."""
 
     tried: Sequence[Tried]
 
     @property
     def problems(self) -> list[str]:
-        """What keeps it from having shown that no receiver is skipped."""
+        """Reasons why it did not show that no receiver is skipped."""
         return [f"{one.title}: {text}" for one in self.tried for text in one.problems]
 
     def as_json(self) -> dict[str, Any]:
@@ -181,26 +181,26 @@ class Refunding:
 
 
 def chosen(only: Sequence[str]) -> list[RefundPath]:
-    """The write paths with one of these names; all, where none is named."""
+    """The write paths with one of these names; all without names."""
     return [path for path in _paths() if not only or path.name in only]
 
 
 def refund(paths: Sequence[RefundPath], rows: int, stages: Stages) -> Refunding:
-    """Write refunds in both shops and count what the receivers have done.
+    """Write refunds in both shops and count the receivers' effects.
 
     Args:
         rows: how many of them each path writes.
         stages: shows what is being done.
 
     Raises:
-        DemoError: there is nothing to refund.
+        DemoError: no order can be refunded.
     """
     shops = [Refunds(twin, rows), Refunds(models, rows)]
     with _cleared(shops):
         found = []
         for number, path in enumerate(paths, start=2):
             stages.begin(f"Refunds by {path.title}")
-            amount = _FIRST * number  # what no path before has set
+            amount = _FIRST * number  # a value that no earlier path has set
             plain = Side(_write(path, shops[0], amount), _attempt(path, shops[0]))
             stages.share(0.5)
             critical = Side(_write(path, shops[1], amount), _attempt(path, shops[1]))
@@ -241,7 +241,7 @@ class Refunds:
 
     @property
     def rows(self) -> QuerySet[Any]:
-        """Those that are changed and deleted: one for each order."""
+        """The refunds to change and delete: one for each order."""
         return self.model.objects.filter(pk__in=self.pks)
 
     @property
@@ -280,7 +280,7 @@ class Refunds:
         return {one for one in self.customers if kept.get(one) == sums.get(one, Decimal(0))}
 
     def state(self) -> list[list[Any]]:
-        """All that a write of refunds can have changed."""
+        """Everything that a write of refunds can change."""
         return [
             list(self.model.objects.order_by("pk").values_list()),
             list(self.shop.RefundTotal.objects.order_by("pk").values_list()),
@@ -300,7 +300,7 @@ class Refunds:
 
 @contextmanager
 def _cleared(shops: Sequence[Refunds]) -> Iterator[None]:
-    """Nothing of the refunds stays."""
+    """All refunds are deleted."""
     try:
         yield
     finally:
@@ -308,7 +308,7 @@ def _cleared(shops: Sequence[Refunds]) -> Iterator[None]:
             refunds.forget_all()
 
 
-# What is due, and what is there.
+# Expected and actual effects.
 
 
 def _write(path: RefundPath, refunds: Refunds, amount: Decimal) -> Outcome:
@@ -369,7 +369,7 @@ def _judge(error: Exception | None, wrong: int, *, is_changed: bool) -> Attempt:
 
 
 def _timed(write: Callable[[], object]) -> tuple[float, Exception | None]:
-    """How long the write took with its COMMIT, or that of its savepoint, and what it raised."""
+    """The duration of the write including COMMIT or savepoint release, and its exception."""
     error: Exception | None = None
     started = time.perf_counter()
     try:
@@ -395,7 +395,7 @@ def _rolled_back() -> Iterator[None]:
 
 @contextmanager
 def _undone(refunds: Refunds) -> Iterator[None]:
-    """Delete what another connection has stored."""
+    """Delete the rows that another connection stored."""
     last, _ = refunds.last()
     try:
         yield
@@ -451,7 +451,7 @@ def _psql(refunds: Refunds, amount: Decimal) -> None:
 
 
 def _paths() -> list[RefundPath]:
-    """In an order in which none needs rows that an earlier one has deleted."""
+    """In an order in which no path needs rows deleted by an earlier one."""
     return [
         RefundPath("save", "save()", ASKED_FOR, _save),
         RefundPath("bulk_create", "bulk_create()", ASKED_FOR, _bulk_create),

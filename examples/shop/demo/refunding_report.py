@@ -24,7 +24,7 @@ _EXPLANATION = (
     "each customer. A query counts what is there."
 )
 _ELSEWHERE = (
-    " {} knows no receivers: where they are critical, the database refuses to commit what it wrote."
+    " {} cannot run receivers: if they are critical, the database refuses to commit its writes."
 )
 _ONE_BY_ONE = (
     " Each number depends on the one before it, so critical receivers make bulk_create() store the "

@@ -1,4 +1,4 @@
-"""Shows what came of it all: each part as it ends, the result last, and everything as JSON."""
+"""Shows the results: each part as it ends, the summary last, and everything as JSON."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from examples.shop.demo import refunding_report, rules_report, telling_report
+from examples.shop.demo import delivery_report, refunding_report, rules_report
 from examples.shop.demo.layout import Section
 from examples.shop.demo.matrix import HELD, Cell, Verdict, count, tried
 from examples.shop.demo.paths import WritePath
 
 if TYPE_CHECKING:
+    from examples.shop.demo.delivery import Delivery
     from examples.shop.demo.refunding import Refunding
-    from examples.shop.demo.telling import Telling
 
-#: What one can type to see a refusal.
+#: Commands that show a refusal.
 _BREACH = "UPDATE {} SET discount = amount + 1"
 PAST = (
     "INSERT INTO shop_refund (order_id, number, amount, reason, approved, created_at) "
@@ -30,17 +30,17 @@ PAST = (
 
 @dataclass(frozen=True)
 class Results:
-    """What the demo has found out.
+    """The results of the demo.
 
     Attributes:
         postgresql: the server's version.
         django: Django's version.
-        size: how many rows each write wrote.
-        rows: how many rows the shop has.
+        size: the number of rows of each write.
+        rows: the number of rows of the shop.
         paths: the write paths that were tried.
         without: the cells of the shop whose rules are in signal receivers.
         with_: the cells of the shop whose rules are invariants.
-        telling: the second part: receivers.
+        delivery: the second part: receivers.
         refunding: the third part: receivers in the writer's transaction.
     """
 
@@ -51,19 +51,19 @@ class Results:
     paths: Sequence[WritePath]
     without: Sequence[Cell] = ()
     with_: Sequence[Cell] = ()
-    telling: Telling | None = None
+    delivery: Delivery | None = None
     refunding: Refunding | None = None
 
     @property
     def problems(self) -> list[str]:
-        """What keeps the demo from having shown what it is to show."""
+        """Reasons why the demo did not succeed."""
         failed = [
             *(("With bulksafe", cell) for cell in tried(self.with_) if cell.verdict not in HELD),
             *(("Without bulksafe", cell) for cell in self.without if cell.verdict is Verdict.ERROR),
         ]
         return [
             *(f"{half}, {cell.path} on {cell.rule}: {_explained(cell)}" for half, cell in failed),
-            *(self.telling.problems if self.telling else ()),
+            *(self.delivery.problems if self.delivery else ()),
             *(self.refunding.problems if self.refunding else ()),
         ]
 
@@ -80,7 +80,7 @@ class Results:
                 "broke_without": count(self.without, Verdict.BROKE),
                 "broke_with": count(self.with_, Verdict.BROKE),
             },
-            "receivers": self.telling and self.telling.as_json(),
+            "receivers": self.delivery and self.delivery.as_json(),
             "transaction": self.refunding and self.refunding.as_json(),
             "problems": self.problems,
         }
@@ -90,8 +90,8 @@ def _explained(cell: Cell) -> str:
     return f"{cell.rows:,} rows break the rule." if cell.verdict is Verdict.BROKE else cell.message
 
 
-#: What the steps of the demo find out: the attributes of ``Results`` in their order.
-STEPS = ("without", "with_", "telling", "refunding")
+#: The steps of the demo: attributes of ``Results``, in order.
+STEPS = ("without", "with_", "delivery", "refunding")
 
 
 def show(results: Results, console: Console) -> None:
@@ -102,7 +102,7 @@ def show(results: Results, console: Console) -> None:
 
 
 def show_step(step: str, results: Results, console: Console) -> None:
-    """Print what one step has found out; nothing if it was left out."""
+    """Print the results of one step; nothing if it was left out."""
     if not getattr(results, step):
         return
     for title, content in _sections(step, results, console):
@@ -113,8 +113,8 @@ def show_step(step: str, results: Results, console: Console) -> None:
 
 
 def show_result(results: Results, console: Console) -> None:
-    """Print what to type next, and then the result, which stays on the screen."""
-    # What is to be copied is one line, however narrow the console.
+    """Print suggested commands, and then the summary, which stays on the screen."""
+    # Commands to copy stay on one line, however narrow the console.
     console.print(_further(), soft_wrap=True)
     for line in (*_summary(results), *_failure(results)):
         console.print(line)
@@ -128,8 +128,8 @@ def _sections(step: str, results: Results, console: Console) -> Iterator[Section
             )
         case "with_":
             yield from rules_report.with_(results.with_, results.paths, console)
-        case "telling" if results.telling:
-            yield from telling_report.sections(results.telling)
+        case "delivery" if results.delivery:
+            yield from delivery_report.sections(results.delivery)
         case "refunding" if results.refunding:
             yield from refunding_report.sections(results.refunding)
 
@@ -145,8 +145,8 @@ def _heading(results: Results) -> str:
 def _summary(results: Results) -> Iterator[Text]:
     if results.with_:
         yield from rules_report.summary(results.without, results.with_, results.size)
-    if results.telling:
-        yield from telling_report.summary(results.telling)
+    if results.delivery:
+        yield from delivery_report.summary(results.delivery)
     if results.refunding:
         yield from refunding_report.summary(results.refunding)
 
@@ -168,12 +168,12 @@ def _further() -> Text:
         ("or with the ORM", f"{python} manage.py shell"),
         ("one write path, more rows", 'make demo ARGS="--only copy --rows 5000 --orders 50000"'),
         ("run the receivers, and stop with Ctrl-C", f"{python} manage.py bulksafe listen"),
-        ("what waits, what failed, who listens", f"{python} manage.py bulksafe status"),
+        ("waiting events, failures and listeners", f"{python} manage.py bulksafe status"),
         ("only the receivers, more events", 'make demo ARGS="--part receivers --events 20000"'),
-        ("go past the receivers of refunds, with psql", _psql(python, PAST)),
+        ("bypass the receivers of refunds, with psql", _psql(python, PAST)),
         ("the rules, and the guide", "examples/shop/models.py  docs/guide.md"),
         ("the receivers, and their guide", "examples/shop/receivers.py  docs/receivers.md"),
-        ("those in the writer's transaction", "examples/shop/refunds.py"),
+        ("the in-transaction receivers", "examples/shop/refunds.py"),
     ):
         text.append(f"  {what}\n", "not bold").append(f"    {command}\n", "not bold cyan")
     return text

@@ -1,4 +1,4 @@
-"""Counts what became of the calls that were due. It decides whether the demo shows what it says."""
+"""Counts the results of the expected calls, which decide whether the demo succeeds."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tally:
-    """What became of the calls of one receiver.
+    """The results of the calls of one receiver.
 
     Attributes:
         receiver: its name.
         effect: what it does, and where.
-        due: how many calls there had to be.
-        made: how many of them there were, each counted once.
-        twice: how many there were beyond that, with no way to tell them apart.
-        unasked: how many there were that were not due.
+        due: the number of expected calls.
+        made: the number of these calls that were made, each counted once.
+        twice: the number of duplicates, which cannot be distinguished.
+        unasked: the number of unexpected calls.
     """
 
     receiver: str

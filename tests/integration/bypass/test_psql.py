@@ -74,7 +74,7 @@ IN_PSQL = {
     "SERIALIZABLE": f"BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT 1; {insert()}; COMMIT",
     "client messages are off": f"SET client_min_messages = error; {insert()}",
     "the delivery mark is forged": (
-        f"BEGIN; SELECT set_config('bulksafe.told', 'anything', false); {insert()}; COMMIT"
+        f"BEGIN; SELECT set_config('bulksafe.notice', 'anything', false); {insert()}; COMMIT"
     ),
     "tables of the same names in front": (
         "CREATE TEMP TABLE bulksafe_ticket (xid xid8);"

@@ -238,7 +238,7 @@ BEGIN
     ) THEN
         RETURN NULL;
     END IF;
-    -- Receivers are not called for what they wrote themselves: only the application may say what that is.
+    -- Receivers are not called for their own writes: only the application may set the writer.
     IF jsonb_exists(context, 'bulksafe.written_by') AND NOT COALESCE(
         has_function_privilege(
             (CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), to_regprocedure(format('%%I.bulksafe_take(oid,"char",bigint)', %10$L)), 'EXECUTE'
@@ -272,8 +272,7 @@ INSERT INTO %10$I.bulksafe_outbox
         ) AS k;
         captured := captured OR FOUND;
     END IF;
-    -- A listener that sleeps holds this lock exclusively. One that is awake needs no NOTIFY, which would
-    -- make all committing transactions wait for each other.
+    -- A sleeping listener holds this lock exclusively. An awake one needs no NOTIFY, which would serialize all commits.
     IF captured AND NOT pg_try_advisory_xact_lock_shared(1651862123, 0) THEN
         PERFORM pg_notify('bulksafe', '');
     END IF;
@@ -371,7 +370,7 @@ BEGIN
     ) THEN
         RETURN NULL;
     END IF;
-    -- Receivers are not called for what they wrote themselves: only the application may say what that is.
+    -- Receivers are not called for their own writes: only the application may set the writer.
     IF jsonb_exists(context, 'bulksafe.written_by') AND NOT COALESCE(
         has_function_privilege(
             (CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), to_regprocedure(format('%%I.bulksafe_take(oid,"char",bigint)', %10$L)), 'EXECUTE'
@@ -405,8 +404,7 @@ INSERT INTO %10$I.bulksafe_outbox
         ) AS k;
         captured := captured OR FOUND;
     END IF;
-    -- A listener that sleeps holds this lock exclusively. One that is awake needs no NOTIFY, which would
-    -- make all committing transactions wait for each other.
+    -- A sleeping listener holds this lock exclusively. An awake one needs no NOTIFY, which would serialize all commits.
     IF captured AND NOT pg_try_advisory_xact_lock_shared(1651862123, 0) THEN
         PERFORM pg_notify('bulksafe', '');
     END IF;
@@ -447,7 +445,7 @@ BEGIN
     ) THEN
         RETURN NULL;
     END IF;
-    -- Receivers are not called for what they wrote themselves: only the application may say what that is.
+    -- Receivers are not called for their own writes: only the application may set the writer.
     IF jsonb_exists(context, 'bulksafe.written_by') AND NOT COALESCE(
         has_function_privilege(
             (CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), to_regprocedure(format('%%I.bulksafe_take(oid,"char",bigint)', %10$L)), 'EXECUTE'
@@ -481,8 +479,7 @@ INSERT INTO %10$I.bulksafe_outbox
         ) AS k;
         captured := captured OR FOUND;
     END IF;
-    -- A listener that sleeps holds this lock exclusively. One that is awake needs no NOTIFY, which would
-    -- make all committing transactions wait for each other.
+    -- A sleeping listener holds this lock exclusively. An awake one needs no NOTIFY, which would serialize all commits.
     IF captured AND NOT pg_try_advisory_xact_lock_shared(1651862123, 0) THEN
         PERFORM pg_notify('bulksafe', '');
     END IF;
@@ -526,7 +523,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     AFTER INSERT ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:0f699bc5bd551f1135a184ee2169ea455682457e';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:1d1f644974f6a4595304b0194de94cba624de7ab';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -535,7 +532,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     REFERENCING NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:0f699bc5bd551f1135a184ee2169ea455682457e';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:1d1f644974f6a4595304b0194de94cba624de7ab';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -545,7 +542,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     AFTER UPDATE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:0f699bc5bd551f1135a184ee2169ea455682457e';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:1d1f644974f6a4595304b0194de94cba624de7ab';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -554,7 +551,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     REFERENCING OLD TABLE AS bulksafe_old NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:0f699bc5bd551f1135a184ee2169ea455682457e';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:1d1f644974f6a4595304b0194de94cba624de7ab';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -564,7 +561,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     AFTER DELETE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:0f699bc5bd551f1135a184ee2169ea455682457e';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:1d1f644974f6a4595304b0194de94cba624de7ab';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -573,7 +570,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     REFERENCING OLD TABLE AS bulksafe_old
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:0f699bc5bd551f1135a184ee2169ea455682457e';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:1d1f644974f6a4595304b0194de94cba624de7ab';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -589,7 +586,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_truncate"
         )
     ))
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_truncate"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:0f699bc5bd551f1135a184ee2169ea455682457e';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:1d1f644974f6a4595304b0194de94cba624de7ab';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING

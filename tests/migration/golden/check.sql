@@ -135,7 +135,7 @@ body := pg_catalog.format($body$
 DECLARE
     subject jsonb;
 BEGIN
-    -- Asked here and not in the WHEN clause, which PostgreSQL reads anew for every statement.
+    -- Checked here and not in the WHEN clause, which PostgreSQL parses again for every statement.
     IF NOT (
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
@@ -187,7 +187,7 @@ CREATE TRIGGER "pgtrigger_within_amount_c9111"
     FOR EACH ROW
     WHEN (NOT ("new"."discount" <= ("new"."amount")))
     EXECUTE FUNCTION %2$I."pgtrigger_within_amount_c9111"();
-COMMENT ON TRIGGER "pgtrigger_within_amount_c9111" ON %1$s IS 'bulksafe:3c4dadf3c1ceb0b7e19de33dc17a19038921bb0f';
+COMMENT ON TRIGGER "pgtrigger_within_amount_c9111" ON %1$s IS 'bulksafe:89a5d59973964bf31b06bbd5e97f8b50f123f216';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING

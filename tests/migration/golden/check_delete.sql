@@ -135,7 +135,7 @@ body := pg_catalog.format($body$
 DECLARE
     subject jsonb;
 BEGIN
-    -- Asked here and not in the WHEN clause, which PostgreSQL reads anew for every statement.
+    -- Checked here and not in the WHEN clause, which PostgreSQL parses again for every statement.
     IF NOT (
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
@@ -234,7 +234,7 @@ CREATE TRIGGER "pgtrigger_drafts_only_77c86"
     FOR EACH ROW
     WHEN (NOT ("old"."status" = 'draft'))
     EXECUTE FUNCTION %2$I."pgtrigger_drafts_only_77c86"();
-COMMENT ON TRIGGER "pgtrigger_drafts_only_77c86" ON %1$s IS 'bulksafe:41f924953a4009938d408a34ef80e5952dd652b3';
+COMMENT ON TRIGGER "pgtrigger_drafts_only_77c86" ON %1$s IS 'bulksafe:27de05163a971ac4793d290a3456613f53b7c3db';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 EXECUTE pg_catalog.format($ddl$
@@ -249,7 +249,7 @@ CREATE TRIGGER "bulksafe_drafts_only_77c86_truncate"
         )
     ))
     EXECUTE FUNCTION %2$I."bulksafe_drafts_only_77c86_truncate"();
-COMMENT ON TRIGGER "bulksafe_drafts_only_77c86_truncate" ON %1$s IS 'bulksafe:41f924953a4009938d408a34ef80e5952dd652b3';
+COMMENT ON TRIGGER "bulksafe_drafts_only_77c86_truncate" ON %1$s IS 'bulksafe:27de05163a971ac4793d290a3456613f53b7c3db';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING

@@ -135,7 +135,7 @@ body := pg_catalog.format($body$
 DECLARE
     subject jsonb;
 BEGIN
-    -- Asked here and not in the WHEN clause, which PostgreSQL reads anew for every statement.
+    -- Checked here and not in the WHEN clause, which PostgreSQL parses again for every statement.
     IF NOT (
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
@@ -187,7 +187,7 @@ CREATE TRIGGER "pgtrigger_grows_ee75d"
     FOR EACH ROW
     WHEN (NOT ("new"."amount" >= ("old"."amount")))
     EXECUTE FUNCTION %2$I."pgtrigger_grows_ee75d"();
-COMMENT ON TRIGGER "pgtrigger_grows_ee75d" ON %1$s IS 'bulksafe:346544150dd093c8696379f8a19277fc1b162284';
+COMMENT ON TRIGGER "pgtrigger_grows_ee75d" ON %1$s IS 'bulksafe:09a36f246819aaf8a0e1f3afb9fef8109013c2e5';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 IF partitioned THEN
@@ -197,7 +197,7 @@ CREATE TRIGGER "zz_bulksafe_grows_ee75d_move"
     FOR EACH ROW
     WHEN (NOT ("new"."amount" >= ("old"."amount")))
     EXECUTE FUNCTION %2$I."pgtrigger_grows_ee75d"();
-COMMENT ON TRIGGER "zz_bulksafe_grows_ee75d_move" ON %1$s IS 'bulksafe:346544150dd093c8696379f8a19277fc1b162284';
+COMMENT ON TRIGGER "zz_bulksafe_grows_ee75d_move" ON %1$s IS 'bulksafe:09a36f246819aaf8a0e1f3afb9fef8109013c2e5';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
         END IF;
     EXCEPTION WHEN undefined_function OR undefined_object THEN

@@ -187,7 +187,7 @@ body := pg_catalog.format($body$
 DECLARE
     subject jsonb;
 BEGIN
-    -- Asked here and not in the WHEN clause, which PostgreSQL reads anew for every statement.
+    -- Checked here and not in the WHEN clause, which PostgreSQL parses again for every statement.
     IF NOT (
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
@@ -239,7 +239,7 @@ CREATE TRIGGER "pgtrigger_zz00_compute_net_ecf95"
     FOR EACH ROW
     WHEN (new."net"%9$s IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
     EXECUTE FUNCTION %2$I."pgtrigger_zz00_compute_net_ecf95"();
-COMMENT ON TRIGGER "pgtrigger_zz00_compute_net_ecf95" ON %1$s IS 'bulksafe:c8c1f3b6aabf246a2d72ba13808737de4de2d0d3';
+COMMENT ON TRIGGER "pgtrigger_zz00_compute_net_ecf95" ON %1$s IS 'bulksafe:494ba2226300036f0ac60285cba53ade4792e8dc';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 EXECUTE pg_catalog.format($ddl$
@@ -248,7 +248,7 @@ CREATE TRIGGER "bulksafe_compute_net_ecf95_guard"
     FOR EACH ROW
     WHEN (new."net"%9$s IS DISTINCT FROM %2$I."bulksafe_compute_net_ecf95_value"(%5$s)::%7$s)
     EXECUTE FUNCTION %2$I."bulksafe_compute_net_ecf95_guard"();
-COMMENT ON TRIGGER "bulksafe_compute_net_ecf95_guard" ON %1$s IS 'bulksafe:c8c1f3b6aabf246a2d72ba13808737de4de2d0d3';
+COMMENT ON TRIGGER "bulksafe_compute_net_ecf95_guard" ON %1$s IS 'bulksafe:494ba2226300036f0ac60285cba53ade4792e8dc';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING

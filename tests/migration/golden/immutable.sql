@@ -135,7 +135,7 @@ body := pg_catalog.format($body$
 DECLARE
     subject jsonb;
 BEGIN
-    -- Asked here and not in the WHEN clause, which PostgreSQL reads anew for every statement.
+    -- Checked here and not in the WHEN clause, which PostgreSQL parses again for every statement.
     IF NOT (
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
@@ -187,7 +187,7 @@ CREATE TRIGGER "pgtrigger_immutable_number_status_07f65"
     FOR EACH ROW
     WHEN ("old"."number" IS DISTINCT FROM "new"."number" OR "old"."status" IS DISTINCT FROM "new"."status")
     EXECUTE FUNCTION %2$I."pgtrigger_immutable_number_status_07f65"();
-COMMENT ON TRIGGER "pgtrigger_immutable_number_status_07f65" ON %1$s IS 'bulksafe:b089467a48311c6efe8321b19da4fa4d1148747c';
+COMMENT ON TRIGGER "pgtrigger_immutable_number_status_07f65" ON %1$s IS 'bulksafe:6e7ef40603498ff7fb24130cb33728934d37c3e3';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 IF partitioned THEN
@@ -197,7 +197,7 @@ CREATE TRIGGER "zz_bulksafe_immutable_number_status_07f65_move"
     FOR EACH ROW
     WHEN ("old"."number" IS DISTINCT FROM "new"."number" OR "old"."status" IS DISTINCT FROM "new"."status")
     EXECUTE FUNCTION %2$I."pgtrigger_immutable_number_status_07f65"();
-COMMENT ON TRIGGER "zz_bulksafe_immutable_number_status_07f65_move" ON %1$s IS 'bulksafe:b089467a48311c6efe8321b19da4fa4d1148747c';
+COMMENT ON TRIGGER "zz_bulksafe_immutable_number_status_07f65_move" ON %1$s IS 'bulksafe:6e7ef40603498ff7fb24130cb33728934d37c3e3';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
         END IF;
     EXCEPTION WHEN undefined_function OR undefined_object THEN

@@ -135,7 +135,7 @@ body := pg_catalog.format($body$
 DECLARE
     subject jsonb;
 BEGIN
-    -- Asked here and not in the WHEN clause, which PostgreSQL reads anew for every statement.
+    -- Checked here and not in the WHEN clause, which PostgreSQL parses again for every statement.
     IF NOT (
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
@@ -187,7 +187,7 @@ CREATE TRIGGER "pgtrigger_transition_status_da39b"
     FOR EACH ROW
     WHEN ("old"."status" IS DISTINCT FROM "new"."status" AND NOT (((COALESCE("old"."status" IN ('draft'), false)) AND (COALESCE("new"."status" IN ('paid'), false)))))
     EXECUTE FUNCTION %2$I."pgtrigger_transition_status_da39b"();
-COMMENT ON TRIGGER "pgtrigger_transition_status_da39b" ON %1$s IS 'bulksafe:764d58f9002caac1b02be581fa8031f9fa86f487';
+COMMENT ON TRIGGER "pgtrigger_transition_status_da39b" ON %1$s IS 'bulksafe:8b8fdd9aa1b83483f97a8c0bf84cc1b4a25656ee';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 IF partitioned THEN
@@ -197,7 +197,7 @@ CREATE TRIGGER "zz_bulksafe_transition_status_da39b_move"
     FOR EACH ROW
     WHEN ("old"."status" IS DISTINCT FROM "new"."status" AND NOT (((COALESCE("old"."status" IN ('draft'), false)) AND (COALESCE("new"."status" IN ('paid'), false)))))
     EXECUTE FUNCTION %2$I."pgtrigger_transition_status_da39b"();
-COMMENT ON TRIGGER "zz_bulksafe_transition_status_da39b_move" ON %1$s IS 'bulksafe:764d58f9002caac1b02be581fa8031f9fa86f487';
+COMMENT ON TRIGGER "zz_bulksafe_transition_status_da39b_move" ON %1$s IS 'bulksafe:8b8fdd9aa1b83483f97a8c0bf84cc1b4a25656ee';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
         END IF;
     EXCEPTION WHEN undefined_function OR undefined_object THEN

@@ -135,7 +135,7 @@ body := pg_catalog.format($body$
 DECLARE
     subject jsonb;
 BEGIN
-    -- Asked here and not in the WHEN clause, which PostgreSQL reads anew for every statement.
+    -- Checked here and not in the WHEN clause, which PostgreSQL parses again for every statement.
     IF NOT (
         COALESCE(current_setting('bulksafe.muted', true), '') || COALESCE(current_setting('pgtrigger.ignore', true), '') = ''
         OR NOT (
@@ -187,7 +187,7 @@ CREATE TRIGGER "pgtrigger_transition_status_da39b"
     FOR EACH ROW
     WHEN ("old"."status" IS DISTINCT FROM "new"."status" AND NOT (((COALESCE("old"."status" IN ('draft'), false)) AND (COALESCE("new"."status" IN ('paid'), false))) OR (("old"."status" IS NULL) AND (COALESCE("new"."status" IN ('draft'), false)))))
     EXECUTE FUNCTION %2$I."pgtrigger_transition_status_da39b"();
-COMMENT ON TRIGGER "pgtrigger_transition_status_da39b" ON %1$s IS 'bulksafe:6ae596da195265461a6428f80816fa2c4533a8bc';
+COMMENT ON TRIGGER "pgtrigger_transition_status_da39b" ON %1$s IS 'bulksafe:2638ebd9c0c7e2b9185bd11297bb28e346baea0c';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 IF partitioned THEN
@@ -197,7 +197,7 @@ CREATE TRIGGER "zz_bulksafe_transition_status_da39b_move"
     FOR EACH ROW
     WHEN ("old"."status" IS DISTINCT FROM "new"."status" AND NOT (((COALESCE("old"."status" IN ('draft'), false)) AND (COALESCE("new"."status" IN ('paid'), false))) OR (("old"."status" IS NULL) AND (COALESCE("new"."status" IN ('draft'), false)))))
     EXECUTE FUNCTION %2$I."pgtrigger_transition_status_da39b"();
-COMMENT ON TRIGGER "zz_bulksafe_transition_status_da39b_move" ON %1$s IS 'bulksafe:6ae596da195265461a6428f80816fa2c4533a8bc';
+COMMENT ON TRIGGER "zz_bulksafe_transition_status_da39b_move" ON %1$s IS 'bulksafe:2638ebd9c0c7e2b9185bd11297bb28e346baea0c';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
         END IF;
 
@@ -207,7 +207,7 @@ CREATE TRIGGER "bulksafe_transition_status_da39b_initial"
     FOR EACH ROW
     WHEN (NOT (COALESCE("new"."status" IN ('draft'), false) OR "new"."status" IS NULL))
     EXECUTE FUNCTION %2$I."pgtrigger_transition_status_da39b"();
-COMMENT ON TRIGGER "bulksafe_transition_status_da39b_initial" ON %1$s IS 'bulksafe:6ae596da195265461a6428f80816fa2c4533a8bc';
+COMMENT ON TRIGGER "bulksafe_transition_status_da39b_initial" ON %1$s IS 'bulksafe:2638ebd9c0c7e2b9185bd11297bb28e346baea0c';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING

@@ -1,4 +1,4 @@
-"""Which writes run a receiver, and what a listener that is killed loses."""
+"""Counts the receiver calls of each write path, and of a killed listener."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ OUTSIDE = "a request to another service"
 
 
 @dataclass(frozen=True)
-class TellingPath:
+class OrderPath:
     """A way to write orders.
 
     Attributes:
         name: what ``--only`` calls it.
         title: what the table calls it.
-        action: what the history says of the orders afterwards.
+        action: the action in the orders' history afterwards.
         write: writes the orders with some numbers, in one of the shops.
     """
 
@@ -56,15 +56,15 @@ class TellingPath:
 
 
 @dataclass(frozen=True)
-class Told:
-    """Of how many writes a receiver was told.
+class PathResult:
+    """The calls of a receiver for one write path.
 
     Attributes:
         path: the write path's name.
         title: what the table calls it.
-        rows: how many rows it wrote.
-        plain: how many of them Django's receiver was told of.
-        critical: what the critical receiver was told of.
+        rows: the number of rows written.
+        plain: the number of rows for which Django's receiver ran.
+        critical: the calls of the critical receiver.
     """
 
     path: str
@@ -75,23 +75,23 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Crash:
-    """What two SIGKILLs did to the deliveries.
+class CrashResult:
+    """The deliveries after two SIGKILLs.
 
     Attributes:
-        orders: how many orders were written.
-        written: how many events these writes made.
-        unheard: how many of them were written while no listener was running.
-        kills: when the listener was killed, and how many events it left waiting.
-        disordered: orders whose changes were told in another order than they were made.
-        again: requests that the warehouse got once more, with the key of the first.
+        orders: the number of orders written.
+        written: the number of events of these writes.
+        while_down: the number of events written while no listener was running.
+        kills: the work during each kill, and the number of events left waiting.
+        disordered: the number of orders whose changes were delivered out of order.
+        again: the number of requests repeated with the same key.
         recovery: seconds from the last start until everything was delivered.
-        tallies: what became of the calls.
+        tallies: the results of the calls.
     """
 
     orders: int
     written: int
-    unheard: int
+    while_down: int
     kills: Sequence[tuple[str, int]]
     disordered: int
     again: int
@@ -100,16 +100,16 @@ class Crash:
 
 
 @dataclass(frozen=True)
-class Telling:
-    """What the second part of the demo has found out."""
+class Delivery:
+    """The results of the second part of the demo."""
 
-    told: Sequence[Told]
-    crash: Crash
+    paths: Sequence[PathResult]
+    crash: CrashResult
 
     @property
     def problems(self) -> list[str]:
-        """What keeps it from having shown that no receiver is skipped."""
-        paths = [f"{told.title}: {text}" for told in self.told for text in told.critical.problems]
+        """Reasons why it did not show that no receiver is skipped."""
+        paths = [f"{path.title}: {text}" for path in self.paths for text in path.critical.problems]
         crashed = [text for one in self.crash.tallies for text in one.problems]
         if len(self.crash.kills) < _KILLS:
             crashed.append("the listener was done before it was killed.")
@@ -122,22 +122,22 @@ class Telling:
 
 
 def stages(only: Sequence[str]) -> int:
-    """How many stages ``tell`` has."""
+    """The number of stages of ``run``."""
     return len(_chosen(only)) + 4
 
 
-def _chosen(only: Sequence[str]) -> list[TellingPath]:
+def _chosen(only: Sequence[str]) -> list[OrderPath]:
     return [path for path in PATHS if not only or path.name in only]
 
 
-def tell(only: Sequence[str], rows: int, events: int, stages: Stages) -> Telling:
-    """Write, with a listener running, and count what the receivers have done.
+def run(only: Sequence[str], rows: int, events: int, stages: Stages) -> Delivery:
+    """Write while a listener runs, and count the receivers' effects.
 
     Args:
         only: names of write paths; none for all.
         rows: how many rows each path writes.
-        events: how many events there are for the listener that is killed.
-        stages: shows what is being done.
+        events: the number of events for the killed listener.
+        stages: shows the progress.
 
     Raises:
         DemoError: the listener does not do its work.
@@ -148,12 +148,12 @@ def tell(only: Sequence[str], rows: int, events: int, stages: Stages) -> Telling
         Warehouse().running() as warehouse,
         Listener(warehouse.url, Path(directory) / "listener.log").running() as listener,
     ):
-        told = [_told(path, orders, rows, listener, stages) for path in _chosen(only)]
-        return Telling(told, _crash(orders, events, listener, warehouse, stages))
+        paths = [_write_path(path, orders, rows, listener, stages) for path in _chosen(only)]
+        return Delivery(paths, _crash(orders, events, listener, warehouse, stages))
 
 
 class _Orders:
-    """Orders of this run alone. They and their history are deleted in the end."""
+    """The orders of this run. They and their history are deleted at the end."""
 
     def __init__(self) -> None:
         self.run = f"D{uuid4().hex[:6]}-"
@@ -174,12 +174,12 @@ class _Orders:
         return [f"{self.run}{number:07}" for number in range(first, self._last + 1)]
 
 
-# Who is told.
+# Receivers of each write path.
 
 
-def _told(
-    path: TellingPath, orders: _Orders, rows: int, listener: Listener, stages: Stages
-) -> Told:
+def _write_path(
+    path: OrderPath, orders: _Orders, rows: int, listener: Listener, stages: Stages
+) -> PathResult:
     stages.begin(f"Receivers of {path.title}")
     numbers = orders.numbers(rows)
     for shop in (twin, models):
@@ -187,7 +187,7 @@ def _told(
             _bulk_create(shop, numbers)
         path.write(shop, numbers)
     _wait(listener, stages, rows, f"it has delivered the rows of {path.title}")
-    return Told(
+    return PathResult(
         path.name,
         path.title,
         rows,
@@ -288,15 +288,15 @@ def _psql(shop: ModuleType, numbers: Numbers) -> None:
 
 
 PATHS = [
-    TellingPath("save", "save()", PAID, _save),
-    TellingPath("bulk_create", "bulk_create()", DRAFT, _bulk_create),
-    TellingPath("update", "update(value)", PAID, _update),
-    TellingPath("sql", "raw SQL", PAID, _raw_sql),
-    TellingPath("copy", "COPY", DRAFT, _copy),
-    TellingPath("psql", "psql", PAID, _psql),
+    OrderPath("save", "save()", PAID, _save),
+    OrderPath("bulk_create", "bulk_create()", DRAFT, _bulk_create),
+    OrderPath("update", "update(value)", PAID, _update),
+    OrderPath("sql", "raw SQL", PAID, _raw_sql),
+    OrderPath("copy", "COPY", DRAFT, _copy),
+    OrderPath("psql", "psql", PAID, _psql),
 ]
 
-# What is lost.
+# The killed listener.
 
 
 def _crash(
@@ -305,7 +305,7 @@ def _crash(
     listener: Listener,
     warehouse: Warehouse,
     stages: Stages,
-) -> Crash:
+) -> CrashResult:
     first, late = orders.numbers(events // 4), orders.numbers(events // 8)
     before = len(warehouse.requests)
     stages.begin("Writing orders")
@@ -332,10 +332,10 @@ def _crash(
     _wait(listener, stages, _waiting(), "it has caught up")
     recovery = time.perf_counter() - started
     requests = warehouse.requests[before:]
-    return Crash(
+    return CrashResult(
         orders=len(first) + len(late),
         written=3 * len(first) + 2 * len(late),
-        unheard=2 * len(late),
+        while_down=2 * len(late),
         kills=[kill for kill in kills if kill],
         disordered=_disordered([*first, *late]),
         again=len(requests) - len(set(requests)),
@@ -350,7 +350,7 @@ def _kill(
     """Start the listener and kill it in the middle of its work.
 
     Returns:
-        the work, and how many events are left; None if everything was delivered before.
+        the work, and the number of events left; None if everything was delivered before.
     """
     warehouse.hold(5)
     listener.start()
@@ -417,7 +417,7 @@ def _tallies(first: Numbers, late: Numbers, requests: Iterable[tuple[str, str]])
             due=[(number, FULFILLED) for number in first],
             seen=_history(models, every, [FULFILLED]),
         ),
-        # A request that came again with its key is none that the warehouse takes for another.
+        # The warehouse ignores a request that is repeated with its key.
         tally(
             "request_picking",
             OUTSIDE,

@@ -1,4 +1,4 @@
-"""What the receivers of the queue “bad” do. Knows nothing of Django."""
+"""The work of the receivers in the queue “bad”. Does not import Django."""
 
 #: The queue of the receivers that misbehave, and those whose latency is measured.
 BAD = "bad"

@@ -8,31 +8,31 @@ from rich.table import Table
 from rich.text import Text
 
 from bulksafe import conf
+from examples.shop.demo.delivery import CrashResult, Delivery
 from examples.shop.demo.layout import Section, columns, duration, words, wrong
-from examples.shop.demo.telling import Crash, Telling
 
-_TOLD = "The receiver keep_history: as Django's @receiver, and as @bulksafe.critical"
+_PATHS = "The receiver keep_history: as Django's @receiver, and as @bulksafe.critical"
 _KILLED = "A listener that is killed, twice, and started again"
 
 
-def sections(telling: Telling) -> Iterator[Section]:
+def sections(delivery: Delivery) -> Iterator[Section]:
     """The titles of the tables, and the tables."""
-    yield _TOLD, _who_is_told(telling)
-    yield _KILLED, _course(telling.crash)
-    yield "What became of the calls", _calls(telling.crash)
+    yield _PATHS, _paths(delivery)
+    yield _KILLED, _course(delivery.crash)
+    yield "What became of the calls", _calls(delivery.crash)
 
 
-def _who_is_told(telling: Telling) -> Table:
+def _paths(delivery: Delivery) -> Table:
     table = columns()
     table.add_column("write path", no_wrap=True)
     for title in ("orders", "@receiver", "skipped", "@critical", "skipped", "twice"):
         table.add_column(title, justify="right", no_wrap=True)
-    for told in telling.told:
-        skipped, critical = told.rows - told.plain, told.critical
+    for path in delivery.paths:
+        skipped, critical = path.rows - path.plain, path.critical
         table.add_row(
-            told.title,
-            f"{told.rows:,}",
-            f"{told.plain:,}",
+            path.title,
+            f"{path.rows:,}",
+            f"{path.plain:,}",
             wrong(skipped),
             f"{critical.made:,}",
             wrong(critical.lost),
@@ -41,12 +41,14 @@ def _who_is_told(telling: Telling) -> Table:
     return table
 
 
-def _course(crash: Crash) -> Table:
+def _course(crash: CrashResult) -> Table:
     table = words()
-    table.add_row("written", f"{crash.written - crash.unheard:,} events of {crash.orders:,} orders")
+    table.add_row(
+        "written", f"{crash.written - crash.while_down:,} events of {crash.orders:,} orders"
+    )
     for where, waiting in crash.kills:
         table.add_row("SIGKILL", f"in the middle of {where}; {waiting:,} events wait")
-    table.add_row("written", f"{crash.unheard:,} events while no listener runs")
+    table.add_row("written", f"{crash.while_down:,} events while no listener runs")
     table.add_row(
         "started",
         f"everything is delivered after {duration(crash.recovery)}, of which the "
@@ -55,7 +57,7 @@ def _course(crash: Crash) -> Table:
     return table
 
 
-def _calls(crash: Crash) -> Table:
+def _calls(crash: CrashResult) -> Table:
     table = columns()
     table.add_column("receiver", no_wrap=True)
     table.add_column("effect", overflow="fold")
@@ -67,10 +69,10 @@ def _calls(crash: Crash) -> Table:
     return table
 
 
-def summary(telling: Telling) -> Iterator[Text]:
-    crash = telling.crash
-    skipped = sum(told.rows - told.plain for told in telling.told)
-    missed = sum(told.critical.lost for told in telling.told)
+def summary(delivery: Delivery) -> Iterator[Text]:
+    crash = delivery.crash
+    skipped = sum(path.rows - path.plain for path in delivery.paths)
+    missed = sum(path.critical.lost for path in delivery.paths)
     yield Text.assemble(
         ("Without bulksafe: ", "bold"),
         (f"{skipped:,} calls of a receiver were skipped. ", "bold red" if skipped else "green"),
@@ -89,6 +91,7 @@ def summary(telling: Telling) -> Iterator[Text]:
     )
     if crash.again:
         yield Text(
-            f"Outside the database {crash.again:,} came again: what was on its way at a SIGKILL, "
-            "with the same event_id, by which the receiving service knows it."
+            f"Outside the database {crash.again:,} were repeated: requests in progress at a "
+            f"SIGKILL, "
+            "with the same event_id, by which the receiving service recognizes them."
         )
