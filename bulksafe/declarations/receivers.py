@@ -107,10 +107,6 @@ def is_inline(receiver: Receiver) -> bool:
     return receiver.is_inline
 
 
-def after_commit() -> list[Receiver]:
-    return list(filter(is_after_commit, receivers))
-
-
 def inline() -> list[Receiver]:
     return list(filter(is_inline, receivers))
 

@@ -44,10 +44,6 @@ class Call:
         with being_called(outer.plus(self.receiver.name, last.row), last.context):
             call(self.receiver.function, arguments.of_changes(self.receiver, self.changes))
 
-    def single_calls(self) -> list[Call]:
-        """The same call, split into one for each change."""
-        return [Call(self.receiver, [change]) for change in self.changes]
-
 
 def m2m_group(change: Change) -> tuple[Any, ...]:
     """The group of a through row: all rows of a group make one call of ``m2m_changed``.

@@ -166,7 +166,3 @@ def row_of_instance(instance: Model) -> Row:
     if key is None or (isinstance(key, tuple) and None in key):
         key = Unsaved(id(instance))
     return row_of(type(instance), key)
-
-
-def is_new(change: Change) -> bool:
-    return change.event.operation == INSERTED
