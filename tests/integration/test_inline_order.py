@@ -185,7 +185,7 @@ def test_a_write_begins_again_where_the_order_turns_out_to_matter(caplog):
         Article.objects.bulk_create(articles(5))
 
     assert logged() == ["3: 4", "4: 5"]
-    assert "made again, row by row" in caplog.text
+    assert "repeated row by row" in caplog.text
     assert Article.objects.count() == 5
 
 

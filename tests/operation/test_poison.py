@@ -345,4 +345,4 @@ def test_a_receiver_leaves_the_connection_in_a_different_state(shop, statement):
     assert texts(project) == ["other good 0"]
     ((error, state),) = project.run("SELECT error, state FROM bulksafe_parked")
     assert state == "dead"
-    assert "leaves the connection with another search_path" in error
+    assert "leaves the connection with a different search_path" in error
