@@ -12,6 +12,7 @@ from django.db import DatabaseError, transaction
 from bulksafe.call_stack import running
 from bulksafe.contexts.identity import identity, in_force
 from bulksafe.contexts.setting import IdentitySetting
+from bulksafe.sqlstates import sqlstate
 from bulksafe.statements import fits_in_transaction, may_write, text_of
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Carrier:
                 self._setting.set()
                 return run()
         except DatabaseError as error:
-            if getattr(error.__cause__, "sqlstate", None) != _COMMITS_ITSELF:
+            if sqlstate(error) != _COMMITS_ITSELF:
                 raise
         # A procedure that commits fails inside a transaction: it runs without an identity.
         return run()

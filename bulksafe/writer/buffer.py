@@ -14,6 +14,7 @@ from bulksafe.dispatch.sources import by_oid
 from bulksafe.exceptions import ReceiversNotRun
 from bulksafe.outbox.queries import query
 from bulksafe.own_cursor import own_cursor
+from bulksafe.sqlstates import NOT_ALLOWED, sqlstate
 from bulksafe.writer.combining import combined, in_key_order
 from bulksafe.writer.readable import readable
 from bulksafe.writer.take_query import in_schema
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
     from bulksafe.writer.changes import InlineChange
 
-#: The SQLSTATE of a missing privilege.
-_NOT_ALLOWED = "42501"
 
 _HAS_PIPELINES = Pipeline.is_supported()
 
@@ -119,7 +118,7 @@ class Buffer:
             with own_cursor(self.connection) as cursor:
                 yield cursor
         except DatabaseError as error:
-            if getattr(error.__cause__, "sqlstate", None) != _NOT_ALLOWED:
+            if sqlstate(error) != NOT_ALLOWED:
                 raise
             raise ReceiversNotRun(
                 "Critical receivers have to run for this write, and the database role of the "

@@ -14,6 +14,7 @@ from bulksafe.dispatch.images import Image
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
 from bulksafe.outbox.queries import query
 from bulksafe.rendering import quoting
+from bulksafe.sqlstates import sqlstate
 from bulksafe.writer.applying import Applying
 from bulksafe.writer.changes import InlineChange
 from bulksafe.writer.collecting import Uncollectable, places
@@ -83,7 +84,7 @@ class Collection:
             Uncollectable: a function or a trigger would write.
         """
         self.begin("collect")
-        with refusing_nested():
+        with giving_up_on(NESTED):
             result = execute(sql, params)
         self.description = cursor.description or ()
         self.rows = self.end()
@@ -219,19 +220,22 @@ class Collection:
 
 
 #: The SQLSTATE of the trigger's refusal to collect writes of functions and triggers.
-_NESTED = "BS004"
+NESTED = "BS004"
 
 
 @contextmanager
-def refusing_nested() -> Iterator[None]:
-    """Wrap a statement whose rows are collected.
+def giving_up_on(*states: str) -> Iterator[None]:
+    """Wrap a statement that the write may be executed without, in a different way.
+
+    Args:
+        states: SQLSTATEs of its errors.
 
     Raises:
-        Uncollectable: a function or a trigger would write.
+        Uncollectable: it ended with one of these.
     """
     try:
         yield
     except DatabaseError as error:
-        if getattr(error.__cause__, "sqlstate", None) == _NESTED:
+        if sqlstate(error) in states:
             raise Uncollectable from error
         raise

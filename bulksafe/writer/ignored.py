@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from django.db import IntegrityError, transaction
 
+from bulksafe.sqlstates import sqlstate
 from bulksafe.writer.retrying import CONFLICTS
 
 if TYPE_CHECKING:
@@ -63,4 +64,4 @@ class ObjectSavepoint:
 
 def _is_conflict(error: IntegrityError) -> bool:
     """Whether a constraint was violated that ``ON CONFLICT`` covers."""
-    return getattr(error.__cause__, "sqlstate", None) in CONFLICTS
+    return sqlstate(error) in CONFLICTS

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from django.db import DataError
 
+from bulksafe.sqlstates import sqlstate
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -24,7 +26,7 @@ def readable(model: type[Model]) -> Iterator[None]:
         yield
     except DataError as error:
         # An error of the server's has an SQLSTATE, one of the driver's loaders has none.
-        if getattr(error.__cause__, "sqlstate", None) is not None:
+        if sqlstate(error) is not None:
             raise
         raise DataError(
             f"The critical receivers of {model._meta.label} cannot be called, since Python cannot "

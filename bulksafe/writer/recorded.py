@@ -8,30 +8,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.db import DatabaseError, transaction
+from django.db import transaction
 
 from bulksafe.outbox.events import UPDATED
 from bulksafe.rendering import quoting
-from bulksafe.writer.collected import Collection, refusing_nested
+from bulksafe.sqlstates import NOT_ALLOWED
+from bulksafe.writer.collected import NESTED, Collection, giving_up_on
 from bulksafe.writer.collecting import Uncollectable
 from bulksafe.writer.relations import relations_of
 from bulksafe.writer.retrying import Retries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from psycopg import Cursor
 
     from bulksafe.dispatch.images import Image
     from bulksafe.writer.applying import Applying
     from bulksafe.writer.session import Execute
     from bulksafe.writer.staged_rows import Row
-
-#: The SQLSTATE of a missing privilege.
-_NOT_ALLOWED = "42501"
 
 
 class _Kept(NamedTuple):
@@ -88,8 +83,8 @@ class Recording(Collection):
         """Execute the statement past Django's cursors. Returns the keys of the written rows."""
         connection = self.session.connection
         with (
-            _only_if_allowed(),
-            refusing_nested(),
+            # The role may be allowed to execute the statement, but not to read the keys.
+            giving_up_on(NESTED, NOT_ALLOWED),
             connection.wrap_database_errors,
             connection.create_cursor() as cursor,
         ):
@@ -167,7 +162,7 @@ class Recording(Collection):
                 parts[one.source, row.applying].append(row.number)
         found: list[tuple[bool]] = []
         for (source, applying), numbers in parts.items():
-            with _only_if_allowed():
+            with giving_up_on(NOT_ALLOWED):
                 params = [source, numbers[0] - 1, numbers[-1]]
                 found += self.ask(self._locking(applying), params)
         return len(found) == sum(map(len, parts.values())) and all(same for (same,) in found)
@@ -203,14 +198,3 @@ def _key(image: Image | None) -> tuple[Any, ...]:
     assert image is not None  # noqa: S101
     values = dict(zip(image.table.attnames, image.values, strict=True))
     return tuple(values[one.attname] for one in image.table.model._meta.pk_fields)
-
-
-@contextmanager
-def _only_if_allowed() -> Iterator[None]:
-    """Wrap an operation for which the role may lack privileges, unlike for the statement."""
-    try:
-        yield
-    except DatabaseError as error:
-        if getattr(error.__cause__, "sqlstate", None) == _NOT_ALLOWED:
-            raise Uncollectable from error
-        raise

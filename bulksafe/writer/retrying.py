@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from django.db import IntegrityError, OperationalError
 
+from bulksafe.sqlstates import sqlstate
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -59,7 +61,7 @@ class Retries:
             yield
         except OperationalError as error:
             self._deadlocks += 1
-            is_deadlock = getattr(error.__cause__, "sqlstate", None) == _DEADLOCK
+            is_deadlock = sqlstate(error) == _DEADLOCK
             if not is_deadlock or self._deadlocks > _MOST_DEADLOCKS:
                 raise
             self._session.due.clear()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import IntegrityError
 
 from bulksafe.object_state import set_rowcount
+from bulksafe.sqlstates import sqlstate
 from bulksafe.writer import returned_rows
 from bulksafe.writer.retrying import CONFLICTS, Overtaken
 from bulksafe.writer.staged_rows import assigned_to
@@ -149,7 +150,7 @@ class StagedStore:
         try:
             yield
         except IntegrityError as error:
-            state = getattr(error.__cause__, "sqlstate", None)
+            state = sqlstate(error)
             if self._target.statement.has_conflict and state in CONFLICTS:
                 raise Overtaken(error) from error
             raise

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import DatabaseError
 from django.db.models.signals import post_init
 
+from bulksafe.sqlstates import sqlstate
 from bulksafe.writer import lean_delivery
 from bulksafe.writer.instance_scopes import InHand, Saving
 from bulksafe.writer.scopes import Again, Returned
@@ -91,7 +92,7 @@ def _execute_returning(session: Session, returned: Returned, execution: Executio
     try:
         result = execution.of(f"{execution.sql} {kind.returning} {mark}", execution.params)
     except DatabaseError as error:
-        if getattr(error.__cause__, "sqlstate", None) in _RETURNS_NOTHING:
+        if sqlstate(error) in _RETURNS_NOTHING:
             kind.may_return = False
             raise Again from error
         raise

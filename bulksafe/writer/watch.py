@@ -8,6 +8,7 @@ from django.db import DatabaseError
 from psycopg.pq import TransactionStatus
 
 from bulksafe.exceptions import ReceiversNotRun
+from bulksafe.sqlstates import sqlstate
 from bulksafe.statements import text_of
 from bulksafe.writer.collecting import forget
 from bulksafe.writer.performing import perform, write
@@ -104,7 +105,7 @@ class Watch:
         try:
             return perform(self.session, run, Scope(), vocabulary().models)
         except DatabaseError as error:
-            if getattr(error.__cause__, "sqlstate", None) in _ONCE:
+            if sqlstate(error) in _ONCE:
                 self.session.due.clear()
                 raise refusal from error
             raise
