@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -137,6 +137,22 @@ def value(field: Field, given: object) -> str:
     if field.max_length and isinstance(converted, str) and len(converted) > field.max_length:
         raise _no_value(field, given, f"it has more than {field.max_length} characters")
     return literal
+
+
+def is_one_of(column: str, field: Field, values: Iterable[object]) -> str:
+    """SQL that is true or false, never unknown: whether the column has one of ``values``.
+
+    Args:
+        column: SQL for the exact value of the column, from ``identity``.
+    """
+    listed = list(values)
+    tests = []
+    literals = [value(field, given) for given in listed if given is not None]
+    if literals:
+        tests.append(f"COALESCE({column} IN ({', '.join(literals)}), false)")
+    if None in listed:
+        tests.append(f"{column} IS NULL")
+    return f"({' OR '.join(tests)})" if tests else "false"
 
 
 def plain(given: object) -> object:

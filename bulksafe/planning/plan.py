@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pgtrigger
 
@@ -218,7 +218,7 @@ def _transition(transition: Transition, subject: Subject) -> compiler.Trigger:
     field = fields.column_field(subject.model, transition.field)
     old, new = fields.identity(OLD, field), fields.identity(NEW, field)
     edges = [
-        f"({_is_in(old, field, [state])} AND {_is_in(new, field, followers)})"
+        f"({fields.is_one_of(old, field, [state])} AND {fields.is_one_of(new, field, followers)})"
         for state, followers in transition.edges().items()
         if followers
     ]
@@ -226,18 +226,7 @@ def _transition(transition: Transition, subject: Subject) -> compiler.Trigger:
     refused = f"{moved} AND NOT ({' OR '.join(edges)})" if edges else moved
     parts = update_triggers(subject, refused)
     if transition.initial is not None:
-        starts = _is_in(new, field, list(dict.fromkeys(transition.initial)))
+        starts = fields.is_one_of(new, field, list(dict.fromkeys(transition.initial)))
         name = subject.owned("initial")
         parts.append(row_trigger(name, subject.pgid, "INSERT", f"NOT {starts}"))
     return subject.compiled(functions=[subject.refusal(subject.pgid)], triggers=parts)
-
-
-def _is_in(column: str, field: fields.Field, states: list[Any]) -> str:
-    """SQL that is true or false, never unknown: whether the column has one of ``states``."""
-    tests = []
-    literals = [fields.value(field, state) for state in states if state is not None]
-    if literals:
-        tests.append(f"COALESCE({column} IN ({', '.join(literals)}), false)")
-    if None in states:
-        tests.append(f"{column} IS NULL")
-    return f"({' OR '.join(tests)})" if tests else "false"

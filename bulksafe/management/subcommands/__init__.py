@@ -32,6 +32,7 @@ class Subcommand:
         examples: command lines, each with a short explanation.
         arguments: adds its arguments to a parser.
         run: executes it with the command and the options, and returns the exit status.
+        every_database: whether it takes all databases unless ``--database`` names one.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Subcommand:
     examples: str
     arguments: Callable[[ArgumentParser], None]
     run: Callable[..., int]
+    every_database: bool = False
 
     def add_to(self, subparsers: _SubParsersAction[ArgumentParser], command: BaseCommand) -> None:
         parser = subparsers.add_parser(
@@ -50,9 +52,8 @@ class Subcommand:
             formatter_class=RawDescriptionHelpFormatter,
         )
         self.arguments(parser)
-        parser.add_argument(
-            "--database", default=DEFAULT_DB_ALIAS, help="the database (default: “default”)"
-        )
+        default, shown = (None, "all") if self.every_database else (DEFAULT_DB_ALIAS, "“default”")
+        parser.add_argument("--database", default=default, help=f"the database (default: {shown})")
         parser.set_defaults(run=lambda **options: self.run(command, **options))
         _add_common_options(parser)
 
@@ -78,6 +79,18 @@ def check_database(database: str) -> None:
         raise failed(f"There is no database {database!r}; known are: {', '.join(connections)}.")
     if connections[database].vendor != "postgresql":
         raise failed(f"The database {database!r} is not PostgreSQL.")
+
+
+def is_selected(label: str, selections: Sequence[str]) -> bool:
+    """Whether an invariant is in one of the selections: an app, a model, or its whole label.
+
+    Args:
+        label: ``"shop.Order:net"``.
+        selections: what the user wrote; all invariants if it is empty.
+    """
+    model = label.partition(":")[0].lower()
+    names = (label.lower(), model, model.partition(".")[0])
+    return not selections or any(selection.lower() in names for selection in selections)
 
 
 def store_of(database: str) -> Store:

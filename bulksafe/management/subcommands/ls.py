@@ -14,6 +14,7 @@ from bulksafe.management.subcommands import (
     Subcommand,
     check_database,
     failed,
+    is_selected,
     line,
 )
 
@@ -57,10 +58,9 @@ def _run(
     check_database(database)
     found = inspection.statuses(database)
     for label in labels:
-        if not any(_matches(status, label) for status in found):
+        if not any(is_selected(status.label, [label]) for status in found):
             raise failed(f"No invariant matches {label!r}.")
-    if labels:
-        found = [s for s in found if any(_matches(s, label) for label in labels)]
+    found = [status for status in found if is_selected(status.label, labels)]
     if json:
         command.stdout.write(jsonlib.dumps([asdict(status) for status in found], indent=2))
     else:
@@ -102,15 +102,6 @@ def _print_table(command: BaseCommand, found: Sequence[inspection.Status], datab
 def _print_hints(command: BaseCommand, labels: Collection[str]) -> None:
     for hint in checks.hints(item for item in declared() if item.label in labels):
         command.stdout.write(f"\n{hint.id}: {hint.msg} ({hint.obj})\n  {hint.hint}")
-
-
-def _matches(status: inspection.Status, label: str) -> bool:
-    model = status.label.partition(":")[0]
-    return label.lower() in (
-        status.label.lower(),
-        model.lower(),
-        model.partition(".")[0].lower(),
-    )
 
 
 LS = Subcommand(

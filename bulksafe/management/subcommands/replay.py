@@ -17,6 +17,7 @@ from bulksafe.declarations.senders import resolve
 from bulksafe.dispatch.replayable import NotReplayable, operation_of
 from bulksafe.dispatch.replaying import BadRows, Rows
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, failed, store_of
+from bulksafe.management.subcommands.numbers import pause, positive
 from bulksafe.planning.problems import Refused, did_you_mean
 
 if TYPE_CHECKING:
@@ -88,22 +89,6 @@ def _value(text: str) -> object:
     return text if is_number else value
 
 
-def _number(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 3600:
-        raise ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
-    return seconds
-
-
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("receiver", metavar="RECEIVER", help="its name, as shown by “status”")
     parser.add_argument(
@@ -122,13 +107,13 @@ def _arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch",
-        type=_number,
+        type=positive,
         default=500,
         metavar="N",
         help="rows per transaction (default: 500)",
     )
     parser.add_argument(
-        "--sleep", type=_seconds, default=0.0, metavar="S", help="seconds between two batches"
+        "--sleep", type=pause, default=0.0, metavar="S", help="seconds between two batches"
     )
     parser.add_argument(
         "--ignore-when", action="store_true", help="also replay rows that do not meet its when="
