@@ -12,6 +12,7 @@ from django.db import DatabaseError
 
 from bulksafe.exceptions import InvalidDeclaration
 from bulksafe.management.subcommands import failed
+from bulksafe.management.subcommands.backfill import BACKFILL
 from bulksafe.management.subcommands.doctor import DOCTOR
 from bulksafe.management.subcommands.listen import LISTEN
 from bulksafe.management.subcommands.ls import LS
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Callable
 
+SUBCOMMANDS = (LS, VERIFY, BACKFILL, LISTEN, STATUS, RETRY, DISCARD, PRUNE, REPLAY, DOCTOR)
+
 
 class Command(BaseCommand):
     help = "Inspect invariants and critical receivers, and run the after-commit receivers."
@@ -35,7 +38,18 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         subparsers = parser.add_subparsers(title="subcommands", dest="subcommand", required=True)
-        for subcommand in (LS, VERIFY, LISTEN, STATUS, RETRY, DISCARD, PRUNE, REPLAY, DOCTOR):
+        for subcommand in (
+            LS,
+            VERIFY,
+            BACKFILL,
+            LISTEN,
+            STATUS,
+            RETRY,
+            DISCARD,
+            PRUNE,
+            REPLAY,
+            DOCTOR,
+        ):
             subcommand.add_to(subparsers, self)
 
     def handle(self, *args: Any, run: Callable[..., int], **options: Any) -> None:

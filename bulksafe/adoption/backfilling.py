@@ -1,0 +1,265 @@
+"""Repairs the computed columns of a table that is in use."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import F
+
+from bulksafe import inspection
+from bulksafe.adoption import keys
+from bulksafe.adoption.keys import Span
+from bulksafe.adoption.looking import Found, Look, probe
+from bulksafe.adoption.repairing import LOCKED, SQL, Outcome, Repair
+from bulksafe.adoption.rules import Rule, rule_of
+from bulksafe.adoption.tables import Table, Unusable, table_of
+from bulksafe.declarations import Compute
+from bulksafe.declarations.compute import dependencies
+from bulksafe.planning import fields
+from bulksafe.planning.expressions import compile_expression
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bulksafe.declarations import Declared
+
+#: Rows that are looked at with one query.
+_SPAN = 10_000
+
+#: Seconds to try locked rows again without success, before they are left as they are.
+PATIENCE = 10.0
+
+#: The pause between two attempts in seconds, at first and at most.
+_PAUSES = (0.05, 1.0)
+
+#: Rows whose expression fails, after which a table is given up: each of them costs queries.
+_MOST_FAILURES = 1_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to backfill.
+
+    Attributes:
+        batch: the maximum number of rows of a transaction.
+        sleep: seconds between two transactions.
+        limit: the maximum number of rows to write; None for all.
+        after: the key to start after, as the user wrote it; None for the whole table.
+        dry_run: count the wrong rows, and write nothing.
+        without_triggers: write the values although no trigger keeps them.
+    """
+
+    batch: int = 1_000
+    sleep: float = 0.0
+    limit: int | None = None
+    after: str | None = None
+    dry_run: bool = False
+    without_triggers: bool = False
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """A row that is still wrong.
+
+    Attributes:
+        key: its primary key; a list if it is composite.
+        invariants: the labels of the computed columns.
+        message: why it is.
+    """
+
+    key: Any
+    invariants: list[str]
+    message: str
+
+
+@dataclass
+class Report:
+    """The state of a backfill of one table.
+
+    Attributes:
+        database: the alias.
+        table: the table's name.
+        model: the label of its model.
+        repaired: the number of repaired rows by invariant; with a dry run, of wrong rows.
+        remaining: rows that are still wrong, by key.
+        rows: the number of rows that were looked at.
+        estimate: the number of rows of the table, if it is known.
+        written: the number of rows that were written or refused.
+        position: the rows up to this key are done, apart from ``remaining``; None at the start.
+        is_complete: whether it has come to the end of the table.
+    """
+
+    database: str
+    table: str
+    model: str
+    repaired: Counter[str]
+    remaining: dict[keys.Key, Remaining] = field(default_factory=dict)
+    rows: int = 0
+    estimate: int | None = None
+    written: int = 0
+    position: str | None = None
+    is_complete: bool = False
+
+
+class Backfill:
+    """Repairs computed columns of one table.
+
+    Args:
+        items: invariants of one table, all of them ``Compute``.
+        using: the database.
+        options: how to do it.
+
+    Raises:
+        Unusable: the table or an expression cannot be used, or a trigger is not installed.
+    """
+
+    def __init__(self, items: Sequence[Declared], using: str, options: Options) -> None:
+        model = items[0].model._meta.concrete_model or items[0].model
+        self.table = table_of(model, using)
+        self.options = options
+        self.after = None if options.after is None else keys.parsed(self.table, options.after)
+        ordered = sorted(items, key=_depth)
+        self.labels = [item.label for item in ordered]
+        look = Look(self.table, [_condition(item, self.table) for item in ordered])
+        if options.without_triggers:
+            steps = [_value(item) for item in ordered]
+        else:
+            _refuse_unguarded(items, using)
+            # A trigger sets all computed columns of the row, whatever is assigned.
+            steps = [{name: F(name) for item in ordered for name in _value(item)}]
+        self.repair = Repair(model, look, steps, options.batch)
+        self.report = Report(
+            database=using,
+            table=model._meta.db_table,
+            model=model._meta.label,
+            repaired=Counter(dict.fromkeys(self.labels, 0)),
+            estimate=self.table.estimate,
+            position=options.after,
+        )
+
+    def run(self) -> Iterator[Report]:
+        """Do it; yields the report after each transaction."""
+        locked: list[Span] = []
+        for span in keys.spans(self.table, _SPAN, self.after):
+            for outcome in self._repair(span):
+                if outcome.locked and locked[-1:] != [span]:
+                    locked.append(span)
+                yield self.report
+            if self._is_at_limit:
+                return
+            self.report.rows += _SPAN if span.until else len(keys.keys_in(self.table, span))
+            if span.until and not locked:
+                self.report.position = keys.as_text(self.table, span.until)
+            yield self.report
+        yield from self._come_back(locked)
+        self.report.is_complete = not self._is_at_limit
+
+    def _come_back(self, locked: list[Span]) -> Iterator[Report]:
+        """Try the rows again that were in use."""
+        pause, longest = _PAUSES
+        waiting_since = time.monotonic()
+        while locked and not self._is_at_limit and time.monotonic() - waiting_since < PATIENCE:
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
+            spans, locked = locked, []
+            for span in spans:
+                for outcome in self._repair(span):
+                    if outcome.repaired:
+                        waiting_since = time.monotonic()
+                    if outcome.locked and locked[-1:] != [span]:
+                        locked.append(span)
+                    yield self.report
+        for span in locked:
+            for row in self._wrong(span):
+                self._note_remaining(row, LOCKED)
+
+    def _repair(self, span: Span) -> Iterator[Outcome]:
+        wrong = self._wrong(span)
+        if self.options.dry_run:
+            self._count(wrong)
+            return
+        if self.options.limit is not None:
+            wrong = wrong[: self.options.limit - self.report.written]
+        for outcome in self.repair.repair(wrong):
+            self._count(outcome.repaired)
+            for row, message in outcome.refused:
+                self._note_remaining(row, message)
+            self.report.written += len(outcome.repaired) + len(outcome.refused)
+            yield outcome
+            time.sleep(self.options.sleep)
+
+    def _wrong(self, span: Span) -> list[Found]:
+        """The rows to repair; notes those whose value cannot be computed."""
+        found = []
+        for row in self.repair.look.at(span):
+            if row.failure is not None:
+                self._note_remaining(row, row.failure)
+                if len(self.report.remaining) >= _MOST_FAILURES:
+                    raise Unusable(
+                        f"{self.labels[min(row.conditions)]}: its expression fails for "
+                        f"{_MOST_FAILURES} rows: {row.failure}."
+                    )
+            elif row.key not in self.report.remaining:
+                found.append(row)
+        return found
+
+    @property
+    def _is_at_limit(self) -> bool:
+        return self.options.limit is not None and self.report.written >= self.options.limit
+
+    def _labels_of(self, row: Found) -> list[str]:
+        return [self.labels[number] for number in sorted(row.conditions)]
+
+    def _count(self, rows: Sequence[Found]) -> None:
+        for row in rows:
+            self.report.repaired.update(self._labels_of(row))
+
+    def _note_remaining(self, row: Found, message: str) -> None:
+        shown = keys.shown(self.table, row.key)
+        self.report.remaining[row.key] = Remaining(shown, self._labels_of(row), message)
+
+
+def _compute_of(item: Declared) -> Compute:
+    if not isinstance(item.invariant, Compute):
+        raise TypeError(f"{item.label} is not a Compute")
+    return item.invariant
+
+
+def _depth(item: Declared) -> int:
+    """A column comes after those that it is computed from."""
+    name = fields.column_field(item.model, _compute_of(item).field).name
+    return len(dependencies(item.model).longest_chain(name))
+
+
+def _condition(item: Declared, table: Table) -> str:
+    """The condition that the column is wrong."""
+    rule = rule_of(item, table)
+    if not isinstance(rule, Rule):
+        raise TypeError(f"{item.label} has no rule for stored rows")
+    probe(table, rule.violated)
+    return rule.violated
+
+
+def _value(item: Declared) -> Mapping[str, Any]:
+    """The right value of the column, to assign to its field."""
+    compute = _compute_of(item)
+    target = fields.column_field(item.model, compute.field)
+    value = compile_expression(item.model, compute.expression, bare=True)
+    return {target.name: SQL(value.sql, target)}
+
+
+def _refuse_unguarded(items: Sequence[Declared], using: str) -> None:
+    """Refuse columns that the next write would leave wrong again."""
+    labels = {item.label for item in items}
+    tables = {item.model._meta.db_table for item in items}
+    for status in inspection.statuses(using, tables):
+        if status.label in labels and status.state != inspection.INSTALLED:
+            raise Unusable(
+                f"The trigger of {status.label} is {status.state} in the database “{using}”: "
+                "nothing would keep the values. Run makemigrations and migrate, or enable the "
+                "trigger. To write the values now nevertheless, give --without-triggers."
+            )

@@ -1,0 +1,174 @@
+"""Writes computed columns again, in transactions so short that writers do not notice.
+
+A row is written with the UPDATE of a queryset, like by anybody else: its triggers set the value,
+other rules judge it, receivers run and captures record the change.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections, transaction
+from django.db.models import BooleanField, Expression, Model, QuerySet
+
+from bulksafe.adoption import keys
+from bulksafe.adoption.looking import Found, Look, message_of
+from bulksafe.adoption.tables import Table, trusted_path
+from bulksafe.rendering import quoting
+from bulksafe.sqlstates import sqlstate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bulksafe.adoption.keys import Key
+
+#: Milliseconds to wait for a lock that a writer holds. The writer may wait for rows of this
+#: transaction meanwhile, so this is far below PostgreSQL's deadlock_timeout.
+LOCK_TIMEOUT = 30
+
+#: Seconds that a transaction may take: so long may a writer wait for its rows.
+_TARGET = 0.05
+
+#: Locks that were not got, deadlocks and serialization failures: these go away.
+_PASSING = ("55P03", "40P01", "40001")
+
+#: Classes of SQLSTATE for errors that are not about a row: a lost connection, too few resources,
+#: an operator who shuts the server down, and missing privileges, tables and functions.
+_OF_THE_SERVER = ("08", "42", "53", "57P", "58", "XX")
+
+UNCHANGED = "the UPDATE did not correct it: another trigger keeps it from being written"
+LOCKED = "another transaction holds its lock"
+
+
+class SQL(Expression):
+    """A text as an expression. Django's RawSQL would join parents whose columns it mentions."""
+
+    def __init__(self, text: str, output_field: Any) -> None:
+        super().__init__(output_field=output_field)
+        self.text = text
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[()]]:
+        return f"({self.text})".replace("%", "%%"), ()
+
+
+@dataclass
+class Outcome:
+    """What became of rows.
+
+    Attributes:
+        repaired: rows that are right now.
+        refused: rows that cannot be written, with the reason.
+        locked: rows that are in use, to be tried again.
+    """
+
+    repaired: list[Found] = field(default_factory=list)
+    refused: list[tuple[Found, str]] = field(default_factory=list)
+    locked: list[Found] = field(default_factory=list)
+
+    def __iadd__(self, other: Outcome) -> Outcome:
+        self.repaired += other.repaired
+        self.refused += other.refused
+        self.locked += other.locked
+        return self
+
+
+@dataclass
+class Repair:
+    """Repairs computed columns of one table.
+
+    Attributes:
+        model: the model of the table.
+        look: finds the rows whose columns are wrong.
+        steps: what to assign to the fields, with an UPDATE for each step.
+        most: the maximum number of rows of a transaction.
+        size: the number that is written within the time that a transaction may take.
+    """
+
+    model: type[Model]
+    look: Look
+    steps: Sequence[Mapping[str, Any]]
+    most: int
+    size: int = 1
+
+    @property
+    def table(self) -> Table:
+        return self.look.table
+
+    def repair(self, wrong: Sequence[Found]) -> Iterator[Outcome]:
+        """Write rows again, with as many in each transaction as the time allows."""
+        start = 0
+        while start < len(wrong):
+            rows = wrong[start : start + self.size]
+            start += len(rows)
+            yield self._write(rows)
+
+    def _write(self, rows: Sequence[Found]) -> Outcome:
+        """Write rows in one transaction; in smaller ones if one of them is refused."""
+        started = time.monotonic()
+        try:
+            with transaction.atomic(using=self.table.using):
+                outcome = self._written(rows)
+        except Exception as error:
+            # Anything that a receiver raises refuses a row, too.
+            if self._is_lost(error):
+                raise
+            self.size = max(self.size // 2, 1)
+            if len(rows) > 1:
+                half = len(rows) // 2
+                outcome = self._write(rows[:half])
+                outcome += self._write(rows[half:])
+                return outcome
+            if sqlstate(error) in _PASSING:
+                return Outcome(locked=list(rows))
+            return Outcome(refused=[(rows[0], message_of(error))])
+        self._adapt(time.monotonic() - started)
+        return outcome
+
+    def _written(self, rows: Sequence[Found]) -> Outcome:
+        with connections[self.table.using].cursor() as cursor:
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{LOCK_TIMEOUT}ms"])
+            with trusted_path(cursor, self.table):
+                # In the order of the keys, and without waiting: there is no deadlock, and no writer
+                # waits for rows that wait for another writer.
+                locking = "FOR NO KEY UPDATE SKIP LOCKED"
+                own = self._still_wrong(cursor, [row.key for row in rows], locking)
+                written = [row.key for row in own]
+                others = [row.key for row in rows if row.key not in set(written)]
+                locked = self._still_wrong(cursor, others)
+            if written:
+                self._update(written)
+            with trusted_path(cursor, self.table):
+                unchanged = self._still_wrong(cursor, written)
+        wrong = {row.key for row in unchanged}
+        repaired = [row for row in own if row.key not in wrong]
+        return Outcome(repaired, [(row, UNCHANGED) for row in unchanged], locked)
+
+    def _still_wrong(self, cursor: Any, wanted: Sequence[Key], locking: str = "") -> list[Found]:
+        if not wanted:
+            return []
+        among = keys.among(self.table, wanted, keys.key_columns(self.table))
+        return self.look.matching(cursor, among, locking=locking)
+
+    def _update(self, wanted: Sequence[Key]) -> None:
+        relation = quoting.relation(self.model._meta.db_table)
+        columns = [f"{relation}.{quoting.identifier(column)}" for column in self.table.key]
+        among = SQL(keys.among(self.table, wanted, columns), BooleanField())
+        # Not the default manager, which may hide rows.
+        rows: QuerySet[Any] = QuerySet(self.model, using=self.table.using).filter(among)
+        for values in self.steps:
+            rows.update(**values)
+
+    def _adapt(self, seconds: float) -> None:
+        if seconds > _TARGET:
+            self.size = max(self.size // 2, 1)
+        elif seconds < _TARGET / 4:
+            self.size = min(self.size * 2, self.most)
+
+    def _is_lost(self, error: Exception) -> bool:
+        """Whether no other row can be written either."""
+        connection = connections[self.table.using]
+        is_closed = connection.connection is None or connection.connection.closed
+        return is_closed or (sqlstate(error) or "").startswith(_OF_THE_SERVER)
