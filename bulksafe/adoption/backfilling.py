@@ -12,11 +12,12 @@ from django.db.models import F
 
 from bulksafe import inspection
 from bulksafe.adoption import keys
+from bulksafe.adoption.errors import Unusable
 from bulksafe.adoption.keys import Span
 from bulksafe.adoption.looking import Found, Look, probe
 from bulksafe.adoption.repairing import LOCKED, SQL, Outcome, Repair
 from bulksafe.adoption.rules import Rule, rule_of
-from bulksafe.adoption.tables import Table, Unusable, table_of
+from bulksafe.adoption.tables import Table, table_of
 from bulksafe.declarations import Compute
 from bulksafe.declarations.compute import dependencies
 from bulksafe.planning import fields
@@ -148,12 +149,14 @@ class Backfill:
             for outcome in self._repair(span):
                 if outcome.locked and locked[-1:] != [span]:
                     locked.append(span)
+                if not locked:
+                    self._move_to(outcome.last)
                 yield self.report
             if self._is_at_limit:
                 return
             self.report.rows += _SPAN if span.until else len(keys.keys_in(self.table, span))
-            if span.until and not locked:
-                self.report.position = keys.as_text(self.table, span.until)
+            if not locked:
+                self._move_to(span.until)
             yield self.report
         yield from self._come_back(locked)
         self.report.is_complete = not self._is_at_limit
@@ -178,7 +181,10 @@ class Backfill:
                 self._note_remaining(row, LOCKED)
 
     def _repair(self, span: Span) -> Iterator[Outcome]:
+        refused_before = len(self.report.remaining)
         wrong = self._wrong(span)
+        # The rows are not in the order of their keys if an expression fails for one of them.
+        is_ordered = len(self.report.remaining) == refused_before
         if self.options.dry_run:
             self._count(wrong)
             return
@@ -189,6 +195,8 @@ class Backfill:
             for row, message in outcome.refused:
                 self._note_remaining(row, message)
             self.report.written += len(outcome.repaired) + len(outcome.refused)
+            if not is_ordered:
+                outcome.last = None
             yield outcome
             time.sleep(self.options.sleep)
 
@@ -210,6 +218,10 @@ class Backfill:
     @property
     def _is_at_limit(self) -> bool:
         return self.options.limit is not None and self.report.written >= self.options.limit
+
+    def _move_to(self, key: keys.Key | None) -> None:
+        if key is not None:
+            self.report.position = keys.as_text(self.table, key)
 
     def _labels_of(self, row: Found) -> list[str]:
         return [self.labels[number] for number in sorted(row.conditions)]

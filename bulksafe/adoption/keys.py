@@ -10,7 +10,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from bulksafe.adoption.tables import Unusable, reading
+from django.db import DataError
+
+from bulksafe.adoption.errors import Unusable, message_of
+from bulksafe.adoption.tables import reading
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
@@ -122,11 +125,12 @@ def as_text(table: Table, key: Key) -> str:
 
 
 def parsed(table: Table, text: str) -> Key:
-    """The key that a user wrote: a value, or a JSON list if it is composite.
+    """The key that a user wrote: a value, or a JSON array if it is composite.
 
     Raises:
         Unusable: it is no key of the table.
     """
+    names = ", ".join(table.key)
     parts: Any = [text]
     if len(table.key) > 1:
         try:
@@ -134,10 +138,12 @@ def parsed(table: Table, text: str) -> Key:
         except ValueError:
             parts = None
         if not isinstance(parts, list) or len(parts) != len(table.key):
-            names = ", ".join(table.key)
-            raise Unusable(f"{text!r} is not a key of ({names}). Write a JSON list of the values.")
+            raise Unusable(f"{text!r} is not a key of ({names}). Write a JSON array of the values.")
     key = tuple(str(part) for part in parts)
-    with reading(table) as cursor:
-        # Fails here, and not after the first batches, if a text is not a value of its type.
-        cursor.execute(f"SELECT {_literals(table, key)}")
+    try:
+        # Fails here, and not in the middle of the work, if a text is not a value of its type.
+        with reading(table) as cursor:
+            cursor.execute(f"SELECT {_literals(table, key)}")
+    except DataError as error:
+        raise Unusable(f"{text!r} is not a key of ({names}): {message_of(error)}.") from error
     return key

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Any
 from django.db import DatabaseError
 
 from bulksafe.adoption import keys
+from bulksafe.adoption.errors import Unusable, depends_on_values, message_of
 from bulksafe.adoption.keys import Span
-from bulksafe.adoption.tables import Table, Unusable, reading
+from bulksafe.adoption.tables import Table, reading
 from bulksafe.sqlstates import NOT_ALLOWED, sqlstate
 
 if TYPE_CHECKING:
     from bulksafe.adoption.keys import Key
-
-#: Classes of SQLSTATE for errors that depend on a row's values: data exceptions, and errors that
-#: functions raise.
-_OF_A_ROW = ("22", "2F", "38", "39", "P0")
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Look:
             with reading(self.table) as cursor:
                 found = self.matching(cursor, where, numbers)
         except DatabaseError as error:
-            if not (sqlstate(error) or "").startswith(_OF_A_ROW):
+            if not depends_on_values(error):
                 raise
             yield from self._closer(span, numbers, error)
         else:
@@ -131,10 +128,3 @@ def probe(table: Table, condition: str) -> None:
         is_pending = sqlstate(error) != NOT_ALLOWED
         hint = " If a migration is pending, run migrate first." if is_pending else ""
         raise Unusable(f"{message_of(error)}.{hint}") from error
-
-
-def message_of(error: BaseException) -> str:
-    """The first line of an error; without PostgreSQL's DETAIL, which may contain other columns."""
-    primary = getattr(getattr(error.__cause__, "diag", None), "message_primary", None)
-    text = primary or str(error).partition("\n")[0] or type(error).__name__
-    return str(text).rstrip(".")

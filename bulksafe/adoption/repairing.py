@@ -15,10 +15,10 @@ from django.db import connections, transaction
 from django.db.models import BooleanField, Expression, Model, QuerySet
 
 from bulksafe.adoption import keys
-from bulksafe.adoption.looking import Found, Look, message_of
+from bulksafe.adoption.errors import goes_away, is_about_no_row, message_of
+from bulksafe.adoption.looking import Found, Look
 from bulksafe.adoption.tables import Table, trusted_path
 from bulksafe.rendering import quoting
-from bulksafe.sqlstates import sqlstate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,13 +31,6 @@ LOCK_TIMEOUT = 30
 
 #: Seconds that a transaction may take: so long may a writer wait for its rows.
 _TARGET = 0.05
-
-#: Locks that were not got, deadlocks and serialization failures: these go away.
-_PASSING = ("55P03", "40P01", "40001")
-
-#: Classes of SQLSTATE for errors that are not about a row: a lost connection, too few resources,
-#: an operator who shuts the server down, and missing privileges, tables and functions.
-_OF_THE_SERVER = ("08", "42", "53", "57P", "58", "XX")
 
 UNCHANGED = "the UPDATE did not correct it: another trigger keeps it from being written"
 LOCKED = "another transaction holds its lock"
@@ -62,11 +55,13 @@ class Outcome:
         repaired: rows that are right now.
         refused: rows that cannot be written, with the reason.
         locked: rows that are in use, to be tried again.
+        last: the key of the last row of the transaction.
     """
 
     repaired: list[Found] = field(default_factory=list)
     refused: list[tuple[Found, str]] = field(default_factory=list)
     locked: list[Found] = field(default_factory=list)
+    last: Key | None = None
 
     def __iadd__(self, other: Outcome) -> Outcome:
         self.repaired += other.repaired
@@ -103,7 +98,9 @@ class Repair:
         while start < len(wrong):
             rows = wrong[start : start + self.size]
             start += len(rows)
-            yield self._write(rows)
+            outcome = self._write(rows)
+            outcome.last = rows[-1].key
+            yield outcome
 
     def _write(self, rows: Sequence[Found]) -> Outcome:
         """Write rows in one transaction; in smaller ones if one of them is refused."""
@@ -121,7 +118,7 @@ class Repair:
                 outcome = self._write(rows[:half])
                 outcome += self._write(rows[half:])
                 return outcome
-            if sqlstate(error) in _PASSING:
+            if goes_away(error):
                 return Outcome(locked=list(rows))
             return Outcome(refused=[(rows[0], message_of(error))])
         self._adapt(time.monotonic() - started)
@@ -171,4 +168,4 @@ class Repair:
         """Whether no other row can be written either."""
         connection = connections[self.table.using]
         is_closed = connection.connection is None or connection.connection.closed
-        return is_closed or (sqlstate(error) or "").startswith(_OF_THE_SERVER)
+        return is_closed or is_about_no_row(error)

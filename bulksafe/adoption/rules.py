@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pgtrigger
 
-from bulksafe.adoption.tables import Unusable
+from bulksafe.adoption.errors import Unusable
 from bulksafe.declarations import Check, Compute, Immutable, Invariant, Transition
 from bulksafe.exceptions import InvalidDeclaration
 from bulksafe.planning import Refused, fields

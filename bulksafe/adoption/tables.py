@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, transaction
 
 from bulksafe import conf
+from bulksafe.adoption.errors import Unusable
 from bulksafe.planning import fields
 from bulksafe.rendering import quoting
 
@@ -68,10 +69,6 @@ _COLUMNS = """
     JOIN pg_catalog.pg_type AS b ON b.oid = COALESCE(NULLIF(t.typbasetype, 0), t.oid)
     WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
 """
-
-
-class Unusable(Exception):  # noqa: N818
-    """The table or the rule cannot be looked at. The message says what to do."""
 
 
 @dataclass(frozen=True)

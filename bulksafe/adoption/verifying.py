@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.adoption import keys, orm
+from bulksafe.adoption.errors import Unusable
 from bulksafe.adoption.looking import Found, Look, probe
 from bulksafe.adoption.rules import NothingAtRest, Rule, rule_of
-from bulksafe.adoption.tables import Table, Unusable, table_of
+from bulksafe.adoption.tables import Table, table_of
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:

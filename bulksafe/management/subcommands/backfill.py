@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.adoption.backfilling import Backfill, Options, Remaining, Report
-from bulksafe.adoption.tables import Unusable
+from bulksafe.adoption.errors import Unusable
 from bulksafe.declarations import Compute
 from bulksafe.management.subcommands import CLEAN, ERROR, FINDINGS, Subcommand, failed
 from bulksafe.management.subcommands.numbers import pause, positive
