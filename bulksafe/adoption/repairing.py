@@ -112,7 +112,9 @@ class Repair:
             # Anything that a receiver raises refuses a row, too.
             if self._is_lost(error):
                 raise
-            self.size = max(self.size // 2, 1)
+            if goes_away(error):
+                # With fewer rows, others are less often in the way.
+                self.size = max(self.size // 2, 1)
             if len(rows) > 1:
                 half = len(rows) // 2
                 outcome = self._write(rows[:half])

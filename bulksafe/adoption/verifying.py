@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +100,8 @@ def verify(
         for item, result in zip(items, results, strict=True)
         if (rule := _rule(item, table, result)) is not None
     ]
-    _scan(table, verified, batch, first, progress)
+    for rows in _scan(table, verified, batch, first):
+        progress(items[0].model._meta.db_table, rows, table.estimate)
     return results
 
 
@@ -130,10 +131,8 @@ def _query(relation: str, table: Table, rule: Rule) -> str:
     )
 
 
-def _scan(
-    table: Table, verified: Sequence[_Verified], batch: int, first: int, progress: Progress
-) -> None:
-    """Read the table once for all rules."""
+def _scan(table: Table, verified: Sequence[_Verified], batch: int, first: int) -> Iterator[int]:
+    """Read the table once for all rules; yields the number of rows that were read so far."""
     look = Look(table, [one.rule.violated for one in verified])
     rows = 0
     for span in keys.spans(table, batch) if verified else ():
@@ -143,7 +142,7 @@ def _scan(
                 if verified[number].result.error:
                     look.given_up.add(number)
         rows += batch if span.until else len(keys.keys_in(table, span))
-        progress(table.name, rows, table.estimate)
+        yield rows
     for one in verified:
         one.result.rows = rows
 
