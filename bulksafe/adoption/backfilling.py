@@ -15,7 +15,7 @@ from bulksafe.adoption import keys
 from bulksafe.adoption.errors import Unusable
 from bulksafe.adoption.keys import Span
 from bulksafe.adoption.looking import Found, Look, probe
-from bulksafe.adoption.repairing import LOCKED, SQL, Outcome, Repair
+from bulksafe.adoption.repairing import LOCKED, SQL, Outcome, Pace, Repair
 from bulksafe.adoption.rules import Rule, rule_of
 from bulksafe.adoption.tables import Table, table_of
 from bulksafe.declarations import Compute
@@ -132,7 +132,7 @@ class Backfill:
             _refuse_unguarded(items, using)
             # A trigger sets all computed columns of the row, whatever is assigned.
             steps = [{name: F(name) for item in ordered for name in _value(item)}]
-        self.repair = Repair(model, look, steps, options.batch)
+        self.repair = Repair(model, look, steps, Pace(options.batch))
         self.report = Report(
             database=using,
             table=model._meta.db_table,

@@ -6,6 +6,7 @@ other rules judge it, receivers run and captures record the change.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from django.db.models import BooleanField, Expression, Model, QuerySet
 from bulksafe.adoption import keys
 from bulksafe.adoption.errors import goes_away, is_about_no_row, message_of
 from bulksafe.adoption.looking import Found, Look
-from bulksafe.adoption.tables import Table, trusted_path
+from bulksafe.adoption.tables import Table, reading, trusted_path
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 #: transaction meanwhile, so this is far below PostgreSQL's deadlock_timeout.
 LOCK_TIMEOUT = 30
 
-#: Seconds that a transaction may take: so long may a writer wait for its rows.
-_TARGET = 0.05
+#: Seconds that rows may add to the time of a transaction: so long may a writer wait for them.
+_TARGET = 0.04
 
 UNCHANGED = "the UPDATE did not correct it: another trigger keeps it from being written"
 LOCKED = "another transaction holds its lock"
@@ -71,6 +72,33 @@ class Outcome:
 
 
 @dataclass
+class Pace:
+    """How many rows a transaction writes, so that writers do not wait long for them.
+
+    Attributes:
+        most: the maximum.
+        size: the number for the next transaction.
+        shortest: the seconds of the shortest transaction. Fewer rows would not make it shorter.
+    """
+
+    most: int
+    size: int = 1
+    shortest: float = math.inf
+
+    def adapt(self, seconds: float) -> None:
+        """Take the time of a transaction into account."""
+        self.shortest = min(self.shortest, seconds)
+        added = seconds - self.shortest
+        if added > _TARGET:
+            self.slow_down()
+        elif added < _TARGET / 4:
+            self.size = min(self.size * 2, self.most)
+
+    def slow_down(self) -> None:
+        self.size = max(self.size // 2, 1)
+
+
+@dataclass
 class Repair:
     """Repairs computed columns of one table.
 
@@ -78,15 +106,13 @@ class Repair:
         model: the model of the table.
         look: finds the rows whose columns are wrong.
         steps: what to assign to the fields, with an UPDATE for each step.
-        most: the maximum number of rows of a transaction.
-        size: the number that is written within the time that a transaction may take.
+        pace: how many rows a transaction writes.
     """
 
     model: type[Model]
     look: Look
     steps: Sequence[Mapping[str, Any]]
-    most: int
-    size: int = 1
+    pace: Pace
 
     @property
     def table(self) -> Table:
@@ -96,7 +122,7 @@ class Repair:
         """Write rows again, with as many in each transaction as the time allows."""
         start = 0
         while start < len(wrong):
-            rows = wrong[start : start + self.size]
+            rows = wrong[start : start + self.pace.size]
             start += len(rows)
             outcome = self._write(rows)
             outcome.last = rows[-1].key
@@ -104,17 +130,15 @@ class Repair:
 
     def _write(self, rows: Sequence[Found]) -> Outcome:
         """Write rows in one transaction; in smaller ones if one of them is refused."""
-        started = time.monotonic()
         try:
-            with transaction.atomic(using=self.table.using):
-                outcome = self._written(rows)
+            written = self._written([row.key for row in rows])
         except Exception as error:
             # Anything that a receiver raises refuses a row, too.
             if self._is_lost(error):
                 raise
             if goes_away(error):
-                # With fewer rows, others are less often in the way.
-                self.size = max(self.size // 2, 1)
+                # With fewer rows, other writers are less often in the way.
+                self.pace.slow_down()
             if len(rows) > 1:
                 half = len(rows) // 2
                 outcome = self._write(rows[:half])
@@ -123,33 +147,25 @@ class Repair:
             if goes_away(error):
                 return Outcome(locked=list(rows))
             return Outcome(refused=[(rows[0], message_of(error))])
-        self._adapt(time.monotonic() - started)
-        return outcome
+        return self._outcome(rows, written)
 
-    def _written(self, rows: Sequence[Found]) -> Outcome:
-        with connections[self.table.using].cursor() as cursor:
-            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{LOCK_TIMEOUT}ms"])
-            with trusted_path(cursor, self.table):
-                # In the order of the keys, and without waiting: there is no deadlock, and no writer
-                # waits for rows that wait for another writer.
-                locking = "FOR NO KEY UPDATE SKIP LOCKED"
-                own = self._still_wrong(cursor, [row.key for row in rows], locking)
-                written = [row.key for row in own]
-                others = [row.key for row in rows if row.key not in set(written)]
-                locked = self._still_wrong(cursor, others)
-            if written:
-                self._update(written)
-            with trusted_path(cursor, self.table):
-                unchanged = self._still_wrong(cursor, written)
-        wrong = {row.key for row in unchanged}
-        repaired = [row for row in own if row.key not in wrong]
-        return Outcome(repaired, [(row, UNCHANGED) for row in unchanged], locked)
-
-    def _still_wrong(self, cursor: Any, wanted: Sequence[Key], locking: str = "") -> list[Found]:
-        if not wanted:
-            return []
+    def _written(self, wanted: Sequence[Key]) -> set[Key]:
+        """Write those of the rows that are wrong and that nobody else has locked."""
         among = keys.among(self.table, wanted, keys.key_columns(self.table))
-        return self.look.matching(cursor, among, locking=locking)
+        # In the order of the keys, and without waiting: there is no deadlock, and no writer waits
+        # for rows that wait for another writer.
+        locking = "FOR NO KEY UPDATE SKIP LOCKED"
+        with transaction.atomic(using=self.table.using):
+            with connections[self.table.using].cursor() as cursor:
+                cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{LOCK_TIMEOUT}ms"])
+                with trusted_path(cursor, self.table):
+                    started = time.monotonic()
+                    own = [row.key for row in self.look.matching(cursor, among, locking=locking)]
+            if own:
+                self._update(own)
+        if own:
+            self.pace.adapt(time.monotonic() - started)
+        return set(own)
 
     def _update(self, wanted: Sequence[Key]) -> None:
         relation = quoting.relation(self.model._meta.db_table)
@@ -160,11 +176,16 @@ class Repair:
         for values in self.steps:
             rows.update(**values)
 
-    def _adapt(self, seconds: float) -> None:
-        if seconds > _TARGET:
-            self.size = max(self.size // 2, 1)
-        elif seconds < _TARGET / 4:
-            self.size = min(self.size * 2, self.most)
+    def _outcome(self, rows: Sequence[Found], written: set[Key]) -> Outcome:
+        """What has become of rows, after the commit: looking would hold the locks for longer."""
+        among = keys.among(self.table, [row.key for row in rows], keys.key_columns(self.table))
+        with reading(self.table) as cursor:
+            wrong = {row.key for row in self.look.matching(cursor, among)}
+        return Outcome(
+            repaired=[row for row in rows if row.key in written - wrong],
+            refused=[(row, UNCHANGED) for row in rows if row.key in written & wrong],
+            locked=[row for row in rows if row.key in wrong - written],
+        )
 
     def _is_lost(self, error: Exception) -> bool:
         """Whether no other row can be written either."""

@@ -171,8 +171,11 @@ def reading(table: Table) -> Iterator[Any]:
 @contextmanager
 def trusted_path(cursor: Any, table: Table) -> Iterator[None]:
     """Resolve names as the triggers do: a transaction's own search_path comes back afterwards."""
-    cursor.execute("SELECT current_setting('search_path')")
-    (before,) = cursor.fetchone()
-    cursor.execute("SELECT set_config('search_path', %s, true)", [table.path])
+    cursor.execute(
+        "SELECT before, set_config('search_path', %s, true) "
+        "FROM (SELECT current_setting('search_path') AS before OFFSET 0) AS s",
+        [table.path],
+    )
+    before, _ = cursor.fetchone()
     yield
     cursor.execute("SELECT set_config('search_path', %s, true)", [before])
