@@ -73,11 +73,9 @@ def at_rest(invariant: Invariant, model: type[Model], table: Table) -> Rule | No
 @at_rest.register(Check)
 def _check(check: Check, model: type[Model], table: Table) -> Rule | NothingAtRest:
     events = [event.name for event in events_of(check)]
-    if events != [pgtrigger.Insert.name, pgtrigger.Update.name]:
-        listed = " and ".join(event.lower() for event in events)
-        return NothingAtRest(
-            f"It is a rule for each {listed}: a row that is stored cannot break it."
-        )
+    # A deferred Check is tested after inserts and updates, whatever its columns are called.
+    if not check.deferred and events != [pgtrigger.Insert.name, pgtrigger.Update.name]:
+        return _about_changes(" and ".join(event.lower() for event in events))
     condition = compile_expression(model, check.condition, annotations=check.annotations)
     return Rule(f"NOT ({condition.sql})")
 
