@@ -14,7 +14,20 @@ from tests.operation.processes import listening, wait_until
 
 pytestmark = pytest.mark.once
 
-SUBCOMMANDS = ("ls", "listen", "status", "retry", "discard", "prune", "replay", "doctor")
+SUBCOMMANDS = (
+    *(
+        "ls",
+        "verify",
+        "backfill",
+        "listen",
+        "status",
+        "retry",
+        "discard",
+        "prune",
+        "replay",
+        "doctor",
+    ),
+)
 
 
 @pytest.fixture
@@ -48,6 +61,11 @@ def test_help_has_examples_and_the_exit_status(project, subcommand):
         (["discard"], "Which? Give ids"),
         (["retry", "x"], "invalid int value: 'x'"),
         (["prune", "--older-than", "soon"], "'soon' is not an age"),
+        (["verify", "--batch", "0"], "'0' is not a positive number"),
+        (["verify", "--database", "nowhere"], "There is no database 'nowhere'"),
+        (["verify", "shop.Nothing"], "No invariant matches 'shop.Nothing'"),
+        (["backfill", "--limit", "-1"], "'-1' is not a positive number"),
+        (["backfill", "--sleep", "long"], "'long' is not a number of seconds"),
         (["lisen"], "invalid choice: 'lisen'"),
     ],
 )

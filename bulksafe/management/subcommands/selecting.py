@@ -42,4 +42,7 @@ def selected(labels: Sequence[str], database: str | None) -> list[TableRules]:
             if is_selected(item.label, labels) and is_in(item, alias):
                 key = (alias, item.model._meta.db_table)
                 found.setdefault(key, TableRules(alias, [])).items.append(item)
+    if labels and database is not None and not found:
+        listed = ", ".join(labels)
+        raise failed(f"The routers keep the tables of {listed} out of the database {database!r}.")
     return [found[key] for key in sorted(found, key=lambda key: (aliases.index(key[0]), key[1]))]
