@@ -29,7 +29,7 @@ from tests.apps.columns.models import (
 from tests.apps.columns.trying import examples, undone
 from tests.apps.twins.models import Document as Base
 from tests.apps.twins.models import Entry, Memo, Parcel, Report
-from tests.integration import inline
+from tests.integration import inline, reception
 from tests.integration.test_column_types import (
     attributes,
     computed_as_orm,
@@ -275,6 +275,18 @@ def test_receivers_in_the_transaction_run_for_each_repaired_row(signals):
     assert {net for _, net, _ in seen} == {1}
     if signals == [post_save]:
         assert {changed for *_, changed in seen} == {frozenset({"net", "double_net"})}
+
+
+@pytest.mark.usefixtures("only_these_receivers")
+def test_receivers_after_the_commit_get_each_repair_as_a_change():
+    entries(Entry, 6, wrong=lambda key: key % 2)
+    calls = reception.declare(post_save, Entry)
+    reception.capture(Entry)
+    calls.delivered()
+    backfill(Entry)
+    assert sorted((call["instance"].key, call["changed"]) for call in calls.delivered()) == [
+        (key, {"net", "double_net"}) for key in (1, 3, 5)
+    ]
 
 
 @pytest.mark.usefixtures("only_these_receivers")

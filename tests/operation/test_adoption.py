@@ -119,6 +119,13 @@ def test_the_way_of_a_rule_onto_a_table_with_rows(before):
     assert "3 invariants verified: 0 with rows that break them." in shown
 
 
+def test_batches_are_committed_on_a_connection_without_autocommit(site):
+    site.aliases["default"]["AUTOCOMMIT"] = False
+    site.manage("bulksafe", "backfill", "--limit", "100", code=1)
+    assert value(site, WRONG) == ROWS - 100
+    site.manage("bulksafe", "verify", code=1)
+
+
 def test_a_killed_backfill_goes_on_where_it_was(site, started):
     site.run("UPDATE shop_order SET discount = 0, net = NULL WHERE discount > amount")
     spoil(site)

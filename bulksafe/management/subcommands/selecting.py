@@ -45,4 +45,13 @@ def selected(labels: Sequence[str], database: str | None) -> list[TableRules]:
     if labels and database is not None and not found:
         listed = ", ".join(labels)
         raise failed(f"The routers keep the tables of {listed} out of the database {database!r}.")
+    for alias, _ in found:
+        _commit_each_batch(alias)
     return [found[key] for key in sorted(found, key=lambda key: (aliases.index(key[0]), key[1]))]
+
+
+def _commit_each_batch(using: str) -> None:
+    """With ``AUTOCOMMIT: False`` the whole run would be one transaction, which nobody commits."""
+    connection = connections[using]
+    if not connection.settings_dict["AUTOCOMMIT"] and not connection.in_atomic_block:
+        connection.set_autocommit(True)
