@@ -84,7 +84,6 @@ class Report:
     Attributes:
         database: the alias.
         table: the table's name.
-        model: the label of its model.
         repaired: the number of repaired rows by invariant; with a dry run, of wrong rows.
         remaining: rows that are still wrong, by key.
         rows: the number of rows that were looked at.
@@ -96,7 +95,6 @@ class Report:
 
     database: str
     table: str
-    model: str
     repaired: Counter[str]
     remaining: dict[keys.Key, Remaining] = field(default_factory=dict)
     rows: int = 0
@@ -136,7 +134,6 @@ class Backfill:
         self.report = Report(
             database=using,
             table=model._meta.db_table,
-            model=model._meta.label,
             repaired=Counter(dict.fromkeys(self.labels, 0)),
             estimate=self.table.estimate,
             position=options.after,

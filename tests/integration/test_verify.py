@@ -226,7 +226,9 @@ def test_the_text_names_the_rows_and_the_queries():
     assert '  psql:\n    SELECT "new".* FROM "columns_guarded" AS "new" WHERE NOT (' in shown
     assert "models.QuerySet(apps.get_model('columns.Guarded'), using='default')" in shown
     assert "columns.Guarded:kept_stays: nothing to verify. It is a rule for each delete" in shown
-    assert "4 invariants verified: 1 with rows that break them. 2 have nothing to verify." in shown
+    assert (
+        "Invariants verified: 4, with rows that break them: 1, with nothing to verify: 2." in shown
+    )
 
 
 def test_a_condition_over_annotations():
@@ -563,7 +565,7 @@ def test_every_database_is_verified_unless_one_is_named():
         ("default", []),
         ("other", [[1, "a"]]),
     ]
-    assert "1 invariants verified: 0 with" in command(label)
+    assert "Invariants verified: 1, with rows that break them: 0." in command(label)
     shown = command(label, code=1, database=None)
     assert f"{label} in the database “other”: 1 row breaks it of 1" in shown
     with pytest.raises(CommandError, match="'lite' is not PostgreSQL"):

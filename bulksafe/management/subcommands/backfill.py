@@ -178,13 +178,14 @@ class _Said:
             self._position(report, f"{shown}, {report.written:,} written. ")
 
     def _position(self, report: Report, text: str) -> None:
-        """Say how to go on. To stderr: the output may be JSON."""
-        how = ""
+        """Say how to resume. To stderr: the output may be JSON."""
         if report.position is not None:
-            words = ["backfill", report.model, "--after", report.position]
-            how = f"To go on from here: {shlex.join(words)}"
-        self.command.stderr.write(f"{text}{how}".strip(), style_func=str)
-        self.command.stderr.flush()
+            words = ["manage.py", "bulksafe", "backfill", *report.repaired]
+            command = shlex.join([*words, "--after", report.position])
+            text += f"To resume, add the other options to: {command}"
+        if text:
+            self.command.stderr.write(text.rstrip(), style_func=str)
+            self.command.stderr.flush()
 
     def _summary(self, report: Report, seconds: float) -> None:
         write, style = self.command.stdout.write, self.command.style
@@ -194,11 +195,12 @@ class _Said:
         rate = f", {report.written / seconds:,.0f} a second" if report.written else ""
         write(f"  {report.rows:,} rows looked at, {report.written:,} written{rate}")
         if report.remaining:
-            write(style.ERROR(f"  {len(report.remaining):,} rows are still wrong:"))
+            count = len(report.remaining)
+            write(style.ERROR(f"  {count:,} {'row is' if count == 1 else 'rows are'} still wrong:"))
             for row in list(report.remaining.values())[:_LISTED]:
                 write(f"    {_text(row)}")
             if len(report.remaining) > _LISTED:
-                write(f"    … --json lists all {len(report.remaining):,}")
+                write(f"    … --json lists all {count:,}")
         if not report.is_complete:
             write(style.WARNING("  The limit is reached; there may be more."))
             self._position(report, "")

@@ -133,12 +133,14 @@ def _print_summary(command: BaseCommand, results: Sequence[Result]) -> None:
     changes = sum(not result.verifiable for result in results)
     errors = sum(result.error is not None for result in results)
     verified = len(results) - changes - errors
-    text = f"\n{verified} invariants verified: {broken} with rows that break them."
+    text = f"\nInvariants verified: {verified}, with rows that break them: {broken}"
     if changes:
-        text += f" {changes} have nothing to verify."
-    command.stdout.write(text)
+        text += f", with nothing to verify: {changes}"
+    command.stdout.write(f"{text}.")
     if errors:
-        command.stdout.write(command.style.ERROR(f"{errors} could not be verified."))
+        command.stdout.write(
+            command.style.ERROR(f"Invariants that could not be verified: {errors}")
+        )
 
 
 def _as_json(result: Result) -> dict[str, Any]:
