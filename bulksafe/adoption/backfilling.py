@@ -10,22 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import F
 
-from bulksafe import inspection
-from bulksafe.adoption import keys
+from bulksafe.adoption import computed, keys
 from bulksafe.adoption.errors import Unusable
 from bulksafe.adoption.keys import Span
-from bulksafe.adoption.looking import Found, Look, probe
-from bulksafe.adoption.repairing import LOCKED, SQL, Outcome, Pace, Repair
-from bulksafe.adoption.rules import Rule, rule_of
-from bulksafe.adoption.tables import Table, table_of
-from bulksafe.declarations import Compute
-from bulksafe.declarations.compute import dependencies
-from bulksafe.planning import fields
-from bulksafe.planning.expressions import compile_expression
+from bulksafe.adoption.looking import Found, Look
+from bulksafe.adoption.repairing import LOCKED, Outcome, Pace, Repair
+from bulksafe.adoption.tables import table_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from bulksafe.declarations import Declared
 
 #: Rows that are looked at with one query.
@@ -121,15 +113,15 @@ class Backfill:
         self.table = table_of(model, using)
         self.options = options
         self.after = None if options.after is None else keys.parsed(self.table, options.after)
-        ordered = sorted(items, key=_depth)
+        ordered = sorted(items, key=computed.depth)
         self.labels = [item.label for item in ordered]
-        look = Look(self.table, [_condition(item, self.table) for item in ordered])
+        look = Look(self.table, [computed.condition(item, self.table) for item in ordered])
         if options.without_triggers:
-            steps = [_value(item) for item in ordered]
+            steps = [computed.value(item) for item in ordered]
         else:
-            _refuse_unguarded(items, using)
+            computed.refuse_unguarded(items, using)
             # A trigger sets all computed columns of the row, whatever is assigned.
-            steps = [{name: F(name) for item in ordered for name in _value(item)}]
+            steps = [{name: F(name) for item in ordered for name in computed.value(item)}]
         self.repair = Repair(model, look, steps, Pace(options.batch))
         self.report = Report(
             database=using,
@@ -230,45 +222,3 @@ class Backfill:
     def _note_remaining(self, row: Found, message: str) -> None:
         shown = keys.shown(self.table, row.key)
         self.report.remaining[row.key] = Remaining(shown, self._labels_of(row), message)
-
-
-def _compute_of(item: Declared) -> Compute:
-    if not isinstance(item.invariant, Compute):
-        raise TypeError(f"{item.label} is not a Compute")
-    return item.invariant
-
-
-def _depth(item: Declared) -> int:
-    """A column comes after those that it is computed from."""
-    name = fields.column_field(item.model, _compute_of(item).field).name
-    return len(dependencies(item.model).longest_chain(name))
-
-
-def _condition(item: Declared, table: Table) -> str:
-    """The condition that the column is wrong."""
-    rule = rule_of(item, table)
-    if not isinstance(rule, Rule):
-        raise TypeError(f"{item.label} has no rule for stored rows")
-    probe(table, rule.violated)
-    return rule.violated
-
-
-def _value(item: Declared) -> Mapping[str, Any]:
-    """The right value of the column, to assign to its field."""
-    compute = _compute_of(item)
-    target = fields.column_field(item.model, compute.field)
-    value = compile_expression(item.model, compute.expression, bare=True)
-    return {target.name: SQL(value.sql, target)}
-
-
-def _refuse_unguarded(items: Sequence[Declared], using: str) -> None:
-    """Refuse columns that the next write would leave wrong again."""
-    labels = {item.label for item in items}
-    tables = {item.model._meta.db_table for item in items}
-    for status in inspection.statuses(using, tables):
-        if status.label in labels and status.state != inspection.INSTALLED:
-            raise Unusable(
-                f"The trigger of {status.label} is {status.state} in the database “{using}”: "
-                "nothing would keep the values. Run makemigrations and migrate, or enable the "
-                "trigger. To write the values now nevertheless, give --without-triggers."
-            )
