@@ -139,7 +139,7 @@ class Backfill:
                 if outcome.locked and locked[-1:] != [span]:
                     locked.append(span)
                 if not locked:
-                    self._move_to(outcome.last)
+                    self._move_to(outcome.until)
                 yield self.report
             if self._is_at_limit:
                 return
@@ -185,7 +185,7 @@ class Backfill:
                 self._note_remaining(row, message)
             self.report.written += len(outcome.repaired) + len(outcome.refused)
             if not is_ordered:
-                outcome.last = None
+                outcome.until = None
             yield outcome
             time.sleep(self.options.sleep)
 

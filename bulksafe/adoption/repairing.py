@@ -56,13 +56,13 @@ class Outcome:
         repaired: rows that are right now.
         refused: rows that cannot be written, with the reason.
         locked: rows that are in use, to be tried again.
-        last: the key of the last row of the transaction.
+        until: the key of the last row of the transaction.
     """
 
     repaired: list[Found] = field(default_factory=list)
     refused: list[tuple[Found, str]] = field(default_factory=list)
     locked: list[Found] = field(default_factory=list)
-    last: Key | None = None
+    until: Key | None = None
 
     def __iadd__(self, other: Outcome) -> Outcome:
         self.repaired += other.repaired
@@ -125,7 +125,7 @@ class Repair:
             rows = wrong[start : start + self.pace.size]
             start += len(rows)
             outcome = self._write(rows)
-            outcome.last = rows[-1].key
+            outcome.until = rows[-1].key
             yield outcome
 
     def _write(self, rows: Sequence[Found]) -> Outcome:
