@@ -62,6 +62,7 @@ class Status:
         order: its position among the row triggers of its table, from 1. PostgreSQL fires BEFORE
             triggers first, and each kind by name.
         state: ``"installed"``, ``"outdated"``, ``"missing"`` or ``"disabled"``.
+        mode: ``"enforce"``, ``"new"`` or ``"observe"``.
     """
 
     label: str
@@ -71,6 +72,7 @@ class Status:
     timing: str
     order: int
     state: str
+    mode: str
 
 
 def statuses(using: str, tables: Collection[str] | None = None) -> list[Status]:
@@ -122,6 +124,7 @@ def _status(item: Declared, using: str) -> tuple[tuple[Any, ...], Status]:
         timing=timing,
         order=0,
         state=_state(compiled.hash, [found.get(name) for name in compiled.expected_names]),
+        mode=item.invariant.mode,
     )
     return (_ORDER[timing], compiled.pgid), status
 

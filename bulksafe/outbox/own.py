@@ -60,7 +60,17 @@ TICKETS = (
     "bulksafe_receiver_pkey",
 )
 
-ALL = (*OUTBOX, *TICKETS)
+#: The objects of the third migration.
+VIOLATIONS = (
+    "bulksafe_violation",
+    "bulksafe_violation_limit",
+    "bulksafe_violation_pkey",
+    "bulksafe_record",
+    "bulksafe_record_image",
+    "bulksafe_record_in_lane",
+)
+
+ALL = (*OUTBOX, *TICKETS, *VIOLATIONS)
 
 
 def home(using: str, table: str = TABLES[0]) -> str | None:
