@@ -221,10 +221,13 @@ def removing_unknown(editor: BaseDatabaseSchemaEditor, model: type[Model]) -> It
     """SQL that removes our triggers that are not in the migration state from a table."""
     with editor.connection.cursor() as cursor:
         cursor.execute(_FUNCTIONS, [quoting.relation(model._meta.db_table), f"{MARK}%"])
-        for name, function in cursor.fetchall():
-            table = quoting.relation(model._meta.db_table)
-            yield f"DROP TRIGGER {quoting.identifier(name)} ON {table}"
-            yield f"DROP FUNCTION {function}"
+        found = cursor.fetchall()
+    table = quoting.relation(model._meta.db_table)
+    for name, _ in found:
+        yield f"DROP TRIGGER {quoting.identifier(name)} ON {table}"
+    # Triggers may share a function.
+    for function in dict.fromkeys(function for _, function in found):
+        yield f"DROP FUNCTION {function}"
 
 
 _COMMENT = "COMMENT ON TRIGGER {name} ON {table} IS {comment}"
