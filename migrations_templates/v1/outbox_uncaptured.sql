@@ -20,8 +20,8 @@ BEGIN
         RAISE EXCEPTION USING
             ERRCODE = 'object_in_use',
             MESSAGE = concat('triggers still write to bulksafe''s tables, and every write would fail without them: ', tables),
-            HINT = 'First take the critical receivers and observed rules of these tables out of the code, then run “manage.py makemigrations” '
-                   'and “manage.py migrate”, which drops the triggers.';
+            HINT = 'First take the critical receivers of these tables out of the code, and the rules with mode="observe", then run '
+                   '“manage.py makemigrations” and “manage.py migrate”, which drops the triggers.';
     END IF;
 END
 $bulksafe$;

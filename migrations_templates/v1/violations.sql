@@ -35,7 +35,7 @@ BEGIN
     CREATE TABLE bulksafe_violation (
         -- The label of the rule, or the name of the receiver.
         invariant text NOT NULL,
-        number integer NOT NULL,
+        number integer NOT NULL CHECK (number > 0),
         kind text NOT NULL CHECK (kind IN ('rule', 'receiver')),
         at timestamptz NOT NULL DEFAULT clock_timestamp(),
         source regclass NOT NULL,
@@ -103,9 +103,10 @@ BEGIN
         DECLARE
             lanes CONSTANT integer := 8;
             most CONSTANT integer := (SELECT l.last_value FROM %1$I.bulksafe_violation_limit AS l);
-            -- The number of the last record of this transaction, or "full". A rollback to a savepoint takes it back.
+            -- The number of the last record of this transaction, or "full". A rollback to a savepoint takes it back. Any
+            -- role may set it: a wrong number only starts the search elsewhere.
             setting CONSTANT text := 'bulksafe.recorded_' || md5(label);
-            last CONSTANT text := NULLIF(current_setting(setting, true), '');
+            last CONSTANT text := current_setting(setting, true);
             first integer;
             stored integer;
             entry %1$I.bulksafe_violation;
@@ -120,7 +121,7 @@ BEGIN
                 CASE WHEN octet_length(context::text) <= 65536 THEN context END,
                 left(current_query(), 200)
             );
-            first := COALESCE(last::integer, 1);
+            first := CASE WHEN last ~ '^[1-9][0-9]{0,8}$' THEN last::integer ELSE 1 END;
             FOR lane IN (first - 1) %% lanes + 1 .. LEAST(lanes, most) LOOP
                 CONTINUE WHEN NOT pg_try_advisory_xact_lock(hashtextextended(label, 1651862123 + lane));
                 entry.number := CASE WHEN lane = (first - 1) %% lanes + 1 THEN first ELSE lane END;

@@ -190,6 +190,18 @@ def clerk(order):
     query("DROP OWNED BY observed_clerk; DROP ROLE observed_clerk")
 
 
+@pytest.mark.parametrize("number", ["-20", "0", "x", "999999999", "9999999999", "8"])
+def test_a_forged_number_makes_no_room(order, clerk, number):
+    with limit(5), session(role=clerk) as other:
+        for _ in range(20):
+            other.execute(
+                "SELECT set_config('bulksafe.recorded_' || md5(%s), %s, true)", [LABEL, number]
+            )
+            other.execute(BAD)
+        other.commit()
+        assert count() <= 5
+
+
 def test_a_role_without_rights_gets_a_record_and_no_more_than_the_limit(order, clerk):
     with limit(5), session(role=clerk) as other:
         for _ in range(20):

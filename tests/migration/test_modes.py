@@ -107,7 +107,7 @@ def test_the_table_stays_while_an_observed_rule_writes_to_it(project):
     result = project.migrate("bulksafe", "zero", code=1)
 
     assert "shop_order" in result.stderr
-    assert "observed rules" in result.stderr
+    assert 'the rules with mode="observe"' in result.stderr
     project.run("SELECT FROM bulksafe_violation")
 
 
