@@ -14,6 +14,7 @@ from django.db import connection, models
 from psycopg import sql
 
 from benchmarks.variants import VARIANTS, Variant
+from bulksafe.outbox import schema
 from examples import server
 
 SERVER_OPTIONS = {
@@ -79,6 +80,7 @@ def migrate() -> None:
 
 def create_tables() -> None:
     """Create the tables; pgtrigger's schema editor installs the triggers of ``Meta`` with them."""
+    schema.create("default")
     with connection.schema_editor() as editor:
         for variant in VARIANTS:
             editor.create_model(model_of(variant))

@@ -4,6 +4,8 @@ The table has a primary key and no other index or foreign key. It is the cheapes
 and so the one on which rules cost most in proportion.
 """
 
+import copy
+
 import pgtrigger
 from django.db import models
 from django.db.models import F, Q
@@ -57,6 +59,18 @@ class FiveInvariants(OrderTable):
 class WithoutCompute(OrderTable):
     class Meta:
         triggers = [DISCOUNT, SHIPPED, NUMBER, STATUS]
+
+
+def observed(declaration):
+    """The same rule with ``mode="observe"``."""
+    found = copy.copy(declaration)
+    found.mode = "observe"
+    return found
+
+
+class Observed(OrderTable):
+    class Meta:
+        triggers = [observed(rule) for rule in (DISCOUNT, SHIPPED, NUMBER, STATUS)]
 
 
 class DiscountOnly(OrderTable):

@@ -8,6 +8,7 @@ BASELINE = "none"
 CONTROL = "none-again"
 BULKSAFE = "bulksafe"
 CHECKS = "bulksafe-checks"
+OBSERVED = "bulksafe-observed"
 SIGNALS = "signals"
 
 LARGE = 100_000
@@ -46,6 +47,7 @@ VARIANTS = [
     Variant(CONTROL, "no rules, again", "PlainAgain", frozenset(), large=True),
     Variant(BULKSAFE, "five invariants", "FiveInvariants", large=True),
     Variant(CHECKS, "four, no Compute", "WithoutCompute", ALL_RULES - {"net"}, large=True),
+    Variant(OBSERVED, "four, observed", "Observed", frozenset(), large=True),
     _single("only-discount", "Check discount", "DiscountOnly", "discount"),
     _single("only-shipped", "Check shipped", "ShippedOnly", "shipped"),
     _single("only-net", "Compute net", "NetOnly", "net"),

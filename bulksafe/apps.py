@@ -40,6 +40,7 @@ class BulksafeConfig(AppConfig):
             (post_migrate, syncdb.settle_privileges),
             (post_migrate, syncdb.create_cursors),
             (post_migrate, syncdb.note_receivers),
+            (post_migrate, syncdb.limit_violations),
         ):
             name = f"bulksafe.{receiver.__name__}"
             signal.connect(receiver, sender=sender, dispatch_uid=name)

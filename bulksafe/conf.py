@@ -34,6 +34,8 @@ class Settings:
         SLOW_CALL: seconds that a call may take in a batch. A longer one is interrupted and repeated
             alone, where it delays only its own row.
         READY_LAG: seconds that an event may be due before ``/readyz`` answers 503.
+        MAX_OBSERVED: records that an invariant with ``mode="observe"``, or a receiver with
+            ``otherwise="observe"``, may have.
         WRITER_ROLES: database roles that write through Django, beside the owner of the tables:
             ``migrate`` lets receivers run in their transactions.
         LISTENER_ROLES: database roles that run ``bulksafe listen``, beside the owner. Their
@@ -51,6 +53,7 @@ class Settings:
     TIMEOUT: float = 60.0
     SLOW_CALL: float = 1.0
     READY_LAG: float = 300.0
+    MAX_OBSERVED: int = 1000
     WRITER_ROLES: tuple[str, ...] = ()
     LISTENER_ROLES: tuple[str, ...] = ()
 

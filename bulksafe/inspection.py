@@ -62,6 +62,7 @@ class Status:
         order: its position among the row triggers of its table, from 1. PostgreSQL fires BEFORE
             triggers first, and each kind by name.
         state: ``"installed"``, ``"outdated"``, ``"missing"`` or ``"disabled"``.
+        mode: ``"enforce"``, ``"new"`` or ``"observe"``.
     """
 
     label: str
@@ -71,6 +72,7 @@ class Status:
     timing: str
     order: int
     state: str
+    mode: str
 
 
 def statuses(using: str, tables: Collection[str] | None = None) -> list[Status]:
@@ -122,6 +124,7 @@ def _status(item: Declared, using: str) -> tuple[tuple[Any, ...], Status]:
         timing=timing,
         order=0,
         state=_state(compiled.hash, [found.get(name) for name in compiled.expected_names]),
+        mode=item.invariant.mode,
     )
     return (_ORDER[timing], compiled.pgid), status
 
@@ -218,10 +221,13 @@ def removing_unknown(editor: BaseDatabaseSchemaEditor, model: type[Model]) -> It
     """SQL that removes our triggers that are not in the migration state from a table."""
     with editor.connection.cursor() as cursor:
         cursor.execute(_FUNCTIONS, [quoting.relation(model._meta.db_table), f"{MARK}%"])
-        for name, function in cursor.fetchall():
-            table = quoting.relation(model._meta.db_table)
-            yield f"DROP TRIGGER {quoting.identifier(name)} ON {table}"
-            yield f"DROP FUNCTION {function}"
+        found = cursor.fetchall()
+    table = quoting.relation(model._meta.db_table)
+    for name, _ in found:
+        yield f"DROP TRIGGER {quoting.identifier(name)} ON {table}"
+    # Triggers may share a function.
+    for function in dict.fromkeys(function for _, function in found):
+        yield f"DROP FUNCTION {function}"
 
 
 _COMMENT = "COMMENT ON TRIGGER {name} ON {table} IS {comment}"

@@ -13,11 +13,12 @@ from django.db.migrations.loader import MigrationLoader
 
 from bulksafe import inspection
 from bulksafe.declarations import Capture, Declared, declared, receivers
+from bulksafe.declarations.modes import OBSERVE
 from bulksafe.declarations.options import DEFAULT_LANE
 from bulksafe.declarations.receivers import lanes
 from bulksafe.dispatch.sources import by_oid, models_of
 from bulksafe.operations import table_exists
-from bulksafe.outbox import access, schema
+from bulksafe.outbox import access, schema, violations
 from bulksafe.outbox.store import Store
 from bulksafe.writer.vocabulary import forget
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 def create_outbox(sender: object, using: str, **kwargs: Any) -> None:
     """Receiver of ``pre_migrate``: create the outbox before tables of apps without migrations.
 
-    If such an app has captures, or bulksafe itself has no migrations, nothing else would create the
-    outbox in time.
+    If such an app has captures or observed invariants, or bulksafe itself has no migrations,
+    nothing else would create the outbox in time.
     """
     if not schema.belongs_in(using):
         return
@@ -40,7 +41,7 @@ def create_outbox(sender: object, using: str, **kwargs: Any) -> None:
     captured = {
         label
         for item in declared()
-        if isinstance(item.invariant, Capture)
+        if isinstance(item.invariant, Capture) or item.invariant.mode == OBSERVE
         for label in (item.model._meta.app_label, item.invariant.home_on(item.model))
     }
     if "bulksafe" in unmigrated or captured & unmigrated:
@@ -114,6 +115,12 @@ def note_receivers(sender: object, using: str, **kwargs: Any) -> None:
                 "ON CONFLICT DO NOTHING",
                 [list(column) for column in zip(*rows, strict=True)],
             )
+
+
+def limit_violations(sender: object, using: str, **kwargs: Any) -> None:
+    """Receiver of ``post_migrate``: tell the database how many violations may be recorded."""
+    if schema.belongs_in(using) and schema.has_violations(using):
+        violations.limit(Store(using))
 
 
 def install_missing(sender: object, using: str, **kwargs: Any) -> None:

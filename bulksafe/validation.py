@@ -30,6 +30,8 @@ from bulksafe.declarations import (
     declared,
 )
 from bulksafe.declarations.compute import computes_of
+from bulksafe.declarations.modes import NEW as NEW_ROWS
+from bulksafe.declarations.modes import OBSERVE
 from bulksafe.exceptions import InvalidDeclaration
 from bulksafe.planning import Refused, fields
 from bulksafe.planning.expressions import NEW, OLD, compile_expression
@@ -71,9 +73,13 @@ class Validator:
     ) -> None:
         """Raise ValidationError if saving ``instance`` would break the invariant.
 
+        With ``mode="observe"`` nothing does.
+
         Like a ``CheckConstraint``, a rule is left to the database if one of its fields is excluded
         from validation, or has a value that only the database can compute.
         """
+        if self.item.invariant.mode == OBSERVE:
+            return
         concrete = model._meta.concrete_model or model
         change = Change(concrete, instance, frozenset(exclude or ()), using)
         if connections[using].vendor == "postgresql" and not change.passes(self.item):
@@ -95,12 +101,14 @@ class Rule:
         reads: the columns of the new row that it needs.
         events: the operations of the rule.
         reads_old: whether it needs the old row.
+        spares: SQL over the row ``old``: whether the rule spares a change of this stored row.
     """
 
     violated: str
     reads: frozenset[fields.Field]
     events: tuple[Any, ...]
     reads_old: bool
+    spares: str = ""
 
 
 @singledispatch
@@ -122,7 +130,15 @@ def _check(check: Check, change: Change) -> list[Rule]:
         return []
     condition = compile_expression(change.model, check.condition, annotations=check.annotations)
     reads = frozenset(field for row, field in condition.reads if row == NEW)
-    return [Rule(f"NOT ({condition.sql})", reads, events, OLD in condition.rows())]
+    reads_old = OLD in condition.rows()
+    spares = ""
+    if check.mode == NEW_ROWS and pgtrigger.Update in events and not reads_old:
+        annotations = check.annotations
+        stored = compile_expression(
+            change.model, check.condition, annotations=annotations, before=True
+        )
+        spares = f"NOT ({stored.sql})"
+    return [Rule(f"NOT ({condition.sql})", reads, events, reads_old, spares)]
 
 
 @rules_of.register(Immutable)
@@ -190,9 +206,14 @@ class Change:
                 return self._may_exist() and self._fetch(f"{_violated(rule, item)} FROM {rows}")
             if len(rule.events) == 1 and self._is_stored() is (pgtrigger.Insert in rule.events):
                 return False
-            return self._fetch(f'{_violated(rule, item)} FROM ({row}) AS "new"')
+            broken = self._fetch(f'{_violated(rule, item)} FROM ({row}) AS "new"')
+            return broken and not (rule.spares and self._may_exist() and self._is_spared(rule))
         except _Unknown:
             return False
+
+    def _is_spared(self, rule: Rule) -> bool:
+        """Whether the stored row breaks the rule already. Asked only for a row that breaks it."""
+        return self._fetch(f'SELECT {rule.spares} FROM ({self._stored()}) AS "old"')  # noqa: S608
 
     # Whether it is an insert or an update.
 
@@ -240,6 +261,11 @@ class Change:
             # A cycle; the system checks report it.
             raise _Unknown
         compute = self._computes.get(field.name)
+        if compute and compute.mode == OBSERVE:
+            compute = None
+        elif compute and compute.mode == NEW_ROWS and self._may_exist():
+            # It depends on the stored row whether the value is computed or stays wrong.
+            raise _Unknown
         expression = compute.expression if compute else getattr(field, "expression", None)
         if expression is not None and (compute or field.generated):
             return self._computed(field, expression, (*seen, field.name))

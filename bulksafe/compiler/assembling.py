@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 from bulksafe.rendering import names, quoting, templates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 #: The steps after a function is created, by its template.
 _FURTHER = {"value_function": "value_path", "compute_function": "compute_rights"}
+
+#: The old and the new image of a recorded violation, by the body that records it.
+_IMAGES = {"observe_truncate": "subject, NULL"}
 
 #: The arguments of ``format()`` that the body of every function has; conditions come after them.
 _ARGUMENTS = 10
@@ -25,6 +28,7 @@ class Assembly:
         name, invariant, pgid, version, functions, triggers, search_path: as ``Trigger`` has them.
         table: the table that it is installed on; empty if that is not known.
         captures: whether it writes to the outbox.
+        observes: whether it records violations.
         buffers: whether it has in-transaction receivers.
     """
 
@@ -37,6 +41,7 @@ class Assembly:
     search_path: Sequence[str]
     table: str
     captures: bool
+    observes: bool
     buffers: bool
 
     def steps(self, digest: str) -> str:
@@ -49,6 +54,7 @@ class Assembly:
         }
         steps = [templates.read(self.version, "outbox_required")] if self.captures else []
         steps += [templates.read(self.version, "tickets_required")] if self.buffers else []
+        steps += [templates.read(self.version, "violations_required")] if self.observes else []
         steps += [self._function_steps(function, asked) for function in self.functions]
         steps += [self._trigger_step(trigger, digest, unmuted) for trigger in self.triggers]
         return "\n\n".join(steps)
@@ -73,7 +79,11 @@ class Assembly:
         values = {"name": self.name, "invariant": self.invariant, **function}
         trusted = ["pg_catalog", *map(quoting.identifier, self.search_path), "pg_temp"]
         steps, ready = [], {**asked, "trusted_path": quoting.for_format(", ".join(trusted))}
-        if "key" in function:
+        if is_observing(function):
+            ready["images"] = _IMAGES.get(function["body"], "to_jsonb(OLD), to_jsonb(NEW)")
+            for part in ("is_recording", "record"):
+                ready[part] = self._fill(part, values, **ready)
+        elif "key" in function:
             ready["is_readable"] = self._fill("is_readable", {}, **asked)
             ready["violation"] = self._fill("violation", values, **ready)
         conditions: list[str] = []
@@ -100,7 +110,7 @@ class Assembly:
 
     def _body_step(self, body: str, conditions: Sequence[str]) -> str:
         if not conditions:
-            template = "body_with_outbox" if self.captures else "body"
+            template = "body_with_outbox" if self.captures or self.observes else "body"
             return templates.fill(self.version, template, {"body": body})
         values = {
             "body": body,
@@ -185,20 +195,39 @@ def _tests(stream: Mapping[str, Any], conditions: list[str]) -> dict[str, str]:
     first = _ARGUMENTS + len(conditions) + 1
     conditions += stream["conditions"].values()
     places = {key: f"%{first + n}$s" for n, key in enumerate(stream["conditions"])}
-    refusing = stream.get("refusing", False)
-    if not isinstance(refusing, bool):
-        refused = " OR ".join(f"({places[key]}) IS TRUE" for key in refusing)
-    else:
-        refused = str(refusing).lower()
+    refused = _any(stream.get("refusing", False), places)
+    marks = list(_marks(stream, places))
     if not places:
-        return {"matched": "NULL::text[]", "condition": "true", "refused": refused}
+        matched = f"array_remove(ARRAY[{', '.join(marks)}], NULL)" if marks else "NULL::text[]"
+        return {"matched": matched, "condition": "true", "refused": refused}
     cases = [f"CASE WHEN {place} THEN {quoting.literal(key)} END" for key, place in places.items()]
     asked = quoting.literal(names.set_id(places))
     return {
-        "matched": f"array_remove(ARRAY[{', '.join([asked, *cases])}], NULL)",
+        "matched": f"array_remove(ARRAY[{', '.join([asked, *cases, *marks])}], NULL)",
         "condition": "true" if stream["all_rows"] else " OR ".join(places.values()),
         "refused": refused,
     }
+
+
+def _any(keys: bool | Sequence[str], places: Mapping[str, str]) -> str:
+    """Whether one of the conditions is met."""
+    if isinstance(keys, bool):
+        return str(keys).lower()
+    return " OR ".join(f"({places[key]}) IS TRUE" for key in keys) or "false"
+
+
+def _marks(stream: Mapping[str, Any], places: Mapping[str, str]) -> Iterator[str]:
+    """Names for ``matched``: receivers whose missed calls are recorded, and whether that is all."""
+    for receiver, key in stream.get("observing", {}).items():
+        mark = quoting.for_format(quoting.literal(f"observe:{receiver}"))
+        yield f"CASE WHEN {places[key]} THEN {mark} END" if key else mark
+    if "observing" in stream:
+        yield f"CASE WHEN NOT ({_any(stream['handing'], places)}) THEN 'observed' END"
+
+
+def is_observing(function: Mapping[str, Any]) -> bool:
+    """Whether the function records violations."""
+    return str(function.get("body", "")).startswith("observe")
 
 
 def only_for_partitions(trigger: Mapping[str, Any]) -> bool:

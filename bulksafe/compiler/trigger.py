@@ -7,7 +7,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.compat import PgTrigger
-from bulksafe.compiler.assembling import Assembly, only_for_partitions, text_array
+from bulksafe.compiler.assembling import Assembly, is_observing, only_for_partitions, text_array
 from bulksafe.rendering import quoting, templates
 
 if TYPE_CHECKING:
@@ -183,6 +183,11 @@ class Trigger(PgTrigger):
         return any("streams" in function for function in self.functions)
 
     @property
+    def observes(self) -> bool:
+        """Whether it records violations; the table for them must exist before."""
+        return any(map(is_observing, self.functions))
+
+    @property
     def buffers(self) -> bool:
         """Whether it has in-transaction receivers."""
         streams = [stream for function in self.functions for stream in function.get("streams", ())]
@@ -200,6 +205,7 @@ class Trigger(PgTrigger):
             search_path=self.search_path,
             table=self.table,
             captures=self.captures,
+            observes=self.observes,
             buffers=self.buffers,
         )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from pgtrigger import registry
 
 from bulksafe.compat import PgTrigger
+from bulksafe.declarations.modes import ENFORCE, Mode
 from bulksafe.rendering import names
 
 if TYPE_CHECKING:
@@ -39,10 +40,17 @@ class Invariant(PgTrigger):
     #: The app whose migrations get an invariant that is in no ``Meta.triggers``.
     home: str = ""
 
-    def __init__(self, *, name: str | None, message: _StrOrPromise | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        name: str | None,
+        message: _StrOrPromise | None = None,
+        mode: Mode = ENFORCE,
+    ) -> None:
         self.given_name: object = name
         self.name = name if isinstance(name, str) else ""
         self.message = message
+        self.mode = mode
 
     def get_pgid(self, model: type[models.Model]) -> str:
         return names.identifier("pgtrigger_", self.name, self.get_uri(model))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.declarations.base import Invariant
+from bulksafe.declarations.modes import ENFORCE, Mode
 
 if TYPE_CHECKING:
     import pgtrigger
@@ -28,6 +29,8 @@ class Check(Invariant):
         message: what a violation says; may be translatable.
         deferred: judge the row as it is at the end of the transaction.
         operation: ``pgtrigger.Insert``, ``Update`` and ``Delete``, joined with ``|``.
+        mode: ``"enforce"`` refuses a row that breaks the rule, ``"new"`` only a change that breaks
+            a row that kept it, ``"observe"`` nothing: it records the row.
         **annotations: named expressions that the condition may use.
     """
 
@@ -39,9 +42,10 @@ class Check(Invariant):
         message: _StrOrPromise | None = None,
         deferred: bool = False,
         operation: pgtrigger.Operation | None = None,
+        mode: Mode = ENFORCE,
         **annotations: Any,
     ) -> None:
-        super().__init__(name=name, message=message)
+        super().__init__(name=name, message=message, mode=mode)
         self.condition = condition
         self.deferred = deferred
         self.operation = operation

@@ -8,6 +8,7 @@ from bulksafe.caching import models_of, per_model
 from bulksafe.compat import registered
 from bulksafe.declarations.base import Invariant
 from bulksafe.declarations.dependencies import Dependencies, field_name
+from bulksafe.declarations.modes import ENFORCE, Mode
 from bulksafe.object_state import forget_returning_fields
 from bulksafe.rendering import names
 
@@ -25,15 +26,22 @@ class Compute(Invariant):
         field: the name of a concrete field of the model.
         expression: a Django expression over the other columns of the row.
         name: defaults to ``compute_<field>``.
+        mode: ``"observe"`` stores what is written, and records it if it differs. With ``"new"`` a
+            wrong value stays until the field or a column that the expression reads changes.
     """
 
     def __init__(
-        self, field: str = "", expression: object = None, *, name: str | None = None
+        self,
+        field: str = "",
+        expression: object = None,
+        *,
+        name: str | None = None,
+        mode: Mode = ENFORCE,
     ) -> None:
         # If the arguments are swapped, the label still names the field.
         named = expression if isinstance(expression, str) else field
         self.default_name = f"compute_{named}"
-        super().__init__(name=self.default_name if name is None else name)
+        super().__init__(name=self.default_name if name is None else name, mode=mode)
         self.field = field
         self.expression = expression
 

@@ -97,7 +97,7 @@ def critical(
         coalesce: changes of a row that wait together become one call with the last state.
         otherwise: with ``run="in_transaction"``, how writes of other programs are handled:
             ``"refuse"`` lets the database refuse its commit, ``"after_commit"`` has the listener
-            run the receiver afterwards.
+            run the receiver afterwards, ``"observe"`` records the write and does not run it.
         row_by_row: whether a bulk write stores each row before the receiver is called for the
             next. By default bulksafe watches the receivers' statements to determine whether the
             order matters. ``False`` states that it does not, as for a receiver that computes a

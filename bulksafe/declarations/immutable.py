@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bulksafe.declarations.base import Invariant
+from bulksafe.declarations.modes import ENFORCE, Mode
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
@@ -24,15 +25,22 @@ class Immutable(Invariant):
         *fields: names of concrete fields of the model.
         name: defaults to ``immutable_<field>_<field>…``.
         message: what a violation says; may be translatable.
+        mode: ``"observe"`` records a violation instead of refusing it; ``"new"`` is the same as
+            ``"enforce"``.
     """
 
     def __init__(
-        self, *fields: str, name: str | None = None, message: _StrOrPromise | None = None
+        self,
+        *fields: str,
+        name: str | None = None,
+        message: _StrOrPromise | None = None,
+        mode: Mode = ENFORCE,
     ) -> None:
         # Names in a list are refused, under a label that can be read.
         named = [one for given in fields for one in (given if _is_list(given) else [given])]
         self.default_name = "_".join(["immutable", *map(str, named)])
-        super().__init__(name=self.default_name if name is None else name, message=message)
+        name = self.default_name if name is None else name
+        super().__init__(name=name, message=message, mode=mode)
         self.fields = fields
 
     def default_message(self, label: str) -> str:

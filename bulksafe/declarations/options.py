@@ -16,7 +16,7 @@ Run: TypeAlias = Literal["in_transaction", "after_commit"]
 OnDead: TypeAlias = Literal["block", "skip"]
 
 #: How writes from outside this project's Django are handled.
-Otherwise: TypeAlias = Literal["refuse", "after_commit"]
+Otherwise: TypeAlias = Literal["refuse", "after_commit", "observe"]
 
 AFTER_COMMIT: Final = "after_commit"
 IN_TRANSACTION: Final = "in_transaction"

@@ -53,8 +53,8 @@ class Receiver:
         timeout: seconds after which a call is ended; None for the setting's.
         backoff: how long a failed call waits; None for the settings' delays.
         coalesce: changes of a row that wait together become one call.
-        otherwise: ``"refuse"`` or ``"after_commit"``: for ``run="in_transaction"``, how writes of
-            other programs are handled.
+        otherwise: ``"refuse"``, ``"after_commit"`` or ``"observe"``: for ``run="in_transaction"``,
+            how writes of other programs are handled.
         row_by_row: whether each row is stored before the receiver is called for the next; None if
             that is determined at run time.
         uid: the ``dispatch_uid``; None where there is none.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.declarations.base import Invariant
+from bulksafe.declarations.modes import ENFORCE, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +25,8 @@ class Transition(Invariant):
         initial: the states that a new row may have; any by default.
         name: defaults to ``transition_<field>``.
         message: what a violation says; may be translatable.
+        mode: ``"enforce"`` refuses a violation, ``"observe"`` records it. With ``"new"`` a row in a
+            state that the rule does not list may move to any listed state.
     """
 
     def __init__(
@@ -34,8 +37,10 @@ class Transition(Invariant):
         initial: Iterable[Any] | None = None,
         name: str | None = None,
         message: _StrOrPromise | None = None,
+        mode: Mode = ENFORCE,
     ) -> None:
-        super().__init__(name=f"transition_{field}" if name is None else name, message=message)
+        name = f"transition_{field}" if name is None else name
+        super().__init__(name=name, message=message, mode=mode)
         self.field = field
         self.allowed = _kept(allowed)
         self.initial = _kept(initial)
@@ -47,6 +52,13 @@ class Transition(Invariant):
         """``allowed`` with its states in a stable order and without repetitions."""
         allowed = self.allowed if isinstance(self.allowed, Mapping) else {}
         return {state: list(dict.fromkeys(followers)) for state, followers in allowed.items()}
+
+    def states(self) -> list[Any]:
+        """All states that the rule lists, in a stable order."""
+        listed: list[Any] = list(self.initial or ())
+        for state, followers in self.edges().items():
+            listed += [state, *followers]
+        return list(dict.fromkeys(listed))
 
 
 def _kept(states: Any) -> Any:

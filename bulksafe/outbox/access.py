@@ -31,6 +31,8 @@ LISTENER: Mapping[str, Sequence[str]] = {
     "bulksafe_outbox_seq": ["SELECT"],
     "bulksafe_outbox_slot": ["SELECT", "UPDATE"],
     "bulksafe_call_seq": ["USAGE"],
+    "bulksafe_violation": ["DELETE", "SELECT"],
+    "bulksafe_violation_limit": ["SELECT"],
 }
 
 #: Every role.

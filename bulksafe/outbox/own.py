@@ -48,11 +48,14 @@ WRITING = (
     "bulksafe_staged_rows",
     "bulksafe_unstage",
 )
-FUNCTIONS = (*WRITING, "bulksafe_ticket_open")
+#: The functions that record violations.
+RECORDING = ("bulksafe_record", "bulksafe_record_image", "bulksafe_record_in_lane")
+FUNCTIONS = (*WRITING, "bulksafe_ticket_open", *RECORDING)
 #: The objects of the second migration.
 TICKETS = (
     *BUFFERS,
-    *FUNCTIONS,
+    *WRITING,
+    "bulksafe_ticket_open",
     "bulksafe_buffer_xid_seq",
     "bulksafe_staged_n_seq",
     "bulksafe_staged_pkey",
@@ -60,7 +63,15 @@ TICKETS = (
     "bulksafe_receiver_pkey",
 )
 
-ALL = (*OUTBOX, *TICKETS)
+#: The objects of the third migration.
+VIOLATIONS = (
+    "bulksafe_violation",
+    "bulksafe_violation_limit",
+    "bulksafe_violation_pkey",
+    *RECORDING,
+)
+
+ALL = (*OUTBOX, *TICKETS, *VIOLATIONS)
 
 
 def home(using: str, table: str = TABLES[0]) -> str | None:

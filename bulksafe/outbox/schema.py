@@ -62,6 +62,7 @@ def _sql(version: str, template: str, names: Sequence[str] = own.ALL) -> str:
     listed = f"ARRAY[{', '.join(map(literal, names))}]::pg_catalog.text[]"
     values = {"names": listed, "home": templates.read(version, "home")}
     values["strangers"] = templates.fill(version, "strangers", values)
+    values["caller"] = templates.read(version, "caller")
     return templates.fill(version, template, values)
 
 
@@ -139,6 +140,16 @@ class CreateTickets(_Create):
         return "Create the buffer and the tickets of receivers in the writer's transaction"
 
 
+class CreateViolations(_Create):
+    """Create the table of observed violations."""
+
+    template = "violations"
+    names = own.VIOLATIONS
+
+    def describe(self) -> str:
+        return "Create the table of observed violations"
+
+
 def rename_in_images(model: type[models.Model], old: str, new: str) -> str:
     """SQL that renames a column of the table of ``model`` in waiting events.
 
@@ -153,7 +164,11 @@ def rename_in_images(model: type[models.Model], old: str, new: str) -> str:
 def create(using: str) -> None:
     """Create missing tables without a migration."""
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
-        for template, names in (("outbox", own.OUTBOX), ("tickets", own.TICKETS)):
+        for template, names in (
+            ("outbox", own.OUTBOX),
+            ("tickets", own.TICKETS),
+            ("violations", own.VIOLATIONS),
+        ):
             for step in (template, "revoke"):
                 cursor.execute(_sql(VERSION, step, names))
         shape.refuse_foreign(using, own.ALL)
@@ -174,6 +189,11 @@ def exists(using: str) -> bool:
 def has_tickets(using: str) -> bool:
     """Whether the tables for in-transaction receivers exist."""
     return _has_table("bulksafe_receiver", using)
+
+
+def has_violations(using: str) -> bool:
+    """Whether the table of observed violations exists."""
+    return _has_table("bulksafe_violation", using)
 
 
 def _has_table(name: str, using: str) -> bool:

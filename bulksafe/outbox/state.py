@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 from django.utils import timezone
 
+from bulksafe.outbox import schema
+from bulksafe.outbox.violations import Count, counts
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -106,6 +109,7 @@ class State:
     listeners: list[Listener]
     workers: list[RunningWorker]
     slots: list[Slot]
+    violations: list[Count]
 
 
 def state(store: Store, known: Known) -> State:
@@ -126,7 +130,9 @@ def state(store: Store, known: Known) -> State:
             alive = 1  # PostgreSQL truncates the name of a connection that serves many queues
         lag = events, round(seconds, 1)
         queues.append(QueueState(queue, atomic, *lag, kept, dead, alive))
-    return State(queues, listeners, workers(store), [Slot(*row) for row in store.rows("slots")])
+    slots = [Slot(*row) for row in store.rows("slots")]
+    observed = counts(store) if schema.has_violations(store.using) else []
+    return State(queues, listeners, workers(store), slots, observed)
 
 
 def workers(store: Store) -> list[RunningWorker]:

@@ -4,7 +4,13 @@ Pure: it needs models, but no database.
 """
 
 from bulksafe.declarations import Invariant
-from bulksafe.planning import capture as _capture  # noqa: F401  (registers its plan)
+from bulksafe.planning import (  # noqa: F401  (register their plans)
+    capture as _capture,
+)
+
+# These register their plans.
+from bulksafe.planning import check_triggers as _check_triggers  # noqa: F401
+from bulksafe.planning import compute_triggers as _compute_triggers  # noqa: F401
 from bulksafe.planning.plan import plan, problems_of
 from bulksafe.planning.problems import Problem, Refused, shown
 

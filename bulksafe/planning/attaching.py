@@ -263,9 +263,9 @@ class Attaching:
                     yield operation
 
 
-def own_tables(trigger: Trigger) -> list[OperationDependency]:
-    """The dependency of captures on the migrations of bulksafe's own tables."""
-    if trigger.captures:
+def own_tables(trigger: object) -> list[OperationDependency]:
+    """The dependency of captures and observed rules on the migrations of bulksafe's own tables."""
+    if getattr(trigger, "captures", False) or getattr(trigger, "observes", False):
         return [OperationDependency("bulksafe", "outbox", None, _CREATE)]
     return []
 

@@ -10,7 +10,7 @@ from django.db.migrations.operations import CreateModel, DeleteModel, RenameMode
 from pgtrigger.migrations import AddTrigger, RemoveTrigger
 
 from bulksafe import operations
-from bulksafe.planning.attaching import ATTACHED, Attaching, changes_shape
+from bulksafe.planning.attaching import ATTACHED, Attaching, changes_shape, own_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -129,7 +129,8 @@ class InvariantsMixin:
     ) -> Iterable[OperationDependency]:
         match operation:
             case AddTrigger():
-                return self._added_fields(app_label, operation.model_name.lower())
+                added = self._added_fields(app_label, operation.model_name.lower())
+                return [*added, *own_tables(operation.trigger)]
             case DeleteModel():
                 alter = OperationDependency.Type.ALTER
                 triggers = OperationDependency(app_label, operation.name, _TRIGGERS, alter)

@@ -9,6 +9,7 @@ from bulksafe.caching import per_model
 from bulksafe.declarations import Capture, receivers
 from bulksafe.declarations.capture import streams
 from bulksafe.declarations.lineage import lineage
+from bulksafe.declarations.modes import OBSERVE
 from bulksafe.declarations.options import AFTER_COMMIT, REFUSE
 from bulksafe.declarations.receiver import Receiver
 from bulksafe.declarations.signals import DELETE, INSERT, UPDATE
@@ -147,12 +148,14 @@ def _buffered(
     value.
     """
     refusing = [receiver for receiver in wanting if receiver.otherwise == REFUSE]
+    observed = _observed(table, source, operation, wanting)
     if _is_part(table, source):
         return {
             "operation": operation[0],
             "conditions": {},
             "all_rows": True,
             "refusing": bool(refusing),
+            **observed,
             **_part(table, source, operation),
             "template": "buffer_part",
         }
@@ -162,8 +165,32 @@ def _buffered(
         "operation": operation[0],
         **_conditions(source, operation, wanting),
         "refusing": bool(among) if always else sorted({condition_id(c) for c in among if c}),
+        **observed,
         **_own(source, operation),
         "template": "buffer_rows",
+    }
+
+
+def _observed(
+    table: Model, source: Model, operation: str, wanting: Sequence[Receiver]
+) -> dict[str, Any]:
+    """The receivers whose missed calls are recorded, and the conditions of those that the listener
+    calls instead; nothing if no call is recorded.
+
+    The children's own conditions are evaluated at delivery, so all their changes are recorded.
+    """
+    observing = [receiver for receiver in wanting if receiver.otherwise == OBSERVE]
+    if not observing:
+        return {}
+
+    def met(receiver: Receiver) -> str:
+        condition = condition_of(receiver, source, operation)
+        return condition_id(condition) if condition and not _is_part(table, source) else ""
+
+    handing = {met(receiver) for receiver in wanting if receiver.otherwise == AFTER_COMMIT}
+    return {
+        "observing": {receiver.name: met(receiver) for receiver in observing},
+        "handing": "" in handing or sorted(handing),
     }
 
 

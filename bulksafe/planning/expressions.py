@@ -65,6 +65,7 @@ def compile_expression(
     bare: bool = False,
     annotations: Mapping[str, object] | None = None,
     missing: str | None = None,
+    before: bool = False,
 ) -> RowSQL:
     """Compile ``expression`` over a row of ``model``.
 
@@ -76,13 +77,14 @@ def compile_expression(
         annotations: named expressions that names may also refer to.
         missing: the row that the operation lacks, if any. A test of it is false, and its negation
             true.
+        before: read the old row wherever the new one is named.
 
     Raises:
         Refused: it cannot be compiled or enforced.
     """
     # The active time zone and language of makemigrations must not be frozen into a migration.
     with translation.override(None), timezone.override(timezone.get_default_timezone()):
-        query = _RowQuery(model, row, bare, missing)
+        query = _RowQuery(model, row, bare, missing, before)
         with _Refusing(model, query):
             for name, annotation in (annotations or {}).items():
                 query.add_row_annotation(name, annotation)
@@ -99,12 +101,13 @@ class _RowQuery(Query):
     annotations: dict[str, Any]
 
     def __init__(
-        self, model: type[models.Model], row: str, bare: bool, missing: str | None
+        self, model: type[models.Model], row: str, bare: bool, missing: str | None, before: bool
     ) -> None:
         super().__init__(model)
         self.row = row
         self.bare = bare
         self.missing = missing
+        self.before = before
         for alias in dict.fromkeys((row, *ROWS)):
             self.alias_map[alias] = BaseTable(model._meta.db_table, alias)
             self.alias_refcount[alias] = 1
@@ -185,7 +188,7 @@ class _RowQuery(Query):
                 f"{name}={shown(annotation)} is not an expression.",
                 did_you_mean(
                     name,
-                    ("name", "message", "deferred", "operation"),
+                    ("name", "message", "deferred", "operation", "mode"),
                     "Keyword arguments are named expressions: Value(…), F(…), Sum(…).",
                 ),
             )

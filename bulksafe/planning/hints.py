@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
+import pgtrigger
 from django.db.models import F, Q
 from django.db.models import functions as f
 from django.db.models.expressions import (
@@ -19,13 +20,14 @@ from django.db.models.expressions import (
 from bulksafe.declarations import Capture, Check, Compute, Immutable, Invariant, Transition
 from bulksafe.declarations.compute import computes_of, dependencies
 from bulksafe.declarations.dependencies import field_name, referenced_names
+from bulksafe.declarations.modes import ENFORCE, NEW
 from bulksafe.planning import fields
 from bulksafe.planning.expressions import compile_expression
 from bulksafe.planning.problems import Problem
 from bulksafe.planning.rules import invariants_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from django.db import models
 
@@ -51,10 +53,13 @@ def _capture(capture: Capture, model: type[models.Model]) -> Iterator[Problem]:
 
 @hints.register(Check)
 def _check(check: Check, model: type[models.Model]) -> Iterator[Problem]:
-    plain = not check.deferred and check.operation is None and not check.annotations
     mentioned = referenced_names(check.condition)
+    plain = not check.deferred and check.operation is None and not check.annotations
+    if check.mode == NEW:
+        yield from _mode_hints(check, mentioned)
     if (
         plain
+        and check.mode == ENFORCE
         and not model._meta.proxy
         and not any(name.startswith(("old__", "new__")) for name in mentioned)
     ):
@@ -64,6 +69,23 @@ def _check(check: Check, model: type[models.Model]) -> Iterator[Problem]:
             "It needs no trigger. Keep the Check if you want its error, bulksafe.muted or no scan "
             "of the existing rows when it is added.",
         )
+
+
+def _mode_hints(check: Check, mentioned: Iterable[str]) -> Iterator[Problem]:
+    is_for_deletes = check.operation is not None and pgtrigger.Delete in list(check.operation)
+    compares = any(name.startswith("old__") for name in mentioned)
+    if is_for_deletes or compares:
+        yield _no_old_violation(
+            "a rule for deletion" if is_for_deletes else "a rule over the old and the new row"
+        )
+
+
+def _no_old_violation(rule: str) -> Problem:
+    return Problem(
+        "I003",
+        f'mode="new" has no effect on {rule}: no stored row breaks it.',
+        'It is enforced. Leave mode= out, or write mode="observe" to record violations.',
+    )
 
 
 # Compute
@@ -81,7 +103,8 @@ def _compute(compute: Compute, model: type[models.Model]) -> Iterator[Problem]:
         )
     if not _is_elsewhere(compute):
         yield from _field_hints(field)
-    if read and not model._meta.proxy and _generated_is_enough(compute, field, model):
+    plain = compute.mode == ENFORCE and read and not model._meta.proxy
+    if plain and _generated_is_enough(compute, field, model):
         yield Problem(
             "I002",
             "Django's own GeneratedField can hold this value.",
@@ -152,6 +175,8 @@ def _is_immutable(node: object) -> bool:
 
 @hints.register(Immutable)
 def _immutable(immutable: Immutable, model: type[models.Model]) -> Iterator[Problem]:
+    if immutable.mode == NEW:
+        yield _no_old_violation("an Immutable")
     computed = computes_of(model)
     for name in (field_name(model, name) for name in immutable.fields):
         if name in computed:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import singledispatch
 from typing import TYPE_CHECKING
 
-import pgtrigger
-
 from bulksafe import compiler
-from bulksafe.declarations import Check, Compute, Immutable, Invariant, Transition, label_of
+from bulksafe.declarations import Immutable, Invariant, Transition, label_of
+from bulksafe.declarations.modes import NEW as NEW_ROWS
 from bulksafe.exceptions import InvalidDeclaration
 from bulksafe.planning import fields, hints, rules
-from bulksafe.planning.expressions import NEW, OLD, compile_expression
+from bulksafe.planning.expressions import NEW, OLD
 from bulksafe.planning.problems import Problem, Refused
 from bulksafe.planning.subject import Subject, row_trigger, update_triggers
-from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from django.db import models
 
 
@@ -46,7 +41,11 @@ def _compiled(
     invariant: Invariant, model: type[models.Model]
 ) -> tuple[compiler.Trigger | None, list[Problem]]:
     """The trigger, if the declaration can be compiled, and its errors."""
-    errors = [*rules.name_problems(invariant, model), *rules.table_problems(model)]
+    errors = [
+        *rules.name_problems(invariant, model),
+        *rules.mode_problems(invariant),
+        *rules.table_problems(model),
+    ]
     if any(problem.id in rules.NO_TABLE for problem in errors):
         return None, errors
     if found := list(rules.problems(invariant, model)):
@@ -68,139 +67,6 @@ def triggers(invariant: Invariant, subject: Subject) -> compiler.Trigger:
     raise NotImplementedError(f"no plan for {type(invariant).__name__}")
 
 
-@triggers.register(Check)
-def _check(check: Check, subject: Subject) -> compiler.Trigger:
-    events = rules.events_of(check)
-    deletes = events == [pgtrigger.Delete]
-    condition = compile_expression(
-        subject.model,
-        check.condition,
-        row=OLD if deletes else NEW,
-        annotations=check.annotations,
-    )
-    rules.refuse_missing_row(check, events, condition)
-    # Unknown passes: the negation of unknown is not true.
-    violated = f"NOT ({condition.sql})"
-    if check.deferred:
-        return _deferred(check, subject, violated)
-    functions = [subject.refusal(subject.pgid)]
-    listed = " OR ".join(event.name for event in events)
-    parts = [row_trigger(subject.pgid, subject.pgid, listed, violated)]
-    if events == [pgtrigger.Update]:
-        parts = update_triggers(subject, violated)
-    if not deletes:
-        return subject.compiled(functions=functions, triggers=parts)
-    rule = _rule_function(check, subject)
-    function, trigger = _truncate(subject, rule)
-    return subject.compiled(
-        functions=[*functions, rule.function, function],
-        triggers=[*parts, trigger],
-        reads=rule.reads,
-    )
-
-
-@dataclass(frozen=True)
-class _RuleFunction:
-    """A condition as an SQL function, for run-time queries of a trigger function.
-
-    Names in the condition are resolved when the function is created: the queries run with the
-    rights of the function's owner, and only ``pg_catalog`` may be on their search_path.
-    """
-
-    function: dict[str, str]
-    reads: dict[str, str]
-
-    def called(self, row: str) -> dict[str, str]:
-        columns = map(quoting.identifier, self.reads)
-        arguments = ", ".join(f"{column} => {row}.{column}" for column in columns)
-        return {"rule": self.function["function"], "rule_arguments": arguments}
-
-
-def _rule_function(check: Check, subject: Subject) -> _RuleFunction:
-    condition = compile_expression(
-        subject.model, check.condition, bare=True, annotations=check.annotations
-    )
-    function = {
-        "function": subject.owned("rule"),
-        "template": "rule_function",
-        "condition": condition.sql,
-    }
-    return _RuleFunction(function, _types_of(condition.reads))
-
-
-def _types_of(reads: Iterable[tuple[str, fields.Field]]) -> dict[str, str]:
-    columns = sorted((field for _, field in reads), key=lambda field: str(field.column))
-    return {str(field.column): fields.type_of(field) for field in columns}
-
-
-def _deferred(check: Check, subject: Subject, violated: str) -> compiler.Trigger:
-    columns = [quoting.identifier(c) for c in fields.primary_key_columns(subject.model)]
-    rule = _rule_function(check, subject)
-    function = subject.refusal(
-        subject.pgid,
-        body="recheck",
-        query="recheck_query",
-        security="SECURITY DEFINER",
-        **rule.called('"new"'),
-        pk_columns=", ".join(f'"new".{column}' for column in columns),
-        pk_parameters=", ".join(f"${number}" for number, _ in enumerate(columns, 1)),
-        pk_values=", ".join(f"NEW.{column}" for column in columns),
-    )
-    trigger = {
-        "trigger": subject.pgid,
-        "template": "deferred_trigger",
-        "events": "INSERT OR UPDATE",
-        "condition": violated,
-        "function": subject.pgid,
-    }
-    return subject.compiled(
-        functions=[rule.function, function], triggers=[trigger], reads=rule.reads
-    )
-
-
-def _truncate(subject: Subject, rule: _RuleFunction) -> tuple[dict[str, str], dict[str, str]]:
-    name = subject.owned("truncate")
-    function = subject.refusal(
-        name,
-        body="truncate",
-        query="truncate_query",
-        security="SECURITY DEFINER",
-        **rule.called('"old"'),
-    )
-    return function, {"trigger": name, "template": "truncate_trigger", "function": name}
-
-
-@triggers.register(Compute)
-def _compute(compute: Compute, subject: Subject) -> compiler.Trigger:
-    field = fields.column_field(subject.model, compute.field)
-    value = compile_expression(subject.model, compute.expression, bare=True)
-    rules.refuse_computed_value(compute, field, value)
-    function, guard, unmuted = (subject.owned(kind) for kind in ("value", "guard", "unmuted"))
-    shared = {"template": "compute_trigger", "column": field.column, "value": function}
-    return subject.compiled(
-        functions=[
-            {"function": function, "template": "value_function", "expression": f"({value.sql})"},
-            {"function": unmuted, "template": "unmuted_function"},
-            {
-                "function": subject.pgid,
-                "template": "compute_function",
-                "body": "compute",
-                "column": field.column,
-                "value": function,
-                "is_unmuted": unmuted,
-            },
-            subject.refusal(guard),
-        ],
-        triggers=[
-            {"trigger": subject.pgid, "timing": "BEFORE", "function": subject.pgid, **shared},
-            {"trigger": guard, "timing": "AFTER", "function": guard, **shared},
-        ],
-        column=field.column,
-        column_type=fields.type_of(field),
-        reads=_types_of(value.reads),
-    )
-
-
 @triggers.register(Immutable)
 def _immutable(immutable: Immutable, subject: Subject) -> compiler.Trigger:
     changed = [
@@ -208,7 +74,7 @@ def _immutable(immutable: Immutable, subject: Subject) -> compiler.Trigger:
         for field in (fields.column_field(subject.model, name) for name in immutable.fields)
     ]
     return subject.compiled(
-        functions=[subject.refusal(subject.pgid)],
+        functions=[subject.verdict_on_change(subject.pgid)],
         triggers=update_triggers(subject, " OR ".join(changed)),
     )
 
@@ -222,6 +88,10 @@ def _transition(transition: Transition, subject: Subject) -> compiler.Trigger:
         for state, followers in transition.edges().items()
         if followers
     ]
+    if transition.mode == NEW_ROWS:
+        known = transition.states()
+        was, becomes = (fields.is_one_of(row, field, known) for row in (old, new))
+        edges.append(f"(NOT {was} AND {becomes})")
     moved = f"{old} IS DISTINCT FROM {new}"
     refused = f"{moved} AND NOT ({' OR '.join(edges)})" if edges else moved
     parts = update_triggers(subject, refused)
@@ -229,4 +99,4 @@ def _transition(transition: Transition, subject: Subject) -> compiler.Trigger:
         starts = fields.is_one_of(new, field, list(dict.fromkeys(transition.initial)))
         name = subject.owned("initial")
         parts.append(row_trigger(name, subject.pgid, "INSERT", f"NOT {starts}"))
-    return subject.compiled(functions=[subject.refusal(subject.pgid)], triggers=parts)
+    return subject.compiled(functions=[subject.verdict_on_change(subject.pgid)], triggers=parts)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from bulksafe.declarations import Receiver
+from bulksafe.declarations.modes import OBSERVE
 from bulksafe.declarations.options import (
     AFTER_COMMIT,
     DEFAULT_MAX_ATTEMPTS,
@@ -67,10 +68,9 @@ def _value_problems(receiver: Receiver) -> Iterator[Problem]:
     if receiver.timeout is not None and not _is_duration(receiver.timeout):
         yield wrong("timeout", receiver.timeout, "timeout=30", "a positive number of seconds")
     yield from _backoff_problems(receiver.backoff)
-    if receiver.otherwise not in (REFUSE, AFTER_COMMIT):
-        yield wrong(
-            "otherwise", receiver.otherwise, 'otherwise="refuse"', "“refuse” or “after_commit”"
-        )
+    if receiver.otherwise not in (REFUSE, AFTER_COMMIT, OBSERVE):
+        wanted = "“refuse”, “after_commit” or “observe”"
+        yield wrong("otherwise", receiver.otherwise, 'otherwise="refuse"', wanted)
 
 
 def _is_duration(value: object) -> bool:

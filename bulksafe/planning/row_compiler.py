@@ -43,6 +43,7 @@ class RowCompiler(SQLCompiler):
         if isinstance(node, Col):
             # pgtrigger.F() writes the rows in capitals.
             row = (node.alias or self.query.row).lower()  # type: ignore[attr-defined]
+            row = "old" if self.query.before else row  # type: ignore[attr-defined]
             self.reads.add((row, node.target))
             if self.query.bare:  # type: ignore[attr-defined]
                 return self._parameter(node.target)

@@ -9,6 +9,7 @@ from django.utils import translation
 
 from bulksafe import compiler, conf
 from bulksafe.declarations import Invariant, label_of
+from bulksafe.declarations.modes import OBSERVE
 from bulksafe.planning import fields
 from bulksafe.rendering import names, quoting
 
@@ -51,6 +52,10 @@ class Subject:
         ]
         return ", ', ', ".join(parts)
 
+    @property
+    def is_observed(self) -> bool:
+        return self.invariant.mode == OBSERVE
+
     def refusal(self, function: str, **values: str) -> dict[str, str]:
         """A function that raises the violation."""
         return {
@@ -62,6 +67,32 @@ class Subject:
             "key": self.key,
             **values,
         }
+
+    def record(self, function: str, **values: str) -> dict[str, str]:
+        """A function that records the violation, whatever the rights of the role that writes."""
+        return {
+            "function": function,
+            "template": "function",
+            "body": "observe",
+            "security": "SECURITY DEFINER",
+            "key": self.key,
+            **values,
+        }
+
+    def verdict(self, function: str) -> dict[str, str]:
+        """The function for a row that breaks a rule over the row itself."""
+        return self.record(function) if self.is_observed else self.refusal(function)
+
+    def verdict_on_change(self, function: str) -> dict[str, str]:
+        """The function for a change that breaks a rule over the old and the new row."""
+        if self.is_observed:
+            return self.record(function, body="observe_change", move=self.move)
+        return self.refusal(function)
+
+    @property
+    def move(self) -> str:
+        """The trigger for rows that an update moves to another partition."""
+        return self.owned("move", prefix="zz_bulksafe_")
 
     def compiled(
         self, made_as: type[compiler.Trigger] = compiler.Trigger, **parts: Any
@@ -90,10 +121,14 @@ def row_trigger(trigger: str, function: str, events: str, condition: str) -> dic
 
 def update_triggers(subject: Subject, condition: str) -> list[dict[str, str]]:
     """The triggers of a rule for updates: the usual one, and one for moves between partitions."""
-    move = {
-        "trigger": subject.owned("move", prefix="zz_bulksafe_"),
+    move = move_trigger(subject, subject.pgid, condition)
+    return [row_trigger(subject.pgid, subject.pgid, "UPDATE", condition), move]
+
+
+def move_trigger(subject: Subject, function: str, condition: str) -> dict[str, str]:
+    return {
+        "trigger": subject.move,
         "template": "move_trigger",
         "condition": condition,
-        "function": subject.pgid,
+        "function": function,
     }
-    return [row_trigger(subject.pgid, subject.pgid, "UPDATE", condition), move]

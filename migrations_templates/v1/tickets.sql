@@ -189,6 +189,7 @@ BEGIN
         AS $body$
         DECLARE
             waiting record;
+            missed record;
             rows bigint;
             names text;
         BEGIN
@@ -245,6 +246,21 @@ BEGIN
                     CONSTRAINT = 'bulksafe_ticket_open';
             END IF;
 
+            -- Receivers with otherwise="observe". A write for which there are no others ends here.
+            FOR missed IN
+                SELECT b.*, substr(m.mark, length('observe:') + 1) AS receiver
+                FROM %1$I.bulksafe_buffer AS b
+                CROSS JOIN LATERAL unnest(b.matched) AS m (mark)
+                WHERE b.xid = NEW.xid AND starts_with(m.mark, 'observe:')
+                ORDER BY b.seq
+            LOOP
+                CONTINUE WHEN current_setting('bulksafe.recorded_' || md5(missed.receiver), true) = 'full';
+                PERFORM %1$I.bulksafe_record(
+                    missed.receiver, 'receiver', missed.source, missed.operation, missed.key, missed.old, missed.new,
+                    missed.context
+                );
+            END LOOP;
+
             WITH gone AS (
                 DELETE FROM %1$I.bulksafe_buffer AS b WHERE b.xid = NEW.xid RETURNING b.*
             )
@@ -252,8 +268,14 @@ BEGIN
                 (slot, seq, bucket, at, source, part, operation, depth, key, old, new, matched, context)
             SELECT (SELECT last_value FROM %1$I.bulksafe_outbox_slot), g.seq,
                    (hashtextextended(g.key, 0) & 15)::smallint, g.at, g.source, g.part, g.operation, g.depth, g.key,
-                   g.old, g.new, ARRAY['otherwise'] || g.matched, g.context
-            FROM gone AS g;
+                   g.old, g.new,
+                   ARRAY['otherwise'] || ARRAY(
+                       SELECT m.mark FROM unnest(g.matched) WITH ORDINALITY AS m (mark, place)
+                       WHERE NOT starts_with(m.mark, 'observe') ORDER BY m.place
+                   ),
+                   g.context
+            FROM gone AS g
+            WHERE (g.matched @> ARRAY['observed']) IS NOT TRUE;
             IF FOUND AND NOT pg_try_advisory_xact_lock_shared(1651862123, 0) THEN
                 PERFORM pg_notify('bulksafe', '');
             END IF;

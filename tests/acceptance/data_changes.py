@@ -118,7 +118,29 @@ def stored_row(**values: Any) -> Row:
     """A whole row as it lies in the table."""
     row = new_row(**values)
     net = row["amount"] - row["discount"]
-    return row | {"net": net, "double_net": net * 2}
+    return row | {"net": net, "double_net": net * 2} | values
+
+
+def _broken_before() -> Iterator[Change]:
+    """Updates of three rows, the second of which breaks the rule already."""
+    yield from _update(CHECK, {}, {}, {"discount": 500})
+    yield from _update(CHECK, {"discount": 600}, {"amount": 1000}, {"discount": 500})
+    yield from _update(CHECK, {"discount": 20}, {}, {"discount": 500})
+    yield from _update(NULLABLE, {}, {}, {"ceiling": 50})
+    yield from _update(NULLABLE, {"amount": 110}, {}, {"ceiling": 50})
+    yield from _update(DEFERRED, {}, {}, {"debit": 5})
+    yield from _update(DEFERRED, {"debit": 7}, {"credit": 7, "debit": 7}, {"debit": 5})
+    yield from _update(COMPUTE, {}, {}, {"net": 999})
+    yield from _update(COMPUTE, {"amount": 70}, {}, {"net": 999})
+    yield from _update(COMPUTE, {"net": 90}, {}, {"net": 999})
+    yield from _update(COMPUTE, {"net": 888}, {}, {"net": 999}, illegal=True)
+    yield from _update(CHAINED, {}, {}, {"double_net": 999})
+    yield from _update(CHAINED, {"discount": 30}, {}, {"double_net": 999})
+    yield from _update(TRANSITION, {}, {}, {"state": "odd"})
+    yield from _update(TRANSITION, {"state": "paid"}, {}, {"state": "odd"})
+    yield from _update(
+        TRANSITION, {"state": "odder"}, {"state": "odder"}, {"state": "odd"}, illegal=True
+    )
 
 
 def _insert(kind: Kind, good: Row, bad: Row | None = None) -> Iterator[Change]:
@@ -183,3 +205,4 @@ def _all() -> Iterator[Change]:
 
 
 CHANGES = tuple(_all())
+BROKEN_BEFORE = tuple(_broken_before())

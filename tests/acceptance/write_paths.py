@@ -433,10 +433,12 @@ def _serialized(model: type[Model], row: Row) -> Row:
 
 
 def same_columns(rows: Iterable[Row]) -> list[Row]:
-    """The rows with every column that one of them has."""
+    """The rows with every column that one of them has. An observed computed column may be NULL in
+    no row."""
     listed = list(rows)
     names = list(dict.fromkeys(name for row in listed for name in row))
-    return [{name: row.get(name) for name in names} for row in listed]
+    missing = dict.fromkeys(COMPUTED, 0)
+    return [{name: row.get(name, missing.get(name)) for name in names} for row in listed]
 
 
 def new_rows(write: Write) -> list[Row]:

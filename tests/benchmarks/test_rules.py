@@ -33,6 +33,7 @@ def test_each_variant_refuses_what_it_should(measured):
         "none-again": [],
         "bulksafe": ALL,
         "bulksafe-checks": ["discount", "initial", "number", "shipped", "status"],
+        "bulksafe-observed": [],
         "only-discount": ["discount"],
         "only-shipped": ["shipped"],
         "only-net": ["net"],

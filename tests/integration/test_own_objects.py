@@ -23,7 +23,8 @@ def test_the_migrations_create_what_the_list_says():
 OWN = f"""
     DROP TABLE bulksafe_ticket, bulksafe_receiver CASCADE;
     DROP FUNCTION {", ".join(own.FUNCTIONS)};
-    DROP TABLE bulksafe_buffer, bulksafe_staged
+    DROP TABLE bulksafe_buffer, bulksafe_staged, bulksafe_violation;
+    DROP SEQUENCE bulksafe_violation_limit
 """
 OUTBOX = """
     DROP TABLE bulksafe_outbox, bulksafe_cursor, bulksafe_started, bulksafe_parked, bulksafe_worker,

@@ -34,6 +34,21 @@ INVARIANTS = {
     "transition_initial": bulksafe.Transition(
         "status", {"draft": ["paid"], None: ["draft"]}, initial=["draft", None]
     ),
+    "check_new": bulksafe.Check(Q(amount__gte=0), name="positive", mode="new"),
+    "check_deferred_new": bulksafe.Check(
+        Q(amount__gte=0), name="positive", deferred=True, mode="new"
+    ),
+    "compute_new": bulksafe.Compute("net", F("amount") - F("discount"), mode="new"),
+    "transition_new": bulksafe.Transition("status", {"draft": ["paid"]}, mode="new"),
+    "check_observed": bulksafe.Check(Q(amount__gte=0), name="positive", mode="observe"),
+    "check_deferred_observed": bulksafe.Check(
+        Q(amount__gte=0), name="positive", deferred=True, mode="observe"
+    ),
+    "check_delete_observed": bulksafe.Check(
+        Q(status="draft"), name="drafts_only", operation=pgtrigger.Delete, mode="observe"
+    ),
+    "compute_observed": bulksafe.Compute("net", F("amount") - F("discount"), mode="observe"),
+    "immutable_observed": bulksafe.Immutable("number", mode="observe"),
     "capture": Capture(),
 }
 

@@ -29,6 +29,13 @@ ORDER = "INSERT INTO shop_order (number, amount, secret, slug) VALUES ('A B', 1,
 INVOICE = "INSERT INTO shop_invoice (number, secret) VALUES ('1', 's')"
 INVOICES = "SELECT count(*) || ' invoices stored' FROM shop_invoice"
 SLUG = "SELECT 'slug ' || slug FROM shop_order"
+#: It breaks an observed rule.
+BAD_ORDER = "INSERT INTO shop_order (number, amount, secret, slug) VALUES ('A B', -1, '', '')"
+VIOLATIONS = (
+    "SELECT count(*) || ' violations of ' || COALESCE(string_agg(DISTINCT "
+    "regexp_replace(login, '.*_', '') || '/' || regexp_replace(role, '.*_', ''), ' '), 'no one') "
+    "FROM bulksafe_violation"
+)
 EVENTS = (
     "SELECT count(*) || ' events, context ' || COALESCE(max(context::text), 'NULL') "
     "FROM bulksafe_outbox"
@@ -39,7 +46,9 @@ SPY = (
     "$$ BEGIN RAISE EXCEPTION 'hijacked, as %', current_user; END $$"
 )
 
-READING = [Attempt(f"read {name}", f"SELECT * FROM {name}") for name in (*own.TABLES, *own.BUFFERS)]
+TABLES = (*own.TABLES, *own.BUFFERS, "bulksafe_violation")
+
+READING = [Attempt(f"read {name}", f"SELECT * FROM {name}") for name in TABLES]
 
 WRITING = [
     Attempt("forge an event", "INSERT INTO bulksafe_outbox DEFAULT VALUES"),
@@ -55,6 +64,9 @@ WRITING = [
         "INSERT INTO bulksafe_staged (source, operation) VALUES ('shop_invoice'::regclass, 'I')",
     ),
     Attempt("forget staged rows", "DELETE FROM bulksafe_staged"),
+    Attempt("forge a violation", "INSERT INTO bulksafe_violation DEFAULT VALUES"),
+    Attempt("forget violations", "DELETE FROM bulksafe_violation"),
+    Attempt("make room for violations", "SELECT setval('bulksafe_violation_limit', 1000000)"),
     Attempt("rename receivers", "UPDATE bulksafe_receiver SET receiver = 'x'"),
     Attempt("copy the outbox out", "COPY bulksafe_outbox TO STDOUT"),
     Attempt("copy into the buffer", "COPY bulksafe_buffer FROM STDIN"),
@@ -85,6 +97,11 @@ CALLING = [
     Attempt("take staged rows", "SELECT bulksafe_unstage(ARRAY[1]::bigint[])"),
     Attempt("ask for the prefix of event ids", "SELECT bulksafe_prefix()"),
     Attempt("call the ticket's function", "SELECT bulksafe_ticket_open()"),
+    Attempt(
+        "record a violation of others",
+        "SELECT bulksafe_record('x', 'rule', 'shop_order', 'I', 'id=1', NULL, NULL, NULL)",
+    ),
+    Attempt("record it in a lane", "SELECT bulksafe_record_in_lane(NULL, 8, 1000)"),
     Attempt("call a capture's function", "SELECT {capture}()"),
     Attempt(
         "a view that takes",
@@ -273,6 +290,33 @@ BREAKING = [
         "hold the lock of sleeping listeners (documented)",
         f"SELECT pg_advisory_xact_lock(1651862123, 0); {ORDER}",
         EVENTS,
+    ),
+    Attempt("break an observed rule", BAD_ORDER, VIOLATIONS),
+    Attempt(
+        "break it more often than the limit",
+        "INSERT INTO shop_order (number, amount, secret, slug) "
+        "SELECT 'A', -1, 's', '' FROM generate_series(1, 20)",
+        VIOLATIONS,
+    ),
+    Attempt(
+        "break it with a number of her own",
+        "SELECT set_config('bulksafe.recorded_' || md5('shop.Order:observed'), '-20', false); "
+        "INSERT INTO shop_order (number, amount, secret, slug) "
+        "SELECT 'A', -1, 's', '' FROM generate_series(1, 20)",
+        VIOLATIONS,
+    ),
+    Attempt(
+        "break it as nobody",
+        "CREATE FUNCTION pg_temp.session_user() RETURNS name LANGUAGE sql AS "
+        "'SELECT ''nobody''::name'; SET search_path = pg_temp, public, pg_catalog; "
+        + BAD_ORDER.replace("shop_order", "public.shop_order"),
+        VIOLATIONS,
+    ),
+    Attempt(
+        "hide it (documented)",
+        "SELECT set_config('bulksafe.recorded_' || md5('shop.Order:observed'), 'full', false); "
+        + BAD_ORDER,
+        VIOLATIONS,
     ),
     Attempt("break a rule, and read the key in the error", ORDER.replace("1, ''", "500, ''")),
     Attempt("mute a rule (documented)", "SET bulksafe.muted = '{{*}}'; " + ORDER, SLUG),

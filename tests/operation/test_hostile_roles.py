@@ -33,6 +33,7 @@ class Order(models.Model):
                 "slug", Func(F("number"), function="slugify", output_field=CharField())
             ),
             bulksafe.Check(Q(amount__lte=100), name="not_too_much", message="Too much."),
+            bulksafe.Check(Q(amount__gte=0), name="observed", mode="observe"),
         ]
 
 class Invoice(models.Model):
@@ -63,9 +64,10 @@ HEADER = """\
 # What a hostile role gets
 
 Written by `tests/operation/test_hostile_roles.py`. The role has a login and `INSERT` on two tables:
-`shop_order` has a `Compute` over a function of the project, a `Check` and an after-commit receiver,
-`shop_invoice` a receiver in the transaction. In the last column it has `CREATE` on their schema,
-too. Each attempt is one transaction. After a semicolon stands what the owner finds afterwards.
+`shop_order` has a `Compute` over a function of the project, a `Check`, an observed `Check` with
+room for 5 records and an after-commit receiver, `shop_invoice` a receiver in the transaction. In
+the last column it has `CREATE` on their schema, too. Each attempt is one transaction. After a
+semicolon stands what the owner finds afterwards.
 """
 
 
@@ -144,6 +146,7 @@ class Mallory:
         self.project.run(
             f"DROP OWNED BY {self.name}; SET session_replication_role = replica; "
             "DELETE FROM shop_order; DELETE FROM shop_invoice; DELETE FROM bulksafe_outbox; "
+            "DELETE FROM bulksafe_violation; "
             "ALTER SEQUENCE shop_order_id_seq RESTART; ALTER SEQUENCE shop_invoice_id_seq RESTART"
         )
 
@@ -166,7 +169,7 @@ def row(*cells: str) -> str:
 
 @pytest.fixture
 def mallory(project):  # noqa: F811
-    project.settings('BULKSAFE = {"SEARCH_PATH": ["tools"]}')
+    project.settings('BULKSAFE = {"SEARCH_PATH": ["tools"], "MAX_OBSERVED": 5}')
     project.run(TOOLS)
     project.models(MODELS)
     project.write("shop/receivers.py", RECEIVERS)

@@ -34,6 +34,7 @@ TIMES = {
     "none_again": [10.0, 22.0, 10.0],
     "bulksafe": [12.0, 25.0, 12.0],
     "bulksafe_checks": [10.0, 21.0, 11.0],
+    "bulksafe_observed": [10.0, 21.0, 11.0],
     "hand_functions": [16.0, 33.0, 16.0],
     "hand_conditions": [12.5, 25.5, 12.5],
 }

@@ -330,6 +330,48 @@ def test_e011(declaration, fact, fix):
     says(found[0], fact, fix)
 
 
+@kinds(
+    typo=(check(Q(amount__gt=0), mode="observed"), "mode is 'observed'", "Did you mean 'observe'?"),
+    none=(Immutable("amount", mode=None), "mode is None", 'mode="enforce" or mode="new" or'),
+    unhashable=(
+        Transition("status", {"a": ["b"]}, mode=["new"]),
+        "mode is ['new']",
+        "Did you mean 'new'?",
+    ),
+    compute=(Compute("net", F("amount"), mode="NEW"), "mode is 'NEW'", "Write mode="),
+)
+def test_e013(declaration, fact, fix):
+    found = findings(order_with(declaration))
+
+    assert "E013" in ids(found)
+    says(next(one for one in found if one.id == "bulksafe.E013"), fact, fix)
+
+
+@kinds(
+    immutable=(Immutable("amount", mode="new"), "an Immutable", "It is enforced"),
+    change=(
+        check(Q(old__amount__lte=F("new__amount")), mode="new"),
+        "a rule over the old and the new row",
+        'mode="observe"',
+    ),
+    deletion=(
+        check(Q(status="paid"), operation=pgtrigger.Delete, mode="new"),
+        "a rule for deletion",
+        "Leave mode= out",
+    ),
+)
+def test_i003(declaration, fact, fix):
+    (found,) = findings(order_with(declaration))
+    assert found.id == "bulksafe.I003"
+    says(found, fact, fix)
+
+
+@pytest.mark.parametrize("mode", ["new", "observe"])
+def test_a_rule_that_is_not_enforced_has_no_alternative(mode):
+    rules = [check(Q(amount__gt=0), mode=mode), Compute("net", -F("amount"), mode=mode)]
+    assert findings(order_with(*rules)) == []
+
+
 # Where Django itself is enough.
 
 

@@ -20,12 +20,25 @@ from bulksafe.management.subcommands.parked import DISCARD, PRUNE, RETRY
 from bulksafe.management.subcommands.replay import REPLAY
 from bulksafe.management.subcommands.status import STATUS
 from bulksafe.management.subcommands.verify import VERIFY
+from bulksafe.management.subcommands.violations import VIOLATIONS
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Callable
 
-SUBCOMMANDS = (LS, VERIFY, BACKFILL, LISTEN, STATUS, RETRY, DISCARD, PRUNE, REPLAY, DOCTOR)
+SUBCOMMANDS = (
+    LS,
+    VERIFY,
+    BACKFILL,
+    VIOLATIONS,
+    LISTEN,
+    STATUS,
+    RETRY,
+    DISCARD,
+    PRUNE,
+    REPLAY,
+    DOCTOR,
+)
 
 
 class Command(BaseCommand):
@@ -38,18 +51,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         subparsers = parser.add_subparsers(title="subcommands", dest="subcommand", required=True)
-        for subcommand in (
-            LS,
-            VERIFY,
-            BACKFILL,
-            LISTEN,
-            STATUS,
-            RETRY,
-            DISCARD,
-            PRUNE,
-            REPLAY,
-            DOCTOR,
-        ):
+        for subcommand in SUBCOMMANDS:
             subcommand.add_to(subparsers, self)
 
     def handle(self, *args: Any, run: Callable[..., int], **options: Any) -> None:

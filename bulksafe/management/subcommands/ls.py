@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulksafe import checks, inspection
 from bulksafe.declarations import declared
+from bulksafe.declarations.modes import ENFORCE
 from bulksafe.management.subcommands import (
     CLEAN,
     FINDINGS,
@@ -17,10 +18,13 @@ from bulksafe.management.subcommands import (
     is_selected,
     line,
 )
+from bulksafe.outbox import schema
+from bulksafe.outbox.store import Store
+from bulksafe.outbox.violations import counts
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from django.core.management.base import BaseCommand
 
@@ -32,6 +36,8 @@ state in the database.
   outdated   the database enforces a different version of it: run makemigrations and migrate
   missing    the database does not enforce it: run makemigrations and migrate
   disabled   its trigger is disabled: ALTER TABLE … ENABLE TRIGGER …
+
+If a rule is not enforced, it also shows the modes, and how many violations are recorded.
 
 Hints name rules that Django's own constraints or generated fields could hold;
 SILENCED_SYSTEM_CHECKS hides them.
@@ -61,21 +67,41 @@ def _run(
         if not any(is_selected(status.label, [label]) for status in found):
             raise failed(f"No invariant matches {label!r}.")
     found = [status for status in found if is_selected(status.label, labels)]
+    violations = _violations(database)
     if json:
-        command.stdout.write(jsonlib.dumps([asdict(status) for status in found], indent=2))
+        listed = [asdict(s) | {"violations": violations.get(s.label, 0)} for s in found]
+        command.stdout.write(jsonlib.dumps(listed, indent=2))
     else:
-        _print_table(command, found, database)
+        _print_table(command, found, violations, database)
         _print_hints(command, {status.label for status in found})
     return CLEAN if all(s.state == inspection.INSTALLED for s in found) else FINDINGS
 
 
-def _print_table(command: BaseCommand, found: Sequence[inspection.Status], database: str) -> None:
+def _violations(database: str) -> dict[str, int]:
+    """The number of recorded violations of each rule."""
+    if not schema.has_violations(database):
+        return {}
+    return {count.invariant: count.count for count in counts(Store(database))}
+
+
+def _print_table(
+    command: BaseCommand,
+    found: Sequence[inspection.Status],
+    violations: Mapping[str, int],
+    database: str,
+) -> None:
     if not found:
         command.stdout.write(f"No invariants are declared on models of the database {database!r}.")
         return
-    header = ("invariant", "kind", "operations", "fires", "state")
+    is_enforced = all(s.mode == ENFORCE and s.label not in violations for s in found)
+    modes = () if is_enforced else ("mode", "violations")
+    header = ("invariant", "kind", "operations", "fires", *modes, "state")
     rows = [
-        (s.label.partition(":")[2], s.kind, s.operations, f"{s.order}. {s.timing}", s.state)
+        (
+            *(s.label.partition(":")[2], s.kind, s.operations, f"{s.order}. {s.timing}"),
+            *((s.mode, f"{violations.get(s.label, 0):,}") if modes else ()),
+            s.state,
+        )
         for s in found
     ]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

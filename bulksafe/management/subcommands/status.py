@@ -12,6 +12,7 @@ from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_o
 from bulksafe.outbox import parked
 from bulksafe.outbox.parked import ParkedEvent, Selection
 from bulksafe.outbox.state import QueueState, RunningWorker, State, state
+from bulksafe.outbox.violations import Count
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -127,6 +128,8 @@ def _print(command: BaseCommand, found: State, events: list[ParkedEvent], databa
     for worker in found.workers:
         if worker.call_since is not None:
             command.stdout.write(command.style.WARNING(running(worker)))
+    for count in found.violations:
+        command.stdout.write(command.style.WARNING(observed(count)))
     for warning in _warnings(found):
         command.stdout.write(command.style.ERROR(warning))
     if events:
@@ -140,6 +143,13 @@ def running(worker: RunningWorker) -> str:
         f"{worker.host} (queue {worker.queue!r}), for {worker.call_seconds:,.0f} s, since "
         f"{worker.call_since:%Y-%m-%d %H:%M:%S %Z}"
     )
+
+
+def observed(count: Count) -> str:
+    """The line for an invariant with recorded violations."""
+    number = f"{count.count:,} recorded {'violation' if count.count == 1 else 'violations'}"
+    more = ", and no room for more" if count.is_full else ""
+    return f"{count.invariant}: {number}{more}, the last at {count.last:%Y-%m-%d %H:%M:%S %Z}"
 
 
 def _row(queue: QueueState) -> tuple[str, ...]:

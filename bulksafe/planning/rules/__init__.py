@@ -14,7 +14,12 @@ from bulksafe.planning.rules.compute import (
     refuse_computed_value,
 )
 from bulksafe.planning.rules.immutable import immutable_problems
-from bulksafe.planning.rules.placing import NO_TABLE, name_problems, table_problems
+from bulksafe.planning.rules.placing import (
+    NO_TABLE,
+    mode_problems,
+    name_problems,
+    table_problems,
+)
 from bulksafe.planning.rules.transition import transition_problems
 
 if TYPE_CHECKING:
@@ -24,6 +29,7 @@ __all__ = [
     "NO_TABLE",
     "events_of",
     "invariants_of",
+    "mode_problems",
     "name_problems",
     "problems",
     "refuse_computed_value",

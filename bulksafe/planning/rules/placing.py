@@ -9,8 +9,9 @@ from django.db import connections, router
 from django.utils.functional import Promise
 
 from bulksafe.declarations import Check, Compute, Immutable, Invariant, Transition
+from bulksafe.declarations.modes import MODES
 from bulksafe.planning import slips
-from bulksafe.planning.problems import Problem, shown
+from bulksafe.planning.problems import Problem, did_you_mean, shown
 from bulksafe.rendering import names
 
 if TYPE_CHECKING:
@@ -54,6 +55,16 @@ def name_problems(invariant: Invariant, model: type[models.Model]) -> Iterator[P
             "E011",
             f"The message is {shown(message)}, not text.",
             'Write message="…" or message=gettext_lazy("…").',
+        )
+
+
+def mode_problems(invariant: Invariant) -> Iterator[Problem]:
+    """Check the mode."""
+    mode: object = invariant.mode
+    if mode not in MODES:
+        listed = " or ".join(f'mode="{known}"' for known in MODES)
+        yield Problem(
+            "E013", f"mode is {shown(mode)}.", did_you_mean(mode, MODES, f"Write {listed}.")
         )
 
 

@@ -82,16 +82,9 @@ def _unhashable(states: Any) -> Iterator[Problem]:
             )
 
 
-def _states(transition: Transition) -> list[Any]:
-    listed: list[Any] = list(transition.initial or ())
-    for state, followers in transition.edges().items():
-        listed += [state, *followers]
-    return list(dict.fromkeys(listed))
-
-
 def _state_problems(transition: Transition, field: fields.Field) -> Iterator[Problem]:
     choices = [value for value, _ in field.flatchoices]
-    for state in _states(transition):
+    for state in transition.states():
         if state is None:
             if not field.null:
                 yield Problem(
