@@ -75,6 +75,8 @@ class Assembly:
         steps, ready = [], {**asked, "trusted_path": quoting.for_format(", ".join(trusted))}
         if "key" in function:
             ready["is_readable"] = self._fill("is_readable", {}, **asked)
+            message = "message_of_states" if "state_column" in function else "message"
+            ready["message_text"] = self._fill(message, values, **ready)
             ready["violation"] = self._fill("violation", values, **ready)
         conditions: list[str] = []
         if "streams" in function:

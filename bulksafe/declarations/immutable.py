@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bulksafe.declarations.base import Invariant
+from bulksafe.declarations.dependencies import field_name
 
 if TYPE_CHECKING:
+    from django.db import models
     from django.utils.functional import _StrOrPromise
 
 
@@ -38,3 +40,6 @@ class Immutable(Invariant):
     def default_message(self, label: str) -> str:
         names = ", ".join(f"“{field}”" for field in self.fields)
         return f"{names} cannot be changed."
+
+    def about(self, model: type[models.Model]) -> set[str]:
+        return {field_name(model, name) for name in self.fields}

@@ -229,7 +229,10 @@ def _transition(transition: Transition, subject: Subject) -> compiler.Trigger:
         starts = _is_in(new, field, list(dict.fromkeys(transition.initial)))
         name = subject.owned("initial")
         parts.append(row_trigger(name, subject.pgid, "INSERT", f"NOT {starts}"))
-    return subject.compiled(functions=[subject.refusal(subject.pgid)], triggers=parts)
+    # A message of the user's own is not changed.
+    named = {"state_field": transition.field, "state_column": str(field.column)}
+    states = {} if transition.message else named
+    return subject.compiled(functions=[subject.refusal(subject.pgid, **states)], triggers=parts)
 
 
 def _is_in(column: str, field: fields.Field, states: list[Any]) -> str:

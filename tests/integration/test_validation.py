@@ -414,7 +414,7 @@ def test_immutable_on_a_row_that_is_gone(order):
 def test_transition_on_an_edit(order):
     stored = order.objects.create(amount=1)
     stored.status = "shipped"
-    assert same_as_the_database(stored) == "This change of “status” is not allowed."
+    assert same_as_the_database(stored) == "“status” cannot change from “draft” to “shipped”."
     stored.status = "paid"
     assert same_as_the_database(stored) is None
 
