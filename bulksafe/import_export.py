@@ -50,7 +50,15 @@ else:
 
 
 class RefusedImport(Exception):  # noqa: N818
-    """A refused bulk write, or a refusal at the end of the import; the text is the message."""
+    """A refused bulk write, or a refusal at the end of the import; the text is the message.
+
+    Attributes:
+        refusal: what was raised.
+    """
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(" ".join(validation_error(refusal).messages))
+        self.refusal = refusal
 
 
 class RefusalMessagesMixin(_Resource):
@@ -78,8 +86,7 @@ class RefusalMessagesMixin(_Resource):
     ) -> None:
         shown = error
         if isinstance(error, REFUSALS):
-            shown = RefusedImport(" ".join(validation_error(error).messages))
-            shown.__cause__ = error
+            shown = RefusedImport(error)
         super().handle_import_error(result, shown, raise_errors)
 
     def after_import(self, dataset: Any, result: Any, **kwargs: Any) -> None:

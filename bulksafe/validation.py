@@ -18,7 +18,7 @@ import psycopg
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connections, transaction
 
-from bulksafe import compiler
+from bulksafe import compiler, forms
 from bulksafe.declarations import (
     Capture,
     Check,
@@ -72,10 +72,14 @@ class Validator:
         """Raise ValidationError if saving ``instance`` would break the invariant.
 
         Like a ``CheckConstraint``, a rule is left to the database if one of its fields is excluded
-        from validation, or has a value that only the database can compute.
+        from validation, or has a value that only the database can compute. Unlike there, a Check
+        is evaluated with the instance's values of the fields that a ModelForm lacks.
         """
         concrete = model._meta.concrete_model or model
-        change = Change(concrete, instance, frozenset(exclude or ()), using)
+        excluded = frozenset(exclude or ())
+        if isinstance(self.item.invariant, Check):
+            excluded -= forms.known_fields(instance)
+        change = Change(concrete, instance, excluded, using)
         if connections[using].vendor == "postgresql" and not change.passes(self.item):
             invariant = self.item.invariant
             message = invariant.message or change.default_message(self.item)

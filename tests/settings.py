@@ -57,6 +57,11 @@ TEMPLATES = [
     },
 ]
 ROOT_URLCONF = "examples.shop.urls"
+REST_FRAMEWORK = {
+    "EXCEPTION_HANDLER": "bulksafe.rest_framework.exception_handler",
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.DjangoModelPermissions"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 USE_TZ = True
 TIME_ZONE = "UTC"

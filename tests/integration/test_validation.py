@@ -581,12 +581,6 @@ def test_a_model_form_shows_a_rule_over_a_computed_field(order):
     assert form_class({"amount": "150", "discount": "0"}).non_field_errors() == ["Too expensive."]
 
 
-def test_a_model_form_without_the_field_leaves_the_rule_to_the_database(order):
-    form_class = forms.modelform_factory(order, fields=["discount"])
-
-    assert form_class({"discount": "6"}, instance=order(amount=5)).is_valid()
-
-
 def test_the_admin_shows_the_message_on_the_page(order):
     stored = order.objects.create(amount=5)
     request = RequestFactory().post("/", {"number": "A2", "amount": "5", "discount": "0"})
