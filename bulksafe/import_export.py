@@ -13,7 +13,7 @@ from bulksafe.refusals import REFUSALS, Refusal, is_about, validation_error
 try:
     from import_export.results import RowResult
 except ModuleNotFoundError as missing:
-    if missing.name != "import_export":
+    if (missing.name or "").partition(".")[0] != "import_export":
         raise
     raise ImportError(
         "bulksafe.import_export needs django-import-export. Run: pip install django-import-export"

@@ -17,7 +17,7 @@ try:
     from rest_framework import exceptions, serializers, views
     from rest_framework.settings import api_settings
 except ModuleNotFoundError as missing:
-    if missing.name != "rest_framework":
+    if (missing.name or "").partition(".")[0] != "rest_framework":
         raise
     raise ImportError(
         "bulksafe.rest_framework needs Django REST framework. Run: pip install djangorestframework"

@@ -68,6 +68,19 @@ def disturbed_net(execute):
 
 
 @pytest.fixture
+def bypassing(execute):
+    """A trigger of another application that changes refunds at the commit of a changed order."""
+    execute(
+        "CREATE FUNCTION bypass() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN UPDATE shop_refund SET reason = 'late'; RETURN NULL; END $$; "
+        "CREATE CONSTRAINT TRIGGER bypass AFTER UPDATE ON shop_order "
+        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION bypass()"
+    )
+    yield
+    execute("DROP FUNCTION IF EXISTS bypass CASCADE")
+
+
+@pytest.fixture
 def with_rule(execute):
     """``with_rule(model, invariant)`` adds a rule that the model does not declare."""
     added = []
