@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
-from django.db import connections
+from django.db import connections, transaction
 
 from bulksafe.exceptions import InvariantViolation
 from bulksafe.refusals import REFUSALS, Refusal, is_about, validation_error
@@ -73,12 +74,19 @@ class RefusalMessagesMixin(_Resource):
     """
 
     def import_row(self, row: Mapping[str, Any], instance_loader: Any, **kwargs: Any) -> RowResult:
-        result = super().import_row(row, instance_loader, **kwargs)
-        refusal = result.errors[-1].error if result.errors else None
-        if isinstance(refusal, REFUSALS):
-            result.errors = []
-            result.import_type = RowResult.IMPORT_TYPE_INVALID
-            result.validation_error = _by_field(refusal, self._meta.model)
+        using = self.get_db_connection_name()
+        # Not in autocommit, where a refused write is rolled back, nor in bulk, which writes later.
+        is_nested = connections[using].in_atomic_block and not self._meta.use_bulk
+        with transaction.atomic(using) if is_nested else nullcontext():
+            result = super().import_row(row, instance_loader, **kwargs)
+            refusal = result.errors[-1].error if result.errors else result.validation_error
+            if isinstance(refusal, REFUSALS):
+                result.errors = []
+                result.import_type = RowResult.IMPORT_TYPE_INVALID
+                result.validation_error = _by_field(refusal, self._meta.model)
+                if is_nested:
+                    # A receiver may refuse a row after it is written.
+                    transaction.set_rollback(True, using)
         return result
 
     def handle_import_error(
