@@ -25,6 +25,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.postgres",
     "django.contrib.sessions",
+    # Serves the pages of browser tests.
+    "django.contrib.staticfiles",
     "pgtrigger",
     "bulksafe",
     "examples.shop",
@@ -57,6 +59,7 @@ TEMPLATES = [
     },
 ]
 ROOT_URLCONF = "examples.shop.urls"
+STATIC_URL = "static/"
 REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "bulksafe.rest_framework.exception_handler",
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.DjangoModelPermissions"],
