@@ -13,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.db.models import Q
+from django.forms import modelform_factory
 from django.test import RequestFactory
 from django.urls import reverse
 from django.utils import timezone
@@ -146,6 +147,16 @@ class TestTheChangeForm:
         )
         said = "A line has a quantity. (order line “1 × TEA Tea”, rule “quantity_positive”)"
         assert said in text(response)
+
+    def test_a_form_from_elsewhere(self, shop, refuses, unforeseen, monkeypatch):
+        """The class does not call get_form() of the mixin."""
+        form = modelform_factory(Order, fields=["discount"])
+        monkeypatch.setattr(OrderAdmin, "get_form", lambda *args, **kwargs: form)
+        monkeypatch.setattr(OrderAdmin, "fields", ["discount"], raising=False)
+        path = url(Order, "change", shop.draft.pk)
+        response = refuses(path, values(shop.draft, discount="11"), status=302)
+        assert response["Location"] == path
+        assert shown(response) == [f"{DISCOUNT} (order “A-1”, rule “discount_within_amount”)"]
 
     def test_an_upload_is_read_again(self, shop, staff, unforeseen):
         """The second validation starts at the beginning of the file."""
