@@ -28,7 +28,7 @@ class BulksafeConfig(AppConfig):
         capture.attach_all()
         signals.connect_all()
         receivers.listeners.append(signals.connect_critical)
-        InvariantViolation.declared_message = staticmethod(_declared_message)
+        InvariantViolation.declaration = staticmethod(declarations.find)
         patches.apply()
         # pgtrigger has a models module and so gets one signal for each migrate; bulksafe has none.
         sender = apps.app_configs.get("pgtrigger")
@@ -44,10 +44,3 @@ class BulksafeConfig(AppConfig):
         ):
             name = f"bulksafe.{receiver.__name__}"
             signal.connect(receiver, sender=sender, dispatch_uid=name)
-
-
-def _declared_message(label: str) -> object:
-    for item in declarations.declared():
-        if item.label == label:
-            return item.invariant.message
-    return None

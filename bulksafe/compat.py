@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from django.db.models import Field, Model, QuerySet
+    from django.http import HttpRequest
 
     #: A column, the parent model that has it (if any), and its new value.
     Assignment: TypeAlias = tuple[Field[Any, Any], type[Model] | None, object]
@@ -106,3 +107,13 @@ def allow_meta_triggers() -> None:
     """
     if settings.configured:
         import pgtrigger.apps  # noqa: F401, PLC0415
+
+
+def queued_messages(request: HttpRequest) -> list[Any]:
+    """The messages that this request has added so far; the list may be changed.
+
+    Django has no public way to take a message back.
+    """
+    storage = getattr(request, "_messages", None)
+    queued: list[Any] = getattr(storage, "_queued_messages", [])
+    return queued

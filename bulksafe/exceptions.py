@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import IntegrityError
@@ -12,12 +12,32 @@ from django.db import IntegrityError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from django.db.models import Model
+
 # The DETAIL of migrations_templates/v1/refuse.sql, which names the invariant in every client.
-_DETAIL = re.compile(r"\AInvariant (?P<invariant>[^\s:]+:.+?) refuses the (?P<operation>[A-Z]+)")
+_DETAIL = re.compile(
+    r"\AInvariant (?P<invariant>[^\s:]+:.+?) refuses the (?P<operation>[A-Z]+)"
+    r"(?: of the row with (?P<row>.+)\.\Z)?",
+    re.DOTALL,
+)
 
 
 class InvalidDeclaration(ImproperlyConfigured):
     """An invariant was compiled although ``manage.py check`` refuses its declaration."""
+
+
+class Declaration(Protocol):
+    """A declared invariant, as its violations need it."""
+
+    @property
+    def model(self) -> type[Model]: ...
+
+    @property
+    def only_field(self) -> str | None:
+        """The name of the field that the rule is about, if it is about one."""
+
+    def message(self, raised: str) -> str:
+        """The message to show; ``raised`` is the one that PostgreSQL raised."""
 
 
 class InvariantViolation(IntegrityError):  # noqa: N818  (a contract)
@@ -30,30 +50,48 @@ class InvariantViolation(IntegrityError):  # noqa: N818  (a contract)
     Attributes:
         invariant: the invariant's label, ``"shop.Order:discount_within_amount"``.
         message: the declared message, or the default one.
+        model: the model that declares it; None if no loaded model does.
+        field: the name of the model's field that the rule is about; None if it is about several.
+        row: the primary key of the refused row, ``"id=5"``; empty if the writing role may not
+            read it.
     """
 
-    #: Replaced by bulksafe.apps: finds the declared (perhaps translatable) message of a label.
-    declared_message: Callable[[str], Any] = staticmethod(lambda invariant: None)
+    #: Replaced by bulksafe.apps: finds the declaration of a label.
+    declaration: Callable[[str], Declaration | None] = staticmethod(lambda invariant: None)
 
-    def __init__(self, *args: Any, invariant: str = "", message: str = "") -> None:
+    def __init__(self, *args: Any, invariant: str = "", message: str = "", row: str = "") -> None:
         super().__init__(*args)
         self.invariant = invariant
         self._message = message
+        self.row = row
 
     @property
     def message(self) -> str:
-        return str(type(self).declared_message(self.invariant) or self._message)
+        declaration = type(self).declaration(self.invariant)
+        return declaration.message(self._message) if declaration else self._message
+
+    @property
+    def model(self) -> type[Model] | None:
+        declaration = type(self).declaration(self.invariant)
+        return declaration.model if declaration else None
+
+    @property
+    def field(self) -> str | None:
+        declaration = type(self).declaration(self.invariant)
+        return declaration.only_field if declaration else None
 
     def as_validation_error(self) -> ValidationError:
-        """Convert it for forms, admin pages and serializers."""
+        """Convert it for forms, admin pages and serializers. Its code is the invariant's name."""
         return ValidationError(self.message, code=self.invariant.rpartition(":")[2])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.args, self.invariant, self._message)
+        return _rebuild, (self.args, self.invariant, self._message, self.row)
 
 
-def _rebuild(args: tuple[Any, ...], invariant: str, message: str) -> InvariantViolation:
-    return InvariantViolation(*args, invariant=invariant, message=message)
+def _rebuild(
+    args: tuple[Any, ...], invariant: str, message: str, row: str = ""
+) -> InvariantViolation:
+    return InvariantViolation(*args, invariant=invariant, message=message, row=row)
 
 
 class ReceiversNotRun(IntegrityError):  # noqa: N818
@@ -61,6 +99,14 @@ class ReceiversNotRun(IntegrityError):  # noqa: N818
 
     PostgreSQL raises it at the commit. The message names the receivers, and the hint gives the fix.
     """
+
+    def as_validation_error(self) -> ValidationError:
+        """Convert it for forms, admin pages and serializers.
+
+        The text is for users, who cannot fix it: it names no receivers.
+        """
+        message = "The change was not saved: it bypassed code that has to run with it."
+        return ValidationError(message, code="receivers_not_run")
 
 
 class BrokenTransaction(Exception):  # noqa: N818
@@ -135,5 +181,8 @@ def violation_from(error: BaseException) -> InvariantViolation | ReceiversNotRun
     if match is None:
         return None
     return InvariantViolation(
-        *error.args, invariant=match["invariant"], message=diag.message_primary or ""
+        *error.args,
+        invariant=match["invariant"],
+        message=diag.message_primary or "",
+        row=match["row"] or "",
     )

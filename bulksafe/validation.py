@@ -18,7 +18,7 @@ import psycopg
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connections, transaction
 
-from bulksafe import compiler
+from bulksafe import compiler, forms
 from bulksafe.declarations import (
     Capture,
     Check,
@@ -76,15 +76,19 @@ class Validator:
         With ``mode="observe"`` nothing does.
 
         Like a ``CheckConstraint``, a rule is left to the database if one of its fields is excluded
-        from validation, or has a value that only the database can compute.
+        from validation, or has a value that only the database can compute. Unlike there, a Check
+        is evaluated with the instance's values of the fields that a ModelForm lacks.
         """
         if self.item.invariant.mode == OBSERVE:
             return
         concrete = model._meta.concrete_model or model
-        change = Change(concrete, instance, frozenset(exclude or ()), using)
+        excluded = frozenset(exclude or ())
+        if isinstance(self.item.invariant, Check):
+            excluded -= forms.known_fields(instance)
+        change = Change(concrete, instance, excluded, using)
         if connections[using].vendor == "postgresql" and not change.passes(self.item):
             invariant = self.item.invariant
-            message = invariant.message or invariant.default_message(self.item.label)
+            message = invariant.message or change.default_message(self.item)
             raise ValidationError(message, code=invariant.name)
 
 
@@ -197,6 +201,28 @@ class Change:
             # The system checks report it; there is no trigger.
             return True
         return not any(self._breaks(rule, item) for rule in rules)
+
+    def default_message(self, item: Declared) -> str:
+        """The message of a violation that declares none, as the database would raise it."""
+        invariant = item.invariant
+        if not isinstance(invariant, Transition):
+            return invariant.default_message(item.label)
+        before, after, is_new = self._states(fields.column_field(self.model, invariant.field))
+        message = invariant.states_message(before, after, is_new=is_new)
+        return invariant.displayed(message, self.model)
+
+    def _states(self, field: fields.Field) -> tuple[str | None, str | None, bool]:
+        """The stored and the future value as text, and whether no row is stored."""
+        column = quoting.identifier(str(field.column))
+        text = f"SELECT to_jsonb(r.{column}) #>> '{{}}' FROM "  # noqa: S608  (all quoted)
+        parts = [f"({text}({self._new_row([field])}) AS r)"]
+        if self._may_exist():
+            parts += [f"({text}({self._stored()}) AS r)", f"EXISTS ({self._stored()})"]
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(f"SELECT {', '.join(parts)}")
+            after, *stored = cursor.fetchone()
+        before, is_stored = stored or (None, False)
+        return before, after, not is_stored
 
     def _breaks(self, rule: Rule, item: Declared) -> bool:
         try:

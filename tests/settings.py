@@ -25,6 +25,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.postgres",
     "django.contrib.sessions",
+    # Serves the pages of browser tests.
+    "django.contrib.staticfiles",
     "pgtrigger",
     "bulksafe",
     "examples.shop",
@@ -57,6 +59,12 @@ TEMPLATES = [
     },
 ]
 ROOT_URLCONF = "examples.shop.urls"
+STATIC_URL = "static/"
+REST_FRAMEWORK = {
+    "EXCEPTION_HANDLER": "bulksafe.rest_framework.exception_handler",
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.DjangoModelPermissions"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 USE_TZ = True
 TIME_ZONE = "UTC"

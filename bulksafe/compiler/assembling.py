@@ -85,6 +85,8 @@ class Assembly:
                 ready[part] = self._fill(part, values, **ready)
         elif "key" in function:
             ready["is_readable"] = self._fill("is_readable", {}, **asked)
+            message = "message_of_states" if "state_column" in function else "message"
+            ready["message_text"] = self._fill(message, values, **ready)
             ready["violation"] = self._fill("violation", values, **ready)
         conditions: list[str] = []
         if "streams" in function:

@@ -8,7 +8,7 @@ from bulksafe.declarations.declaring import critical
 from bulksafe.declarations.emit import Emit
 from bulksafe.declarations.immutable import Immutable
 from bulksafe.declarations.receiver import Receiver
-from bulksafe.declarations.registry import Declared, declared, label_of, register
+from bulksafe.declarations.registry import Declared, declared, find, label_of, register
 from bulksafe.declarations.senders import models_of
 from bulksafe.declarations.signals import dead_letter
 from bulksafe.declarations.transition import Transition
@@ -26,6 +26,7 @@ __all__ = [
     "critical",
     "dead_letter",
     "declared",
+    "find",
     "label_of",
     "models_of",
     "register",

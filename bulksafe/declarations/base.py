@@ -88,6 +88,14 @@ class Invariant(PgTrigger):
         """The message for a violation when the user gave none."""
         return f"Invariant “{label.rpartition(':')[2]}” is violated."
 
+    def displayed(self, message: str, model: type[models.Model]) -> str:
+        """The default message for display, from the one that PostgreSQL raised."""
+        return message
+
+    def about(self, model: type[models.Model]) -> set[str]:
+        """The names of the fields of ``model`` that the rule is about."""
+        return set()
+
 
 def _keep_out_of_state(model: type[models.Model], invariant: Invariant) -> None:
     """Otherwise ``makemigrations`` would write it into the migrations of the model's app."""

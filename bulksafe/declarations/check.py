@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.declarations.base import Invariant
+from bulksafe.declarations.dependencies import field_name, referenced_names
 from bulksafe.declarations.modes import ENFORCE, Mode
 
 if TYPE_CHECKING:
     import pgtrigger
+    from django.db import models
     from django.db.models import Q
     from django.db.models.expressions import Combinable
     from django.utils.functional import _StrOrPromise
@@ -50,3 +52,11 @@ class Check(Invariant):
         self.deferred = deferred
         self.operation = operation
         self.annotations = annotations
+
+    def about(self, model: type[models.Model]) -> set[str]:
+        paths = [
+            path.removeprefix("old__").removeprefix("new__")
+            for expression in (self.condition, *self.annotations.values())
+            for path in referenced_names(expression)
+        ]
+        return {field_name(model, path.split("__")[0]) for path in paths} - self.annotations.keys()

@@ -65,6 +65,9 @@ class Compute(Invariant):
             "a column that it is computed from."
         )
 
+    def about(self, model: type[models.Model]) -> set[str]:
+        return {field_name(model, self.field)}
+
 
 _registrations = 0
 

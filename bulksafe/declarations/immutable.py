@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bulksafe.declarations.base import Invariant
+from bulksafe.declarations.dependencies import field_name
 from bulksafe.declarations.modes import ENFORCE, Mode
 
 if TYPE_CHECKING:
+    from django.db import models
     from django.utils.functional import _StrOrPromise
 
 
@@ -46,3 +48,6 @@ class Immutable(Invariant):
     def default_message(self, label: str) -> str:
         names = ", ".join(f"“{field}”" for field in self.fields)
         return f"{names} cannot be changed."
+
+    def about(self, model: type[models.Model]) -> set[str]:
+        return {field_name(model, name) for name in self.fields}

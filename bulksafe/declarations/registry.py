@@ -32,6 +32,16 @@ class Declared:
     def label(self) -> str:
         return label_of(self.model, self.invariant)
 
+    @property
+    def only_field(self) -> str | None:
+        """The name of the field that the rule is about, if it is about one."""
+        names = self.invariant.about(self.model)
+        return names.pop() if len(names) == 1 else None
+
+    def message(self, raised: str) -> str:
+        """The message to show; ``raised`` is the one that PostgreSQL raised."""
+        return str(self.invariant.message or self.invariant.displayed(raised, self.model))
+
 
 def label_of(model: type[models.Model], invariant: Invariant) -> str:
     """``"shop.Order:discount_within_amount"``."""
@@ -44,6 +54,11 @@ def declared() -> Iterator[Declared]:
     for model, trigger in registered():
         if isinstance(trigger, Invariant):
             yield Declared(model, trigger)
+
+
+def find(label: str) -> Declared | None:
+    """The invariant with this label, if it is registered."""
+    return next((item for item in declared() if item.label == label), None)
 
 
 #: Items of Meta.triggers that are not triggers, as (model, item).

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.declarations.base import Invariant
+from bulksafe.declarations.dependencies import field_name
 from bulksafe.declarations.modes import ENFORCE, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from django.db import models
     from django.utils.functional import _StrOrPromise
 
 
@@ -46,7 +49,28 @@ class Transition(Invariant):
         self.initial = _kept(initial)
 
     def default_message(self, label: str) -> str:
+        """Raised for a role that may not read the column; others see ``states_message``."""
         return f"This change of “{self.field}” is not allowed."
+
+    def states_message(self, before: str | None, after: str | None, *, is_new: bool) -> str:
+        """The text of migrations_templates/v1/message_of_states.sql.
+
+        Args:
+            before, after: the states as PostgreSQL shows them; None for NULL.
+            is_new: whether the row is inserted, so that it has no state before.
+        """
+        states = [after] if is_new else [before, after]
+        verb = "start with" if is_new else "change from"
+        return f"“{self.field}” cannot {verb} {' to '.join(map(_shown, states))}."
+
+    def displayed(self, message: str, model: type[models.Model]) -> str:
+        """With the display names of choices, in the active language."""
+        field = model._meta.get_field(field_name(model, self.field))
+        labels = {str(value): str(label) for value, label in getattr(field, "flatchoices", ())}
+        return _STATE.sub(lambda state: labels.get(state[0], state[0]), message)
+
+    def about(self, model: type[models.Model]) -> set[str]:
+        return {field_name(model, self.field)}
 
     def edges(self) -> dict[Any, list[Any]]:
         """``allowed`` with its states in a stable order and without repetitions."""
@@ -59,6 +83,18 @@ class Transition(Invariant):
         for state, followers in self.edges().items():
             listed += [state, *followers]
         return list(dict.fromkeys(listed))
+
+
+#: A state in a message.
+_STATE = re.compile(r"(?<=(?:from|with) “)[^”]*(?=”)|(?<= to “)[^”]*(?=”)")
+#: Longer states are cut.
+_LONGEST = 64
+
+
+def _shown(state: str | None) -> str:
+    if state is None:
+        return "no value"
+    return f"“{state if len(state) <= _LONGEST else f'{state[: _LONGEST - 1]}…'}”"
 
 
 def _kept(states: Any) -> Any:

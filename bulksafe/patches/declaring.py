@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pgtrigger.apps
 from django.db.models import Model
+from django.forms.models import BaseModelForm
 from pgtrigger import features
 
-from bulksafe import validation
+from bulksafe import forms, validation
 from bulksafe.declarations.registry import register_meta_triggers
 from bulksafe.patches.patching import Patch
 
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 def _get_constraints(original: Original[Constraints], self: Model) -> Constraints:
     return [*original(self), *validation.constraints_of(type(self))]
+
+
+def _post_clean(original: Original[None], self: BaseModelForm[Any]) -> None:
+    with forms.validating(self):
+        original(self)
 
 
 def _register_triggers_from_meta(original: Original[None]) -> None:
@@ -48,5 +54,12 @@ EARLY = (
         _get_constraints,
         "full_clean() validates the invariants: Model.validate_constraints() asks for the "
         "constraints of a model and its parents here.",
+    ),
+    Patch(
+        BaseModelForm,
+        "_post_clean",
+        _post_clean,
+        "Only a form can tell a field that it lacks, whose value will be stored, from a field with "
+        "an error: Django excludes both from validation in one set.",
     ),
 )

@@ -99,4 +99,7 @@ def _transition(transition: Transition, subject: Subject) -> compiler.Trigger:
         starts = fields.is_one_of(new, field, list(dict.fromkeys(transition.initial)))
         name = subject.owned("initial")
         parts.append(row_trigger(name, subject.pgid, "INSERT", f"NOT {starts}"))
-    return subject.compiled(functions=[subject.verdict_on_change(subject.pgid)], triggers=parts)
+    # A message of the user's own is not changed.
+    named = {"state_field": transition.field, "state_column": str(field.column)}
+    verdict = subject.verdict_on_change(subject.pgid, **({} if transition.message else named))
+    return subject.compiled(functions=[verdict], triggers=parts)

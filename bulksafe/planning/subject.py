@@ -83,11 +83,15 @@ class Subject:
         """The function for a row that breaks a rule over the row itself."""
         return self.record(function) if self.is_observed else self.refusal(function)
 
-    def verdict_on_change(self, function: str) -> dict[str, str]:
-        """The function for a change that breaks a rule over the old and the new row."""
+    def verdict_on_change(self, function: str, **values: str) -> dict[str, str]:
+        """The function for a change that breaks a rule over the old and the new row.
+
+        Args:
+            **values: variables of the message.
+        """
         if self.is_observed:
             return self.record(function, body="observe_change", move=self.move)
-        return self.refusal(function)
+        return self.refusal(function, **values)
 
     @property
     def move(self) -> str:

@@ -1,5 +1,6 @@
 from django.contrib import admin
 
+from bulksafe.admin import RefusalMessagesMixin
 from examples.shop.models import (
     AuditLog,
     Customer,
@@ -12,14 +13,18 @@ from examples.shop.models import (
 )
 
 
+class ShopAdmin(RefusalMessagesMixin, admin.ModelAdmin):
+    """Shows what a rule or a receiver refuses on the page."""
+
+
 @admin.register(Customer)
-class CustomerAdmin(admin.ModelAdmin):
+class CustomerAdmin(ShopAdmin):
     list_display = ["name", "email", "credit_limit"]
     search_fields = ["name", "email_key"]
 
 
 @admin.register(Product)
-class ProductAdmin(admin.ModelAdmin):
+class ProductAdmin(ShopAdmin):
     list_display = ["sku", "name", "price", "stock"]
     list_editable = ["price", "stock"]
     search_fields = ["sku", "name"]
@@ -33,7 +38,7 @@ class OrderLineInline(admin.TabularInline):
 
 
 @admin.register(Order)
-class OrderAdmin(admin.ModelAdmin):
+class OrderAdmin(ShopAdmin):
     list_display = ["number", "customer", "status", "amount", "discount", "net", "placed_at"]
     list_filter = ["status"]
     list_select_related = ["customer"]
@@ -50,13 +55,13 @@ class OrderAdmin(admin.ModelAdmin):
 
 
 @admin.register(LedgerEntry)
-class LedgerEntryAdmin(admin.ModelAdmin):
+class LedgerEntryAdmin(ShopAdmin):
     list_display = ["booked_at", "account", "kind", "amount", "signed_amount", "closed"]
     list_filter = ["kind", "closed"]
 
 
 @admin.register(Refund)
-class RefundAdmin(admin.ModelAdmin):
+class RefundAdmin(ShopAdmin):
     list_display = ["number", "order", "amount", "reason", "approved", "created_at"]
     list_filter = ["reason", "approved"]
     list_select_related = ["order"]
@@ -66,7 +71,7 @@ class RefundAdmin(admin.ModelAdmin):
 
 
 @admin.register(RefundTotal)
-class RefundTotalAdmin(admin.ModelAdmin):
+class RefundTotalAdmin(ShopAdmin):
     list_display = ["customer", "amount"]
     list_select_related = ["customer"]
 
@@ -79,6 +84,6 @@ class RefundTotalAdmin(admin.ModelAdmin):
 
 
 @admin.register(AuditLog)
-class AuditLogAdmin(admin.ModelAdmin):
+class AuditLogAdmin(ShopAdmin):
     list_display = ["at", "entity", "entity_id", "action"]
     list_filter = ["entity", "action"]

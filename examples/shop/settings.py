@@ -84,6 +84,13 @@ SILENCED_SYSTEM_CHECKS = ["bulksafe.I001", "bulksafe.I002"]
 # this many seconds.
 BULKSAFE = {"LEASE": 5}
 
+# For api.py, if Django REST framework is installed.
+REST_FRAMEWORK = {
+    "EXCEPTION_HANDLER": "bulksafe.rest_framework.exception_handler",
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.DjangoModelPermissions"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+}
+
 # The URL of the warehouse, see warehouse.py; without it, requests are only logged.
 WAREHOUSE_URL = os.environ.get("WAREHOUSE_URL", "")
 LOGGING = {

@@ -4,7 +4,7 @@
 
 RAISE EXCEPTION USING
         ERRCODE = 'check_violation',
-        MESSAGE = :'message',
+        MESSAGE = :message_text,
         DETAIL = concat(
             'Invariant ', :'invariant', ' refuses the ', TG_OP, ' of ',
             CASE WHEN :is_readable THEN concat('the row with ', :key) ELSE 'a row' END, '.'

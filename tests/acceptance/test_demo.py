@@ -147,6 +147,12 @@ def test_a_refusal_shows_the_message_of_the_rule(results):
 
     assert said[CHECK] == {"A discount lies between zero and the amount."}
     assert said[CHECK_ON_DELETE] == {"An entry of a closed period stays."}
+    # Django's paths show the display names, psql the stored values.
+    assert said.pop(TRANSITION) == {
+        "“status” cannot change from “Cancelled” to “Paid”.",
+        "“status” cannot change from “cancelled” to “paid”.",
+        "“status” cannot start with “Paid”.",
+    }
     assert all(len(messages) == 1 for rule, messages in said.items() if rule != COMPUTE)
 
 

@@ -1,0 +1,3 @@
+-- The message of a violation.
+
+:'message'
