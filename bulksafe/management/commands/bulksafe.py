@@ -18,6 +18,7 @@ from bulksafe.management.subcommands.ls import LS
 from bulksafe.management.subcommands.parked import DISCARD, PRUNE, RETRY
 from bulksafe.management.subcommands.replay import REPLAY
 from bulksafe.management.subcommands.status import STATUS
+from bulksafe.management.subcommands.switch import SWITCH_OFF, SWITCH_ON
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -34,7 +35,8 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         subparsers = parser.add_subparsers(title="subcommands", dest="subcommand", required=True)
-        for subcommand in (LS, LISTEN, STATUS, RETRY, DISCARD, PRUNE, REPLAY, DOCTOR):
+        switches = SWITCH_ON, SWITCH_OFF
+        for subcommand in (LS, LISTEN, STATUS, RETRY, DISCARD, PRUNE, REPLAY, DOCTOR, *switches):
             subcommand.add_to(subparsers, self)
 
     def handle(self, *args: Any, run: Callable[..., int], **options: Any) -> None:
