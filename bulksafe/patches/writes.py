@@ -43,24 +43,26 @@ def _named(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _save_base(original: Original[None], self: Model, *args: Any, **kwargs: Any) -> None:
-    if not switched.is_listed(type(self)):
-        _save_captured(original, self, *args, **kwargs)
-        return
-    named = {**_named(_SAVE_BASE, args), **kwargs}
-    using = named["using"] = named.get("using") or router.db_for_write(type(self), instance=self)
-    with switched.decided([type(self)], using), uncaptured.saving(self, using):
-        if switched.is_off(connections[using], type(self)):
-            original(self, **named)
-        else:
-            _save_captured(original, self, **named)
-
-
-def _save_captured(original: Original[None], self: Model, *args: Any, **kwargs: Any) -> None:
-    if paths.is_concerned(type(self)):
+    if switched.is_listed(type(self)):
+        _save_listed(original, self, **_named(_SAVE_BASE, args), **kwargs)
+    elif paths.is_concerned(type(self)):
         inner = functools.partial(original, self)
         paths.save_base(inner, self, **_named(_SAVE_BASE, args), **kwargs)
     else:
         original(self, *args, **kwargs)
+
+
+def _save_listed(
+    original: Original[None], self: Model, using: str | None = None, **named: Any
+) -> None:
+    """The same for a model in rollout."""
+    using = using or router.db_for_write(type(self), instance=self)
+    inner = functools.partial(original, self)
+    with switched.decided([type(self)], using), uncaptured.saving(self, using):
+        if paths.is_concerned(type(self)) and not switched.is_off(connections[using], type(self)):
+            paths.save_base(inner, self, using=using, **named)
+        else:
+            inner(using=using, **named)
 
 
 def _save_table(original: Original[bool], self: Model, *args: Any, **kwargs: Any) -> bool:

@@ -52,14 +52,12 @@ class Watch:
             return execute(sql, params, many, context)
         execution = Execution(execute, sql, params, many, context, text)
         named = self._named(text)
-        if any(map(is_listed, named)):
+        if named and any(map(is_listed, named)):
             with decided(named, self.session.alias):
-                named = [one for one in named if not is_off(self._connection, one)]
-                return self._execute(execution, named)
-        return self._execute(execution, named)
-
-    def _execute(self, execution: Execution, named: Sequence[type[Model]]) -> Any:
-        text, many = execution.text, execution.many
+                captured = [one for one in named if not is_off(self._connection, one)]
+                if captured:
+                    return write(self.session, execution, captured)
+                return self._run_in_transaction(execution, text)
         if named:
             return write(self.session, execution, named)
         if self._transaction.is_open:
