@@ -22,11 +22,42 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 logger = logging.getLogger("bulksafe")
 
 #: The SQLSTATEs of a lock that was not granted in time, and of a deadlock.
 _NOT_GRANTED = frozenset({"55P03", "40P01"})
+
+
+#: What ``sqlmigrate`` says about an operation, by whether it drops a trigger.
+_COMMENTS = {
+    False: "-- Locks {table} in SHARE ROW EXCLUSIVE mode: until the transaction ends, writers wait "
+    "and readers do not.\n-- Scans no table.",
+    True: "-- Locks {table} in ACCESS EXCLUSIVE mode (DROP TRIGGER): until the transaction ends, "
+    "writers and readers wait.\n-- Scans no table.",
+}
+
+
+def migrate(
+    editor: BaseDatabaseSchemaEditor,
+    work: Callable[[], None],
+    what: str,
+    table: str,
+    *,
+    drops: bool,
+) -> None:
+    """Run the DDL of an operation of a migration; for ``sqlmigrate``, say what it locks.
+
+    Args:
+        table: the quoted name of the only table that it locks.
+        drops: whether it drops triggers.
+    """
+    if editor.collect_sql:
+        editor.collected_sql.append(_COMMENTS[drops].format(table=table))
+        work()
+    else:
+        run(editor.connection.alias, work, what)
 
 
 def run(using: str, work: Callable[[], None], what: str, seconds: float | None = None) -> None:

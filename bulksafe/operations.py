@@ -61,10 +61,9 @@ class _TriggerOperation(Operation):
                 if is_off and model is not None:
                     schema_editor.execute(after.compile(model).disable_sql, params=None)
 
-        if schema_editor.collect_sql:
-            apply()
-        else:
-            lock_waits.run(schema_editor.connection.alias, apply, self.describe())
+        table = quoting.relation(model._meta.db_table) if model is not None else self.model
+        drops = before is not None
+        lock_waits.migrate(schema_editor, apply, self.describe(), table, drops=drops)
 
     database_backwards = database_forwards
 

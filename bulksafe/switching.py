@@ -109,12 +109,12 @@ def switch(group: Group, to: str, using: str, seconds: float) -> bool:
     states = group.states(using)
     _refuse_unlisted(group, to)
     for label, state in states.items():
-        if state in {inspection.MISSING, inspection.OUTDATED}:
+        if state == inspection.OUTDATED or (state == inspection.MISSING and to == ON):
             raise CannotSwitch(
                 f"The capture of {label} is {state}. Run makemigrations and migrate first."
             )
     wanted = inspection.INSTALLED if to == ON else inspection.SWITCHED_OFF
-    left = [label for label, state in states.items() if state != wanted]
+    left = [label for label, state in states.items() if state not in {wanted, inspection.MISSING}]
     if left:
         statements = [
             trigger.enable_sql if to == ON else trigger.disable_sql

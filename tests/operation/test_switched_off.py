@@ -1,0 +1,314 @@
+"""Receivers of a model in rollout, while its capture is off: the same calls as when it is on."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from tests.operation.processes import wait_until
+
+MODELS = """
+class Customer(models.Model):
+    name = models.CharField(max_length=20)
+
+class Order(models.Model):
+    customer = models.ForeignKey(Customer, models.CASCADE, null=True, related_name="orders")
+    number = models.CharField(max_length=20)
+    amount = models.IntegerField(default=0)
+    note = models.CharField(max_length=20, default="", db_column="a %note")
+    double = models.GeneratedField(
+        expression=F("amount") * 2, output_field=models.IntegerField(), db_persist=True
+    )
+
+class Effect(models.Model):
+    text = models.TextField()
+"""
+
+RECEIVERS = """
+import bulksafe
+from django.db.models import Q
+from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
+from shop.models import Effect, Order
+
+def note(*parts):
+    Effect.objects.create(text=" ".join(map(str, parts)))
+
+def listed(changed):
+    return ",".join(sorted(changed))
+
+@bulksafe.critical(pre_save, sender=Order)
+def clean(sender, instance, old, changed, **kwargs):
+    instance.note = instance.number.upper()
+    note("clean", instance.number, old and old.amount)
+
+@bulksafe.critical(post_save, sender=Order)
+def keep(sender, instance, created, old, changed, event_id, context, **kwargs):
+    assert event_id
+    note("keep", instance.number, created, old and old.amount, listed(changed), context.get("by"))
+
+GROWN = Q(new__amount__gt=5) & ~Q(old__amount__gt=5)
+
+@bulksafe.critical(post_save, sender=Order, when=GROWN)
+def grown(sender, instance, **kwargs):
+    note("grown", instance.number)
+
+@bulksafe.critical(post_save, sender=Order, when=Q(new__double=14), batch=True)
+def seven(sender, instances, events, **kwargs):
+    for instance, event in zip(instances, events, strict=True):
+        note("seven", instance.number, event.old and event.old.amount, event.created)
+
+@bulksafe.critical(pre_delete, sender=Order)
+def going(sender, instance, **kwargs):
+    note("going", instance.number)
+
+@bulksafe.critical(post_delete, sender=Order, when=Q(old__amount__gt=5))
+def gone(sender, instance, old, **kwargs):
+    note("gone", instance.number, old.number)
+
+@bulksafe.critical(post_save, sender=Order, run="after_commit", when=GROWN)
+def ship(sender, instance, created, old, changed, event_id, **kwargs):
+    assert event_id
+    note("ship", instance.number, created, old and old.amount, listed(changed))
+
+@bulksafe.critical(post_save, sender=Order, run="after_commit", batch=True)
+def index(sender, instances, events, **kwargs):
+    for event in events:
+        note("index", event.instance.number, event.old and event.old.amount, listed(event.changed))
+
+@bulksafe.critical(post_delete, sender=Order, run="after_commit", when=~Q(old__amount__gt=5))
+def unindex(sender, instance, **kwargs):
+    note("unindex", instance.number)
+"""
+
+#: Per-row writes, which both releases and both states must answer alike.
+WRITES = """
+import bulksafe
+from django.db import transaction
+from django.db.models import F
+from shop.models import Customer, Order
+
+with bulksafe.context(by="me"):
+    Order.objects.create(number="small")
+Order.objects.create(number="large", amount=7)
+first = Order.objects.get(number="small")
+first.amount = F("amount") + 6
+first.save()
+first = Order.objects.get(number="small")
+first.amount, first.number = 7, "other"
+first.save(update_fields=["amount"])
+stale = Order.objects.get(number="large")
+Order.objects.filter(pk=stale.pk)._raw_delete("default")
+stale.save()
+stale.save()
+with transaction.atomic():
+    Order.objects.defer("amount").get(pk=first.pk).save()
+    Order.objects.update_or_create(number="third", defaults={"amount": 3})
+    Order.objects.update_or_create(number="third", defaults={"amount": 4})
+changed = Order.objects.get(number="large")
+changed.amount = 0
+changed.delete()
+customer = Customer.objects.create(name="c")
+for number in range(3):
+    Order.objects.create(number=f"owned{number}", amount=number * 4, customer=customer)
+Order.objects.filter(number="owned0").delete()
+customer.delete()
+"""
+
+BULK = """
+from django.db import connection
+from shop.models import Order
+Order.objects.bulk_create([Order(number="bulk", amount=9)])
+Order.objects.filter(number="bulk").update(amount=1)
+row = Order.objects.get(number="bulk")
+row.amount = 8
+Order.objects.bulk_update([row], ["amount"])
+connection.cursor().execute("UPDATE shop_order SET amount = 2 WHERE number = 'bulk'")
+Order.objects.filter(number="bulk")._raw_delete("default")
+"""
+
+
+@pytest.fixture
+def shop(project):
+    project.settings('BULKSAFE = {"ROLLOUT": ["shop.order"]}\n')
+    project.models(MODELS)
+    project.write("shop/receivers.py", RECEIVERS)
+    project.make()
+    project.migrate()
+    return project
+
+
+def effects(shop):
+    """What the receivers have done since the last call, without order."""
+    shop.manage("bulksafe", "listen", "--once")
+    found = [text for (text,) in shop.run("SELECT text FROM shop_effect ORDER BY id")]
+    shop.run("TRUNCATE shop_effect")
+    return sorted(found)
+
+
+def test_per_row_writes_make_the_same_calls(shop):
+    shop.python(WRITES)
+    off = effects(shop)
+    shop.run("DELETE FROM shop_order")
+    shop.manage("bulksafe", "switch-on")
+    shop.python(WRITES)
+    on = effects(shop)
+
+    assert off == on
+    assert {text.split()[0] for text in on} == {
+        *("clean", "keep", "grown", "seven", "going", "gone"),
+        *("ship", "index", "unindex"),
+    }
+
+
+def test_bulk_writes_run_no_receiver_until_the_capture_is_on(shop):
+    shop.python(BULK)
+    assert effects(shop) == []
+    shop.manage("bulksafe", "switch-on")
+    shop.python(BULK)
+    assert len(effects(shop)) > 10
+    shop.manage("bulksafe", "switch-off")
+    shop.python(BULK)
+    assert effects(shop) == []
+
+
+def test_without_a_migration_it_is_off(shop):
+    shop.migrate("shop", "0001")
+    shop.python("from shop.models import Order; Order.objects.create(number='1', amount=9)")
+    assert [text.split()[0] for text in effects(shop)] == [
+        *("clean", "grown", "index", "keep", "ship"),
+    ]
+
+
+#: Switching in a process of its own, while the transaction of this one is open.
+SWITCHING = """
+import subprocess
+import sys
+from django.db import connection, transaction
+from shop.models import Order
+
+def begin(*arguments):
+    return subprocess.Popen([sys.executable, "manage.py", *arguments])
+
+def wait_until_blocked():
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone()[0]:
+                return
+
+"""
+
+ACROSS = """
+with transaction.atomic():
+    order = Order.objects.create(number="a")
+    switching = begin("bulksafe", "switch-{to}", "--lock-timeout", "60")
+    wait_until_blocked()
+    order.amount = 6
+    order.save()
+    try:
+        with transaction.atomic():
+            order.save()
+            raise ZeroDivisionError
+    except ZeroDivisionError:
+        pass
+assert switching.wait() == 0
+order.amount = 9
+order.save()
+order.delete()
+"""
+
+ONCE = {"clean": 3, "keep": 3, "index": 3, "grown": 1, "ship": 1, "going": 1, "gone": 1}
+
+
+@pytest.mark.parametrize("to", ["on", "off"])
+def test_a_transaction_that_is_open_while_the_capture_is_switched(shop, to):
+    if to == "off":
+        shop.manage("bulksafe", "switch-on")
+    shop.python(SWITCHING + ACROSS.format(to=to))
+    assert Counter(text.split()[0] for text in effects(shop)) == ONCE
+
+
+#: The snapshot of the transaction is older than the switch, and its first write is later.
+OLD_SNAPSHOT = """
+with transaction.atomic():
+    with connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL {level}")
+        cursor.execute("SELECT count(*) FROM shop_order")
+    assert begin({command}).wait() == 0
+    Order.objects.create(number="a", amount=7)
+"""
+
+COMMANDS = {
+    "on": '"bulksafe", "switch-on"',
+    "off": '"bulksafe", "switch-off"',
+    "migrated": '"migrate", "-v0", "--settings", "without_rollout"',
+    "dropped": '"migrate", "shop", "0001", "-v0"',
+}
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.parametrize("to", COMMANDS)
+def test_a_snapshot_that_is_older_than_the_switch(shop, level, to):
+    shop.write("without_rollout.py", "from settings import *\nBULKSAFE = {}\n")
+    if to == "migrated":
+        shop.migrate("shop", "0001")
+    elif to in {"off", "dropped"}:
+        shop.manage("bulksafe", "switch-on")
+    shop.python(SWITCHING + OLD_SNAPSHOT.format(level=level, command=COMMANDS[to]))
+    assert [text.split()[0] for text in effects(shop)] == [
+        *("clean", "grown", "index", "keep", "seven", "ship"),
+    ]
+
+
+def test_ls_and_doctor_show_it(shop):
+    listed = shop.manage("bulksafe", "ls")
+    assert "switched off" in listed.stdout
+    assert "switch-on" in listed.stdout
+    shop.manage("bulksafe", "doctor")
+    shop.settings("")
+    assert "switched off" in shop.manage("bulksafe", "ls", code=1).stdout
+    found = shop.manage("bulksafe", "doctor", code=1).stdout
+    assert "switch-on shop.Order" in found
+
+
+MORE = """
+@bulksafe.critical(post_save, sender=Order, when=Q(new__amount={amount}))
+def more(sender, **kwargs):
+    pass
+"""
+
+
+def test_a_capture_that_is_replaced_stays_as_it_is(shop):
+    """Here: a receiver with a new condition."""
+    for state in ("switched off", "installed"):
+        if state == "installed":
+            shop.manage("bulksafe", "switch-on")
+        shop.write("shop/receivers.py", RECEIVERS + MORE.format(amount=len(state)))
+        shop.make()
+        shop.migrate()
+        assert json.loads(shop.manage("bulksafe", "ls", "--json").stdout)[0]["state"] == state
+
+
+def test_switching_is_refused_with_what_to_do(shop):
+    assert "Did you mean" in shop.manage("bulksafe", "switch-on", "shop.Ordr", code=2).stderr
+    shop.settings("")
+    assert (
+        "does not list shop.Order"
+        in shop.manage("bulksafe", "switch-off", "shop.Order", code=2).stderr
+    )
+    shop.manage("bulksafe", "switch-on", "shop.Order")
+    shop.settings('BULKSAFE = {"ROLLOUT": ["shop.Order"]}\n')
+    shop.migrate("shop", "0001")
+    assert "missing" in shop.manage("bulksafe", "switch-on", code=2).stderr
+
+
+def test_a_lock_that_is_not_granted_lets_writers_pass(shop):
+    """Switching gives up and tries again; a writer that waits behind it goes first."""
+    shop.settings('BULKSAFE = {"ROLLOUT": True, "LOCK_ATTEMPTS": 2}\n')
+    with shop.connect() as holder:
+        holder.execute("BEGIN")
+        holder.execute("LOCK TABLE shop_order IN ROW EXCLUSIVE MODE")
+        failed = shop.manage("bulksafe", "switch-on", "--lock-timeout", "0.2", code=2)
+    assert "in 2 attempts" in failed.stderr
+    wait_until(lambda: not shop.run("SELECT FROM pg_locks WHERE NOT granted"))
+    shop.manage("bulksafe", "switch-on", "--lock-timeout", "0.2")
