@@ -155,7 +155,7 @@ class Writers:
             process.wait()
 
 
-def go_on(*groups, writes=150):
+def go_on(*groups, writes=170):
     """Wait until each process has made some more writes."""
     begun = [group.written for group in groups]
     wait_until(lambda: all(g.written >= b + writes for g, b in zip(groups, begun, strict=True)))

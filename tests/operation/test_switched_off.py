@@ -15,7 +15,7 @@ class Order(models.Model):
     customer = models.ForeignKey(Customer, models.CASCADE, null=True, related_name="orders")
     number = models.CharField(max_length=20)
     amount = models.IntegerField(default=0)
-    note = models.CharField(max_length=20, default="", db_column="a %note")
+    note = models.CharField(max_length=20, default="", db_column="a Note")
     double = models.GeneratedField(
         expression=F("amount") * 2, output_field=models.IntegerField(), db_persist=True
     )
@@ -131,6 +131,7 @@ Order.objects.filter(number="bulk")._raw_delete("default")
 def shop(project):
     project.settings('BULKSAFE = {"ROLLOUT": ["shop.order"]}\n')
     project.models(MODELS)
+    project.make()
     project.write("shop/receivers.py", RECEIVERS)
     project.make()
     project.migrate()
