@@ -94,12 +94,11 @@ first = Order.objects.get(number="small")
 first.amount = F("amount") + 6
 first.save()
 first = Order.objects.get(number="small")
-first.amount, first.number = 7, "other"
+first.amount, first.note = 7, "other"
 first.save(update_fields=["amount"])
-stale = Order.objects.get(number="large")
-Order.objects.filter(pk=stale.pk)._raw_delete("default")
-stale.save()
-stale.save()
+keyed = Order(pk=10_000, number="keyed", amount=7)
+keyed.save()
+keyed.save()
 with transaction.atomic():
     Order.objects.defer("amount").get(pk=first.pk).save()
     Order.objects.update_or_create(number="third", defaults={"amount": 3})
@@ -234,7 +233,7 @@ OLD_SNAPSHOT = """
 with transaction.atomic():
     with connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL {level}")
-        cursor.execute("SELECT count(*) FROM shop_order")
+        cursor.execute("SELECT count(*) FROM shop_effect")
     assert begin({command}).wait() == 0
     Order.objects.create(number="a", amount=7)
 """

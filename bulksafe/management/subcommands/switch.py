@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from django.core.management.base import CommandError
+
 from bulksafe import conf, switching
 from bulksafe.declarations import receivers
 from bulksafe.management.subcommands import CLEAN, Subcommand, check_database, failed
@@ -73,7 +75,7 @@ def _run(
     for group in _chosen(labels, database):
         try:
             has_changed = switching.switch(group, to, database, seconds)
-        except switching.CannotSwitch as error:
+        except (switching.CannotSwitch, CommandError) as error:
             raise failed(str(error)) from error
         done = f"switched {to}" if has_changed else f"was {to} already"
         command.stdout.write(f"{group.label}: {done}")
