@@ -58,9 +58,17 @@ def _version() -> object:
     return receivers.changes(), conf.rollout()
 
 
-@per_model(_version)
 def is_listed(model: type[Model]) -> bool:
     """Whether the model is in rollout and has receivers to run."""
+    # The usual case first: this is asked for every write and signal.
+    return conf.rollout() != _NONE and _is_listed(model)
+
+
+_NONE: frozenset[str] = frozenset()
+
+
+@per_model(_version)
+def _is_listed(model: type[Model]) -> bool:
     concrete = _concrete(model)
     return conf.is_in_rollout(concrete._meta.label) and bool(receivers.of_model(concrete))
 
