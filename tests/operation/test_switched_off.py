@@ -266,6 +266,7 @@ def test_ls_and_doctor_show_it(shop):
     assert "switched off" in listed.stdout
     assert "switch-on" in listed.stdout
     shop.manage("bulksafe", "doctor")
+    assert "shop.Order:bulksafe_capture is switched off" in shop.manage("bulksafe", "status").stdout
     shop.settings("")
     assert "switched off" in shop.manage("bulksafe", "ls", code=1).stdout
     found = shop.manage("bulksafe", "doctor", code=1).stdout
