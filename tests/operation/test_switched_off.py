@@ -374,9 +374,14 @@ def test_models_that_share_tables_are_switched_together(project):
         "shop.Base, shop.Child: switched on\n"
     )
     project.python(FAMILY_WRITES)
+    on = effects(project)
 
     assert len(off) > 15
-    assert off == effects(project)
+    assert not Counter(off) - Counter(on)
+    # Django sends no signal of the parent for a saved child; a capture has the parent's part.
+    assert sorted((Counter(on) - Counter(off)).elements()) == [
+        f"saved Base after_commit {values}" for values in ("c None", "d c", "d d")
+    ]
 
 
 PARTITIONED = """
