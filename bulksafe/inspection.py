@@ -157,9 +157,12 @@ def _state(expected: str, found: list[Installed | None]) -> str:
         return MISSING
     if len(present) < len(found) or any(trigger.comment != expected for trigger in present):
         return OUTDATED
+    is_switched_off = any(trigger.is_switched_off for trigger in present)
     if any(trigger.enabled == "D" for trigger in present):
-        is_switched = any(trigger.is_switched_off for trigger in present)
-        return SWITCHED_OFF if is_switched else DISABLED
+        return SWITCHED_OFF if is_switched_off else DISABLED
+    if is_switched_off:
+        # Enabled without the command: writers take it for off, and it fires.
+        return OUTDATED
     return INSTALLED
 
 
@@ -217,7 +220,7 @@ def _restoring(model: type[Model], aside: list[tuple[Installed, str]]) -> Iterat
             yield trigger.definition
             yield _ddl(_COMMENT, trigger, table)
         if trigger.is_switched_off and trigger.name in known:
-            yield known[trigger.name].disable_sql
+            yield known[trigger.name].switch_off_sql
         elif trigger.enabled in _MODES:
             yield _ddl(_MODES[trigger.enabled], trigger, table)
 

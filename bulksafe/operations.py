@@ -59,7 +59,7 @@ class _TriggerOperation(Operation):
             if after is not None:
                 schema_editor.execute(self._on(model, after, schema_editor), params=None)
                 if is_off and model is not None:
-                    schema_editor.execute(after.compile(model).disable_sql, params=None)
+                    schema_editor.execute(after.compile(model).switch_off_sql, params=None)
 
         table = quoting.relation(model._meta.db_table) if model is not None else self.model
         drops = before is not None

@@ -117,7 +117,7 @@ def switch(group: Group, to: str, using: str, seconds: float) -> bool:
     left = [label for label, state in states.items() if state not in {wanted, inspection.MISSING}]
     if left:
         statements = [
-            trigger.enable_sql if to == ON else trigger.disable_sql
+            trigger.enable_sql if to == ON else trigger.switch_off_sql
             for label, trigger in group.captures.items()
             if label in left
         ]

@@ -122,12 +122,13 @@ class CaptureTrigger(Trigger):
 
     @property
     def enable_sql(self) -> str:
+        # Also without the command: a capture that fires and is marked as off would call twice.
         return f"{super().enable_sql}\n{self._marking('RESET application_name')}"
 
     @property
-    def disable_sql(self) -> str:
+    def switch_off_sql(self) -> str:
         mark = quoting.literal(SWITCHED_OFF)
-        return f"{super().disable_sql}\n{self._marking(f'SET application_name = {mark}')}"
+        return f"{self.disable_sql}\n{self._marking(f'SET application_name = {mark}')}"
 
     def _marking(self, change: str) -> str:
         values = {"table": quoting.relation(self.table), "trigger": self.pgid, "change": change}

@@ -138,6 +138,11 @@ class Trigger(PgTrigger):
         return self._for_each_trigger("disable")
 
     @property
+    def switch_off_sql(self) -> str:
+        """Disables it while receivers are rolled out, see ``bulksafe.switching``."""
+        return self.disable_sql
+
+    @property
     def trigger_names(self) -> list[str]:
         """The triggers that it may own in the database, in creation order."""
         return [trigger["trigger"] for trigger in self.triggers]

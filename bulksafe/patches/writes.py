@@ -7,7 +7,6 @@ bypass it.
 from __future__ import annotations
 
 import functools
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.db import DEFAULT_DB_ALIAS, connections, router
@@ -22,7 +21,7 @@ from bulksafe.patches.patching import Patch, wrap
 from bulksafe.writer import bulk_paths, paths, switched, uncaptured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from django.db.models import Manager, ManyToManyRel
 
@@ -83,9 +82,8 @@ def _set_order(
     keys: Iterable[Any],
     using: str | None = None,
 ) -> None:
-    alias = using or DEFAULT_DB_ALIAS
-    with switched.decided([ordered], alias):
-        if paths.is_concerned(ordered) and not switched.is_off(connections[alias], ordered):
+    with switched.deciding(ordered, using or DEFAULT_DB_ALIAS) as is_off:
+        if paths.is_concerned(ordered) and not is_off:
             bulk_paths.set_order(self, ordered, keys, using)
         else:
             original(self, ordered, keys, using)
@@ -108,7 +106,7 @@ def _bulk_create(
         return created
 
     _route_for_write(self)
-    with _switched(self) as is_off:
+    with switched.deciding(self.model, str(self.db)) as is_off:
         if is_off:
             return create(objs, *args, **kwargs)
         created: list[Model] = bulk_paths.bulk_create(create, self, objs, *args, **kwargs)
@@ -130,7 +128,7 @@ def _bulk_update(
         return count
 
     _route_for_write(self)
-    with _switched(self) as is_off:
+    with switched.deciding(self.model, str(self.db)) as is_off:
         if is_off:
             return write(objs, fields, *args, **kwargs)
         return bulk_paths.bulk_update(write, self, objs, fields, *args, **kwargs)
@@ -140,21 +138,10 @@ def _update(original: Original[int], self: QuerySet[Any], **kwargs: Any) -> int:
     if not paths.is_concerned(self.model):
         return original(self, **kwargs)
     _route_for_write(self)
-    with _switched(self) as is_off:
+    with switched.deciding(self.model, str(self.db)) as is_off:
         if is_off:
             return original(self, **kwargs)
         return paths.update(functools.partial(original, self), self, **kwargs)
-
-
-@contextmanager
-def _switched(queryset: QuerySet[Any]) -> Iterator[bool]:
-    """Whether no receiver runs for a bulk write, since the capture is switched off."""
-    if not switched.is_listed(queryset.model):
-        yield False
-        return
-    using = str(queryset.db)
-    with switched.decided([queryset.model], using):
-        yield switched.is_off(connections[using], queryset.model)
 
 
 def _route_for_write(queryset: QuerySet[Any]) -> None:
@@ -229,8 +216,8 @@ def _link(original: Original[None], self: Manager[Any], *args: Any, **kwargs: An
         paths.link(inner, self, *args, **kwargs)
         return
     using = kwargs.get("using") or router.db_for_write(manager.through, instance=manager.instance)
-    with switched.decided([manager.through], using):
-        if switched.is_off(connections[using], manager.through):
+    with switched.deciding(manager.through, using) as is_off:
+        if is_off:
             inner(*args, **kwargs)
         else:
             paths.link(inner, self, *args, **kwargs)

@@ -113,6 +113,16 @@ def decided(models: Iterable[type[Model]], using: str) -> Iterator[None]:
                 known.pop(model, None)
 
 
+@contextmanager
+def deciding(model: type[Model], using: str) -> Iterator[bool]:
+    """The same for one model; yields whether its receivers run like plain signal receivers."""
+    if not is_listed(model):
+        yield False
+        return
+    with decided([model], using):
+        yield is_off(connections[using], model)
+
+
 def _is_on(connection: BaseDatabaseWrapper, model: type[Model]) -> bool:
     tables = lineage(model)
     values = {

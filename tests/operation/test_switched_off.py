@@ -261,6 +261,18 @@ def test_a_snapshot_that_is_older_than_the_switch(shop, level, to):
     ]
 
 
+def test_a_trigger_that_is_enabled_or_disabled_by_hand(shop):
+    shop.run("ALTER TABLE shop_order ENABLE TRIGGER ALL")
+    assert "outdated" in shop.manage("bulksafe", "ls", code=1).stdout
+    shop.manage("pgtrigger", "enable", "shop.Order:bulksafe_capture")
+    assert "installed" in shop.manage("bulksafe", "ls").stdout
+    shop.python(BULK)
+    shop.manage("pgtrigger", "disable", "shop.Order:bulksafe_capture")
+    assert "disabled" in shop.manage("bulksafe", "ls", code=1).stdout
+    shop.manage("bulksafe", "switch-off")
+    assert "switched off" in shop.manage("bulksafe", "ls").stdout
+
+
 def test_ls_and_doctor_show_it(shop):
     listed = shop.manage("bulksafe", "ls")
     assert "switched off" in listed.stdout
