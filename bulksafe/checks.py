@@ -12,6 +12,7 @@ from bulksafe import conf, planning
 from bulksafe.declarations import Declared, Invariant, declared, receivers
 from bulksafe.declarations.registry import emits, misplaced, refused_apps, refused_targets
 from bulksafe.planning import receivers as reception
+from bulksafe.planning.problems import did_you_mean
 from bulksafe.planning.senders import lost_migration, unknown_app
 
 if TYPE_CHECKING:
@@ -49,8 +50,20 @@ def check_settings(
     configured = getattr(settings, "BULKSAFE", {})
     return [
         *(message("E009", fact, fix) for fact, fix in conf.problems(configured)),
+        *_check_rollout(),
         *_check_installed(),
     ]
+
+
+def _check_rollout() -> Iterator[checks.CheckMessage]:
+    """A misspelt label would leave its model out: the old release's commits would be refused."""
+    models = apps.get_models(include_auto_created=True)
+    known = {model._meta.label_lower: model._meta.label for model in models}
+    for label in sorted(conf.rollout() or ()):
+        if label not in known:
+            fix = did_you_mean(label, known.values(), "List labels such as “shop.Order”.")
+            fact = f"BULKSAFE['ROLLOUT'] lists {label!r}, and there is no such model."
+            yield message("E009", fact, fix)
 
 
 def _check_installed() -> Iterator[checks.CheckMessage]:

@@ -40,6 +40,12 @@ class Settings:
             ``migrate`` lets receivers run in their transactions.
         LISTENER_ROLES: database roles that run ``bulksafe listen``, beside the owner. Their
             receivers may write, too.
+        ROLLOUT: labels of models whose receivers are being moved from ``@receiver`` to
+            ``@critical``, or True for all. While the capture of such a model is off, its receivers
+            run like plain signal receivers; ``migrate`` installs a new capture switched off.
+        LOCK_TIMEOUT: seconds that ``migrate`` waits for the lock of a table before it gives up, in
+            bulksafe's operations. 0 for no limit besides PostgreSQL's own.
+        LOCK_ATTEMPTS: how often it tries to get the lock, outside of atomic migrations.
     """
 
     DISCOVER: tuple[str, ...] = ()
@@ -56,6 +62,9 @@ class Settings:
     MAX_OBSERVED: int = 1000
     WRITER_ROLES: tuple[str, ...] = ()
     LISTENER_ROLES: tuple[str, ...] = ()
+    ROLLOUT: tuple[str, ...] | bool = ()
+    LOCK_TIMEOUT: float = 0.0
+    LOCK_ATTEMPTS: int = 10
 
 
 def problems(configured: object) -> list[tuple[str, str]]:
@@ -84,12 +93,17 @@ def _value_problems(key: str, value: object) -> list[tuple[str, str]]:
         return _role_problems(key, value)
     if key == "DISCOVER":
         return _discover_problems(key, value)
+    if key == "ROLLOUT":
+        return _rollout_problems(key, value)
     if key == "TRUNCATE":
         wrong = value not in ("refuse", "allow")
         fix = 'Write "refuse" or "allow".'
     else:
         kinds = (int,) if isinstance(default, int) else (int, float)
-        wrong = isinstance(value, bool) or not isinstance(value, kinds) or not value > 0
+        is_number = isinstance(value, kinds) and not isinstance(value, bool)
+        if key == "LOCK_TIMEOUT" and is_number and value == 0:
+            return []
+        wrong = not is_number or not value > 0  # type: ignore[operator]
         fix = f"Write a positive number, like the default {default}."
     return [(f"BULKSAFE[{key!r}] is {value!r}.", fix)] if wrong else []
 
@@ -114,6 +128,19 @@ def _role_problems(key: str, value: object) -> list[tuple[str, str]]:
         (f"BULKSAFE[{key!r}] lists {name!r}, which is not a role name.", fix)
         for name in value
         if not _is_identifier(name) or name.upper() == "PUBLIC"
+    ]
+
+
+def _rollout_problems(key: str, value: object) -> list[tuple[str, str]]:
+    if isinstance(value, bool):
+        return []
+    fix = f'Write BULKSAFE = {{{key!r}: ["shop.Order"]}}, or True for all models.'
+    if not isinstance(value, list | tuple):
+        return [(f"BULKSAFE[{key!r}] is {value!r}, not a list of model labels.", fix)]
+    return [
+        (f"BULKSAFE[{key!r}] lists {name!r}, which is not a model label.", fix)
+        for name in value
+        if not (isinstance(name, str) and name.count(".") == 1)
     ]
 
 
@@ -161,3 +188,36 @@ def get() -> Settings:
         if not _problems_of(key, value)
     }
     return Settings(**values)
+
+
+class _Rollout:
+    """The models in rollout, for one value of the setting: asked for every write."""
+
+    def __init__(self) -> None:
+        self._configured: object = None
+        self.labels: frozenset[str] | None = frozenset()
+
+    def follow(self) -> None:
+        """Read the setting, unless it is the object that was read last."""
+        configured: object = getattr(settings, "BULKSAFE", None)
+        if configured is not self._configured:
+            listed = get().ROLLOUT
+            is_all = listed is True
+            names = () if isinstance(listed, bool) else listed
+            self.labels = None if is_all else frozenset(name.lower() for name in names)
+            self._configured = configured
+
+
+_rollout = _Rollout()
+
+
+def rollout() -> frozenset[str] | None:
+    """The lower-case labels of the models in rollout; None for all models."""
+    _rollout.follow()
+    return _rollout.labels
+
+
+def is_in_rollout(label: str) -> bool:
+    """Whether the setting lists the model with this label."""
+    labels = rollout()
+    return labels is None or label.lower() in labels

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, router, transaction
 from django.db.models import ForeignObjectRel
 
+from bulksafe import conf
 from bulksafe.attached import on_model
 from bulksafe.caching import models_of
 from bulksafe.compiler import MARK, Trigger
+from bulksafe.compiler import SWITCHED_OFF as MARK_OFF
 from bulksafe.declarations import Declared, declared
 from bulksafe.rendering import quoting
 
@@ -22,9 +24,12 @@ if TYPE_CHECKING:
     from django.db.models import Field, Model
 
 INSTALLED, OUTDATED, MISSING, DISABLED = "installed", "outdated", "missing", "disabled"
+#: By ``bulksafe switch-off``, or by a migration of a model in rollout.
+SWITCHED_OFF = "switched off"
 
 _TRIGGERS = """
-    SELECT t.tgname, obj_description(t.oid, 'pg_trigger'), t.tgenabled, pg_get_triggerdef(t.oid)
+    SELECT t.tgname, obj_description(t.oid, 'pg_trigger'), t.tgenabled, pg_get_triggerdef(t.oid),
+           strpos(pg_get_functiondef(t.tgfoid), %s) > 0
     FROM pg_catalog.pg_trigger AS t
     WHERE t.tgrelid = to_regclass(%s) AND NOT t.tgisinternal AND t.tgparentid = 0
     ORDER BY t.tgname
@@ -41,12 +46,17 @@ _FUNCTIONS = """
 
 @dataclass(frozen=True)
 class Installed:
-    """A trigger in the database."""
+    """A trigger in the database.
+
+    Attributes:
+        is_switched_off: whether it is the first trigger of a capture that is switched off.
+    """
 
     name: str
     comment: str | None
     enabled: str
     definition: str
+    is_switched_off: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class Status:
         timing: ``"before"``, ``"after"`` or ``"at commit"``.
         order: its position among the row triggers of its table, from 1. PostgreSQL fires BEFORE
             triggers first, and each kind by name.
-        state: ``"installed"``, ``"outdated"``, ``"missing"`` or ``"disabled"``.
+        state: ``"installed"``, ``"outdated"``, ``"missing"``, ``"disabled"`` or ``"switched off"``.
         mode: ``"enforce"``, ``"new"`` or ``"observe"``.
     """
 
@@ -73,6 +83,13 @@ class Status:
     order: int
     state: str
     mode: str
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether the database differs from the code; a capture in rollout may be off."""
+        if self.state == SWITCHED_OFF:
+            return not conf.is_in_rollout(self.label.partition(":")[0])
+        return self.state != INSTALLED
 
 
 def statuses(using: str, tables: Collection[str] | None = None) -> list[Status]:
@@ -143,15 +160,19 @@ def _state(expected: str, found: list[Installed | None]) -> str:
         return MISSING
     if len(present) < len(found) or any(trigger.comment != expected for trigger in present):
         return OUTDATED
+    is_switched_off = any(trigger.is_switched_off for trigger in present)
     if any(trigger.enabled == "D" for trigger in present):
-        return DISABLED
+        return SWITCHED_OFF if is_switched_off else DISABLED
+    if is_switched_off:
+        # Enabled without the command: writers take it for off, and it fires.
+        return OUTDATED
     return INSTALLED
 
 
 def installed(using: str, table: str) -> list[Installed]:
     """The triggers of a table, in name order; empty if there is no such table."""
     with connections[using].cursor() as cursor:
-        cursor.execute(_TRIGGERS, [quoting.relation(table)])
+        cursor.execute(_TRIGGERS, [MARK_OFF, quoting.relation(table)])
         return [Installed(*row) for row in cursor.fetchall()]
 
 
@@ -201,7 +222,9 @@ def _restoring(model: type[Model], aside: list[tuple[Installed, str]]) -> Iterat
         if trigger.name not in known:
             yield trigger.definition
             yield _ddl(_COMMENT, trigger, table)
-        if trigger.enabled in _MODES:
+        if trigger.is_switched_off and trigger.name in known:
+            yield known[trigger.name].switch_off_sql
+        elif trigger.enabled in _MODES:
             yield _ddl(_MODES[trigger.enabled], trigger, table)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.core.management import CommandError
-from django.db import connections, router, transaction
+from django.db import connections, router
 from django.db.migrations.operations import DeleteModel
 from django.db.migrations.operations.base import Operation, OperationCategory
 
-from bulksafe import attached
+from bulksafe import attached, conf, lock_waits
+from bulksafe.compiler import SWITCHED_OFF, CaptureTrigger
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
@@ -49,12 +50,20 @@ class _TriggerOperation(Operation):
         model = attached.model_in(to_state, key)
         if before == after or not self._is_migrated(schema_editor.connection.alias, key, model):
             return
-        with transaction.atomic(using=schema_editor.connection.alias):
+
+        def apply() -> None:
+            is_off = _is_to_be_off(after, before, model, schema_editor)
             if before is not None:
                 uninstall = before.compile(model) if model else before.in_any_table()
                 schema_editor.execute(uninstall.uninstall_sql, params=None)
             if after is not None:
                 schema_editor.execute(self._on(model, after, schema_editor), params=None)
+                if is_off and model is not None:
+                    schema_editor.execute(after.compile(model).switch_off_sql, params=None)
+
+        table = quoting.relation(model._meta.db_table) if model is not None else self.model
+        drops = before is not None
+        lock_waits.migrate(schema_editor, apply, self.describe(), table, drops=drops)
 
     database_backwards = database_forwards
 
@@ -168,6 +177,41 @@ class RemoveTrigger(_TriggerOperation):
     @property
     def migration_name_fragment(self) -> str:
         return f"remove_{self.model.partition('.')[2]}_{self.name.lower()}"
+
+
+def _is_to_be_off(
+    after: Trigger | None,
+    before: Trigger | None,
+    model: type[models.Model] | None,
+    schema_editor: BaseDatabaseSchemaEditor,
+) -> bool:
+    """Whether a capture is switched off in the transaction that installs it.
+
+    A capture that is replaced stays as it is; a new one of a model in rollout is switched off.
+    """
+    if not isinstance(after, CaptureTrigger):
+        return False
+    is_off = None
+    if before is not None and model is not None and not schema_editor.collect_sql:
+        is_off = is_switched_off(before.compile(model), schema_editor.connection.alias)
+    if is_off is not None:
+        return is_off
+    return before is None and conf.is_in_rollout(after.invariant.partition(":")[0])
+
+
+_SWITCH = """
+    SELECT strpos(pg_get_functiondef(t.tgfoid), %s) > 0
+    FROM pg_catalog.pg_trigger AS t
+    WHERE t.tgrelid = to_regclass(%s) AND t.tgname = %s AND t.tgparentid = 0
+"""
+
+
+def is_switched_off(capture: Trigger, using: str) -> bool | None:
+    """Whether an installed capture is switched off; None if it is not installed."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(_SWITCH, [SWITCHED_OFF, quoting.relation(capture.table), capture.pgid])
+        row = cursor.fetchone()
+        return None if row is None else bool(row[0])
 
 
 def table_exists(table: str, using: str) -> bool:

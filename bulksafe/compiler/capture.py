@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bulksafe.compiler.trigger import Trigger
+from bulksafe.compiler.trigger import Trigger, do_block
+from bulksafe.rendering import quoting, templates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,10 @@ _TRANSITIONS = {
     "DELETE": "OLD TABLE AS bulksafe_old",
 }
 _MISSING = {"INSERT": "old", "DELETE": "new"}
+
+#: The value of a setting of the first function of a capture that is switched off: see
+#: ``mark_switch.sql``.
+SWITCHED_OFF = "bulksafe: switched off"
 
 #: The name of a whole row, unless a column has the same name.
 ROW = "bulksafe#"
@@ -114,6 +119,20 @@ class CaptureTrigger(Trigger):
     @property
     def captures(self) -> bool:
         return True
+
+    @property
+    def enable_sql(self) -> str:
+        # Also without the command: a capture that fires and is marked as off would call twice.
+        return f"{super().enable_sql}\n{self._marking('RESET application_name')}"
+
+    @property
+    def switch_off_sql(self) -> str:
+        mark = quoting.literal(SWITCHED_OFF)
+        return f"{self.disable_sql}\n{self._marking(f'SET application_name = {mark}')}"
+
+    def _marking(self, change: str) -> str:
+        values = {"table": quoting.relation(self.table), "trigger": self.pgid, "change": change}
+        return do_block(templates.fill(self.version, "mark_switch", values))
 
     def arguments(self) -> dict[str, Any]:
         kwargs: dict[str, Any] = {

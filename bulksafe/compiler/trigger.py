@@ -115,7 +115,7 @@ class Trigger(PgTrigger):
                 "intruders": self._assembly.intruders("invariant", self._assembly.dependents()),
             },
         )
-        return f"{self.uninstall_sql}\n{_do(body)}"
+        return f"{self.uninstall_sql}\n{do_block(body)}"
 
     @property
     def uninstall_sql(self) -> str:
@@ -127,7 +127,7 @@ class Trigger(PgTrigger):
                 "functions": text_array(f["function"] for f in self.functions),
             },
         )
-        return _do(body)
+        return do_block(body)
 
     @property
     def enable_sql(self) -> str:
@@ -136,6 +136,11 @@ class Trigger(PgTrigger):
     @property
     def disable_sql(self) -> str:
         return self._for_each_trigger("disable")
+
+    @property
+    def switch_off_sql(self) -> str:
+        """Disables it while receivers are rolled out, see ``bulksafe.switching``."""
+        return self.disable_sql
 
     @property
     def trigger_names(self) -> list[str]:
@@ -220,5 +225,5 @@ class Trigger(PgTrigger):
         )
 
 
-def _do(body: str) -> str:
+def do_block(body: str) -> str:
     return f"DO {quoting.dollar_quoted(body, 'bulksafe')};"

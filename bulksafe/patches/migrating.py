@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pgtrigger.migrations
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 from django.db.migrations.migration import Migration
 from django.db.migrations.state import ProjectState, StateApps
 
-from bulksafe import attached, inspection
+from bulksafe import attached, inspection, lock_waits
 from bulksafe.compiler import Trigger
 from bulksafe.outbox import schema
 from bulksafe.patches.patching import Patch, extend_cached_property
 from bulksafe.planning import autodetection
+from bulksafe.rendering import quoting
 from bulksafe.writer import attaching
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django.db.backends.base.schema import BaseDatabaseSchemaEditor
     from django.db.models import Field, Model
 
@@ -32,6 +37,43 @@ def _migrate(
 ) -> ProjectState:
     with attaching.migrating(schema_editor.connection):
         return original(self, state, schema_editor, *args, **kwargs)
+
+
+def _add_trigger(
+    original: Original[None],
+    schema_editor: BaseDatabaseSchemaEditor,
+    model: type[Model],
+    trigger: object,
+) -> None:
+    work = partial(original, schema_editor, model, trigger)
+    _with_lock(work, schema_editor, model, trigger, "Create", drops=False)
+
+
+def _remove_trigger(
+    original: Original[None],
+    schema_editor: BaseDatabaseSchemaEditor,
+    model: type[Model],
+    trigger: object,
+) -> None:
+    work = partial(original, schema_editor, model, trigger)
+    _with_lock(work, schema_editor, model, trigger, "Remove", drops=True)
+
+
+def _with_lock(
+    work: Callable[[], None],
+    schema_editor: BaseDatabaseSchemaEditor,
+    model: type[Model],
+    trigger: object,
+    verb: str,
+    *,
+    drops: bool,
+) -> None:
+    if not isinstance(trigger, Trigger):
+        work()
+        return
+    what = f"{verb} trigger {trigger.name} on {model._meta.label}"
+    table = quoting.relation(model._meta.db_table)
+    lock_waits.migrate(schema_editor, work, what, table, drops=drops)
 
 
 # Tables.
@@ -136,6 +178,18 @@ def _remove_field(
 
 
 LATE = (
+    *(
+        Patch(
+            pgtrigger.migrations,
+            name,
+            replacement,
+            "Limits the wait for the table's lock, and tells sqlmigrate which lock it is.",
+        )
+        for name, replacement in (
+            ("_add_trigger", _add_trigger),
+            ("_remove_trigger", _remove_trigger),
+        )
+    ),
     *(
         Patch(
             Migration,

@@ -15,6 +15,7 @@ from django.apps import apps
 from django.db.models.signals import ModelSignal
 from django.dispatch import dispatcher
 
+from bulksafe import conf
 from bulksafe.declarations import receivers
 from bulksafe.declarations.naming import is_hashable
 from bulksafe.declarations.order import in_order
@@ -42,12 +43,16 @@ _made: dict[tuple[int, int], dict[Hashable, Connected]] = defaultdict(dict)
 
 def connect_critical(receiver: Receiver) -> None:
     """Connect a receiver to its models and their proxies."""
-    if not receiver.is_inline or not receiver.signal_name or not callable(receiver.function):
+    is_captured = receivers.is_captured(receiver)
+    if not is_captured or not receiver.signal_name or not callable(receiver.function):
         return
     if not is_hashable(receiver.uid):
         # A system check refuses it.
         return
     for model in receiver.models():
+        if not (receiver.is_inline or conf.is_in_rollout(model._meta.label)):
+            # Only the listener calls it.
+            continue
         if not receivers.is_repeated(receiver, model._meta.label_lower):
             for sender in _senders(model):
                 _connect_to(receiver, model, sender)

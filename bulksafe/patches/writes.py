@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.db.models import Model, QuerySet, base
 from django.db.models.deletion import Collector
 from django.db.models.fields import related_descriptors
@@ -18,7 +18,7 @@ from bulksafe import compat
 from bulksafe.object_state import attributes
 from bulksafe.patches.computed import read_back
 from bulksafe.patches.patching import Patch, wrap
-from bulksafe.writer import bulk_paths, paths
+from bulksafe.writer import bulk_paths, paths, switched, uncaptured
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,17 +42,34 @@ def _named(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _save_base(original: Original[None], self: Model, *args: Any, **kwargs: Any) -> None:
-    if paths.is_concerned(type(self)):
+    if switched.is_listed(type(self)):
+        _save_listed(original, self, **_named(_SAVE_BASE, args), **kwargs)
+    elif paths.is_concerned(type(self)):
         inner = functools.partial(original, self)
         paths.save_base(inner, self, **_named(_SAVE_BASE, args), **kwargs)
     else:
         original(self, *args, **kwargs)
 
 
+def _save_listed(
+    original: Original[None], self: Model, using: str | None = None, **named: Any
+) -> None:
+    """The same for a model in rollout."""
+    using = using or router.db_for_write(type(self), instance=self)
+    inner = functools.partial(original, self)
+    with switched.decided([type(self)], using), uncaptured.saving(self, using):
+        if paths.is_concerned(type(self)) and not switched.is_off(connections[using], type(self)):
+            paths.save_base(inner, self, using=using, **named)
+        else:
+            inner(using=using, **named)
+
+
 def _save_table(original: Original[bool], self: Model, *args: Any, **kwargs: Any) -> bool:
+    named = {**_named(_SAVE_TABLE, args), **kwargs}
+    if switched.is_listed(type(self)):
+        uncaptured.note_before_save(self, named.get("using") or DEFAULT_DB_ALIAS)
     if not paths.is_concerned(type(self)):
         return original(self, *args, **kwargs)
-    named = {**_named(_SAVE_TABLE, args), **kwargs}
     inner = functools.partial(original, self, **named)
     is_updated: bool = paths.save_table(inner, self, named.get("using") or DEFAULT_DB_ALIAS)
     return is_updated
@@ -65,10 +82,11 @@ def _set_order(
     keys: Iterable[Any],
     using: str | None = None,
 ) -> None:
-    if paths.is_concerned(ordered):
-        bulk_paths.set_order(self, ordered, keys, using)
-    else:
-        original(self, ordered, keys, using)
+    with switched.deciding(ordered, using or DEFAULT_DB_ALIAS) as is_off:
+        if paths.is_concerned(ordered) and not is_off:
+            bulk_paths.set_order(self, ordered, keys, using)
+        else:
+            original(self, ordered, keys, using)
 
 
 # Querysets.
@@ -88,8 +106,11 @@ def _bulk_create(
         return created
 
     _route_for_write(self)
-    created: list[Model] = bulk_paths.bulk_create(create, self, objs, *args, **kwargs)
-    return created
+    with switched.deciding(self.model, str(self.db)) as is_off:
+        if is_off:
+            return create(objs, *args, **kwargs)
+        created: list[Model] = bulk_paths.bulk_create(create, self, objs, *args, **kwargs)
+        return created
 
 
 def _bulk_update(
@@ -107,14 +128,20 @@ def _bulk_update(
         return count
 
     _route_for_write(self)
-    return bulk_paths.bulk_update(write, self, objs, fields, *args, **kwargs)
+    with switched.deciding(self.model, str(self.db)) as is_off:
+        if is_off:
+            return write(objs, fields, *args, **kwargs)
+        return bulk_paths.bulk_update(write, self, objs, fields, *args, **kwargs)
 
 
 def _update(original: Original[int], self: QuerySet[Any], **kwargs: Any) -> int:
     if not paths.is_concerned(self.model):
         return original(self, **kwargs)
     _route_for_write(self)
-    return paths.update(functools.partial(original, self), self, **kwargs)
+    with switched.deciding(self.model, str(self.db)) as is_off:
+        if is_off:
+            return original(self, **kwargs)
+        return paths.update(functools.partial(original, self), self, **kwargs)
 
 
 def _route_for_write(queryset: QuerySet[Any]) -> None:
@@ -126,8 +153,13 @@ def _route_for_write(queryset: QuerySet[Any]) -> None:
 
 
 def _collector_delete(original: Original[Deleted], self: Collector) -> Deleted:
-    deleted: Deleted = paths.delete(functools.partial(original, self), self)
-    return deleted
+    inner = functools.partial(original, self)
+    listed = [model for model in paths.affected(self) if switched.is_listed(model)]
+    with switched.decided(listed, self.using):
+        for instances in self.data.values() if listed else ():
+            uncaptured.note_before_delete(instances, self.using)
+        deleted: Deleted = paths.delete(inner, self)
+        return deleted
 
 
 def _can_fast_delete(
@@ -141,6 +173,9 @@ def _can_fast_delete(
     inner = functools.partial(original, self, objs, *args, **kwargs)
     if inner():
         return True
+    if _is_listed(objs):
+        # Without instances, Django sends no signal if the capture is switched off meanwhile.
+        return False
     if not paths.can_delete_without_instances(self, objs):
         return False
     attributes(self)["_has_signal_listeners"] = _has_none
@@ -148,6 +183,11 @@ def _can_fast_delete(
         return inner()
     finally:
         del attributes(self)["_has_signal_listeners"]
+
+
+def _is_listed(objs: Any) -> bool:
+    model = getattr(objs, "model", None) or type(objs)
+    return hasattr(model, "_meta") and switched.is_listed(model)
 
 
 def _has_none(model: type[Model]) -> bool:
@@ -170,7 +210,17 @@ def _create_manager(
 
 
 def _link(original: Original[None], self: Manager[Any], *args: Any, **kwargs: Any) -> None:
-    paths.link(functools.partial(original, self), self, *args, **kwargs)
+    manager: Any = self
+    inner = functools.partial(original, self)
+    if not switched.is_listed(manager.through):
+        paths.link(inner, self, *args, **kwargs)
+        return
+    using = kwargs.get("using") or router.db_for_write(manager.through, instance=manager.instance)
+    with switched.deciding(manager.through, using) as is_off:
+        if is_off:
+            inner(*args, **kwargs)
+        else:
+            paths.link(inner, self, *args, **kwargs)
 
 
 EARLY = (

@@ -53,12 +53,13 @@ def changes() -> int:
 
 
 def live(signal: Signal, model: type[Model]) -> set[Receiver]:
-    """The critical receivers that are now connected to the signal for a model."""
+    """The in-transaction receivers that are now connected to the signal for a model."""
     concrete = model._meta.concrete_model
     return {
         entry[1].receiver
         for entry in signal.receivers
         if type(entry[1]) is Connected
+        and entry[1].receiver.is_inline
         and entry[1].model is concrete
         and entry[0][1] == id(concrete)
     }

@@ -18,7 +18,7 @@ from bulksafe.caching import per_model
 from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
 from bulksafe.outbox.events import DELETED, UPDATED
-from bulksafe.writer import connecting
+from bulksafe.writer import connecting, switched
 from bulksafe.writer.attaching import begun_session_of, session_on
 from bulksafe.writer.instance_scopes import Deleting, Saving
 from bulksafe.writer.performing import perform
@@ -147,12 +147,12 @@ def update(inner: Callable[..., int], queryset: QuerySet[Model], **values: Any) 
 
 def delete(inner: Callable[[], Any], collector: Collector) -> Any:
     """``delete()``: Django has the instances and sends the signals."""
-    affected = {
-        *collector.data,
-        *(queryset.model for queryset in collector.fast_deletes),
-        *(field.model for field, _ in collector.field_updates),
-    }
-    watches = [session for model in affected if (session := session_for(model, collector.using))]
+    watches = [
+        session
+        for model in affected(collector)
+        if not switched.is_off(connections[collector.using], model)
+        and (session := session_for(model, collector.using))
+    ]
     if not watches:
         return inner()
     session = watches[0]
@@ -170,6 +170,15 @@ def delete(inner: Callable[[], Any], collector: Collector) -> Any:
         scope.take(instances)
     with session.within(scope):
         return inner()
+
+
+def affected(collector: Collector) -> set[type[Model]]:
+    """The models whose rows ``delete()`` deletes or updates."""
+    return {
+        *collector.data,
+        *(queryset.model for queryset in collector.fast_deletes),
+        *(field.model for field, _ in collector.field_updates),
+    }
 
 
 def can_delete_without_instances(collector: Collector, objs: Any) -> bool:

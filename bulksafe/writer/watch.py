@@ -14,6 +14,7 @@ from bulksafe.writer.collecting import forget
 from bulksafe.writer.performing import perform, write
 from bulksafe.writer.scopes import Scope
 from bulksafe.writer.session import Execution
+from bulksafe.writer.switched import decided, is_listed, is_off
 from bulksafe.writer.vocabulary import ENDS_PART, commits, is_write, vocabulary, vocabulary_of
 
 if TYPE_CHECKING:
@@ -51,6 +52,12 @@ class Watch:
             return execute(sql, params, many, context)
         execution = Execution(execute, sql, params, many, context, text)
         named = self._named(text)
+        if named and any(map(is_listed, named)):
+            with decided(named, self.session.alias):
+                captured = [one for one in named if not is_off(self._connection, one)]
+                if captured:
+                    return write(self.session, execution, captured)
+                return self._run_in_transaction(execution, text)
         if named:
             return write(self.session, execution, named)
         if self._transaction.is_open:

@@ -240,7 +240,8 @@ BEGIN
                     DETAIL = 'They run in Django, in the transaction that writes; this one was written past it, so '
                              'the commit is refused.',
                     HINT = 'Write through Django, in transaction.atomic(); or declare the receivers with '
-                           'otherwise="after_commit", and the listener will run them.',
+                           'otherwise="after_commit", and the listener will run them. For processes of an older '
+                           'release, list the model in BULKSAFE["ROLLOUT"] and run “manage.py bulksafe switch-off”.',
                     SCHEMA = waiting.nspname,
                     TABLE = waiting.relname,
                     CONSTRAINT = 'bulksafe_ticket_open';

@@ -44,6 +44,10 @@ from tests.unit.declaring import ids
         ({"WRITER_ROLES": [""]}, "lists ''", "up to 63 bytes"),
         ({"WRITER_ROLE": ["app"]}, "unknown key 'WRITER_ROLE'", "Did you mean 'WRITER_ROLES'?"),
         ({"SEARCH_PATH": ["public", "pg_temp"]}, "lists 'pg_temp'", "no temporary schema"),
+        ({"ROLLOUT": "shop.Order"}, "is 'shop.Order', not a list of model labels", "True for all"),
+        ({"ROLLOUT": ["Order"]}, "lists 'Order', which is not a model label", '["shop.Order"]'),
+        ({"LOCK_TIMEOUT": -1}, "is -1", "positive number"),
+        ({"LOCK_ATTEMPTS": 0}, "is 0", "positive number"),
     ],
 )
 def test_e009(configured, fact, fix):
@@ -54,6 +58,22 @@ def test_e009(configured, fact, fix):
         assert fact in found[0].msg
         assert fix in found[0].hint
         assert conf.get() == conf.Settings()
+
+
+def test_e009_for_a_rollout_of_a_model_that_does_not_exist():
+    with override_settings(BULKSAFE={"ROLLOUT": ["auth.user", "auth.Usr"]}):
+        (found,) = checks.check_settings(None)
+
+    assert "lists 'auth.usr', and there is no such model" in found.msg
+    assert "Did you mean 'auth.User'?" in found.hint
+
+
+def test_the_models_in_rollout_follow_the_setting():
+    for listed, labels in ((True, None), (False, set()), (["Shop.Order"], {"shop.order"})):
+        with override_settings(BULKSAFE={"ROLLOUT": listed}):
+            assert conf.rollout() == labels
+            assert conf.is_in_rollout("shop.Order") == (labels != set())
+    assert conf.rollout() == frozenset()
 
 
 FINE = {"BATCH_SIZE": 7, "SEARCH_PATH": ["side"], "TRUNCATE": "allow", "TIMEOUT": 5.5}

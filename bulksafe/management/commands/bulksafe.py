@@ -19,6 +19,7 @@ from bulksafe.management.subcommands.ls import LS
 from bulksafe.management.subcommands.parked import DISCARD, PRUNE, RETRY
 from bulksafe.management.subcommands.replay import REPLAY
 from bulksafe.management.subcommands.status import STATUS
+from bulksafe.management.subcommands.switch import SWITCH_OFF, SWITCH_ON
 from bulksafe.management.subcommands.verify import VERIFY
 from bulksafe.management.subcommands.violations import VIOLATIONS
 
@@ -38,6 +39,8 @@ SUBCOMMANDS = (
     PRUNE,
     REPLAY,
     DOCTOR,
+    SWITCH_ON,
+    SWITCH_OFF,
 )
 
 

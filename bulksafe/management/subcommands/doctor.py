@@ -99,7 +99,15 @@ def findings(store: Store, held: float = LONG) -> Iterator[tuple[str, str]]:
 
 def _captures(store: Store) -> Iterator[tuple[str, str]]:
     for status in inspection.statuses(store.using):
-        if status.kind == Capture.__name__ and status.state != inspection.INSTALLED:
+        if status.kind != Capture.__name__ or not status.is_fault:
+            continue
+        if status.state == inspection.SWITCHED_OFF:
+            yield (
+                f'{status.label} is switched off, and BULKSAFE["ROLLOUT"] does not list its model: '
+                f"receivers do not run for changes of the table {status.table}.",
+                f"Run “manage.py bulksafe switch-on {status.label.partition(':')[0]}”.",
+            )
+        else:
             yield (
                 f"{status.label} is {status.state}: changes of the table {status.table} are "
                 "not captured as the code says.",

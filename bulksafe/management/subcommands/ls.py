@@ -36,6 +36,8 @@ state in the database.
   outdated   the database enforces a different version of it: run makemigrations and migrate
   missing    the database does not enforce it: run makemigrations and migrate
   disabled   its trigger is disabled: ALTER TABLE … ENABLE TRIGGER …
+  switched off  a capture that bulksafe switch-on switches on; no fault while BULKSAFE["ROLLOUT"]
+                lists the model
 
 If a rule is not enforced, it also shows the modes, and how many violations are recorded.
 
@@ -74,7 +76,7 @@ def _run(
     else:
         _print_table(command, found, violations, database)
         _print_hints(command, {status.label for status in found})
-    return CLEAN if all(s.state == inspection.INSTALLED for s in found) else FINDINGS
+    return FINDINGS if any(s.is_fault for s in found) else CLEAN
 
 
 def _violations(database: str) -> dict[str, int]:
@@ -112,16 +114,20 @@ def _print_table(
         if heading != heading_before:
             command.stdout.write(command.style.MIGRATE_HEADING(heading))
             heading_before = heading
-        is_installed = status.state == inspection.INSTALLED
-        style = command.style.SUCCESS if is_installed else command.style.ERROR
+        style = command.style.ERROR if status.is_fault else command.style.SUCCESS
         command.stdout.write("  " + line(row[:-1], widths) + style(row[-1]))
-    wrong = [s for s in found if s.state != inspection.INSTALLED]
+    wrong = [s for s in found if s.is_fault]
     command.stdout.write(
         f"\n{len(found)} invariants, {len(wrong)} differ in the database {database!r}."
     )
     if wrong:
         command.stdout.write(
             "Run makemigrations and migrate; for disabled ones, enable the trigger."
+        )
+    if any(s.state == inspection.SWITCHED_OFF for s in found):
+        command.stdout.write(
+            "Captures are switched off: their receivers run like plain signal receivers, if "
+            'BULKSAFE["ROLLOUT"] lists their models. “bulksafe switch-on” switches them on.'
         )
 
 

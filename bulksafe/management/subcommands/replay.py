@@ -207,7 +207,7 @@ def _check_installed(store: Store, receiver: Receiver, models: Sequence[type[Mod
         )
     tables = {part._meta.db_table for one in models for part in lineage(one)}
     for status in inspection.statuses(store.using, tables):
-        is_off = status.state in {inspection.MISSING, inspection.DISABLED}
+        is_off = status.state in {inspection.MISSING, inspection.DISABLED, inspection.SWITCHED_OFF}
         if status.kind == Capture.__name__ and is_off:
             raise failed(
                 f"{status.label} is {status.state}: changes during the replay would be missed. "

@@ -7,6 +7,7 @@ from argparse import ArgumentTypeError
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from bulksafe import inspection
 from bulksafe.dispatch.sources import known
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_of, table
 from bulksafe.outbox import parked
@@ -113,6 +114,11 @@ def _events(store: Store, selection: Selection | None, limit: int) -> list[Parke
     return [] if selection is None else parked.find(store, selection, limit)
 
 
+def _switched_off(database: str) -> list[str]:
+    found = inspection.statuses(database)
+    return [status.label for status in found if status.state == inspection.SWITCHED_OFF]
+
+
 _HEADER = ("queue", "atomic", "waiting", "oldest_seconds", "parked", "dead", "listeners")
 
 
@@ -130,6 +136,8 @@ def _print(command: BaseCommand, found: State, events: list[ParkedEvent], databa
             command.stdout.write(command.style.WARNING(running(worker)))
     for count in found.violations:
         command.stdout.write(command.style.WARNING(observed(count)))
+    for label in _switched_off(database):
+        command.stdout.write(f"{label} is switched off: nothing is captured for its receivers")
     for warning in _warnings(found):
         command.stdout.write(command.style.ERROR(warning))
     if events:
