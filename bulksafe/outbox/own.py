@@ -48,7 +48,7 @@ WRITING = (
     "bulksafe_staged_rows",
     "bulksafe_unstage",
 )
-FUNCTIONS = (*WRITING, "bulksafe_ticket_open")
+FUNCTIONS = (*WRITING, "bulksafe_open", "bulksafe_added", "bulksafe_ticket_open")
 #: The objects of the second migration.
 TICKETS = (
     *BUFFERS,
@@ -56,7 +56,6 @@ TICKETS = (
     "bulksafe_buffer_xid_seq",
     "bulksafe_staged_n_seq",
     "bulksafe_staged_pkey",
-    "bulksafe_ticket_pkey",
     "bulksafe_receiver_pkey",
 )
 

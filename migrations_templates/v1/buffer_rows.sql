@@ -7,6 +7,7 @@
                     MESSAGE = format('critical receivers of %%s are left to the writing session', TG_RELID::regclass);
             END IF;
         ELSE
+        WITH added AS (
         INSERT INTO %10$I.bulksafe_buffer (source, part, operation, depth, key, old, new, matched, refused, context)
         SELECT bulksafe.source, :part, :'operation', bulksafe.depth, k.key, k.old, k.new, k.matched, k.refused,
                bulksafe.context
@@ -15,9 +16,12 @@
             FROM :rows
             :joins
             WHERE CASE WHEN :condition THEN true END
-        ) AS k;
-        IF FOUND THEN
-            buffered := true;
+        ) AS k
+        RETURNING ctid AS place
+        )
+        SELECT array_agg(place) INTO places FROM added;
+        IF places IS NOT NULL THEN
+            PERFORM %10$I.bulksafe_added(:model_source, :'operation', places);
 :notice
         END IF;
         END IF;

@@ -12,7 +12,7 @@ DECLARE
     depth CONSTANT smallint := pg_trigger_depth();
     context jsonb := NULLIF(current_setting('bulksafe.context', true), '')::jsonb;
     captured boolean := false;
-    buffered boolean := false;
+    places tid[];
     notice text;
     callers text;
     -- Django has the rows in hand and calls the receivers itself: then a mark for this session and this table ends the
@@ -46,12 +46,6 @@ BEGIN
     -- A sleeping listener holds this lock exclusively. An awake one needs no NOTIFY, which would serialize all commits.
     IF captured AND NOT pg_try_advisory_xact_lock_shared(1651862123, 0) THEN
         PERFORM pg_notify('bulksafe', '');
-    END IF;
-    -- The ticket is checked when the transaction commits, even if the writer has set constraints IMMEDIATE: the
-    -- receivers run after the statement. This reads the table itself, since a setting could be forged.
-    IF buffered AND NOT EXISTS (SELECT FROM %10$I.bulksafe_ticket AS t WHERE t.xid = pg_current_xact_id()) THEN
-        SET CONSTRAINTS %10$I.bulksafe_ticket_open DEFERRED;
-        INSERT INTO %10$I.bulksafe_ticket DEFAULT VALUES;
     END IF;
     RETURN NULL;
 END

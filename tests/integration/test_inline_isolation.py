@@ -195,24 +195,7 @@ SERIALIZED = {
 }
 
 
-SHARED_PAGES = pytest.mark.xfail(
-    reason="staged: each transaction reads index pages of bulksafe_staged, bulksafe_buffer and "
-    "bulksafe_ticket that all others write to; whether that is a conflict depends on the pages",
-    strict=False,
-)
-
-
-@pytest.mark.parametrize(
-    "steps",
-    [
-        pytest.param(
-            steps,
-            id=title,
-            marks=[SHARED_PAGES] if title in {"disjoint rows", "disjoint rows, SQL"} else [],
-        )
-        for title, steps in SERIALIZED.items()
-    ],
-)
+@pytest.mark.parametrize("steps", SERIALIZED.values(), ids=SERIALIZED)
 def test_serializable_transactions_are_refused_where_plain_ones_are(steps, seen, sessions):
     # Predicate locks then cover the row, not its page or the table.
     for m in (PLAIN, CRITICAL):
