@@ -114,7 +114,9 @@ def _failures(model: type[Row], deed: str, writers: int, transactions: int) -> i
     context = get_context("fork")
     barrier, results = context.Barrier(writers), context.Queue()
     processes = [
-        context.Process(target=_write, args=(Writer(model, n), deed, transactions, barrier, results))
+        context.Process(
+            target=_write, args=(Writer(model, n), deed, transactions, barrier, results)
+        )
         for n in range(writers)
     ]
     for process in processes:
@@ -134,7 +136,7 @@ def fill(model: type[Row], writers: int) -> None:
         cursor.execute("SELECT set_config('bulksafe.muted', '{*}', true)")
         cursor.execute(f"TRUNCATE {model._meta.db_table} RESTART IDENTITY")
         cursor.execute(
-            f"INSERT INTO {model._meta.db_table} (owner, amount, note) "  # noqa: S608
+            f"INSERT INTO {model._meta.db_table} (owner, amount, note) "
             "SELECT (n - 1) / %s, 0, '' FROM generate_series(1, %s) AS n",
             [OWN, (writers + 1) * OWN],
         )
