@@ -11,8 +11,8 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import F
 from psycopg import IsolationLevel
 
-from benchmarks.database import tidy
 from benchmarks.sessions import models
+from benchmarks.sessions.database import fill
 from benchmarks.sessions.models import Row
 
 #: By title: the tables with plain and with critical receivers.
@@ -108,15 +108,15 @@ def measure(writers: int, transactions: int) -> list[Contention]:
 
 
 def _failures(model: type[Row], deed: str, writers: int, transactions: int) -> int:
-    fill(model, writers)
+    # The rows of all writers, and as many that fill the last page of the index of keys.
+    fill(model, (writers + 1) * OWN, OWN)
     # Each process needs a connection of its own.
     connection.close()
     context = get_context("fork")
-    barrier, results = context.Barrier(writers), context.Queue()
+    results = context.Queue()
+    shared = context.Barrier(writers), results
     processes = [
-        context.Process(
-            target=_write, args=(Writer(model, n), deed, transactions, barrier, results)
-        )
+        context.Process(target=_write, args=(Writer(model, n), deed, transactions, *shared))
         for n in range(writers)
     ]
     for process in processes:
@@ -128,19 +128,6 @@ def _failures(model: type[Row], deed: str, writers: int, transactions: int) -> i
     if wrong:
         raise RuntimeError(f"A writer of {model.__name__} ended with: {wrong[0]}")
     return sum(found)
-
-
-def fill(model: type[Row], writers: int) -> None:
-    """The rows of all writers, and as many that fill the last page of the index of keys."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('bulksafe.muted', '{*}', true)")
-        cursor.execute(f"TRUNCATE {model._meta.db_table} RESTART IDENTITY")
-        cursor.execute(
-            f"INSERT INTO {model._meta.db_table} (owner, amount, note) "
-            "SELECT (n - 1) / %s, 0, '' FROM generate_series(1, %s) AS n",
-            [OWN, (writers + 1) * OWN],
-        )
-    tidy(model)
 
 
 def _write(writer: Writer, deed: str, transactions: int, barrier: Any, results: Any) -> None:

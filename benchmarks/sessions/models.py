@@ -15,6 +15,10 @@ class Row(models.Model):
         return str(self.pk)
 
 
+class Bare(Row):
+    """No receivers."""
+
+
 class PlainPost(Row):
     """``post_save`` and ``post_delete``."""
 

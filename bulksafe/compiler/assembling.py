@@ -138,6 +138,7 @@ class Assembly:
             source = f"to_regclass({ready['child']})"
         if "refusing" in stream:
             ready["model_source"] = source
+            ready["changed"] = f"bulksafe_{'old' if stream['operation'] == 'D' else 'new'}"
             ready["notice"] = self._fill("buffer_notice", stream, model_source=source)
         return self._fill(stream["template"], {**stream, "rows": rows}, **ready)
 

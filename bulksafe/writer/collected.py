@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -13,11 +13,15 @@ from bulksafe.contexts import current
 from bulksafe.dispatch.images import Image
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
 from bulksafe.outbox.queries import query
+from bulksafe.own_cursor import own_portal
 from bulksafe.rendering import quoting
 from bulksafe.sqlstates import sqlstate
 from bulksafe.writer.applying import Applying
+from bulksafe.writer.buffer import CHUNK
 from bulksafe.writer.changes import InlineChange
+from bulksafe.writer.chunked_delivery import MANY
 from bulksafe.writer.collecting import Uncollectable, places
+from bulksafe.writer.combining import sorted_by_key
 from bulksafe.writer.readable import readable
 from bulksafe.writer.staged_rows import Row
 
@@ -65,17 +69,16 @@ class Collection:
         self.session = session
         self.scope = scope
         self.target = target
-        self.rows: list[Row] = []
+        #: Whether its rows come in several chunks.
+        self.is_in_chunks = False
         #: The columns that the statement returns, as the driver describes them.
         self.description: Sequence[Any] = ()
         self._home = quoting.identifier(places(session.connection).home)
         self._after = 0
+        self._parts: list[Part] = []
 
     def collect(self, execute: Execute, cursor: Cursor[Any], sql: str, params: Any) -> Any:
         """Execute the statement on the caller's cursor without writing.
-
-        Fills ``rows`` with the rows that it would change, in their order. There are none if it
-        changes none, or if it has changed them because the trigger was disabled.
 
         Returns:
             the result of the execution.
@@ -87,8 +90,27 @@ class Collection:
         with giving_up_on(NESTED):
             result = execute(sql, params)
         self.description = cursor.description or ()
-        self.rows = self.end()
+        self._parts = self._end()
         return result
+
+    def chunks(self) -> Generator[list[Row], None, None]:
+        """The rows that the statement would change, in their order; some at a time if many.
+
+        There are none if it changes none, or if it has changed them because the trigger was
+        disabled. Updated and deleted rows come in the order of their keys, as in a loop over them.
+        Close it after an error: a cursor may be open.
+        """
+        verb = self.target.statement.verb
+        # Numbers are shared with other transactions: there may be fewer rows.
+        if len(self._parts) == 1 and verb != "MERGE" and self._parts[0].last - self._after > MANY:
+            self.is_in_chunks = True
+            yield from self._read_in_chunks(self._parts[0])
+            return
+        rows = self._rows_of(self._parts)
+        if verb in {"UPDATE", "DELETE"}:
+            rows = sorted_by_key(rows, lambda row: row.change.key(old=True))
+        if rows:
+            yield rows
 
     def begin(self, mode: Literal["collect", "record"]) -> None:
         """Collect the rows of the next statement."""
@@ -96,6 +118,9 @@ class Collection:
 
     def end(self) -> list[Row]:
         """Execute later statements as usual. Returns the collected rows."""
+        return self._rows_of(self._end())
+
+    def _end(self) -> list[Part]:
         parts = self.ask(
             "SELECT c.source::pg_catalog.int8, c.root::pg_catalog.int8, "
             "c.source::pg_catalog.regclass::pg_catalog.text, "
@@ -104,7 +129,10 @@ class Collection:
             "FROM {home}.bulksafe_collected(%s) AS c",
             [self._after],
         )
-        found = [row for part in parts for row in self._read(Part(*part))]
+        return [Part(*part) for part in parts]
+
+    def _rows_of(self, parts: Iterable[Part]) -> list[Row]:
+        found = [row for part in parts for row in self._read(part)]
         return sorted(found, key=lambda row: row.number)
 
     def discard(self, rows: Iterable[Row]) -> None:
@@ -164,14 +192,44 @@ class Collection:
     def ask(self, text: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Execute a query, bypassing Django's cursors."""
         with self.session.asking() as cursor:
-            cursor.execute(text.replace("{home}", self._home.replace("%", "%%"), 1), params)
+            cursor.execute(self._at_home(text), params)
             found: list[tuple[Any, ...]] = cursor.fetchall()
             return found
 
+    def _at_home(self, text: str) -> str:
+        return text.replace("{home}", self._home.replace("%", "%%"), 1)
+
     def _read(self, part: Part) -> list[Row]:
+        source = self._source(part)
+        text = source.kind(part.operation).staged_query(part.relation)
+        with readable(source.model):
+            rows = self.ask(text, self._params(part))
+        return self._made(part, source, rows)
+
+    def _read_in_chunks(self, part: Part) -> Iterator[list[Row]]:
+        source = self._source(part)
+        text = source.kind(part.operation).sorted_staged_query(part.relation)
+        connection = self.session.connection
+        with own_portal(connection) as portal:
+            with readable(source.model), connection.wrap_database_errors:
+                portal.execute(self._at_home(text), self._params(part))
+            while True:
+                with readable(source.model), connection.wrap_database_errors:
+                    rows = portal.fetchmany(CHUNK)
+                if not rows:
+                    return
+                yield self._made(part, source, rows)
+
+    def _source(self, part: Part) -> Source:
         source = self.session.source(part.root_oid)
         if source is None or part.is_secured:
             raise Uncollectable
+        return source
+
+    def _params(self, part: Part) -> list[Any]:
+        return [part.oid, self._after, part.last, part.operation]
+
+    def _made(self, part: Part, source: Source, rows: Iterable[tuple[Any, ...]]) -> list[Row]:
         kind = source.kind(part.operation)
         applying = Applying(
             self.target.model,
@@ -182,9 +240,6 @@ class Collection:
             self.scope.given_fields is not None,
             self.session.connection,
         )
-        params = [part.oid, self._after, part.last, part.operation]
-        with readable(source.model):
-            rows = self.ask(kind.staged_query(part.relation), params)
         return [
             Row(number, applying, self._change(number, source, kind, rest), self.scope.ledger)
             for number, *rest in rows

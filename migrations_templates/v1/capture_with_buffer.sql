@@ -22,8 +22,11 @@ DECLARE
     mark CONSTANT text := format(' %%s %%s */', pg_backend_pid(), TG_TABLE_NAME);
     ending CONSTANT text := CASE WHEN TG_LEVEL = 'STATEMENT' AND pg_trigger_depth() = 1
                                  THEN right(current_query(), length(mark) + 22) END;
-    -- With this mark, Django has them only if it receives the notice below, which a muted capture does not send.
-    answers CONSTANT boolean := ending IS NOT DISTINCT FROM '/* bulksafe: answer to' || mark;
+    -- With this mark, the statement returns them to Django, and so may not change too many.
+    returns CONSTANT boolean := ending IS NOT DISTINCT FROM '/* bulksafe: return to' || mark;
+    -- With this one and the one before, Django has them only if it receives the notice below, which a muted capture does
+    -- not send.
+    answers CONSTANT boolean := returns OR ending IS NOT DISTINCT FROM '/* bulksafe: answer to' || mark;
     in_hand boolean := answers OR right(ending, length(mark) + 20) IS NOT DISTINCT FROM '/* bulksafe: in hand' || mark;
 BEGIN
     IF NOT :unmuted THEN

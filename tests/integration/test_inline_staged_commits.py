@@ -109,13 +109,16 @@ TEXTS = ["''", "'all'", "'all (0,1)'", "'(0,1)'", "'x'", "pg_current_xact_id()::
 def test_a_forged_setting_gets_nothing_past_the_receivers(setting, text, moment, other):
     Article.objects.create(title="kept")
     inline.critical(pre_save, Article)
+    forge = f"SELECT set_config('{setting}', {text}, true)"
+    update = f"UPDATE {ARTICLES} SET title = 'x'"
+    steps = [f"SET CONSTRAINTS ALL {moment}", forge, update, forge, update, forge, "COMMIT"]
+
+    def write():
+        for step in steps:
+            other.execute(step)
+
     with pytest.raises(psycopg.Error):
-        other.execute(f"SET CONSTRAINTS ALL {moment}")
-        for _ in range(2):
-            other.execute(f"SELECT set_config('{setting}', {text}, true)")
-            other.execute(f"UPDATE {ARTICLES} SET title = 'x'")
-            other.execute(f"SELECT set_config('{setting}', {text}, true)")
-        other.commit()
+        write()
     other.rollback()
 
     assert Article.objects.get().title == "kept"
