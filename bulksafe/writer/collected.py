@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from django.db import DatabaseError
 
-from bulksafe import call_stack
-from bulksafe.contexts import current
 from bulksafe.dispatch.images import Image
-from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
 from bulksafe.outbox.queries import query
 from bulksafe.own_cursor import own_portal
 from bulksafe.rendering import quoting
 from bulksafe.sqlstates import sqlstate
-from bulksafe.writer.applying import Applying
 from bulksafe.writer.buffer import CHUNK
-from bulksafe.writer.changes import InlineChange
 from bulksafe.writer.chunked_delivery import MANY
+from bulksafe.writer.collected_rows import Part, Reader
 from bulksafe.writer.collecting import Uncollectable, places
 from bulksafe.writer.combining import sorted_by_key
 from bulksafe.writer.readable import readable
-from bulksafe.writer.staged_rows import Row
 
 if TYPE_CHECKING:
     from psycopg import Cursor
@@ -31,29 +26,7 @@ if TYPE_CHECKING:
     from bulksafe.writer.collecting import Target
     from bulksafe.writer.scopes import Scope
     from bulksafe.writer.session import Execute, Session
-    from bulksafe.writer.taking import Kind, Source
-
-
-class Part(NamedTuple):
-    """The rows of one table that one operation would change.
-
-    Attributes:
-        oid: the oid of the table or partition.
-        root_oid: the oid of the partitioned table, or the same.
-        relation, root: the names of both, as SQL of this session writes them.
-        operation: the operation on the rows.
-        last: the number of the last row.
-        is_secured: whether policies may hide rows from this role: a statement may write rows that a
-            lookup by key cannot see.
-    """
-
-    oid: int
-    root_oid: int
-    relation: str
-    root: str
-    operation: str
-    last: int
-    is_secured: bool
+    from bulksafe.writer.staged_rows import Row
 
 
 class Collection:
@@ -76,6 +49,7 @@ class Collection:
         self._home = quoting.identifier(places(session.connection).home)
         self._after = 0
         self._parts: list[Part] = []
+        self._reader = Reader(session, scope, target, self._home)
 
     def collect(self, execute: Execute, cursor: Cursor[Any], sql: str, params: Any) -> Any:
         """Execute the statement on the caller's cursor without writing.
@@ -199,79 +173,31 @@ class Collection:
     def _at_home(self, text: str) -> str:
         return text.replace("{home}", self._home.replace("%", "%%"), 1)
 
+    def _params(self, part: Part) -> list[Any]:
+        return [part.oid, self._after, part.last, part.operation]
+
     def _read(self, part: Part) -> list[Row]:
-        source = self._source(part)
+        source = self._reader.source(part)
         text = source.kind(part.operation).staged_query(part.relation)
         with readable(source.model):
             rows = self.ask(text, self._params(part))
-        return self._made(part, source, rows)
+        return self._reader.rows(part, source, rows)
 
     def _read_in_chunks(self, part: Part) -> Iterator[list[Row]]:
-        source = self._source(part)
+        source = self._reader.source(part)
         text = source.kind(part.operation).sorted_staged_query(part.relation)
         connection = self.session.connection
         with own_portal(connection) as portal:
             with readable(source.model), connection.wrap_database_errors:
-                portal.execute(self._at_home(text), self._params(part))
+                portal.execute(
+                    self._at_home(text), [part.oid, self._after, part.last, part.operation]
+                )
             while True:
                 with readable(source.model), connection.wrap_database_errors:
                     rows = portal.fetchmany(CHUNK)
                 if not rows:
                     return
-                yield self._made(part, source, rows)
-
-    def _source(self, part: Part) -> Source:
-        source = self.session.source(part.root_oid)
-        if source is None or part.is_secured:
-            raise Uncollectable
-        return source
-
-    def _params(self, part: Part) -> list[Any]:
-        return [part.oid, self._after, part.last, part.operation]
-
-    def _made(self, part: Part, source: Source, rows: Iterable[tuple[Any, ...]]) -> list[Row]:
-        kind = source.kind(part.operation)
-        applying = Applying(
-            self.target.model,
-            self._home,
-            part.relation,
-            part.root,
-            self.target.statement,
-            self.scope.given_fields is not None,
-            self.session.connection,
-        )
-        return [
-            Row(number, applying, self._change(number, source, kind, rest), self.scope.ledger)
-            for number, *rest in rows
-        ]
-
-    def _change(
-        self, number: int, source: Source, kind: Kind, values: Sequence[Any]
-    ) -> InlineChange:
-        table, first = source.table, len(kind.conditional)
-        answers = zip(kind.conditional, values[:first], strict=True)
-        unmet = {route.receiver for route, is_met in answers if not is_met}
-        middle = first + len(table.fields)
-        old, new = tuple(values[first:middle]), tuple(values[middle:])
-        if kind.operation == UPDATED and table.generated:
-            # Generated values are computed after all triggers: until then the row has the old
-            # value.
-            mixed = list(new)
-            for place in table.generated:
-                mixed[place] = old[place]
-            new = tuple(mixed)
-        change = InlineChange(
-            Event(0, number, 0, 0, 0.0, source.oid, None, kind.operation, 1, "", context=current()),
-            source.model,
-            None if kind.operation == INSERTED else Image(old, table),
-            None if kind.operation == DELETED else Image(new, table),
-            using=self.session.alias,
-            event_id="",
-            met=kind.every - unmet,
-            calls=call_stack.calls(),
-        )
-        self.scope.prepare(change)
-        return change
+                yield self._reader.rows(part, source, rows)
 
 
 #: The SQLSTATE of the trigger's refusal to collect writes of functions and triggers.
