@@ -48,7 +48,7 @@ WRITING = (
     "bulksafe_staged_rows",
     "bulksafe_unstage",
 )
-FUNCTIONS = (*WRITING, "bulksafe_open", "bulksafe_added", "bulksafe_ticket_open")
+FUNCTIONS = (*WRITING, "bulksafe_open", "bulksafe_added", "bulksafe_close", "bulksafe_ticket_open")
 #: The objects of the second migration.
 TICKETS = (
     *BUFFERS,

@@ -229,6 +229,29 @@ BEGIN
         $body$
     $ddl$, home);
 
+    -- Closes the tickets of staged rows, if none of these is left.
+    EXECUTE format($ddl$
+        CREATE FUNCTION %1$I.bulksafe_close() RETURNS void
+        LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp
+        SET enable_seqscan = off
+        AS $body$
+        DECLARE
+            places CONSTANT tid[] := string_to_array(current_setting('bulksafe.staged', true), ' ');
+            tickets CONSTANT tid[] := string_to_array(current_setting('bulksafe.tickets', true), ' ');
+        BEGIN
+            IF NOT EXISTS (
+                SELECT FROM %1$I.bulksafe_staged AS s
+                WHERE s.ctid = ANY (places) AND s.xid IS NOT DISTINCT FROM pg_current_xact_id()
+            ) THEN
+                DELETE FROM %1$I.bulksafe_ticket AS t
+                WHERE t.ctid = ANY (tickets) AND t.xid = pg_current_xact_id() AND t.staged;
+                PERFORM set_config('bulksafe.tickets', '', true), set_config('bulksafe.staged', '', true);
+            END IF;
+        END
+        $body$
+    $ddl$, home);
+
     -- Ends that, and says which tables the rows are of.
     EXECUTE format($ddl$
         CREATE FUNCTION %1$I.bulksafe_collected(after bigint) RETURNS TABLE (source oid, root oid, operation "char", last bigint)
@@ -237,7 +260,7 @@ BEGIN
         SET enable_seqscan = off
         AS $body$
         DECLARE
-            known CONSTANT text := COALESCE(current_setting('bulksafe.staged', true), 'all');
+            known CONSTANT text := COALESCE(current_setting('bulksafe.staged', true), '');
         BEGIN
             PERFORM set_config('bulksafe.stage', '', true);
             IF known <> 'all' THEN
@@ -247,6 +270,9 @@ BEGIN
                     WHERE s.ctid = ANY (string_to_array(known, ' ')::tid[]) AND s.n + 0 > after
                       AND s.xid IS NOT DISTINCT FROM pg_current_xact_id()
                     GROUP BY s.source, s.operation;
+                IF NOT FOUND THEN
+                    PERFORM %1$I.bulksafe_close();
+                END IF;
                 RETURN;
             END IF;
             RETURN QUERY
@@ -266,7 +292,7 @@ BEGIN
         SET enable_seqscan = off
         AS $body$
         DECLARE
-            known CONSTANT text := COALESCE(current_setting('bulksafe.staged', true), 'all');
+            known CONSTANT text := COALESCE(current_setting('bulksafe.staged', true), '');
         BEGIN
             IF known <> 'all' THEN
                 RETURN QUERY
@@ -285,8 +311,7 @@ BEGIN
         $body$
     $ddl$, home);
 
-    -- The rows that are about to be written, or that are not to be written any more. With the last of them, their tickets
-    -- are closed.
+    -- The rows that are about to be written, or that are not to be written any more.
     EXECUTE format($ddl$
         CREATE FUNCTION %1$I.bulksafe_unstage(numbers bigint[]) RETURNS SETOF %1$I.bulksafe_staged
         LANGUAGE plpgsql SECURITY DEFINER
@@ -294,9 +319,8 @@ BEGIN
         SET enable_seqscan = off
         AS $body$
         DECLARE
-            known CONSTANT text := COALESCE(current_setting('bulksafe.staged', true), 'all');
+            known CONSTANT text := COALESCE(current_setting('bulksafe.staged', true), '');
             places tid[];
-            tickets tid[];
         BEGIN
             IF known = 'all' THEN
                 -- plpgsql keeps a plan that was made while the table was empty, which would scan it for each row.
@@ -311,16 +335,7 @@ BEGIN
                 DELETE FROM %1$I.bulksafe_staged AS s
                 WHERE s.ctid = ANY (places) AND s.xid IS NOT DISTINCT FROM pg_current_xact_id() AND s.n + 0 = ANY (numbers)
                 RETURNING s.*;
-            IF EXISTS (
-                SELECT FROM %1$I.bulksafe_staged AS s
-                WHERE s.ctid = ANY (places) AND s.xid IS NOT DISTINCT FROM pg_current_xact_id()
-            ) THEN
-                RETURN;
-            END IF;
-            tickets := string_to_array(current_setting('bulksafe.tickets', true), ' ');
-            DELETE FROM %1$I.bulksafe_ticket AS t
-            WHERE t.ctid = ANY (tickets) AND t.xid = pg_current_xact_id() AND t.staged;
-            PERFORM set_config('bulksafe.tickets', '', true), set_config('bulksafe.staged', '', true);
+            PERFORM %1$I.bulksafe_close();
         END
         $body$
     $ddl$, home);
