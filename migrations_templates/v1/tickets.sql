@@ -7,7 +7,8 @@
 -- conflicts with all that insert there. So a transaction finds its own rows by their places (ctid), which it keeps in
 -- settings. Every role could forge these: each row that is found is checked to be of this transaction, and a row that
 -- is not found refuses the commit. IS NOT DISTINCT FROM and “+ 0” keep the planner from using the index for these look-ups.
--- Beyond some hundred places a setting would cost more than the index does, which is then used.
+-- Beyond some hundred places a setting would cost more than the index does, which is then used. For an array of places,
+-- PostgreSQL would plan anew each time: the functions say that it keeps the plan.
 
 DO $bulksafe$
 DECLARE
@@ -108,6 +109,7 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
         AS $body$
         DECLARE
             waiting text := COALESCE(current_setting('bulksafe.waiting', true), '');
@@ -134,6 +136,7 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
         AS $body$
         DECLARE
             waiting CONSTANT text := COALESCE(current_setting('bulksafe.waiting', true), '');
@@ -179,6 +182,7 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
         AS $body$
         DECLARE
             tickets CONSTANT text[] := string_to_array(current_setting('bulksafe.tickets', true), ' ');
@@ -235,6 +239,7 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
         AS $body$
         DECLARE
             places CONSTANT tid[] := string_to_array(current_setting('bulksafe.staged', true), ' ');
@@ -258,6 +263,7 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
         AS $body$
         DECLARE
             known CONSTANT text := COALESCE(current_setting('bulksafe.staged', true), '');
@@ -290,6 +296,7 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
         AS $body$
         DECLARE
             known CONSTANT text := COALESCE(current_setting('bulksafe.staged', true), '');
@@ -317,6 +324,7 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
         AS $body$
         DECLARE
             known CONSTANT text := COALESCE(current_setting('bulksafe.staged', true), '');
@@ -352,6 +360,7 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
         AS $body$
         DECLARE
             places tid[] := NEW.rows;
