@@ -149,7 +149,9 @@ class Assembly:
             ready["child"] = self._relation_name(stream["source"])
             source = f"to_regclass({ready['child']})"
         if "refusing" in stream:
-            ready["notice"] = self._fill("buffer_notice", stream, notice_source=source)
+            ready["model_source"] = source
+            ready["changed"] = f"bulksafe_{'old' if stream['operation'] == 'D' else 'new'}"
+            ready["notice"] = self._fill("buffer_notice", stream, model_source=source)
         return self._fill(stream["template"], {**stream, "rows": rows}, **ready)
 
     def _relation(self, table: str) -> str:

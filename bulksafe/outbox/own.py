@@ -48,9 +48,11 @@ WRITING = (
     "bulksafe_staged_rows",
     "bulksafe_unstage",
 )
+#: The functions that open and close tickets.
+TICKETING = ("bulksafe_open", "bulksafe_added", "bulksafe_close", "bulksafe_ticket_open")
 #: The functions that record violations.
 RECORDING = ("bulksafe_record", "bulksafe_record_image", "bulksafe_record_in_lane")
-FUNCTIONS = (*WRITING, "bulksafe_ticket_open", *RECORDING)
+FUNCTIONS = (*WRITING, *TICKETING, *RECORDING)
 #: The objects of the second migration.
 TICKETS = (
     *BUFFERS,
@@ -59,7 +61,6 @@ TICKETS = (
     "bulksafe_buffer_xid_seq",
     "bulksafe_staged_n_seq",
     "bulksafe_staged_pkey",
-    "bulksafe_ticket_pkey",
     "bulksafe_receiver_pkey",
 )
 

@@ -140,7 +140,10 @@ class Applying:
             given = f" LEFT JOIN (VALUES {', '.join(texts)}) AS a ({names}) ON a.n = s.n"
         text = (
             f"(SELECT {', '.join(columns)} "  # noqa: S608
-            f"FROM {self.home}.bulksafe_unstage(%s::pg_catalog.int8[]) AS s "
+            # The limit tells the planner how many rows there are: it would read the whole table for
+            # the thousand that it expects, and at SERIALIZABLE conflict with all its writers.
+            f"FROM (SELECT * FROM {self.home}.bulksafe_unstage(%s::pg_catalog.int8[]) "
+            f"LIMIT {len(numbers)}) AS s "
             # OFFSET 0: the text is parsed into a row once, not for each column.
             f"CROSS JOIN LATERAL (SELECT s.old::{self.relation} AS r OFFSET 0) AS o "
             f"CROSS JOIN LATERAL (SELECT s.new::{self.relation} AS r OFFSET 0) AS w"

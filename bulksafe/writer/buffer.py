@@ -13,7 +13,7 @@ from bulksafe.declarations import receivers
 from bulksafe.dispatch.sources import by_oid
 from bulksafe.exceptions import ReceiversNotRun
 from bulksafe.outbox.queries import query
-from bulksafe.own_cursor import own_cursor
+from bulksafe.own_cursor import own_cursor, own_portal
 from bulksafe.sqlstates import NOT_ALLOWED, sqlstate
 from bulksafe.writer.combining import combined, in_key_order
 from bulksafe.writer.readable import readable
@@ -22,14 +22,18 @@ from bulksafe.writer.taking import Kind, Source, Taken
 from bulksafe.writer.vocabulary import vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Model
     from psycopg import Cursor
 
     from bulksafe.writer.changes import InlineChange
+    from bulksafe.writer.notices import Due
 
+
+#: The number of rows of which instances exist at a time, in a write of many rows.
+CHUNK = 2000
 
 _HAS_PIPELINES = Pipeline.is_supported()
 
@@ -41,14 +45,13 @@ class Buffer:
         connection: Django's.
 
     Attributes:
-        due: the tables and operations with waiting changes, as reported by the database, and the
-            schema of their buffer.
+        due: the waiting changes by table and operation, as reported by the database.
         home: the schema of the last buffer that was read.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
-        self.due: dict[tuple[int, str], str] = {}
+        self.due: dict[tuple[int, str], Due] = {}
         self.home = ""
         self._after = 0
         self._sources: dict[int, Source] = {}
@@ -62,6 +65,15 @@ class Buffer:
         if is_elsewhere:
             self._known, self._prefix = -1, ""
 
+    def only_kind(self) -> Kind | None:
+        """The kind of the waiting changes, if there is one and this code has receivers for it."""
+        if len(self.due) != 1:
+            return None
+        (((oid, operation), waiting),) = self.due.items()
+        self.home = waiting.home
+        source = self.source(oid)
+        return None if source is None else source.kind(operation)
+
     def take_rows(self, kind: Kind) -> list[tuple[Any, ...]]:
         """The rows of the query for the only due kind of changes."""
         self.due.clear()
@@ -70,6 +82,23 @@ class Buffer:
         if rows:
             self._after = rows[-1][0]
         return rows
+
+    def chunks(self, kind: Kind, *, is_lean: bool) -> Generator[list[tuple[Any, ...]], None, None]:
+        """The rows of the query for the only due kind of changes, which the server keeps.
+
+        Close it after an error: a cursor is open.
+        """
+        self.due.clear()
+        with own_portal(self.connection) as portal:
+            with readable(kind.source.model), self._explained():
+                kind.open(portal, self._after, self.home, is_lean=is_lean)
+            while True:
+                with readable(kind.source.model), self._explained():
+                    rows = portal.fetchmany(CHUNK)
+                if not rows:
+                    return
+                self._after = max(self._after, *(row[0] for row in rows))
+                yield rows
 
     def combined(self, taken: list[Taken]) -> list[InlineChange]:
         """The taken rows as changes, in their order."""
@@ -82,9 +111,9 @@ class Buffer:
         """
         due = dict(self.due)
         self.due.clear()
-        for (oid, operation), home in due.items():
+        for (oid, operation), waiting in due.items():
             with self.asking() as cursor:
-                cursor.execute(in_schema(home, query("discard_buffered")), [oid, operation])
+                cursor.execute(in_schema(waiting.home, query("discard_buffered")), [oid, operation])
 
     def take(self) -> list[InlineChange]:
         """The waiting changes, combined per row."""
@@ -95,8 +124,8 @@ class Buffer:
             # changes.
             due = dict(self.due)
             self.due.clear()
-            for (oid, operation), home in due.items():
-                self.home = home
+            for (oid, operation), waiting in due.items():
+                self.home = waiting.home
                 source = self.source(oid)
                 if source is not None:
                     with readable(source.model), self.asking() as cursor:
@@ -114,9 +143,14 @@ class Buffer:
         Raises:
             ReceiversNotRun: the connection's role may not read it.
         """
+        with self._explained(), own_cursor(self.connection) as cursor:
+            yield cursor
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            with own_cursor(self.connection) as cursor:
-                yield cursor
+            with self.connection.wrap_database_errors:
+                yield
         except DatabaseError as error:
             if sqlstate(error) != NOT_ALLOWED:
                 raise

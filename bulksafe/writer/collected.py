@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from django.db import DatabaseError
 
-from bulksafe import call_stack
-from bulksafe.contexts import current
 from bulksafe.dispatch.images import Image
-from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
 from bulksafe.outbox.queries import query
+from bulksafe.own_cursor import own_portal
 from bulksafe.rendering import quoting
 from bulksafe.sqlstates import sqlstate
-from bulksafe.writer.applying import Applying
-from bulksafe.writer.changes import InlineChange
+from bulksafe.writer.buffer import CHUNK
+from bulksafe.writer.chunked_delivery import MANY
+from bulksafe.writer.collected_rows import Part, Reader
 from bulksafe.writer.collecting import Uncollectable, places
+from bulksafe.writer.combining import sorted_by_key
 from bulksafe.writer.readable import readable
-from bulksafe.writer.staged_rows import Row
 
 if TYPE_CHECKING:
     from psycopg import Cursor
@@ -27,29 +26,7 @@ if TYPE_CHECKING:
     from bulksafe.writer.collecting import Target
     from bulksafe.writer.scopes import Scope
     from bulksafe.writer.session import Execute, Session
-    from bulksafe.writer.taking import Kind, Source
-
-
-class Part(NamedTuple):
-    """The rows of one table that one operation would change.
-
-    Attributes:
-        oid: the oid of the table or partition.
-        root_oid: the oid of the partitioned table, or the same.
-        relation, root: the names of both, as SQL of this session writes them.
-        operation: the operation on the rows.
-        last: the number of the last row.
-        is_secured: whether policies may hide rows from this role: a statement may write rows that a
-            lookup by key cannot see.
-    """
-
-    oid: int
-    root_oid: int
-    relation: str
-    root: str
-    operation: str
-    last: int
-    is_secured: bool
+    from bulksafe.writer.staged_rows import Row
 
 
 class Collection:
@@ -65,17 +42,17 @@ class Collection:
         self.session = session
         self.scope = scope
         self.target = target
-        self.rows: list[Row] = []
+        #: Whether its rows come in several chunks.
+        self.is_in_chunks = False
         #: The columns that the statement returns, as the driver describes them.
         self.description: Sequence[Any] = ()
         self._home = quoting.identifier(places(session.connection).home)
         self._after = 0
+        self._parts: list[Part] = []
+        self._reader = Reader(session, scope, target, self._home)
 
     def collect(self, execute: Execute, cursor: Cursor[Any], sql: str, params: Any) -> Any:
         """Execute the statement on the caller's cursor without writing.
-
-        Fills ``rows`` with the rows that it would change, in their order. There are none if it
-        changes none, or if it has changed them because the trigger was disabled.
 
         Returns:
             the result of the execution.
@@ -87,8 +64,27 @@ class Collection:
         with giving_up_on(NESTED):
             result = execute(sql, params)
         self.description = cursor.description or ()
-        self.rows = self.end()
+        self._parts = self._end()
         return result
+
+    def chunks(self) -> Generator[list[Row], None, None]:
+        """The rows that the statement would change, in their order; some at a time if many.
+
+        There are none if it changes none, or if it has changed them because the trigger was
+        disabled. Updated and deleted rows come in the order of their keys, as in a loop over them.
+        Close it after an error: a cursor may be open.
+        """
+        verb = self.target.statement.verb
+        # Numbers are shared with other transactions: there may be fewer rows.
+        if len(self._parts) == 1 and verb != "MERGE" and self._parts[0].last - self._after > MANY:
+            self.is_in_chunks = True
+            yield from self._read_in_chunks(self._parts[0])
+            return
+        rows = self._rows_of(self._parts)
+        if verb in {"UPDATE", "DELETE"}:
+            rows = sorted_by_key(rows, lambda row: row.change.key(old=True))
+        if rows:
+            yield rows
 
     def begin(self, mode: Literal["collect", "record"]) -> None:
         """Collect the rows of the next statement."""
@@ -96,6 +92,9 @@ class Collection:
 
     def end(self) -> list[Row]:
         """Execute later statements as usual. Returns the collected rows."""
+        return self._rows_of(self._end())
+
+    def _end(self) -> list[Part]:
         parts = self.ask(
             "SELECT c.source::pg_catalog.int8, c.root::pg_catalog.int8, "
             "c.source::pg_catalog.regclass::pg_catalog.text, "
@@ -104,7 +103,10 @@ class Collection:
             "FROM {home}.bulksafe_collected(%s) AS c",
             [self._after],
         )
-        found = [row for part in parts for row in self._read(Part(*part))]
+        return [Part(*part) for part in parts]
+
+    def _rows_of(self, parts: Iterable[Part]) -> list[Row]:
+        found = [row for part in parts for row in self._read(part)]
         return sorted(found, key=lambda row: row.number)
 
     def discard(self, rows: Iterable[Row]) -> None:
@@ -164,59 +166,38 @@ class Collection:
     def ask(self, text: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Execute a query, bypassing Django's cursors."""
         with self.session.asking() as cursor:
-            cursor.execute(text.replace("{home}", self._home.replace("%", "%%"), 1), params)
+            cursor.execute(self._at_home(text), params)
             found: list[tuple[Any, ...]] = cursor.fetchall()
             return found
 
-    def _read(self, part: Part) -> list[Row]:
-        source = self.session.source(part.root_oid)
-        if source is None or part.is_secured:
-            raise Uncollectable
-        kind = source.kind(part.operation)
-        applying = Applying(
-            self.target.model,
-            self._home,
-            part.relation,
-            part.root,
-            self.target.statement,
-            self.scope.given_fields is not None,
-            self.session.connection,
-        )
-        params = [part.oid, self._after, part.last, part.operation]
-        with readable(source.model):
-            rows = self.ask(kind.staged_query(part.relation), params)
-        return [
-            Row(number, applying, self._change(number, source, kind, rest), self.scope.ledger)
-            for number, *rest in rows
-        ]
+    def _at_home(self, text: str) -> str:
+        return text.replace("{home}", self._home.replace("%", "%%"), 1)
 
-    def _change(
-        self, number: int, source: Source, kind: Kind, values: Sequence[Any]
-    ) -> InlineChange:
-        table, first = source.table, len(kind.conditional)
-        answers = zip(kind.conditional, values[:first], strict=True)
-        unmet = {route.receiver for route, is_met in answers if not is_met}
-        middle = first + len(table.fields)
-        old, new = tuple(values[first:middle]), tuple(values[middle:])
-        if kind.operation == UPDATED and table.generated:
-            # Generated values are computed after all triggers: until then the row has the old
-            # value.
-            mixed = list(new)
-            for place in table.generated:
-                mixed[place] = old[place]
-            new = tuple(mixed)
-        change = InlineChange(
-            Event(0, number, 0, 0, 0.0, source.oid, None, kind.operation, 1, "", context=current()),
-            source.model,
-            None if kind.operation == INSERTED else Image(old, table),
-            None if kind.operation == DELETED else Image(new, table),
-            using=self.session.alias,
-            event_id="",
-            met=kind.every - unmet,
-            calls=call_stack.calls(),
-        )
-        self.scope.prepare(change)
-        return change
+    def _params(self, part: Part) -> list[Any]:
+        return [part.oid, self._after, part.last, part.operation]
+
+    def _read(self, part: Part) -> list[Row]:
+        source = self._reader.source(part)
+        text = source.kind(part.operation).staged_query(part.relation)
+        with readable(source.model):
+            rows = self.ask(text, self._params(part))
+        return self._reader.rows(part, source, rows)
+
+    def _read_in_chunks(self, part: Part) -> Iterator[list[Row]]:
+        source = self._reader.source(part)
+        text = source.kind(part.operation).sorted_staged_query(part.relation)
+        connection = self.session.connection
+        with own_portal(connection) as portal:
+            with readable(source.model), connection.wrap_database_errors:
+                portal.execute(
+                    self._at_home(text), [part.oid, self._after, part.last, part.operation]
+                )
+            while True:
+                with readable(source.model), connection.wrap_database_errors:
+                    rows = portal.fetchmany(CHUNK)
+                if not rows:
+                    return
+                yield self._reader.rows(part, source, rows)
 
 
 #: The SQLSTATE of the trigger's refusal to collect writes of functions and triggers.

@@ -12,7 +12,7 @@ from bulksafe.contexts import being_called, correct, current
 from bulksafe.dispatch import arguments, calling
 from bulksafe.dispatch.calls import Call
 from bulksafe.dispatch.ordering import calls
-from bulksafe.writer import delivering, lean_delivery, unbuffered
+from bulksafe.writer import chunked_delivery, delivering, lean_delivery, unbuffered
 from bulksafe.writer.buffer import Buffer
 from bulksafe.writer.collecting import forget
 from bulksafe.writer.late import receive_late
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     from bulksafe.call_stack import Row
     from bulksafe.declarations import Receiver
     from bulksafe.writer.changes import InlineChange
+    from bulksafe.writer.notices import Due
     from bulksafe.writer.taking import Source
+
+
+#: The ways to deliver without a change object for each row, if a write allows it.
+_WAYS = unbuffered, chunked_delivery, lean_delivery
 
 
 class ConnectionSession:
@@ -84,7 +89,7 @@ class ConnectionSession:
     # Waiting changes.
 
     @property
-    def due(self) -> dict[tuple[int, str], str]:
+    def due(self) -> dict[tuple[int, str], Due]:
         return self.buffer.due
 
     @property
@@ -123,7 +128,7 @@ class ConnectionSession:
     def settle(self, scope: Scope) -> None:
         if self.is_migrating:
             self._discard()
-        elif not (unbuffered.settle(self, scope) or lean_delivery.settle(self, scope)):
+        elif not any(way.settle(self, scope) for way in _WAYS):
             self.gather(scope)
             self.deliver_pending(scope)
 

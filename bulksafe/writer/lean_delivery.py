@@ -52,17 +52,18 @@ def needs_rows_only(session: Session, scope: Scope) -> bool:
 
 def _kind_due(session: Session, scope: Scope) -> Kind | None:
     session.sync()
-    buffer = session.buffer
-    if len(buffer.due) != 1 or not needs_rows_only(session, scope):
-        return None
-    (((oid, operation), buffer.home),) = buffer.due.items()
-    source = buffer.source(oid)
-    if source is None or not source.kind(operation).is_lean:
-        return None
-    if operation == UPDATED and scope.given_fields is None:
+    kind = session.buffer.only_kind()
+    return None if kind is None or not fits(session, scope, kind) else kind
+
+
+def fits(session: Session, scope: Scope, kind: Kind) -> bool:
+    """Whether receivers need only the rows of a kind of changes."""
+    if not kind.is_lean or not needs_rows_only(session, scope):
+        return False
+    if kind.operation == UPDATED and scope.given_fields is None:
         # For raw SQL, update_fields is the difference of the images, which a lean row lacks.
-        return None
-    return None if post_init.has_listeners(source.model) else source.kind(operation)
+        return False
+    return not post_init.has_listeners(kind.source.model)
 
 
 def deliver_rows(

@@ -27,6 +27,10 @@ class Ledger:
         """Record that the receiver is called, or must not be called any more."""
         self._called.setdefault(id(instance), (instance, set()))[1].add(receiver)
 
+    def clear(self) -> None:
+        """Forget the calls: the rows so far are written, and their receivers have run."""
+        self._called.clear()
+
     def called_for(self, instance: Model) -> AbstractSet[Receiver]:
         """The receivers that have been called for the instance."""
         found = self._called.get(id(instance))

@@ -86,6 +86,7 @@ def _perform_at_once(
     scope: Scope,
     returning: tuple[type[Model], str] | None,
 ) -> Any:
+    turns = scope.turns
     try:
         with session.within(scope):
             if returning is not None:
@@ -94,6 +95,7 @@ def _perform_at_once(
     except Again:
         session.due.clear()
     scope.reset()
+    scope.turns = turns
     with session.within(scope):
         return operation()
 

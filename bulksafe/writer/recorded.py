@@ -7,7 +7,7 @@ back. Then all rows are staged, and the stored ones among them are locked again 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import transaction
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from bulksafe.dispatch.images import Image
     from bulksafe.writer.applying import Applying
-    from bulksafe.writer.session import Execute
+    from bulksafe.writer.collecting import Target
+    from bulksafe.writer.scopes import Scope
+    from bulksafe.writer.session import Execute, Session
     from bulksafe.writer.staged_rows import Row
 
 
@@ -41,6 +43,14 @@ class _Kept(NamedTuple):
 
 class Recording(Collection):
     """The rows that one ``INSERT … ON CONFLICT`` would write."""
+
+    def __init__(self, session: Session, scope: Scope, target: Target) -> None:
+        super().__init__(session, scope, target)
+        self.rows: list[Row] = []
+
+    def chunks(self) -> Generator[list[Row], None, None]:
+        if self.rows:
+            yield self.rows
 
     def collect(self, execute: Execute, cursor: Cursor[Any], sql: str, params: Any) -> Any:
         """Record the statement; see ``Collection.collect``.

@@ -98,14 +98,21 @@ class RowQueue:
         #: The number of rows written one by one without a receiver's ``row_by_row=True``.
         self._singles = 0
 
+    @property
+    def is_in_order(self) -> bool:
+        """Whether each row is written before the receivers of the next one run."""
+        return self._is_row_by_row or self.conflicts.is_row_by_row
+
     def run(self) -> None:
+        """Process the rows: all of the write, or its next chunk."""
+        self.done = 0
         count = len(self.rows)
         for place in range(count):
             self._next = place
             self.rows.before(place)
             # A row that is left out, or meets no condition, gives no information.
             learns = place < _LEARNING and not self._is_whole and self.conflicts.has_unknown
-            if self._is_row_by_row or learns or self.conflicts.is_row_by_row:
+            if learns or self.is_in_order:
                 self.store_up_to(place + 1)
         self.store_up_to(count)
         if self._singles > _MANY:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bulksafe.dispatch.calls import Call
     from bulksafe.writer.buffer import Buffer
     from bulksafe.writer.changes import InlineChange
+    from bulksafe.writer.notices import Due
     from bulksafe.writer.observing import Observer
     from bulksafe.writer.scopes import Scope
     from bulksafe.writer.taking import Source
@@ -82,8 +83,8 @@ class Session(Protocol):
     is_migrating: bool
 
     @property
-    def due(self) -> dict[tuple[int, str], str]:
-        """The tables and operations with waiting changes, and the schema of their buffer."""
+    def due(self) -> dict[tuple[int, str], Due]:
+        """The waiting changes, by table and operation."""
 
     @property
     def is_in_pipeline(self) -> bool:

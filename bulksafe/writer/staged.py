@@ -9,6 +9,7 @@ and rules sees the final values.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.declarations.order import in_order
@@ -17,7 +18,6 @@ from bulksafe.writer import delivering, parents
 from bulksafe.writer.changes import InlineChange
 from bulksafe.writer.collected import Collection
 from bulksafe.writer.collecting import live
-from bulksafe.writer.combining import sorted_by_key
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
 from bulksafe.writer.observing import Observer
 from bulksafe.writer.recorded import Recording
@@ -96,26 +96,29 @@ class Staged:
             Uncollectable: a function or a trigger would write.
         """
         result = self._collection.collect(self._execute, self._cursor, sql, params)
-        self.rows = self._collection.rows
-        if not self.rows:
-            return result
-        self._put_in_order()
+        with closing(self._collection.chunks()) as chunks:
+            for self.rows in chunks:
+                self._run_chunk()
+        if self.rows:
+            self._store.report()
+        return result
+
+    def _run_chunk(self) -> None:
+        if not self.queue.is_in_order:
+            # Its rows are locked, and no receiver so far was seen to touch them.
+            self._is_begun = False
         self._plan()
         self.scope.observer = Observer(
             self._conflicts, self.queue, self.session.connection, is_after=True
         )
         self.queue.run()
         self._collection.discard(row for row in self.rows if row.is_gone)
-        self._store.report()
-        return result
-
-    def _put_in_order(self) -> None:
-        """Updated and deleted rows in the order of their keys, as in a loop over them."""
-        if self.target.statement.verb in {"UPDATE", "DELETE"}:
-            self.rows = sorted_by_key(self.rows, lambda row: row.change.key(old=True))
+        if self._collection.is_in_chunks:
+            self.scope.ledger.clear()
 
     def _plan(self) -> None:
         """Determine the receivers of each row."""
+        self._calls.clear()
         self._by_change = {id(row.change): row for row in self.rows}
         changes = [row.change for row in self.rows]
         due = delivering.deliveries(changes, self.session.listed, delivering.BEFORE)
@@ -158,6 +161,7 @@ class Staged:
         if end - start > 1:
             parents.forget([row.instance for row in rows if row.instance is not None], {})
         is_all = end - start == len(self.rows) and not self._is_begun
+        is_all = is_all and not self._collection.is_in_chunks
         self._is_begun = True
         self._store.store(rows, is_all=is_all)
         self._deliver(rows)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import CharField, ForeignKey, TextField
 
 from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.routes import asked_of
-from bulksafe.outbox.events import UPDATED
+from bulksafe.outbox.events import INSERTED, UPDATED
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from django.db.models import Model
+    from django.db.models import Field, Model
 
     from bulksafe.dispatch.images import Table
     from bulksafe.dispatch.routes import Route
@@ -68,7 +70,13 @@ def is_wide(table: Table, sides: Sequence[str]) -> bool:
 
 
 def take_query(
-    table: Table, operation: str, sides: Sequence[str], routes: Sequence[Route], *, is_lean: bool
+    table: Table,
+    operation: str,
+    sides: Sequence[str],
+    routes: Sequence[Route],
+    *,
+    is_lean: bool,
+    in_chunks: bool = False,
 ) -> str:
     """The query, with ``{home}`` before the function that takes.
 
@@ -77,6 +85,8 @@ def take_query(
         routes: the receivers; the query returns which of their conditions a change meets.
         is_lean: whether it omits the columns that are unused if no change belongs to a previous
             one.
+        in_chunks: whether the result is read in chunks: updated and deleted rows in the order of
+            their keys, and a last column for ``is_any_shared``. Not if ``is_wide``.
     """
     columns = [*(_LEAN_EVENT if is_lean else EVENT), *_conditions(routes)]
     # Conditions are over rows called old and new, also where only one of them is read.
@@ -89,6 +99,11 @@ def take_query(
     else:
         selects = [[*columns, *chain(*images)]]
         order = "e.seq"
+        if in_chunks and operation != INSERTED:
+            # Of lean rows, the new row alone is read.
+            order = ", ".join(_by_key(table, sides[-1] if is_lean else sides[0]))
+        if in_chunks and not is_lean:
+            selects[0].append(_IS_SHARED)
     # Table and column names may contain psycopg's parameter syntax.
     selected = [", ".join(one).replace("%", "%%") for one in selects]
     joins = " ".join(_records(table.model, joined)).replace("%", "%%")
@@ -101,6 +116,20 @@ def take_query(
         + " UNION ALL ".join(f"SELECT {one} FROM taken AS e {joins}" for one in selected)  # noqa: S608
         + f" ORDER BY {order}"
     )
+
+
+def _by_key(table: Table, side: str) -> Iterator[str]:
+    """What sorts rows by their keys as Python does."""
+    alias = _aliases(table.model, side)[table.model]
+    for key in table.model._meta.pk_fields:
+        column = f"{alias}.{quoting.identifier(str(key.column))}".replace("%", "%%")
+        yield f'{column} COLLATE "C"' if _is_text(key) else column
+
+
+def _is_text(field: Field[Any, Any]) -> bool:
+    while isinstance(field, ForeignKey):
+        field = field.target_field
+    return isinstance(field, CharField | TextField)
 
 
 def _conditions(routes: Sequence[Route]) -> Iterator[str]:
@@ -143,8 +172,14 @@ def _aliases(model: type[Model], side: str) -> dict[type[Model], str]:
     }
 
 
-def staged_query(table: Table, conditional: Iterable[Route], relation: str) -> str:
-    """The query for collected rows of one table and operation, with the receivers' conditions."""
+def staged_query(
+    table: Table, conditional: Iterable[Route], relation: str, *, is_by_key: bool = False
+) -> str:
+    """The query for collected rows of one table and operation, with the receivers' conditions.
+
+    Args:
+        is_by_key: whether updated or deleted rows come in the order of their keys.
+    """
     columns = [quoting.identifier(str(one.column)) for one in table.fields]
     selected = [
         "s.n",
@@ -159,8 +194,9 @@ def staged_query(table: Table, conditional: Iterable[Route], relation: str) -> s
     )
     sides = " ".join(side.format(side=name, relation=relation) for name in ("old", "new"))
     parts = [part.replace("%", "%%") for part in (", ".join(selected), sides)]
+    order = ", ".join(_by_key(table, "old")) if is_by_key else "s.n"
     return (
         f"SELECT {parts[0]} "  # noqa: S608
         f"FROM {{home}}.bulksafe_staged_rows(%s::pg_catalog.oid, %s, %s) AS s {parts[1]} "
-        'WHERE s.operation OPERATOR(pg_catalog.=) %s::pg_catalog."char" ORDER BY s.n'
+        f'WHERE s.operation OPERATOR(pg_catalog.=) %s::pg_catalog."char" ORDER BY {order}'
     )

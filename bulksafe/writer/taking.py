@@ -126,9 +126,14 @@ class Kind:
         """The same, without the columns that are unused if no change belongs to a previous one."""
         return self._query(is_lean=True)
 
-    def _query(self, *, is_lean: bool) -> str:
+    def _query(self, *, is_lean: bool, in_chunks: bool = False) -> str:
         return take_query(
-            self.source.table, self.operation, self.sides, self.routes, is_lean=is_lean
+            self.source.table,
+            self.operation,
+            self.sides,
+            self.routes,
+            is_lean=is_lean,
+            in_chunks=in_chunks,
         )
 
     def staged_query(self, relation: str) -> str:
@@ -138,6 +143,11 @@ class Kind:
                 self.source.table, self.conditional, relation
             )
         return self._staged_queries[relation]
+
+    def sorted_staged_query(self, relation: str) -> str:
+        """The same, with updated and deleted rows in the order of their keys."""
+        is_by_key = self.operation != INSERTED
+        return staged_query(self.source.table, self.conditional, relation, is_by_key=is_by_key)
 
     @property
     def is_wide(self) -> bool:
@@ -158,6 +168,11 @@ class Kind:
         cursor.execute(in_schema(home, self.lean_query), [self.source.oid, self.operation, after])
         found: list[tuple[Any, ...]] = cursor.fetchall()
         return found
+
+    def open(self, portal: Cursor[Any], after: int, home: str, *, is_lean: bool) -> None:
+        """Let a server-side cursor take the changes; not if they are wide."""
+        text = self._query(is_lean=is_lean, in_chunks=True)
+        portal.execute(in_schema(home, text), [self.source.oid, self.operation, after])
 
     def images(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
         """The part of each row that is the image for the instance."""
@@ -197,7 +212,11 @@ def _is_lean(receiver: Receiver) -> bool:
     )
 
 
-def is_any_shared(rows: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether any of the changes may belong to the one before it, as ``event_order.is_shared``."""
-    _, at, *_ = rows[0]
-    return at is not None
+def is_any_shared(rows: Sequence[tuple[Any, ...]], *, is_lean: bool = True) -> bool:
+    """Whether any of the changes may belong to the one before it, as ``event_order.is_shared``.
+
+    Args:
+        is_lean: whether they are of a lean query, or else are read in chunks.
+    """
+    _, at, *_, is_shared = rows[0]
+    return at is not None if is_lean else bool(is_shared)

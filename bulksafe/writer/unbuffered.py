@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _IN_HAND = "/* bulksafe: in hand {} {} */"
 #: The same, if the database must report that it left the changes out.
 _TO_ANSWER = "/* bulksafe: answer to {} {} */"
+#: The same for a statement that returns its rows, which the database refuses for many.
+_TO_RETURN = "/* bulksafe: return to {} {} */"
+_TOO_MANY = "BS005"
 
 #: The SQLSTATEs of a statement that may change rows but not return them: the role or a policy
 #: forbids it, or a rule rewrites it.
@@ -84,16 +87,18 @@ def _execute_returning(session: Session, returned: Returned, execution: Executio
     """Execute a statement for its rows.
 
     Raises:
-        Again: it may be executed, but not return rows.
+        Again: it may be executed, but not return rows, or not so many.
     """
     kind = returned.kind
-    mark = _mark(session, _TO_ANSWER, kind.source.model)
+    mark = _mark(session, _TO_RETURN, kind.source.model)
     session.is_answered = False
     try:
         result = execution.of(f"{execution.sql} {kind.returning} {mark}", execution.params)
     except DatabaseError as error:
         if sqlstate(error) in _RETURNS_NOTHING:
             kind.may_return = False
+            raise Again from error
+        if sqlstate(error) == _TOO_MANY:
             raise Again from error
         raise
     returned.rows = execution.context["cursor"].fetchall()

@@ -1,6 +1,7 @@
 -- The changes of a child's rows (multi-table inheritance) of which a part lies in this table, for receivers in the
 -- writer's transaction.
 
+        WITH added AS (
         INSERT INTO %10$I.bulksafe_buffer (source, part, operation, depth, key, old, new, matched, refused, context)
         SELECT to_regclass(:child), :part, :'operation', bulksafe.depth, k.key, k.old, k.new, k.matched, k.refused,
                bulksafe.context
@@ -10,8 +11,11 @@
             :joins
             CROSS JOIN LATERAL (SELECT "new".*) AS "old"
             WHERE CASE WHEN :condition AND (:key) IS NOT NULL THEN true END
-        ) AS k;
-        IF FOUND THEN
-            buffered := true;
+        ) AS k
+        RETURNING ctid AS place
+        )
+        SELECT array_agg(place) INTO places FROM added;
+        IF places IS NOT NULL THEN
+            PERFORM %10$I.bulksafe_added(:model_source, :'operation', places);
 :notice
         END IF;

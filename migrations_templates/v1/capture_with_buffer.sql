@@ -12,7 +12,7 @@ DECLARE
     depth CONSTANT smallint := pg_trigger_depth();
     context jsonb := NULLIF(current_setting('bulksafe.context', true), '')::jsonb;
     captured boolean := false;
-    buffered boolean := false;
+    places tid[];
     notice text;
     callers text;
     -- Django has the rows in hand and calls the receivers itself: then a mark for this session and this table ends the
@@ -22,8 +22,11 @@ DECLARE
     mark CONSTANT text := format(' %%s %%s */', pg_backend_pid(), TG_TABLE_NAME);
     ending CONSTANT text := CASE WHEN TG_LEVEL = 'STATEMENT' AND pg_trigger_depth() = 1
                                  THEN right(current_query(), length(mark) + 22) END;
-    -- With this mark, Django has them only if it receives the notice below, which a muted capture does not send.
-    answers CONSTANT boolean := ending IS NOT DISTINCT FROM '/* bulksafe: answer to' || mark;
+    -- With this mark, the statement returns them to Django, and so may not change too many.
+    returns CONSTANT boolean := ending IS NOT DISTINCT FROM '/* bulksafe: return to' || mark;
+    -- With this one and the one before, Django has them only if it receives the notice below, which a muted capture does
+    -- not send.
+    answers CONSTANT boolean := returns OR ending IS NOT DISTINCT FROM '/* bulksafe: answer to' || mark;
     in_hand boolean := answers OR right(ending, length(mark) + 20) IS NOT DISTINCT FROM '/* bulksafe: in hand' || mark;
 BEGIN
     IF NOT :unmuted THEN
@@ -46,12 +49,6 @@ BEGIN
     -- A sleeping listener holds this lock exclusively. An awake one needs no NOTIFY, which would serialize all commits.
     IF captured AND NOT pg_try_advisory_xact_lock_shared(1651862123, 0) THEN
         PERFORM pg_notify('bulksafe', '');
-    END IF;
-    -- The ticket is checked when the transaction commits, even if the writer has set constraints IMMEDIATE: the
-    -- receivers run after the statement. This reads the table itself, since a setting could be forged.
-    IF buffered AND NOT EXISTS (SELECT FROM %10$I.bulksafe_ticket AS t WHERE t.xid = pg_current_xact_id()) THEN
-        SET CONSTRAINTS %10$I.bulksafe_ticket_open DEFERRED;
-        INSERT INTO %10$I.bulksafe_ticket DEFAULT VALUES;
     END IF;
     RETURN NULL;
 END

@@ -8,13 +8,20 @@
 
 DECLARE
     mode CONSTANT text := split_part(current_setting('bulksafe.stage', true), ' ', 1);
+    known CONSTANT text := COALESCE(current_setting('bulksafe.staged', true), '');
+    -- The ticket's place.
+    ticket CONSTANT text := split_part(current_setting('bulksafe.stage', true), ' ', 3);
     callers text;
+    place tid;
 BEGIN
     -- Ignore a mode left by another transaction or set manually: without a ticket, the commit would not be refused
     -- although rows are not written.
-    IF current_setting('bulksafe.stage', true) IS DISTINCT FROM mode || ' ' || pg_current_xact_id()::text
+    IF current_setting('bulksafe.stage', true) IS DISTINCT FROM concat_ws(' ', mode, pg_current_xact_id(), ticket)
         OR mode NOT IN ('collect', 'record')
-        OR NOT EXISTS (SELECT FROM %10$I.bulksafe_ticket AS t WHERE t.xid = pg_current_xact_id())
+        OR NOT EXISTS (
+            SELECT FROM %10$I.bulksafe_ticket AS t
+            WHERE t.ctid = NULLIF(ticket, '')::tid AND t.xid = pg_current_xact_id() AND t.staged
+        )
         -- Triggers repeat their own writes when the recorded rows are written.
         OR (mode = 'record' AND pg_trigger_depth() > 1)
     THEN
@@ -30,8 +37,17 @@ BEGIN
             ERRCODE = 'BS004',
             MESSAGE = format('%%s is written from inside a function or a trigger, which cannot be collected', TG_RELID::regclass);
     END IF;
-    INSERT INTO %10$I.bulksafe_staged (source, operation, old, new)
-    VALUES (TG_RELID, left(TG_OP, 1)::"char", OLD::text, NEW::text);
+    INSERT INTO %10$I.bulksafe_staged AS s (source, operation, old, new)
+    VALUES (TG_RELID, left(TG_OP, 1)::"char", OLD::text, NEW::text)
+    RETURNING s.ctid INTO place;
+    -- A few rows are found by their places: a look into the index would conflict with all other writers at SERIALIZABLE.
+    IF known <> 'all' THEN
+        PERFORM set_config(
+            'bulksafe.staged',
+            CASE WHEN length(known) < 4000 THEN concat_ws(' ', NULLIF(known, ''), place) ELSE 'all' END,
+            true
+        );
+    END IF;
     IF mode = 'record' THEN
         RETURN NEW;
     END IF;

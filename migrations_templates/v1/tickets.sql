@@ -2,6 +2,13 @@
 -- that let no transaction commit before they have, and their names. A second run changes nothing.
 --
 -- Nothing in the buffer outlives its transaction or is visible to others: neither table needs to survive a crash.
+--
+-- All transactions write to these tables. At SERIALIZABLE, a transaction that reads an index page, or a whole table,
+-- conflicts with all that insert there. So a transaction finds its own rows by their places (ctid), which it keeps in
+-- settings. Every role could forge these: each row that is found is checked to be of this transaction, and a row that
+-- is not found refuses the commit. IS NOT DISTINCT FROM and “+ 0” keep the planner from using the index for these look-ups.
+-- Beyond some hundred places a setting would cost more than the index does, which is then used. For an array of places,
+-- PostgreSQL would plan anew each time: the functions say that it keeps the plan.
 
 DO $bulksafe$
 DECLARE
@@ -43,7 +50,15 @@ BEGIN
     );
     CREATE INDEX bulksafe_buffer_xid_seq ON bulksafe_buffer (xid, seq);
 
-    CREATE UNLOGGED TABLE bulksafe_ticket (xid xid8 PRIMARY KEY DEFAULT pg_current_xact_id());
+    -- What is looked at when the transaction commits: rows of the buffer, or a write that is collected and not made yet.
+    CREATE UNLOGGED TABLE bulksafe_ticket (
+        xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+        source regclass,
+        operation "char",
+        -- The places of the rows. NULL: any row of the transaction.
+        rows tid[],
+        staged boolean NOT NULL
+    );
 
     -- The rows of a write that was collected and is not made yet, as text.
     CREATE UNLOGGED TABLE bulksafe_staged (
@@ -65,18 +80,95 @@ BEGIN
         PRIMARY KEY (source, operation, receiver)
     );
 
+    -- Opens a ticket: returns its place. It is looked at when the transaction commits, even if the writer has set
+    -- constraints IMMEDIATE. The setting says that it has been seen to; forged, it gets its own write refused.
+    EXECUTE format($ddl$
+        CREATE FUNCTION %1$I.bulksafe_open(source regclass, operation "char", rows tid[], staged boolean) RETURNS tid
+        LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp
+        AS $body$
+        DECLARE
+            place tid;
+        BEGIN
+            IF current_setting('bulksafe.deferred', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
+                SET CONSTRAINTS %1$I.bulksafe_ticket_open DEFERRED;
+                PERFORM set_config('bulksafe.deferred', pg_current_xact_id()::text, true);
+            END IF;
+            INSERT INTO %1$I.bulksafe_ticket AS t (source, operation, rows, staged)
+            VALUES (source, operation, rows, staged)
+            RETURNING t.ctid INTO place;
+            RETURN place;
+        END
+        $body$
+    $ddl$, home);
+
+    -- The capture calls it with the rows that it has added to the buffer. The setting lists the tickets that
+    -- bulksafe_take() has not closed, or names the one ticket that is for all rows from then on.
+    EXECUTE format($ddl$
+        CREATE FUNCTION %1$I.bulksafe_added(source regclass, operation "char", rows tid[]) RETURNS void
+        LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp
+        SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
+        AS $body$
+        DECLARE
+            waiting text := COALESCE(current_setting('bulksafe.waiting', true), '');
+        BEGIN
+            IF length(waiting) < 4000 AND NOT starts_with(waiting, 'all ') THEN
+                waiting := concat_ws(' ', NULLIF(waiting, ''), %1$I.bulksafe_open(source, operation, rows, false));
+            ELSIF NOT starts_with(waiting, 'all ') OR NOT EXISTS (
+                SELECT FROM %1$I.bulksafe_ticket AS t
+                WHERE t.ctid = substr(waiting, 5)::tid AND t.xid = pg_current_xact_id() AND t.rows IS NULL AND NOT t.staged
+            ) THEN
+                waiting := concat('all ', %1$I.bulksafe_open(NULL, NULL, NULL, false));
+            ELSE
+                RETURN;
+            END IF;
+            PERFORM set_config('bulksafe.waiting', waiting, true);
+        END
+        $body$
+    $ddl$, home);
+
     -- A session that dispatches takes what its transaction wrote, without a right on the tables. These are whole rows,
     -- so only the application's roles may call it.
     EXECUTE format($ddl$
         CREATE FUNCTION %1$I.bulksafe_take(wanted oid, kind "char", after bigint) RETURNS SETOF %1$I.bulksafe_buffer
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
+        SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
         AS $body$
+        DECLARE
+            waiting CONSTANT text := COALESCE(current_setting('bulksafe.waiting', true), '');
+            tickets tid[];
+            closed tid[];
+            places tid[];
         BEGIN
-            -- plpgsql keeps the plan.
+            IF waiting = '' OR starts_with(waiting, 'all ') THEN
+                -- plpgsql keeps the plan.
+                RETURN QUERY
+                    DELETE FROM %1$I.bulksafe_buffer AS b
+                    WHERE b.xid = pg_current_xact_id() AND b.seq > after AND b.source = wanted::regclass AND b.operation = kind
+                    RETURNING b.*;
+                RETURN;
+            END IF;
+            tickets := string_to_array(waiting, ' ');
+            WITH gone AS (
+                DELETE FROM %1$I.bulksafe_ticket AS t
+                WHERE t.ctid = ANY (tickets) AND t.xid = pg_current_xact_id() AND NOT t.staged
+                  AND t.source = wanted::regclass AND t.operation = kind
+                RETURNING t.ctid AS place, t.rows
+            )
+            SELECT array_agg(DISTINCT g.place), array_agg(r.place) INTO closed, places
+            FROM gone AS g, unnest(g.rows) AS r (place);
+            PERFORM set_config(
+                'bulksafe.waiting',
+                array_to_string(ARRAY(SELECT o.place FROM unnest(tickets) AS o (place) WHERE o.place <> ALL (COALESCE(closed, '{}'))), ' '),
+                true
+            );
             RETURN QUERY
                 DELETE FROM %1$I.bulksafe_buffer AS b
-                WHERE b.xid = pg_current_xact_id() AND b.seq > after AND b.source = wanted::regclass AND b.operation = kind
+                WHERE b.ctid = ANY (places) AND b.xid IS NOT DISTINCT FROM pg_current_xact_id()
                 RETURNING b.*;
         END
         $body$
@@ -89,13 +181,24 @@ BEGIN
         CREATE FUNCTION %1$I.bulksafe_collect(mode text) RETURNS bigint
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
+        SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
         AS $body$
+        DECLARE
+            tickets CONSTANT text[] := string_to_array(current_setting('bulksafe.tickets', true), ' ');
+            ticket tid;
         BEGIN
-            IF NOT EXISTS (SELECT FROM %1$I.bulksafe_ticket AS t WHERE t.xid = pg_current_xact_id()) THEN
-                SET CONSTRAINTS %1$I.bulksafe_ticket_open DEFERRED;
-                INSERT INTO %1$I.bulksafe_ticket DEFAULT VALUES;
+            IF current_setting('bulksafe.staged', true) = 'all' THEN
+                SELECT t.ctid INTO ticket
+                FROM %1$I.bulksafe_ticket AS t
+                WHERE t.ctid = ANY (tickets::tid[]) AND t.xid = pg_current_xact_id() AND t.staged
+                LIMIT 1;
             END IF;
-            PERFORM set_config('bulksafe.stage', mode || ' ' || pg_current_xact_id()::text, true);
+            IF ticket IS NULL THEN
+                ticket := %1$I.bulksafe_open(NULL, NULL, NULL, true);
+                PERFORM set_config('bulksafe.tickets', array_to_string(tickets || ticket::text, ' '), true);
+            END IF;
+            PERFORM set_config('bulksafe.stage', concat_ws(' ', mode, pg_current_xact_id(), ticket), true);
             RETURN nextval(%2$L::regclass);
         END
         $body$
@@ -108,17 +211,48 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         AS $body$
+        DECLARE
+            known text := COALESCE(current_setting('bulksafe.staged', true), '');
+            numbers bigint[];
+            places text;
         BEGIN
-            IF NOT EXISTS (SELECT FROM %1$I.bulksafe_ticket AS t WHERE t.xid = pg_current_xact_id()) THEN
-                SET CONSTRAINTS %1$I.bulksafe_ticket_open DEFERRED;
-                INSERT INTO %1$I.bulksafe_ticket DEFAULT VALUES;
-            END IF;
-            RETURN QUERY
-                INSERT INTO %1$I.bulksafe_staged (source, operation, old, new)
+            PERFORM %1$I.bulksafe_collect(''), set_config('bulksafe.stage', '', true);
+            WITH added AS (
+                INSERT INTO %1$I.bulksafe_staged AS s (source, operation, old, new)
                 SELECT g.source::regclass, g.operation::"char", g.old, g.new
-                FROM unnest(sources, operations, olds, news) WITH ORDINALITY AS g (source, operation, old, new, place)
-                ORDER BY g.place
-                RETURNING n;
+                FROM unnest(sources, operations, olds, news) WITH ORDINALITY AS g (source, operation, old, new, number)
+                ORDER BY g.number
+                RETURNING s.n, s.ctid AS place
+            )
+            SELECT array_agg(a.n ORDER BY a.n), string_agg(a.place::text, ' ') INTO numbers, places FROM added AS a;
+            known := CASE WHEN known = 'all' OR length(known) + length(places) > 4000 THEN 'all'
+                          ELSE concat_ws(' ', NULLIF(known, ''), places) END;
+            PERFORM set_config('bulksafe.staged', known, true);
+            RETURN QUERY SELECT unnest(numbers);
+        END
+        $body$
+    $ddl$, home);
+
+    -- Closes the tickets of staged rows, if none of these is left.
+    EXECUTE format($ddl$
+        CREATE FUNCTION %1$I.bulksafe_close() RETURNS void
+        LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp
+        SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
+        AS $body$
+        DECLARE
+            places CONSTANT tid[] := string_to_array(current_setting('bulksafe.staged', true), ' ');
+            tickets CONSTANT tid[] := string_to_array(current_setting('bulksafe.tickets', true), ' ');
+        BEGIN
+            IF NOT EXISTS (
+                SELECT FROM %1$I.bulksafe_staged AS s
+                WHERE s.ctid = ANY (places) AND s.xid IS NOT DISTINCT FROM pg_current_xact_id()
+            ) THEN
+                DELETE FROM %1$I.bulksafe_ticket AS t
+                WHERE t.ctid = ANY (tickets) AND t.xid = pg_current_xact_id() AND t.staged;
+                PERFORM set_config('bulksafe.tickets', '', true), set_config('bulksafe.staged', '', true);
+            END IF;
         END
         $body$
     $ddl$, home);
@@ -129,9 +263,24 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
         AS $body$
+        DECLARE
+            known CONSTANT text := COALESCE(current_setting('bulksafe.staged', true), '');
         BEGIN
             PERFORM set_config('bulksafe.stage', '', true);
+            IF known <> 'all' THEN
+                RETURN QUERY
+                    SELECT s.source::oid, COALESCE(pg_partition_root(s.source), s.source)::oid, s.operation, max(s.n)
+                    FROM %1$I.bulksafe_staged AS s
+                    WHERE s.ctid = ANY (string_to_array(known, ' ')::tid[]) AND s.n + 0 > after
+                      AND s.xid IS NOT DISTINCT FROM pg_current_xact_id()
+                    GROUP BY s.source, s.operation;
+                IF NOT FOUND THEN
+                    PERFORM %1$I.bulksafe_close();
+                END IF;
+                RETURN;
+            END IF;
             RETURN QUERY
                 SELECT s.source::oid, COALESCE(pg_partition_root(s.source), s.source)::oid, s.operation, max(s.n)
                 FROM %1$I.bulksafe_staged AS s
@@ -147,8 +296,20 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
         AS $body$
+        DECLARE
+            known CONSTANT text := COALESCE(current_setting('bulksafe.staged', true), '');
         BEGIN
+            IF known <> 'all' THEN
+                RETURN QUERY
+                    SELECT s.*
+                    FROM %1$I.bulksafe_staged AS s
+                    WHERE s.ctid = ANY (string_to_array(known, ' ')::tid[])
+                      AND s.n + 0 > after AND s.n + 0 <= last AND s.source = wanted::regclass
+                      AND s.xid IS NOT DISTINCT FROM pg_current_xact_id();
+                RETURN;
+            END IF;
             RETURN QUERY
                 SELECT s.*
                 FROM %1$I.bulksafe_staged AS s
@@ -163,13 +324,26 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
         AS $body$
+        DECLARE
+            known CONSTANT text := COALESCE(current_setting('bulksafe.staged', true), '');
+            places tid[];
         BEGIN
-            -- plpgsql keeps a plan that was made while the table was empty, which would scan it for each row.
+            IF known = 'all' THEN
+                -- plpgsql keeps a plan that was made while the table was empty, which would scan it for each row.
+                RETURN QUERY
+                    DELETE FROM %1$I.bulksafe_staged AS s
+                    WHERE s.n = ANY (numbers) AND s.xid = pg_current_xact_id()
+                    RETURNING s.*;
+                RETURN;
+            END IF;
+            places := string_to_array(known, ' ');
             RETURN QUERY
                 DELETE FROM %1$I.bulksafe_staged AS s
-                WHERE s.n = ANY (numbers) AND s.xid = pg_current_xact_id()
+                WHERE s.ctid = ANY (places) AND s.xid IS NOT DISTINCT FROM pg_current_xact_id() AND s.n + 0 = ANY (numbers)
                 RETURNING s.*;
+            PERFORM %1$I.bulksafe_close();
         END
         $body$
     $ddl$, home);
@@ -186,21 +360,33 @@ BEGIN
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         SET enable_seqscan = off
+        SET plan_cache_mode = force_generic_plan
         AS $body$
         DECLARE
+            places tid[] := NEW.rows;
             waiting record;
             missed record;
             rows bigint;
             names text;
         BEGIN
-            DELETE FROM %1$I.bulksafe_ticket AS t WHERE t.xid = NEW.xid;
-            SELECT s.source, n.nspname, c.relname INTO waiting
-            FROM %1$I.bulksafe_staged AS s
-            LEFT JOIN pg_class AS c ON c.oid = s.source
-            LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
-            WHERE s.xid = NEW.xid
-            LIMIT 1;
-            IF FOUND THEN
+            -- Later writes open tickets of their own.
+            IF COALESCE(current_setting('bulksafe.deferred', true), '') <> '' THEN
+                PERFORM set_config('bulksafe.deferred', '', true);
+            END IF;
+            DELETE FROM %1$I.bulksafe_ticket AS t WHERE t.ctid = NEW.ctid AND t.xid = NEW.xid;
+            IF NOT FOUND THEN
+                RETURN NULL;
+            END IF;
+            IF NEW.staged THEN
+                SELECT s.source, n.nspname, c.relname INTO waiting
+                FROM %1$I.bulksafe_staged AS s
+                LEFT JOIN pg_class AS c ON c.oid = s.source
+                LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE s.xid = NEW.xid
+                LIMIT 1;
+                IF NOT FOUND THEN
+                    RETURN NULL;
+                END IF;
                 RAISE EXCEPTION USING
                     ERRCODE = 'integrity_constraint_violation',
                     MESSAGE = format('a write to %%s was collected for its critical receivers and never made', waiting.source),
@@ -210,7 +396,12 @@ BEGIN
                     TABLE = waiting.relname,
                     CONSTRAINT = 'bulksafe_ticket_open';
             END IF;
-            IF NOT EXISTS (SELECT FROM %1$I.bulksafe_buffer AS b WHERE b.xid = NEW.xid) THEN
+            IF places IS NULL THEN
+                SELECT array_agg(b.ctid) INTO places FROM %1$I.bulksafe_buffer AS b WHERE b.xid = NEW.xid;
+            END IF;
+            IF NOT EXISTS (
+                SELECT FROM %1$I.bulksafe_buffer AS b WHERE b.ctid = ANY (places) AND b.xid IS NOT DISTINCT FROM NEW.xid
+            ) THEN
                 RETURN NULL;
             END IF;
 
@@ -218,7 +409,7 @@ BEGIN
             FROM %1$I.bulksafe_buffer AS b
             LEFT JOIN pg_class AS c ON c.oid = b.source
             LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
-            WHERE b.xid = NEW.xid AND b.refused
+            WHERE b.ctid = ANY (places) AND b.xid IS NOT DISTINCT FROM NEW.xid AND b.refused
             ORDER BY b.seq
             LIMIT 1;
             IF FOUND THEN
@@ -263,7 +454,9 @@ BEGIN
             END LOOP;
 
             WITH gone AS (
-                DELETE FROM %1$I.bulksafe_buffer AS b WHERE b.xid = NEW.xid RETURNING b.*
+                DELETE FROM %1$I.bulksafe_buffer AS b
+                WHERE b.ctid = ANY (places) AND b.xid IS NOT DISTINCT FROM NEW.xid
+                RETURNING b.*
             )
             INSERT INTO %1$I.bulksafe_outbox
                 (slot, seq, bucket, at, source, part, operation, depth, key, old, new, matched, context)

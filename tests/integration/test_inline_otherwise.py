@@ -602,6 +602,24 @@ def test_a_listener_in_its_process(shop):
     ) == [(0, 0)]
 
 
+def test_more_statements_than_places_are_kept_of(shop):
+    """From some hundred statements on, one ticket is for all."""
+    shop.run("INSERT INTO shop_order (number, amount) VALUES ('a', 0)")
+    listen(shop)
+    texts(shop)
+    with shop.connect() as other, other.transaction():
+        for number in range(1, 801):
+            other.execute("UPDATE shop_order SET amount = %s WHERE number = 'a'", [number])
+        ((tickets,),) = other.execute("SELECT count(*) FROM bulksafe_ticket").fetchall()
+    listen(shop)
+
+    assert 400 < tickets < 700
+    assert texts(shop) == [f"ship a {n} {n - 1} False amount None" for n in range(1, 801)]
+    assert shop.run(
+        "SELECT (SELECT count(*) FROM bulksafe_buffer), (SELECT count(*) FROM bulksafe_ticket)"
+    ) == [(0, 0)]
+
+
 def test_a_row_that_lies_in_two_tables(shop):
     shop.python("""
         from shop.models import Express

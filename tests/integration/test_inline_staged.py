@@ -479,3 +479,26 @@ def test_a_nested_write_is_collected_by_itself():
     assert len(after) == 3
     assert deleted == []
     assert left() == [(0,)]
+
+
+@pytest.mark.parametrize("is_row_by_row", [False, True])
+def test_more_rows_than_places_are_kept_of(is_row_by_row):
+    """Between two writes of a few rows, whose places are kept in a setting."""
+    articles(1000)
+    rows = Article.objects.order_by("pk")
+    first = rows.first().pk
+
+    def note(instance, **kwargs):
+        instance.notes = f"{instance.title} {instance.amount}"
+
+    inline.critical(pre_save, Article, note, row_by_row=is_row_by_row)
+    inline.critical(pre_delete, Article, lambda **kwargs: None)
+    for number, last in enumerate((3, 1000, 2), 1):
+        assert rows.filter(pk__lt=first + last).update(amount=number) == last
+        assert left() == [(0,)]
+    assert rows.filter(pk__gte=first + 998).delete()[0] == 2
+
+    assert list(rows.values_list("notes", flat=True)) == [
+        f"{number} {3 if number < 2 else 2}" for number in range(998)
+    ]
+    assert left() == [(0,)]

@@ -74,19 +74,54 @@ def test_a_mode_that_was_set_by_hand_collects_nothing(mode, other):
     assert other.execute(f"UPDATE {ARTICLES} SET title = 'x'").rowcount == 1
 
 
-def test_nor_does_one_of_the_transaction_itself(other):
-    """Without a ticket, the commit would not show that rows are missing."""
+PLACES = [
+    "''",
+    "' (0,1)'",
+    # The tickets of the first UPDATE.
+    "' ' || current_setting('bulksafe.waiting')",
+    "' ' || split_part(current_setting('bulksafe.waiting'), ' ', 1)",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_nor_does_one_of_the_transaction_itself(place, other):
+    """Without a ticket of its own, the commit would not show that rows are missing."""
     Article.objects.create(title="kept")
     inline.critical(pre_save, Article)
+    assert other.execute(f"UPDATE {ARTICLES} SET title = 'x'").rowcount == 1
     other.execute(
-        "SELECT set_config('bulksafe.stage', 'collect ' || pg_current_xact_id()::text, true)"
+        "SELECT set_config("
+        f"'bulksafe.stage', 'collect ' || pg_current_xact_id()::text || {place}, true)"
     )
 
-    assert other.execute(f"UPDATE {ARTICLES} SET title = 'x'").rowcount == 1
-    # With the ticket of that write, it does: the commit is refused in any case.
-    assert other.execute(f"UPDATE {ARTICLES} SET title = 'y'").rowcount == 0
-    with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="never made"):
+    assert other.execute(f"UPDATE {ARTICLES} SET title = 'y'").rowcount == 1
+    with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="have not run"):
         other.commit()
+
+
+FORGED = ["bulksafe.deferred", "bulksafe.waiting", "bulksafe.staged", "bulksafe.tickets"]
+TEXTS = ["''", "'all'", "'all (0,1)'", "'(0,1)'", "'x'", "pg_current_xact_id()::text"]
+
+
+@pytest.mark.parametrize("setting", FORGED)
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("moment", ["DEFERRED", "IMMEDIATE"])
+def test_a_forged_setting_gets_nothing_past_the_receivers(setting, text, moment, other):
+    Article.objects.create(title="kept")
+    inline.critical(pre_save, Article)
+    forge = f"SELECT set_config('{setting}', {text}, true)"
+    update = f"UPDATE {ARTICLES} SET title = 'x'"
+    steps = [f"SET CONSTRAINTS ALL {moment}", forge, update, forge, update, forge, "COMMIT"]
+
+    def write():
+        for step in steps:
+            other.execute(step)
+
+    with pytest.raises(psycopg.Error):
+        write()
+    other.rollback()
+
+    assert Article.objects.get().title == "kept"
 
 
 def test_another_transaction_sees_nothing_of_it(other):

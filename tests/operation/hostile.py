@@ -151,6 +151,24 @@ FORGING = [
         INVOICES,
     ),
     Attempt(
+        "a setting: its check is deferred",
+        "SET CONSTRAINTS ALL IMMEDIATE; "
+        "SELECT set_config('bulksafe.deferred', pg_current_xact_id()::text, false); " + INVOICE,
+        INVOICES,
+    ),
+    Attempt(
+        "a setting: one ticket is for all",
+        "SELECT set_config('bulksafe.waiting', 'all (0,1)', false); " + INVOICE,
+        INVOICES,
+    ),
+    Attempt(
+        "a mode with the ticket of a write",
+        f"{INVOICE}; "
+        "SELECT set_config('bulksafe.stage', 'collect ' || pg_current_xact_id()::text || ' ' || "
+        f"current_setting('bulksafe.waiting'), true); {INVOICE}",
+        INVOICES,
+    ),
+    Attempt(
         "a setting: it is said already",
         "SELECT set_config('bulksafe.notice', 'all', false); " + INVOICE,
         INVOICES,

@@ -1,0 +1,1 @@
+"""What receivers do to other sessions, and to memory: ``python -m benchmarks.sessions``."""
