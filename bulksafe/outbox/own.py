@@ -57,7 +57,7 @@ FUNCTIONS = (*WRITING, *TICKETING, *RECORDING)
 TICKETS = (
     *BUFFERS,
     *WRITING,
-    "bulksafe_ticket_open",
+    *TICKETING,
     "bulksafe_buffer_xid_seq",
     "bulksafe_staged_n_seq",
     "bulksafe_staged_pkey",

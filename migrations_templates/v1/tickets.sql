@@ -443,7 +443,7 @@ BEGIN
                 SELECT b.*, substr(m.mark, length('observe:') + 1) AS receiver
                 FROM %1$I.bulksafe_buffer AS b
                 CROSS JOIN LATERAL unnest(b.matched) AS m (mark)
-                WHERE b.xid = NEW.xid AND starts_with(m.mark, 'observe:')
+                WHERE b.ctid = ANY (places) AND b.xid IS NOT DISTINCT FROM NEW.xid AND starts_with(m.mark, 'observe:')
                 ORDER BY b.seq
             LOOP
                 CONTINUE WHEN current_setting('bulksafe.recorded_' || md5(missed.receiver), true) = 'full';
