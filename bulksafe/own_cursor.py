@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import ClientCursor
 
+from bulksafe.joining import Joining
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+class _OwnCursor(Joining, ClientCursor[Any]):
+    """A driver cursor that no setting of the connection replaces."""
 
 
 @contextmanager
@@ -18,5 +24,5 @@ def own_cursor(connection: Any) -> Iterator[Any]:
     Args:
         connection: Django's connection, whose exceptions it raises.
     """
-    with connection.wrap_database_errors, ClientCursor(connection.connection) as cursor:
+    with connection.wrap_database_errors, _OwnCursor(connection.connection) as cursor:
         yield cursor

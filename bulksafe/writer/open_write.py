@@ -36,7 +36,7 @@ class OpenWrite(AbstractContextManager[Scope]):
         self.scope.observers = session.observers
         session.scopes.append(self.scope)
         try:
-            self._transaction.enter_context(session.transaction.atomic())
+            self._transaction.enter_context(session.transaction.atomic(may_wait=not session.due))
         except BaseException:
             session.scopes.remove(self.scope)
             raise

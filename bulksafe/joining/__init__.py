@@ -1,0 +1,16 @@
+"""Commands that travel in front of the next statement, in the same message to the server.
+
+bulksafe puts each write into a transaction or a savepoint of its own. Sent as messages of their
+own, BEGIN, SAVEPOINT and RELEASE would each cost a round trip.
+"""
+
+from bulksafe.joining.commands import (
+    Commands,
+    begun_commands_of,
+    commands_of,
+    exec_command,
+    start_query,
+)
+from bulksafe.joining.cursors import Joining
+
+__all__ = ["Commands", "Joining", "begun_commands_of", "commands_of", "exec_command", "start_query"]
