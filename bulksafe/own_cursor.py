@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from psycopg import ClientCursor
 
@@ -13,8 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+#: Lists bulksafe's own queries, which Django does not log.
+logger = logging.getLogger("bulksafe.sql")
+
+
 class _OwnCursor(Joining, ClientCursor[Any]):
     """A driver cursor that no setting of the connection replaces."""
+
+    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Self:
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%s; args=%s", query, args[0] if args else None)
+        return super().execute(query, *args, **kwargs)
 
 
 @contextmanager

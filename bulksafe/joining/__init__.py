@@ -11,6 +11,17 @@ from bulksafe.joining.commands import (
     exec_command,
     start_query,
 )
-from bulksafe.joining.cursors import Joining
+from bulksafe.joining.cursors import Following, Joining, Tail, allows_tail, following
 
-__all__ = ["Commands", "Joining", "begun_commands_of", "commands_of", "exec_command", "start_query"]
+__all__ = [
+    "Commands",
+    "Following",
+    "Joining",
+    "Tail",
+    "allows_tail",
+    "begun_commands_of",
+    "commands_of",
+    "exec_command",
+    "following",
+    "start_query",
+]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from psycopg import errors, generators
 from psycopg.pq import ExecStatus, TransactionStatus
 
+from bulksafe.joining.texts import ends_savepoints
 from bulksafe.object_state import attributes
 
 if TYPE_CHECKING:
@@ -19,15 +20,10 @@ if TYPE_CHECKING:
     #: What psycopg's own functions of this kind return.
     Steps: TypeAlias = Generator[Any, Any, Any]
 
-_IDLE, _INERROR = int(TransactionStatus.IDLE), int(TransactionStatus.INERROR)
+#: Lists the commands, which Django does not log.
+logger = logging.getLogger("bulksafe.sql")
 
-#: Statements that commands may precede in one message. A message cannot contain COPY, VACUUM and
-#: the like beside others; they are sent alone.
-_JOINABLE = re.compile(
-    r"\s*(?:INSERT|UPDATE|DELETE|MERGE|SELECT|WITH|SAVEPOINT|RELEASE)\b", re.IGNORECASE
-)
-#: Commands that end savepoints, or the transaction.
-_ENDS = re.compile(r"\s*(?:ROLLBACK|ABORT|COMMIT|END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
+_IDLE, _INERROR = int(TransactionStatus.IDLE), int(TransactionStatus.INERROR)
 
 _COMMANDS = "_bulksafe_commands"
 
@@ -97,7 +93,8 @@ class Commands:
             self._waiting.append((name, sql))
 
     def clear(self) -> None:
-        """The transaction has ended, or returned to an earlier savepoint."""
+        """The transaction returns to an earlier savepoint, or ends."""
+        self._withdrawn.update(name for name, _ in self._waiting if name in self._savepoints)
         self._waiting.clear()
 
     def end(self) -> None:
@@ -167,7 +164,7 @@ class Commands:
             # Without a transaction there are no savepoints; in a failed one, only a rollback works.
             self.clear()
         found += [(name, sql.encode(driver.info.encoding)) for name, sql in self._waiting]
-        self.clear()
+        self._waiting.clear()
         return found
 
     def lose(self, names: list[str]) -> None:
@@ -188,7 +185,9 @@ class Commands:
             finally:
                 self._is_sending = False
             return
-        driver.pgconn.send_query(b"; ".join(sql for _, sql in commands))
+        message = b"; ".join(sql for _, sql in commands)
+        logger.debug("%s", message.decode(driver.info.encoding))
+        driver.pgconn.send_query(message)
         for result in (yield from generators.execute(driver.pgconn)):
             if result.status == ExecStatus.FATAL_ERROR:
                 raise errors.error_from_result(result, encoding=driver.info.encoding)
@@ -201,34 +200,6 @@ class Commands:
             self.clear()
         elif driver.pgconn.transaction_status != _IDLE:
             yield from self.flush(driver)
-
-
-def is_joinable(text: object) -> bool:
-    return isinstance(text, str) and _JOINABLE.match(text) is not None
-
-
-#: The hashes of statement texts that the server has parsed.
-_parsed: set[int] = set()
-_MOST_PARSED = 20_000
-
-_SAVEPOINT = re.compile(r'(?:RELEASE )?SAVEPOINT "\w+"')
-
-
-def is_parsed(text: str) -> bool:
-    """Whether the text is free of syntax errors."""
-    return hash(text) in _parsed or _SAVEPOINT.fullmatch(text) is not None
-
-
-def note_parsed(text: str) -> None:
-    if len(_parsed) < _MOST_PARSED:
-        _parsed.add(hash(text))
-
-
-def ends_savepoints(text: object) -> bool:
-    """Whether a statement ends savepoints, or the transaction."""
-    if isinstance(text, bytes):
-        text = text.decode(errors="replace")
-    return isinstance(text, str) and _ENDS.match(text) is not None
 
 
 def commands_of(driver: Connection[Any]) -> Commands:

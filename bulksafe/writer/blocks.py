@@ -30,17 +30,21 @@ class Block(transaction.Atomic):
     Args:
         using: the database.
         may_wait: whether its savepoint may be set with the next statement. It may not if changes
-            wait for receivers, which must run before it.
+            wait for receivers, which must run before it, or if a receiver is being observed, whose
+            observer has to see it.
+        is_logged: whether Django's logs have its BEGIN and COMMIT, because Django would send them.
     """
 
-    def __init__(self, using: str, *, may_wait: bool = True) -> None:
+    def __init__(self, using: str, *, may_wait: bool, is_logged: bool = False) -> None:
         super().__init__(using, savepoint=True, durable=False)
         self._may_wait = may_wait
+        self._is_logged = is_logged
 
     def __enter__(self) -> None:
         connection = connections[str(self.using)]
         if not connection.in_atomic_block and connection.get_autocommit():
-            hide_transaction(connection)
+            if not self._is_logged:
+                hide_transaction(connection)
             super().__enter__()
             commands_of(connection.connection).begin(may_wait=not _binds_on_server(connection))
             return

@@ -20,15 +20,17 @@ from bulksafe.writer.readable import readable
 from bulksafe.writer.take_query import in_schema
 from bulksafe.writer.taking import Kind, Source, Taken
 from bulksafe.writer.vocabulary import vocabulary
+from bulksafe.writer.waiting import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Model
     from psycopg import Cursor
 
     from bulksafe.writer.changes import InlineChange
+    from bulksafe.writer.waiting import Key
 
 
 _HAS_PIPELINES = Pipeline.is_supported()
@@ -48,10 +50,11 @@ class Buffer:
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
-        self.due: dict[tuple[int, str], str] = {}
+        self.due: dict[Key, Home] = {}
         self.home = ""
         self._after = 0
         self._sources: dict[int, Source] = {}
+        self._by_model: dict[type[Model], Source] = {}
         self._known = -1
         self._prefix = ""
 
@@ -70,6 +73,20 @@ class Buffer:
         if rows:
             self._after = rows[-1][0]
         return rows
+
+    def request(self, kind: Kind) -> str:
+        """The query for the next changes of a kind, with its parameters filled in."""
+        with own_cursor(self.connection) as cursor:
+            text: str = cursor.mogrify(*kind.request(self._after, kind.home))
+            return text
+
+    def keep_taken(self, kind: Kind, taken: Sequence[Taken]) -> None:
+        """Keep changes that came back with their statement until they are delivered."""
+        key = kind.source.oid, kind.operation
+        if taken:
+            self.due[key] = Home.of(kind.home, taken, has_more=False)
+        else:
+            self.due.pop(key, None)
 
     def combined(self, taken: list[Taken]) -> list[InlineChange]:
         """The taken rows as changes, in their order."""
@@ -97,7 +114,8 @@ class Buffer:
             self.due.clear()
             for (oid, operation), home in due.items():
                 self.home = home
-                source = self.source(oid)
+                taken += home.taken
+                source = self.source(oid) if home.has_more else None
                 if source is not None:
                     with readable(source.model), self.asking() as cursor:
                         taken += source.take(cursor, operation, self._after, self.home)
@@ -118,13 +136,10 @@ class Buffer:
             with own_cursor(self.connection) as cursor:
                 yield cursor
         except DatabaseError as error:
-            if sqlstate(error) != NOT_ALLOWED:
+            refusal = refusal_of(error)
+            if refusal is error:
                 raise
-            raise ReceiversNotRun(
-                "Critical receivers have to run for this write, and the database role of the "
-                "connection may not take its changes from the buffer. Add the role to "
-                'BULKSAFE["WRITER_ROLES"] and run “manage.py migrate”, or use a different role.'
-            ) from error
+            raise refusal from error
 
     @property
     def is_in_pipeline(self) -> bool:
@@ -157,9 +172,21 @@ class Buffer:
     def source_of(self, model: type[Model]) -> Source | None:
         if self._known != receivers.changes():
             self._find_sources()
-        return next((one for one in self._sources.values() if one.model is model), None)
+        return self._by_model.get(model)
 
     def _find_sources(self) -> None:
         models = by_oid(vocabulary().models, self.connection.alias)
         self._sources = {key: Source(key, m, self.connection.alias) for key, m in models.items()}
+        self._by_model = {source.model: source for source in self._sources.values()}
         self._known = receivers.changes()
+
+
+def refusal_of(error: DatabaseError) -> DatabaseError:
+    """The error of reading the buffer, with the fix if the connection's role may not read it."""
+    if sqlstate(error) != NOT_ALLOWED:
+        return error
+    return ReceiversNotRun(
+        "Critical receivers have to run for this write, and the database role of the "
+        "connection may not take its changes from the buffer. Add the role to "
+        'BULKSAFE["WRITER_ROLES"] and run “manage.py migrate”, or use a different role.'
+    )

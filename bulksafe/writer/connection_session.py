@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bulksafe.declarations import Receiver
     from bulksafe.writer.changes import InlineChange
     from bulksafe.writer.taking import Source
+    from bulksafe.writer.waiting import Home, Key
 
 
 class ConnectionSession:
@@ -84,7 +85,7 @@ class ConnectionSession:
     # Waiting changes.
 
     @property
-    def due(self) -> dict[tuple[int, str], str]:
+    def due(self) -> dict[Key, Home]:
         return self.buffer.due
 
     @property

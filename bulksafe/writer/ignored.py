@@ -34,7 +34,7 @@ class ObjectSavepoint:
         self._block: Block | None = None
 
     def begin(self) -> None:
-        self._block = Block(self._session.alias)
+        self._block = Block(self._session.alias, may_wait=not self._session.observers)
         self._block.__enter__()
 
     @property

@@ -55,9 +55,12 @@ def _kind_due(session: Session, scope: Scope) -> Kind | None:
     buffer = session.buffer
     if len(buffer.due) != 1 or not needs_rows_only(session, scope):
         return None
-    (((oid, operation), buffer.home),) = buffer.due.items()
+    (((oid, operation), home),) = buffer.due.items()
+    buffer.home = home
     source = buffer.source(oid)
     if source is None or not source.kind(operation).is_lean:
+        return None
+    if home.taken:
         return None
     if operation == UPDATED and scope.given_fields is None:
         # For raw SQL, update_fields is the difference of the images, which a lean row lacks.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary, ref
 
+from bulksafe.writer.waiting import Home, Key
+
 if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.errors import Diagnostic
@@ -19,7 +21,7 @@ class Listener(Protocol):
     is_answered: bool
 
     @property
-    def due(self) -> dict[tuple[int, str], str]: ...
+    def due(self) -> dict[Key, Home]: ...
 
 
 #: By driver connection. A strong reference to the listener would keep the connection open after its
@@ -44,7 +46,8 @@ def listen(driver: Connection[Any], listener: Listener) -> None:
         if diagnostic.sqlstate == _WAITING and diagnostic.constraint_name:
             # In a field that psql does not show.
             oid, _, operation = diagnostic.constraint_name.partition(" ")
-            holder.due[int(oid), operation] = str(diagnostic.schema_name)
+            key, schema = (int(oid), operation), str(diagnostic.schema_name)
+            holder.due[key] = Home.with_more(schema, holder.due.get(key))
         elif diagnostic.sqlstate == _LEFT:
             holder.is_answered = True
 

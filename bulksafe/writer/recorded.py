@@ -70,7 +70,7 @@ class Recording(Collection):
 
     def _record(self, sql: str, params: Any) -> list[_Kept]:
         """Execute the statement and roll it back. Returns the collected rows."""
-        with Block(self.session.alias):
+        with Block(self.session.alias, may_wait=not self.session.observers):
             self.begin("record")
             written = self._execute(sql, params)
             rows = self.end()
@@ -141,7 +141,7 @@ class Recording(Collection):
         """
         if not kept:
             return True
-        with Block(self.session.alias):
+        with Block(self.session.alias, may_wait=not self.session.observers):
             numbers = self.ask(
                 "SELECT s.n FROM {home}.bulksafe_stage("
                 "%s::pg_catalog.oid[], %s::pg_catalog.text[], "

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from bulksafe.joining import Tail, allows_tail, following
+
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from psycopg import Cursor
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from bulksafe.writer.scopes import Scope
     from bulksafe.writer.taking import Source
     from bulksafe.writer.transactions import Transaction
+    from bulksafe.writer.waiting import Home, Key
 
 
 #: Executes a statement with its parameters on the caller's cursor.
@@ -49,6 +52,17 @@ class Execution:
     def of(self, sql: Any, params: Any) -> Any:
         """Execute another statement on the same cursor."""
         return self.execute(sql, params, False, self.context)
+
+    def with_text(self, text: str) -> Any:
+        """Execute the statement with text after it, hidden from users' wrappers and logs.
+
+        Args:
+            text: SQL without placeholders.
+        """
+        if not allows_tail(self.cursor):
+            return self.of(f"{self.sql} {text.replace('%', '%%')}", self.params)
+        with following(self.cursor, Tail(f" {text}")):
+            return self()
 
     @property
     def cursor(self) -> Any:
@@ -82,7 +96,7 @@ class Session(Protocol):
     is_migrating: bool
 
     @property
-    def due(self) -> dict[tuple[int, str], str]:
+    def due(self) -> dict[Key, Home]:
         """The tables and operations with waiting changes, and the schema of their buffer."""
 
     @property

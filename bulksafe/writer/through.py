@@ -135,7 +135,7 @@ class Through:
 
     def _execute(self, *, is_last: bool) -> Recorded:
         using = self.session.alias
-        with Block(using):
+        with Block(using, may_wait=not self.session.observers):
             result = self._operation()
             changes = self.session.take()
             for change in changes:
@@ -173,7 +173,7 @@ class Through:
         """Lock the stored rows. Returns whether they are as they were recorded."""
         if all(change.created for change in changes):
             return True
-        with Block(self.session.alias):
+        with Block(self.session.alias, may_wait=not self.session.observers):
             if lock(in_order_of_locks(changes), self.session.alias):
                 return True
         # If the recording before differed in the same rows, they have not changed: a policy may

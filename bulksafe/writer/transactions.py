@@ -61,13 +61,13 @@ class Transaction:
             and self.status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
         )
 
-    def atomic(self, *, may_wait: bool) -> AbstractContextManager[None]:
+    def atomic(self, *, may_wait: bool, is_logged: bool) -> AbstractContextManager[None]:
         """A transaction or a savepoint for one write.
 
         Args:
-            may_wait: as for ``Block``.
+            may_wait, is_logged: as for ``Block``.
         """
-        block = Block(self.connection.alias, may_wait=may_wait)
+        block = Block(self.connection.alias, may_wait=may_wait, is_logged=is_logged)
         return self._inside_by_hand(block) if self.is_begun_by_hand else block
 
     @contextmanager
