@@ -53,7 +53,7 @@ WRITES = {
     "delete() of a queryset": lambda: Tag.objects.filter(name="none").delete(),
     "SQL": lambda: inline.execute(f"UPDATE {Tag._meta.db_table} SET used = used + 1"),
     "executemany() elsewhere": execute_many,
-    "update() elsewhere": lambda: Log.objects.update(pk=F("pk")),
+    "update() elsewhere": lambda: Log.objects.update(side=F("side")),
 }
 
 
@@ -121,4 +121,6 @@ def test_work_does_not_grow(signal):
             counted[-1] |= inside
             Tag.objects.all()._raw_delete("default")
     few, many = counted
-    assert {name: many[name] for name in few if many[name] > 1.03 * few[name]} == {}, few
+    # A look at each of the many receivers would take more than a thousand.
+    grown = {n: (few[n], many[n]) for n in few if many[n] > few[n] + 300}
+    assert grown == {}

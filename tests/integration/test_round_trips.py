@@ -228,13 +228,15 @@ def test_rows_come_back_with_their_statement():
     inline.critical(post_save, Tag, note)
     one = tag()
     one.save()
-    Tag.objects.update(used=F("used") + 1)
+    # The first update() is staged, to observe the receiver, and the second looks up its tables.
+    for _ in range(2):
+        Tag.objects.update(used=F("used") + 1)
     del seen[:]
     one.used = 7
     saved = sent(one.save)
     updated = sent(lambda: Tag.objects.update(used=F("used") + 1))
     assert (len(saved), len(updated)) == (2, 2), [x[:100] for x in updated]
-    assert seen == [(2, 7, {"used"}), (7, 8, {"used"})]
+    assert seen == [(3, 7, {"used"}), (7, 8, {"used"})]
 
 
 def test_rows_that_came_back_go_with_a_rollback():
