@@ -67,9 +67,8 @@ def debug_transaction(
 
     The mark ends before the callbacks of ``on_commit()``, whose transactions are the user's.
     """
-    kept = attributes(connection)
-    if not kept.get(_TRANSACTION):
+    if not connection.__dict__.get(_TRANSACTION):
         return original(connection, sql)
     if sql != "BEGIN":
-        kept[_TRANSACTION] = False
+        attributes(connection)[_TRANSACTION] = False
     return nullcontext()

@@ -213,7 +213,8 @@ def commands_of(driver: Connection[Any]) -> Commands:
 
 def begun_commands_of(driver: Connection[Any]) -> Commands | None:
     """The same, if there have been any."""
-    return attributes(driver).get(_COMMANDS)
+    # Each statement asks.
+    return driver.__dict__.get(_COMMANDS)
 
 
 # For psycopg's generators of the same names, which all of its cursors use.

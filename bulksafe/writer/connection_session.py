@@ -47,6 +47,7 @@ class ConnectionSession:
         self.alias = connection.alias
         self.transaction = Transaction(connection)
         self.buffer = Buffer(connection)
+        self.due: dict[Key, Home] = self.buffer.due
         self.scopes: list[Scope] = []
         self.observers: tuple[Observer, ...] = ()
         self.is_migrating = False
@@ -85,10 +86,6 @@ class ConnectionSession:
     # Waiting changes.
 
     @property
-    def due(self) -> dict[Key, Home]:
-        return self.buffer.due
-
-    @property
     def is_in_pipeline(self) -> bool:
         return self.buffer.is_in_pipeline
 
@@ -108,6 +105,8 @@ class ConnectionSession:
         return self.buffer.take()
 
     def gather(self, scope: Scope) -> None:
+        if not self.due and not self.is_in_pipeline:
+            return
         for change in self.take():
             owner = next((one for one in reversed(self.scopes) if one.holds(change)), scope)
             owner.prepare(change)

@@ -81,6 +81,7 @@ class Session(Protocol):
         scopes: the writes in progress, the innermost last. While a receiver runs, the list holds
             the receiver's own writes only.
         observers: observe the statements of the running receivers.
+        due: the tables and operations with waiting changes, and the schema of their buffer.
         is_answered: whether the database has reported that it left the changes of the last marked
             statement out of the buffer.
         is_migrating: whether a migration is being applied.
@@ -92,12 +93,9 @@ class Session(Protocol):
     buffer: Buffer
     scopes: list[Scope]
     observers: tuple[Observer, ...]
+    due: dict[Key, Home]
     is_answered: bool
     is_migrating: bool
-
-    @property
-    def due(self) -> dict[Key, Home]:
-        """The tables and operations with waiting changes, and the schema of their buffer."""
 
     @property
     def is_in_pipeline(self) -> bool:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError
 from django.db.models.signals import post_init
 
-from bulksafe.joining import Tail, allows_tail, following
-from bulksafe.outbox.events import DELETED, INSERTED, UPDATED
 from bulksafe.sqlstates import sqlstate
 from bulksafe.writer import lean_delivery
-from bulksafe.writer.buffer import refusal_of
 from bulksafe.writer.instance_scopes import InHand, Saving
-from bulksafe.writer.readable import readable
 from bulksafe.writer.scopes import Again, Returned
-from bulksafe.writer.vocabulary import vocabulary_of
+from bulksafe.writer.taking_along import execute_and_take, kind_of
 
 if TYPE_CHECKING:
     from django.db.models import Model
 
     from bulksafe.writer.scopes import Scope
     from bulksafe.writer.session import Execution, Session
-    from bulksafe.writer.taking import Kind
 
 #: Appended to a statement whose changes need not be buffered; ``capture_with_buffer.sql`` looks for
 #: it. The session's process and the table are part of it: the database ignores the mark in a
@@ -46,48 +40,9 @@ def execute_in_bulk(session: Session, execution: Execution) -> Any:
             return _execute_returning(session, returned, execution)
         if own := _marked(session, sql, params):
             return execution.with_text(own)
-        if (kind := _kind_of(session, execution)) is not None:
-            return _execute_and_take(session, execution, kind)
+        if (kind := kind_of(session, text, execution.cursor)) is not None:
+            return execute_and_take(session, execution.cursor, execution, kind)
     return execution()
-
-
-_VERBS = {"INSERT": INSERTED, "UPDATE": UPDATED, "DELETE": DELETED}
-_UPSERTS = re.compile(r"\bDO\s+UPDATE\b", re.IGNORECASE)
-
-
-def _kind_of(session: Session, execution: Execution) -> Kind | None:
-    """The changes that a statement makes, if it makes only one kind and they come back with it."""
-    text = execution.text
-    operation = _VERBS.get(text.lstrip()[:6].upper())
-    if operation is None or session.due or session.is_migrating or _UPSERTS.search(text):
-        return None
-    named = vocabulary_of(session.connection).named(text)
-    source = session.buffer.source_of(named[0]) if len(named) == 1 else None
-    kind = None if source is None else source.kind(operation)
-    if kind is None or not kind.home or not allows_tail(execution.cursor):
-        return None
-    # Many lean rows are faster without the columns that are read for others.
-    return None if kind.is_lean and operation != UPDATED else kind
-
-
-def _execute_and_take(session: Session, execution: Execution, kind: Kind) -> Any:
-    """Execute a statement, and take its changes in the same message.
-
-    Raises:
-        ReceiversNotRun: the connection's role may not take them.
-    """
-    with following(execution.cursor, Tail(query=session.buffer.request(kind))) as query:
-        try:
-            result = execution()
-        except DatabaseError as error:
-            refusal = refusal_of(error) if query.has_failed else error
-            if refusal is error:
-                raise
-            raise refusal from error
-    with readable(kind.source.model):
-        taken = kind.all_taken(query.rows())
-    session.buffer.keep_taken(kind, taken)
-    return result
 
 
 def returned_by(session: Session, model: type[Model], operation: str) -> Returned | None:

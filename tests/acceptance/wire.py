@@ -76,13 +76,19 @@ def readable(sql: str, savepoints: dict[str, str]) -> str:
     before, text = commands[0], text[commands.end() :]
     for pattern, short in _SHORT:
         text = pattern.sub(short, text)
-    for pattern, describe in _OURS:
-        found = pattern.match(text)
-        if found is not None:
-            text = f"bulksafe: {describe(found)}"
+    # What follows a statement in the same message.
+    text = "; ".join(map(_described, text.split(" ; ")))
     return _SAVEPOINT.sub(
         lambda m: f"{m[1]} {savepoints.setdefault(m[2], f's{len(savepoints) + 1}')}", before + text
     )
+
+
+def _described(text: str) -> str:
+    for pattern, describe in _OURS:
+        found = pattern.match(text)
+        if found is not None:
+            return f"bulksafe: {describe(found)}"
+    return text
 
 
 #: What travels in front of a statement.
