@@ -33,13 +33,16 @@ _DONE = {ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK}
 
 
 class Tail(NamedTuple):
-    """What follows the next statement of a cursor, and its user does not see.
+    """What follows a statement, and its user does not see.
 
     Attributes:
+        statement: the statement's text. A user's execute wrapper may add comments to it, and may
+            execute others before it.
         text: is appended to the statement.
         query: a query after it; empty for none.
     """
 
+    statement: str
     text: str = ""
     query: str = ""
 
@@ -70,6 +73,13 @@ class Joining(_Cursor):
     _bulksafe_sent: _Sent | None = None
 
     def execute(self, query: Any, *args: Any, **kwargs: Any) -> Self:
+        follows = self._bulksafe_following
+        if follows is not None and not follows.is_of(query):
+            self._bulksafe_following = None
+            try:
+                return self.execute(query, *args, **kwargs)
+            finally:
+                self._bulksafe_following = follows
         driver: Any = self._conn
         commands = begun_commands_of(driver)
         if commands is None or commands.are_idle:
@@ -154,6 +164,10 @@ class Following:
         self.result: PGresult | None = None
         self._driver = cursor._conn
 
+    def is_of(self, query: object) -> bool:
+        """Whether it follows this statement."""
+        return isinstance(query, str) and self.tail.statement in query
+
     def rows(self) -> list[tuple[Any, ...]]:
         """Its rows."""
         if self.result is None:
@@ -165,7 +179,7 @@ class Following:
 
 @contextmanager
 def following(cursor: Any, tail: Tail) -> Iterator[Following]:
-    """Send something after the next statement of a cursor, in the same message.
+    """Send something after a statement of a cursor, in the same message.
 
     Args:
         cursor: one that ``allows_tail()``.

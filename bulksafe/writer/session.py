@@ -61,7 +61,7 @@ class Execution:
         """
         if not allows_tail(self.cursor):
             return self.of(f"{self.sql} {text.replace('%', '%%')}", self.params)
-        with following(self.cursor, Tail(f" {text}")):
+        with following(self.cursor, Tail(self.text, f" {text}")):
             return self()
 
     @property

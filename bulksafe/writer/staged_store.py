@@ -136,7 +136,7 @@ class StagedStore:
         if kind is None:
             execute()
         else:
-            execute_and_take(self._session, self._cursor, execute, kind)
+            execute_and_take(self._session, self._cursor, text, execute, kind)
 
     def _statement(
         self, rows: Sequence[Row], assigned: Sequence[Assigned]

@@ -58,17 +58,18 @@ def kind_on(
 
 
 def execute_and_take(
-    session: Session, cursor: Cursor[Any], execute: Callable[[], Any], kind: Kind
+    session: Session, cursor: Cursor[Any], text: str, execute: Callable[[], Any], kind: Kind
 ) -> Any:
     """Execute a statement, and take its changes in the same message.
 
     Args:
+        text: the statement.
         cursor: the driver's, that executes it.
 
     Raises:
         ReceiversNotRun: the connection's role may not take them.
     """
-    with following(cursor, Tail(query=session.buffer.request(kind))) as query:
+    with following(cursor, Tail(text, query=session.buffer.request(kind))) as query:
         try:
             result = execute()
         except DatabaseError as error:
@@ -76,6 +77,9 @@ def execute_and_take(
             if refusal is error:
                 raise
             raise refusal from error
+    if query.result is None:
+        # A user's execute wrapper has replaced the statement: the changes are still buffered.
+        return result
     with readable(kind.source.model):
         taken = kind.all_taken(query.rows())
     session.buffer.keep_taken(kind, taken)

@@ -41,7 +41,7 @@ def execute_in_bulk(session: Session, execution: Execution) -> Any:
         if own := _marked(session, sql, params):
             return execution.with_text(own)
         if (kind := kind_of(session, text, execution.cursor)) is not None:
-            return execute_and_take(session, execution.cursor, execution, kind)
+            return execute_and_take(session, execution.cursor, text, execution, kind)
     return execution()
 
 
@@ -99,7 +99,9 @@ def _execute_returning(session: Session, returned: Returned, execution: Executio
             kind.may_return = False
             raise Again from error
         raise
-    returned.rows = execution.context["cursor"].fetchall()
+    if execution.cursor.description is not None:
+        # None if a user's execute wrapper has replaced the statement: the changes are buffered.
+        returned.rows = execution.context["cursor"].fetchall()
     return result
 
 

@@ -334,6 +334,40 @@ def test_logs_have_what_django_sends(receivers, is_atomic):
     assert found == plain
 
 
+def comment(execute, sql, params, many, context):
+    """As packages do that name the request in the database's log."""
+    context["cursor"].cursor.execute("SET LOCAL application_name = 'shop'")
+    return execute(f"/* before */ {sql} /* after */", params, many, context)
+
+
+def rewrite(execute, sql, params, many, context):
+    return execute(sql.replace("UPDATE ", "UPDATE  "), params, many, context)
+
+
+@pytest.mark.parametrize("wrapper", [comment, rewrite])
+@pytest.mark.parametrize("function", [see, see_old])
+def test_execute_wrappers_of_users_may_change_statements(wrapper, function):
+    calls = []
+
+    def note(instance, **kwargs):
+        calls.append((instance.name, instance.used))
+
+    def note_old(instance, old, **kwargs):
+        note(instance)
+
+    inline.critical(post_save, Tag, note if function is see else note_old)
+    for _ in range(2):
+        tag()
+        Tag.objects.update(used=2)
+    calls.clear()
+    with transaction.atomic(), connection.execute_wrapper(wrapper):
+        one = tag("one")
+        one.used = 5
+        one.save()
+        assert Tag.objects.update(used=F("used") + 1) == 3
+    assert calls == [("one", 1), ("one", 5), ("tag", 3), ("tag", 3), ("one", 6)]
+
+
 def test_bulksafe_s_own_queries_are_in_its_logger(caplog):
     inline.critical(post_save, Tag, see_old)
     with caplog.at_level("DEBUG", logger="bulksafe.sql"):
