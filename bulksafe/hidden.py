@@ -41,9 +41,17 @@ def _is_own(wrapper: object) -> bool:
     return type(wrapper).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
-def hide_transaction(connection: BaseDatabaseWrapper) -> None:
-    """Hide the BEGIN and the end of the transaction that begins now."""
-    attributes(connection)[_TRANSACTION] = True
+@contextmanager
+def hiding_transaction(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Hide the BEGIN of the transaction that begins in the block, and its later end."""
+    kept = attributes(connection)
+    kept[_TRANSACTION] = True
+    try:
+        yield
+    except BaseException:
+        # It has not begun, because the connection could not be opened.
+        kept[_TRANSACTION] = False
+        raise
 
 
 # For Django's functions of the same names.

@@ -72,6 +72,9 @@ class Joining(_Cursor):
     _bulksafe_following: Following | None = None
     _bulksafe_sent: _Sent | None = None
 
+    def _bulksafe_follow(self, following: Following | None) -> None:
+        self._bulksafe_following = following
+
     def execute(self, query: Any, *args: Any, **kwargs: Any) -> Self:
         follows = self._bulksafe_following
         if follows is not None and not follows.is_of(query):
@@ -184,11 +187,12 @@ def following(cursor: Any, tail: Tail) -> Iterator[Following]:
     Args:
         cursor: one that ``allows_tail()``.
     """
-    cursor._bulksafe_following = found = Following(cursor, tail)
+    found = Following(cursor, tail)
+    cursor._bulksafe_follow(found)
     try:
         yield found
     finally:
-        cursor._bulksafe_following = None
+        cursor._bulksafe_follow(None)
 
 
 def allows_tail(cursor: object) -> bool:

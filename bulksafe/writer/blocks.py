@@ -6,12 +6,13 @@ with it. Only its commands are sent later: see ``bulksafe.joining``.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from django.db import InternalError, connections, transaction
 from psycopg.pq import TransactionStatus
 
-from bulksafe.hidden import hidden, hide_transaction
+from bulksafe.hidden import hidden, hiding_transaction
 from bulksafe.joining import begun_commands_of, commands_of
 from bulksafe.object_state import attributes
 
@@ -43,9 +44,8 @@ class Block(transaction.Atomic):
     def __enter__(self) -> None:
         connection = connections[str(self.using)]
         if not connection.in_atomic_block and connection.get_autocommit():
-            if not self._is_logged:
-                hide_transaction(connection)
-            super().__enter__()
+            with nullcontext() if self._is_logged else hiding_transaction(connection):
+                super().__enter__()
             commands_of(connection.connection).begin(may_wait=not _binds_on_server(connection))
             return
         kept = attributes(connection)
