@@ -36,11 +36,10 @@ def per_model(
         @functools.wraps(function)
         def cached(model: type[Model]) -> _Result:
             # The class's own dict: a child inherits attributes of a class, but has its own _meta.
-            kept = attributes(model._meta)
             now = version()
-            found = kept.get(key)
+            found = model._meta.__dict__.get(key)
             if found is None or found[0] != now:
-                found = kept[key] = now, function(model)
+                found = attributes(model._meta)[key] = now, function(model)
             result: _Result = found[1]
             return result
 

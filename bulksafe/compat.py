@@ -42,6 +42,9 @@ OLDEST_POSTGRESQL = 140000
 #: ``Model.save()`` passes the fields that an UPDATE is to return.
 UPDATE_RETURNS_FIELDS = django.VERSION >= (6, 0)
 
+#: ``bulk_create()`` begins a transaction, also for a single INSERT.
+BULK_CREATE_IS_ATOMIC = django.VERSION < (6, 0)
+
 #: Extra arguments of ``m2m_changed`` outside of fixture loading, which not all versions of Django
 #: pass.
 M2M_CHANGED_ARGUMENTS: dict[str, Any] = {"raw": False} if django.VERSION >= (6, 1) else {}

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from psycopg import ClientCursor, ServerCursor
 from psycopg.client_cursor import ClientCursorMixin
 
+from bulksafe.joining import Joining
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+#: Lists bulksafe's own queries, which Django does not log.
+logger = logging.getLogger("bulksafe.sql")
+
+
+class _OwnCursor(Joining, ClientCursor[Any]):
+    """A driver cursor that no setting of the connection replaces."""
+
+    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Self:
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%s; args=%s", query, args[0] if args else None)
+        return super().execute(query, *args, **kwargs)
 
 
 @contextmanager
@@ -20,7 +36,7 @@ def own_cursor(connection: Any) -> Iterator[Any]:
     Args:
         connection: Django's connection, whose exceptions it raises.
     """
-    with connection.wrap_database_errors, ClientCursor(connection.connection) as cursor:
+    with connection.wrap_database_errors, _OwnCursor(connection.connection) as cursor:
         yield cursor
 
 

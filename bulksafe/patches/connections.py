@@ -9,16 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.db import connections
+from django.db.backends.base import base
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.postgresql.operations import DatabaseOperations
 from django.db.backends.signals import connection_created
+from psycopg import Connection
 
-from bulksafe import contexts
+from bulksafe import contexts, hidden, joining
 from bulksafe.dispatch import sharing
 from bulksafe.outbox import schema
 from bulksafe.patches import cursors, errors
 from bulksafe.patches.patching import Patch
-from bulksafe.writer import attaching
+from bulksafe.writer import attaching, blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,21 +52,28 @@ def _extend(sender: object, connection: BaseDatabaseWrapper, **kwargs: object) -
 def _commit(original: Original[None], self: DatabaseWrapper) -> None:
     attaching.before_commit(self)
     carrier = contexts.carrier_of(self)
-    if carrier is None:
-        original(self)
-        return
-    carrier.correct()
+    if carrier is not None:
+        carrier.correct()
     try:
         original(self)
     finally:
-        carrier.end()
+        _end(self)
 
 
 def _rollback(original: Original[None], self: DatabaseWrapper) -> None:
-    carrier = contexts.carrier_of(self)
+    _end(self)
+    original(self)
+
+
+def _end(connection: DatabaseWrapper) -> None:
+    """The transaction ends, and with it the identity and the commands that wait."""
+    carrier = contexts.carrier_of(connection)
     if carrier is not None:
         carrier.end()
-    original(self)
+    driver = connection.connection
+    commands = None if driver is None else joining.begun_commands_of(driver)
+    if commands is not None:
+        commands.end()
 
 
 def _close(original: Original[None], self: DatabaseWrapper) -> None:
@@ -97,6 +106,48 @@ LATE = (
         "_rollback",
         _rollback,
         "The next transaction begins without an identity.",
+    ),
+    Patch(
+        DatabaseWrapper,
+        "_savepoint",
+        blocks.savepoint,
+        "bulksafe's own savepoints are set with the next statement, and are not logged.",
+    ),
+    Patch(
+        DatabaseWrapper,
+        "_savepoint_commit",
+        blocks.savepoint_commit,
+        "They are released with the next statement.",
+    ),
+    Patch(
+        DatabaseWrapper,
+        "_savepoint_rollback",
+        blocks.savepoint_rollback,
+        "A savepoint that was never set needs no rollback.",
+    ),
+    Patch(
+        Connection,
+        "_start_query",
+        joining.start_query,
+        "All of psycopg's cursors call it before a statement: the commands that wait go first.",
+    ),
+    Patch(
+        Connection,
+        "_exec_command",
+        joining.exec_command,
+        "psycopg sends BEGIN, COMMIT and savepoints with it: the commands that wait go first.",
+    ),
+    Patch(
+        DatabaseWrapper,
+        "make_debug_cursor",
+        hidden.make_debug_cursor,
+        "connection.queries does not list bulksafe's own statements.",
+    ),
+    Patch(
+        base,
+        "debug_transaction",
+        hidden.debug_transaction,
+        "Nor the transaction that a write of its own has.",
     ),
     Patch(
         DatabaseWrapper,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from django.db.backends.utils import CursorWrapper
 
 from bulksafe import contexts
+from bulksafe.joining import Joining
 from bulksafe.patches.driver import Cursor
 from bulksafe.patches.patching import Patch, add_property
 from bulksafe.statements import text_of
@@ -100,7 +101,8 @@ def noticed(factory: type) -> type:
     """A connection's cursor class with this mixin."""
     if issubclass(factory, _Noticed):
         return factory
-    return type(factory.__name__, (_Noticed, factory), {"__module__": factory.__module__})
+    bases = (_Noticed, Joining, factory)
+    return type(factory.__name__, bases, {"__module__": factory.__module__})
 
 
 LATE = (

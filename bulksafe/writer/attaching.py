@@ -38,7 +38,8 @@ def watch_of(connection: BaseDatabaseWrapper) -> Watch:
 
 
 def _begun_watch_of(connection: BaseDatabaseWrapper) -> Watch | None:
-    return attributes(connection).get(_WATCH)
+    # Each write asks several times.
+    return connection.__dict__.get(_WATCH)
 
 
 def session_of(connection: BaseDatabaseWrapper) -> ConnectionSession:

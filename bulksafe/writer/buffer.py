@@ -20,20 +20,25 @@ from bulksafe.writer.readable import readable
 from bulksafe.writer.take_query import in_schema
 from bulksafe.writer.taking import Kind, Source, Taken
 from bulksafe.writer.vocabulary import vocabulary
+from bulksafe.writer.waiting import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Model
     from psycopg import Cursor
 
     from bulksafe.writer.changes import InlineChange
-    from bulksafe.writer.notices import Due
+    from bulksafe.writer.waiting import Key
 
 
 #: The number of rows of which instances exist at a time, in a write of many rows.
 CHUNK = 2000
+
+#: The number of rows of one statement from which they are delivered in chunks. More are not
+#: returned by the statement itself, see ``buffer_rows.sql``.
+MANY = 5000
 
 _HAS_PIPELINES = Pipeline.is_supported()
 
@@ -51,10 +56,11 @@ class Buffer:
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
-        self.due: dict[tuple[int, str], Due] = {}
+        self.due: dict[Key, Waiting] = {}
         self.home = ""
         self._after = 0
         self._sources: dict[int, Source] = {}
+        self._by_model: dict[type[Model], Source] = {}
         self._known = -1
         self._prefix = ""
 
@@ -100,6 +106,17 @@ class Buffer:
                 self._after = max(self._after, *(row[0] for row in rows))
                 yield rows
 
+    def request(self, kind: Kind) -> str:
+        """The query for the next changes of a kind, unless they are many, ready to execute."""
+        with own_cursor(self.connection) as cursor:
+            text: str = cursor.mogrify(*kind.request(self._after, kind.home, most=MANY))
+            return text
+
+    def keep_taken(self, kind: Kind, taken: Sequence[Taken]) -> None:
+        """Keep changes that came back with their statement until they are delivered."""
+        if taken:
+            self.due[kind.source.oid, kind.operation] = Waiting(kind.home, taken)
+
     def combined(self, taken: list[Taken]) -> list[InlineChange]:
         """The taken rows as changes, in their order."""
         return in_key_order(combined(taken, self.connection.alias, self.prefix))
@@ -126,7 +143,8 @@ class Buffer:
             self.due.clear()
             for (oid, operation), waiting in due.items():
                 self.home = waiting.home
-                source = self.source(oid)
+                taken += waiting.taken
+                source = self.source(oid) if waiting.notices else None
                 if source is not None:
                     with readable(source.model), self.asking() as cursor:
                         taken += source.take(cursor, operation, self._after, self.home)
@@ -152,13 +170,10 @@ class Buffer:
             with self.connection.wrap_database_errors:
                 yield
         except DatabaseError as error:
-            if sqlstate(error) != NOT_ALLOWED:
+            refusal = refusal_of(error)
+            if refusal is error:
                 raise
-            raise ReceiversNotRun(
-                "Critical receivers have to run for this write, and the database role of the "
-                "connection may not take its changes from the buffer. Add the role to "
-                'BULKSAFE["WRITER_ROLES"] and run “manage.py migrate”, or use a different role.'
-            ) from error
+            raise refusal from error
 
     @property
     def is_in_pipeline(self) -> bool:
@@ -191,9 +206,21 @@ class Buffer:
     def source_of(self, model: type[Model]) -> Source | None:
         if self._known != receivers.changes():
             self._find_sources()
-        return next((one for one in self._sources.values() if one.model is model), None)
+        return self._by_model.get(model)
 
     def _find_sources(self) -> None:
         models = by_oid(vocabulary().models, self.connection.alias)
         self._sources = {key: Source(key, m, self.connection.alias) for key, m in models.items()}
+        self._by_model = {source.model: source for source in self._sources.values()}
         self._known = receivers.changes()
+
+
+def refusal_of(error: DatabaseError) -> DatabaseError:
+    """The error of reading the buffer, with the fix if the connection's role may not read it."""
+    if sqlstate(error) != NOT_ALLOWED:
+        return error
+    return ReceiversNotRun(
+        "Critical receivers have to run for this write, and the database role of the "
+        "connection may not take its changes from the buffer. Add the role to "
+        'BULKSAFE["WRITER_ROLES"] and run “manage.py migrate”, or use a different role.'
+    )

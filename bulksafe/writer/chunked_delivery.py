@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 from django.db.models.signals import m2m_changed
 
 from bulksafe.writer import lean_delivery
+from bulksafe.writer.buffer import MANY
 from bulksafe.writer.taking import is_any_shared
 
 if TYPE_CHECKING:
     from bulksafe.writer.scopes import Scope
     from bulksafe.writer.session import Session
     from bulksafe.writer.taking import Kind
-
-#: The number of rows of one statement from which they are delivered in chunks. More are not
-#: returned by the statement itself, see ``buffer_rows.sql``.
-MANY = 5000
 
 
 def settle(session: Session, scope: Scope) -> bool:

@@ -13,8 +13,7 @@ from bulksafe.outbox.queries import query
 from bulksafe.own_cursor import own_portal
 from bulksafe.rendering import quoting
 from bulksafe.sqlstates import sqlstate
-from bulksafe.writer.buffer import CHUNK
-from bulksafe.writer.chunked_delivery import MANY
+from bulksafe.writer.buffer import CHUNK, MANY
 from bulksafe.writer.collected_rows import Part, Reader
 from bulksafe.writer.collecting import Uncollectable, places
 from bulksafe.writer.combining import sorted_by_key

@@ -129,7 +129,7 @@ def target_of(text: str, connection: BaseDatabaseWrapper) -> Target | None:
         return None
     models = [
         model
-        for model in vocabulary.vocabulary().models
+        for model in vocabulary.vocabulary().by_name.get(statement.table.lower(), ())
         if any(name_of(table) == statement.table for table in lineage(model))
     ]
     if not models:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from bulksafe.call_stack import Row
     from bulksafe.declarations import Receiver
     from bulksafe.writer.changes import InlineChange
-    from bulksafe.writer.notices import Due
     from bulksafe.writer.taking import Source
+    from bulksafe.writer.waiting import Key, Waiting
 
 
 #: The ways to deliver without a change object for each row, if a write allows it.
@@ -51,6 +51,7 @@ class ConnectionSession:
         self.alias = connection.alias
         self.transaction = Transaction(connection)
         self.buffer = Buffer(connection)
+        self.due: dict[Key, Waiting] = self.buffer.due
         self.scopes: list[Scope] = []
         self.observers: tuple[Observer, ...] = ()
         self.is_migrating = False
@@ -89,10 +90,6 @@ class ConnectionSession:
     # Waiting changes.
 
     @property
-    def due(self) -> dict[tuple[int, str], Due]:
-        return self.buffer.due
-
-    @property
     def is_in_pipeline(self) -> bool:
         return self.buffer.is_in_pipeline
 
@@ -112,6 +109,8 @@ class ConnectionSession:
         return self.buffer.take()
 
     def gather(self, scope: Scope) -> None:
+        if not self.due and not self.is_in_pipeline:
+            return
         for change in self.take():
             owner = next((one for one in reversed(self.scopes) if one.holds(change)), scope)
             owner.prepare(change)

@@ -9,7 +9,7 @@ from bulksafe.dispatch.recursion import Write, must_call
 from bulksafe.writer import connecting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from django.db.models import Model
 
@@ -32,7 +32,7 @@ class Live:
 
     def __init__(self, signals: Iterable[str]) -> None:
         self.signals = tuple(signals)
-        self._found: dict[tuple[int, type[Model]], set[Receiver]] = {}
+        self._found: dict[tuple[int, type[Model]], Collection[Receiver]] = {}
         self._changes = connecting.changes()
 
     def refresh(self) -> bool:

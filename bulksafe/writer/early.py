@@ -6,9 +6,11 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
+from django.db import connections
 from django.db.models.signals import pre_delete
 
 from bulksafe.declarations.signals import DELETE, INSERT, UPDATE
+from bulksafe.hidden import hidden
 from bulksafe.writer.changes import key_of_instance
 from bulksafe.writer.conditions import meeting
 from bulksafe.writer.storing import batches
@@ -101,7 +103,8 @@ def _stored(instances: Sequence[Model], using: str) -> dict[Any, Model]:
     model: Any = type(instances[0])._meta.concrete_model
     manager = model._base_manager.using(using)
     listed = batches(keys, len(model._meta.pk_fields))
-    return {row.pk: row for batch in listed for row in manager.filter(pk__in=batch)}
+    with hidden(connections[using]):
+        return {row.pk: row for batch in listed for row in manager.filter(pk__in=batch)}
 
 
 def _is_whole(key: Any) -> bool:

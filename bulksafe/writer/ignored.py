@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 
 from bulksafe.sqlstates import sqlstate
+from bulksafe.writer.blocks import Block
 from bulksafe.writer.retrying import CONFLICTS
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ class ObjectSavepoint:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._block: transaction.Atomic | None = None
+        self._block: Block | None = None
 
     def begin(self) -> None:
-        self._block = transaction.atomic(using=self._session.alias)
+        self._block = Block(self._session.alias, may_wait=not self._session.observers)
         self._block.__enter__()
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db.models import Model
 
+from bulksafe.compat import BULK_CREATE_IS_ATOMIC
 from bulksafe.outbox.events import INSERTED, UPDATED
 from bulksafe.writer import parents
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
@@ -101,7 +102,10 @@ class BulkWrite:
 
     def _run(self, *, is_row_by_row: bool) -> None:
         self.scope = InHand(
-            model=self.model, given_fields=self.given_fields, is_spared=self._is_spared
+            model=self.model,
+            given_fields=self.given_fields,
+            is_spared=self._is_spared,
+            is_logged=self.update_fields is not None or BULK_CREATE_IS_ATOMIC,
         )
         early, late = self.calls.early, self.calls.late
         operation = INSERTED if self.update_fields is None else UPDATED

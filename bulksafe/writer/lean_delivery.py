@@ -53,7 +53,10 @@ def needs_rows_only(session: Session, scope: Scope) -> bool:
 def _kind_due(session: Session, scope: Scope) -> Kind | None:
     session.sync()
     kind = session.buffer.only_kind()
-    return None if kind is None or not fits(session, scope, kind) else kind
+    if kind is None or not fits(session, scope, kind):
+        return None
+    (waiting,) = session.due.values()
+    return None if waiting.taken else kind
 
 
 def fits(session: Session, scope: Scope, kind: Kind) -> bool:

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary, ref
+
+from bulksafe.writer.waiting import Key, Waiting
 
 if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.errors import Diagnostic
-
-
-class Due(NamedTuple):
-    """Waiting changes of one table by one operation.
-
-    Attributes:
-        home: the schema of their buffer.
-        notices: how many notices have announced them.
-        rows: their number, or less if they were captured one by one.
-    """
-
-    home: str
-    notices: int
-    rows: int
 
 
 #: The SQLSTATEs of two notices: changes wait in the buffer, and changes were left out of it.
@@ -34,7 +22,7 @@ class Listener(Protocol):
     is_answered: bool
 
     @property
-    def due(self) -> dict[tuple[int, str], Due]: ...
+    def due(self) -> dict[Key, Waiting]: ...
 
 
 #: By driver connection. A strong reference to the listener would keep the connection open after its
@@ -59,10 +47,9 @@ def listen(driver: Connection[Any], listener: Listener) -> None:
         if diagnostic.sqlstate == _WAITING and diagnostic.constraint_name:
             # In a field that psql does not show.
             oid, operation, rows = diagnostic.constraint_name.split(" ")
-            before = holder.due.get((int(oid), operation), Due("", 0, 0))
-            holder.due[int(oid), operation] = Due(
-                str(diagnostic.schema_name), before.notices + 1, before.rows + int(rows)
-            )
+            key = int(oid), operation
+            before = holder.due.get(key) or Waiting(str(diagnostic.schema_name))
+            holder.due[key] = before.announced(int(rows))
         elif diagnostic.sqlstate == _LEFT:
             holder.is_answered = True
 

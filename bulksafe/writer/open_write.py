@@ -36,7 +36,9 @@ class OpenWrite(AbstractContextManager[Scope]):
         self.scope.observers = session.observers
         session.scopes.append(self.scope)
         try:
-            self._transaction.enter_context(session.transaction.atomic())
+            may_wait = not (session.due or session.observers)
+            block = session.transaction.atomic(may_wait=may_wait, is_logged=self.scope.is_logged)
+            self._transaction.enter_context(block)
         except BaseException:
             session.scopes.remove(self.scope)
             raise

@@ -7,7 +7,7 @@ in-transaction receivers bypass these functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, models, router
@@ -51,7 +51,8 @@ def session_for(model: type[Model], using: str) -> ConnectionSession | None:
     return session_on(using) if is_concerned(model) else None
 
 
-def _concerned(model: type[Model]) -> list[type[Model]]:
+@per_model(receivers.changes)
+def _concerned(model: type[Model]) -> Sequence[type[Model]]:
     """The models with receivers whose rows are stored, at least partly, in a model's tables."""
     tables = {table._meta.db_table for table in lineage(model)}
     return [
@@ -78,6 +79,7 @@ def save_base(
             model=model,
             instance=instance,
             is_spared=is_spared(model),
+            is_logged=bool(model._meta.parents),
         )
     ):
         inner(*args, using=using, **named)
@@ -160,6 +162,7 @@ def delete(inner: Callable[[], Any], collector: Collector) -> Any:
         given_origin=collector.origin,
         models=frozenset(concrete(model) for model in collector.data),
         root=_root(collector),
+        is_logged=not _is_one_statement(collector),
     )
     if len(collector.fast_deletes) == 1 and not collector.data and not collector.field_updates:
         # One statement, and no instances.
@@ -179,6 +182,12 @@ def affected(collector: Collector) -> set[type[Model]]:
         *(queryset.model for queryset in collector.fast_deletes),
         *(field.model for field, _ in collector.field_updates),
     }
+
+
+def _is_one_statement(collector: Collector) -> bool:
+    """Whether Django deletes a single object, without a transaction."""
+    instances = [one for listed in collector.data.values() for one in listed]
+    return len(instances) == 1 and bool(collector.can_fast_delete(instances[0]))
 
 
 def can_delete_without_instances(collector: Collector, objs: Any) -> bool:
@@ -209,7 +218,7 @@ def link(inner: Callable[..., Any], manager: Any, *args: Any, **named: Any) -> A
     session = session_for(manager.through, using)
     if session is None:
         return inner(*args, **named)
-    with session.within(Linking(through=concrete(manager.through))):
+    with session.within(Linking(through=concrete(manager.through), is_logged=True)):
         return inner(*args, **named)
 
 

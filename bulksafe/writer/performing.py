@@ -67,7 +67,7 @@ def perform(
         returning: the table and the operation, if it is one statement of Django's that changes
             many rows.
     """
-    others = [one for one in models if one is not model]
+    others = models if model is None else [one for one in models if one is not model]
     is_simple = not (session.is_migrating or session.is_in_pipeline or has_early(others))
     if is_simple and model is not None and is_collectable(model, session.connection):
         try:

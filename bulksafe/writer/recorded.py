@@ -15,6 +15,7 @@ from django.db import transaction
 from bulksafe.outbox.events import UPDATED
 from bulksafe.rendering import quoting
 from bulksafe.sqlstates import NOT_ALLOWED
+from bulksafe.writer.blocks import Block
 from bulksafe.writer.collected import NESTED, Collection, giving_up_on
 from bulksafe.writer.collecting import Uncollectable
 from bulksafe.writer.relations import relations_of
@@ -79,7 +80,7 @@ class Recording(Collection):
 
     def _record(self, sql: str, params: Any) -> list[_Kept]:
         """Execute the statement and roll it back. Returns the collected rows."""
-        with transaction.atomic(using=self.session.alias):
+        with Block(self.session.alias, may_wait=not self.session.observers):
             self.begin("record")
             written = self._execute(sql, params)
             rows = self.end()
@@ -150,7 +151,7 @@ class Recording(Collection):
         """
         if not kept:
             return True
-        with transaction.atomic(using=self.session.alias):
+        with Block(self.session.alias, may_wait=not self.session.observers):
             numbers = self.ask(
                 "SELECT s.n FROM {home}.bulksafe_stage("
                 "%s::pg_catalog.oid[], %s::pg_catalog.text[], "

@@ -59,6 +59,7 @@ class Scope:
         observer: observes the receivers after the write.
         observers: observe the write itself, if a receiver makes it.
         progress: its progress, if its rows can be stored one by one.
+        is_logged: whether Django would begin a transaction for it, which its logs have.
         turns: whether its rows are stored one by one: decided during the write, always, or never.
     """
 
@@ -74,6 +75,7 @@ class Scope:
     observers: tuple[Observer, ...] = ()
     progress: Progress | None = None
     turns: Turns = ""
+    is_logged: bool = False
     #: The position of the last change of each row in ``pending``.
     _places: dict[Row, int] = field(default_factory=dict)
 

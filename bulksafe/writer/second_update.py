@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.dispatch.assigning import assign
+from bulksafe.hidden import hidden
 from bulksafe.writer.storing import store
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def store_assigned(
     Returns:
         the changes that belong to none of these rows.
     """
-    store(rows, session.alias)
+    with hidden(session.connection):
+        store(rows, session.alias)
     rest = []
     for change in session.take():
         first = written.get(change.row)

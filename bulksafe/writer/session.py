@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from bulksafe.joining import Tail, allows_tail, following
+
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from psycopg import Cursor
@@ -16,11 +18,11 @@ if TYPE_CHECKING:
     from bulksafe.dispatch.calls import Call
     from bulksafe.writer.buffer import Buffer
     from bulksafe.writer.changes import InlineChange
-    from bulksafe.writer.notices import Due
     from bulksafe.writer.observing import Observer
     from bulksafe.writer.scopes import Scope
     from bulksafe.writer.taking import Source
     from bulksafe.writer.transactions import Transaction
+    from bulksafe.writer.waiting import Key, Waiting
 
 
 #: Executes a statement with its parameters on the caller's cursor.
@@ -51,6 +53,17 @@ class Execution:
         """Execute another statement on the same cursor."""
         return self.execute(sql, params, False, self.context)
 
+    def with_text(self, text: str) -> Any:
+        """Execute the statement with text after it, hidden from users' wrappers and logs.
+
+        Args:
+            text: SQL without placeholders.
+        """
+        if not allows_tail(self.cursor):
+            return self.of(f"{self.sql} {text.replace('%', '%%')}", self.params)
+        with following(self.cursor, Tail(self.text, f" {text}")):
+            return self()
+
     @property
     def cursor(self) -> Any:
         """The driver's."""
@@ -68,6 +81,7 @@ class Session(Protocol):
         scopes: the writes in progress, the innermost last. While a receiver runs, the list holds
             the receiver's own writes only.
         observers: observe the statements of the running receivers.
+        due: the tables and operations with waiting changes, and the schema of their buffer.
         is_answered: whether the database has reported that it left the changes of the last marked
             statement out of the buffer.
         is_migrating: whether a migration is being applied.
@@ -79,12 +93,9 @@ class Session(Protocol):
     buffer: Buffer
     scopes: list[Scope]
     observers: tuple[Observer, ...]
+    due: dict[Key, Waiting]
     is_answered: bool
     is_migrating: bool
-
-    @property
-    def due(self) -> dict[tuple[int, str], Due]:
-        """The waiting changes, by table and operation."""
 
     @property
     def is_in_pipeline(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError
@@ -14,6 +15,7 @@ from bulksafe.writer import returned_rows
 from bulksafe.writer.retrying import CONFLICTS, Overtaken
 from bulksafe.writer.staged_rows import assigned_to
 from bulksafe.writer.storing import batches, store
+from bulksafe.writer.taking_along import execute_and_take, kind_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -118,7 +120,7 @@ class StagedStore:
         with self._noticing_overtakers():
             if is_all and not saved:
                 self._is_whole = True
-                self._execute(text, params)
+                self._write_all(rows[0].change.event.operation, text, params)
             else:
                 with self._session.connection.cursor() as cursor:
                     cursor.execute(text, params)
@@ -127,6 +129,14 @@ class StagedStore:
                         self._returned += cursor.fetchall()
         if later:
             store(later, self._session.alias)
+
+    def _write_all(self, operation: str, text: str, params: Sequence[Any]) -> None:
+        execute = partial(self._execute, text, params)
+        kind = kind_on(self._session, self._target.model, operation, self._cursor)
+        if kind is None:
+            execute()
+        else:
+            execute_and_take(self._session, self._cursor, text, execute, kind)
 
     def _statement(
         self, rows: Sequence[Row], assigned: Sequence[Assigned]

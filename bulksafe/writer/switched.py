@@ -103,7 +103,11 @@ def decided(models: Iterable[type[Model]], using: str) -> Iterator[None]:
         # Django refuses the write itself.
         yield
         return
-    with nullcontext() if transaction.is_open else transaction.atomic():
+    with (
+        nullcontext()
+        if transaction.is_open
+        else transaction.atomic(may_wait=False, is_logged=False)
+    ):
         try:
             for model in asked:
                 known[model] = State(is_off=not _is_on(connection, model))

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 #: The function that takes changes, with explicit types: an overload could match untyped numbers
 #: better.
-_TAKE = '{home}.bulksafe_take(%s::pg_catalog.oid, %s::pg_catalog."char", %s::pg_catalog.int8)'
+_TAKE = (
+    '{home}.bulksafe_take(%s::pg_catalog.oid, %s::pg_catalog."char", %s::pg_catalog.int8, '
+    "%s::pg_catalog.int8)"
+)
 
 
 #: The maximum number of image columns in one result row, which may have 1,664 columns including

@@ -85,6 +85,8 @@ class Kind:
         self.may_return = bool(self.routes) and self.is_lean and is_plain_name(source.model)
         self.every = frozenset(route.receiver for route in self.routes)
         self.conditional = [route for route in self.routes if route.condition is not None]
+        #: The schema of the buffer that the changes were last taken from; empty before.
+        self.home = ""
         #: The queries for staged rows, by table.
         self._staged_queries: dict[str, str] = {}
 
@@ -114,7 +116,7 @@ class Kind:
         """The clause that lets such a statement return the rows, in the form of ``images``."""
         table = quoting.relation(self.source.model._meta.db_table)
         columns = [f"{table}.{quoting.identifier(one.column)}" for one in self.source.table.fields]
-        return "RETURNING " + ", ".join(columns).replace("%", "%%")
+        return "RETURNING " + ", ".join(columns)
 
     @cached_property
     def query(self) -> str:
@@ -154,9 +156,26 @@ class Kind:
         """Whether a query cannot return both images in one row: then each has its own row."""
         return is_wide(self.source.table, self.sides)
 
+    def request(
+        self, after: int, home: str, *, most: int | None = None
+    ) -> tuple[str, list[object]]:
+        """The query for the changes since number ``after``, with its parameters.
+
+        Args:
+            most: if more rows than that wait, or the changes of many statements, it takes none.
+        """
+        return in_schema(home, self.query), self._arguments(after, most)
+
+    def _arguments(self, after: int, most: int | None = None) -> list[object]:
+        return [self.source.oid, self.operation, after, most]
+
     def take(self, cursor: Cursor[Any], after: int, home: str) -> list[Taken]:
-        cursor.execute(in_schema(home, self.query), [self.source.oid, self.operation, after])
-        rows = cursor.fetchall()
+        cursor.execute(*self.request(after, home))
+        self.home = home
+        return self.all_taken(cursor.fetchall())
+
+    def all_taken(self, rows: Sequence[tuple[Any, ...]]) -> list[Taken]:
+        """The changes, from the rows of the query."""
         if self.is_wide:
             width = len(self.source.table.fields)
             pairs = zip(rows[::2], rows[1::2], strict=True)
@@ -165,14 +184,14 @@ class Kind:
 
     def lean_rows(self, cursor: Cursor[Any], after: int, home: str) -> list[tuple[Any, ...]]:
         """The changes as the query returns them."""
-        cursor.execute(in_schema(home, self.lean_query), [self.source.oid, self.operation, after])
+        cursor.execute(in_schema(home, self.lean_query), self._arguments(after))
         found: list[tuple[Any, ...]] = cursor.fetchall()
         return found
 
     def open(self, portal: Cursor[Any], after: int, home: str, *, is_lean: bool) -> None:
         """Let a server-side cursor take the changes; not if they are wide."""
         text = self._query(is_lean=is_lean, in_chunks=True)
-        portal.execute(in_schema(home, text), [self.source.oid, self.operation, after])
+        portal.execute(in_schema(home, text), self._arguments(after))
 
     def images(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
         """The part of each row that is the image for the instance."""

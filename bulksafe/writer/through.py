@@ -17,6 +17,7 @@ from django.db import transaction
 from bulksafe.dispatch.ordering import calls
 from bulksafe.outbox.events import UPDATED
 from bulksafe.writer import delivering
+from bulksafe.writer.blocks import Block
 from bulksafe.writer.combining import in_order_of_locks
 from bulksafe.writer.conflicts import is_asked_for
 from bulksafe.writer.fingerprints import recognizable
@@ -134,7 +135,7 @@ class Through:
 
     def _execute(self, *, is_last: bool) -> Recorded:
         using = self.session.alias
-        with transaction.atomic(using=using):
+        with Block(using, may_wait=not self.session.observers):
             result = self._operation()
             changes = self.session.take()
             for change in changes:
@@ -172,7 +173,7 @@ class Through:
         """Lock the stored rows. Returns whether they are as they were recorded."""
         if all(change.created for change in changes):
             return True
-        with transaction.atomic(using=self.session.alias):
+        with Block(self.session.alias, may_wait=not self.session.observers):
             if lock(in_order_of_locks(changes), self.session.alias):
                 return True
         # If the recording before differed in the same rows, they have not changed: a policy may

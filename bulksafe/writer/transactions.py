@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from django.db import transaction
 from psycopg.pq import TransactionStatus
 
 from bulksafe import object_state
 from bulksafe.exceptions import BrokenTransaction
+from bulksafe.writer.blocks import Block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,20 +61,21 @@ class Transaction:
             and self.status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
         )
 
+    def atomic(self, *, may_wait: bool, is_logged: bool) -> AbstractContextManager[None]:
+        """A transaction or a savepoint for one write.
+
+        Args:
+            may_wait, is_logged: as for ``Block``.
+        """
+        block = Block(self.connection.alias, may_wait=may_wait, is_logged=is_logged)
+        return self._inside_by_hand(block) if self.is_begun_by_hand else block
+
     @contextmanager
-    def atomic(self) -> Iterator[None]:
-        connection = self.connection
-        if not self.is_begun_by_hand:
-            with transaction.atomic(using=connection.alias):
-                yield
-            return
-        with (
-            object_state.in_transaction_begun_by_hand(connection),
-            transaction.atomic(using=connection.alias),
-        ):
+    def _inside_by_hand(self, block: Block) -> Iterator[None]:
+        with object_state.in_transaction_begun_by_hand(self.connection), block:
             yield
         # At once, as Django does outside of a transaction.
-        connection.run_and_clear_commit_hooks()
+        self.connection.run_and_clear_commit_hooks()
 
     def check(self, who: str) -> None:
         """Refuse to continue if Django or PostgreSQL would silently roll everything back.

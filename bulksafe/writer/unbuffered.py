@@ -11,6 +11,7 @@ from bulksafe.sqlstates import sqlstate
 from bulksafe.writer import lean_delivery
 from bulksafe.writer.instance_scopes import InHand, Saving
 from bulksafe.writer.scopes import Again, Returned
+from bulksafe.writer.taking_along import execute_and_take, kind_of
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -41,7 +42,9 @@ def execute_in_bulk(session: Session, execution: Execution) -> Any:
         if returned is not None and params is not None and returned.is_of(text):
             return _execute_returning(session, returned, execution)
         if own := _marked(session, sql, params):
-            return execution.of(own, params)
+            return execution.with_text(own)
+        if (kind := kind_of(session, text, execution.cursor)) is not None:
+            return execute_and_take(session, execution.cursor, text, execution, kind)
     return execution()
 
 
@@ -93,7 +96,7 @@ def _execute_returning(session: Session, returned: Returned, execution: Executio
     mark = _mark(session, _TO_RETURN, kind.source.model)
     session.is_answered = False
     try:
-        result = execution.of(f"{execution.sql} {kind.returning} {mark}", execution.params)
+        result = execution.with_text(f"{kind.returning} {mark}")
     except DatabaseError as error:
         if sqlstate(error) in _RETURNS_NOTHING:
             kind.may_return = False
@@ -101,12 +104,14 @@ def _execute_returning(session: Session, returned: Returned, execution: Executio
         if sqlstate(error) == _TOO_MANY:
             raise Again from error
         raise
-    returned.rows = execution.context["cursor"].fetchall()
+    if execution.cursor.description is not None:
+        # None if a user's execute wrapper has replaced the statement: the changes are buffered.
+        returned.rows = execution.context["cursor"].fetchall()
     return result
 
 
 def _marked(session: Session, sql: str, params: Any) -> str:
-    """The statement with a mark against buffering; empty if its changes must be buffered."""
+    """The mark against buffering; empty if the changes must be buffered."""
     scope = session.scopes[-1] if session.scopes else None
     if not isinstance(scope, InHand) or not (scope.is_spared and scope.is_storing):
         return ""
@@ -114,7 +119,7 @@ def _marked(session: Session, sql: str, params: Any) -> str:
         return ""
     # Django sends the signals of save() regardless of the database's answer.
     mark = _IN_HAND if isinstance(scope, Saving) else _TO_ANSWER
-    return f"{sql} {_mark(session, mark, scope.model)}"
+    return _mark(session, mark, scope.model)
 
 
 def _mark(session: Session, mark: str, model: type[Model]) -> str:

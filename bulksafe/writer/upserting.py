@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ValidationError
 from django.db.models import Model, Q
 
+from bulksafe.hidden import hidden
 from bulksafe.writer.changes import key_of_instance
 from bulksafe.writer.in_hand import BulkWrite
 from bulksafe.writer.instances import take_over
@@ -91,9 +92,9 @@ class Upsert(BulkWrite):
             store([(row, names, key_of_instance(row)) for row in rows], self.session.alias)
         if self.scope.stored < len(rows):
             # A concurrent transaction has deleted some since they were looked up.
-            found = self.model._base_manager.using(self.session.alias).in_bulk(
-                [row.pk for row in rows]
-            )
+            manager = self.model._base_manager.using(self.session.alias)
+            with hidden(self.session.connection):
+                found = manager.in_bulk([row.pk for row in rows])
             gone = [place for place in places if self._rows[place].pk not in found]
             self._write([self.instances[place] for place in gone])
             places = [place for place in places if place not in gone]
@@ -112,8 +113,9 @@ class Upsert(BulkWrite):
         manager = self.model._base_manager.using(self.session.alias)
         stored: dict[tuple[Any, ...], Model] = {}
         for batch in batches(dict.fromkeys(keys.values()), len(self._unique)):
-            for row in manager.filter(self._condition(batch)):
-                stored[self._key(row) or ()] = row
+            with hidden(self.session.connection):
+                rows = list(manager.filter(self._condition(batch)))
+            stored |= {self._key(row) or (): row for row in rows}
         found: dict[int, Model] = {}
         for place, key in keys.items():
             # A second object for the same row is refused by PostgreSQL.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.db.models.constants import OnConflict
 
+from bulksafe.caching import per_model
 from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.sources import models_of
@@ -18,7 +20,7 @@ from bulksafe.writer import relations
 from bulksafe.writer.delivering import EARLY, Live
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Model
@@ -43,6 +45,14 @@ def _pattern(names: Iterable[str]) -> re.Pattern[str] | None:
     return re.compile(_WORD.format(f"(?:{'|'.join(listed)})"), re.IGNORECASE) if listed else None
 
 
+_WORDS = re.compile(r"[\w$]+")
+
+
+def _is_odd(name: str) -> bool:
+    """Whether a table name is more than a word."""
+    return _WORDS.fullmatch(name) is None
+
+
 def name_of(model: type[Model]) -> str:
     """The table's name in a statement, without its schema."""
     return str(model._meta.db_table).strip('"').rpartition('"."')[2]
@@ -60,7 +70,7 @@ class Vocabulary:
 
     models: tuple[type[Model], ...]
     by_name: dict[str, tuple[type[Model], ...]]
-    _any: re.Pattern[str] | None
+    _odd: re.Pattern[str] | None
     _texts: dict[str, list[type[Model]]] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -71,7 +81,12 @@ class Vocabulary:
             for table in lineage(model):
                 by_name.setdefault(name_of(table).lower(), []).append(model)
         found = {name: tuple(listed) for name, listed in by_name.items()}
-        return cls(tuple(models), found, _pattern(found))
+        return cls(tuple(models), found, _pattern(filter(_is_odd, found)))
+
+    @cached_property
+    def with_early(self) -> tuple[type[Model], ...]:
+        """The models with receivers before the write."""
+        return tuple(model for model in self.models if _early_of(model))
 
     def and_others(self, connection: BaseDatabaseWrapper) -> Vocabulary:
         """The same, extended by the catalogs of a database.
@@ -89,11 +104,11 @@ class Vocabulary:
         for name, reached in rows:
             models = (*found.get(name.lower(), ()), *self.by_name.get(reached.lower(), ()))
             found[name.lower()] = tuple(dict.fromkeys(models))
-        return type(self)(self.models, found, _pattern(found))
+        return type(self)(self.models, found, _pattern(filter(_is_odd, found)))
 
     def named(self, text: str) -> list[type[Model]]:
         """The models whose tables occur in a statement."""
-        if self._any is None:
+        if not self.models:
             return []
         found = self._texts.get(text)
         if found is None:
@@ -104,9 +119,12 @@ class Vocabulary:
         return found
 
     def _named(self, text: str) -> list[type[Model]]:
-        assert self._any is not None  # noqa: S101
-        names = {match.lower() for match in self._any.findall(text)}
-        return list(dict.fromkeys(model for name in names for model in self.by_name[name]))
+        # Looked up word by word: a pattern with all names would take longer with each table.
+        names = dict.fromkeys(_WORDS.findall(text.lower()))
+        if self._odd is not None:
+            names |= dict.fromkeys(match.lower() for match in self._odd.findall(text))
+        found = (self.by_name.get(name, ()) for name in names)
+        return list(dict.fromkeys(model for models in found for model in models))
 
 
 _LONG, _MANY = 4000, 2000
@@ -168,12 +186,17 @@ def on_conflict(text: str) -> dict[str, Any]:
 
 def has_early(models: Iterable[type[Model]]) -> bool:
     """Whether any of the models has a connected receiver before the write."""
+    known = vocabulary()
+    if models is known.models:
+        # All of them: few have such receivers.
+        models = known.with_early
     is_live = Live(EARLY)
-    return any(
-        is_live(receiver, model)
-        for model in models
-        for receiver in receivers.of_model(model, _is_early)
-    )
+    return any(is_live(receiver, model) for model in models for receiver in _early_of(model))
+
+
+@per_model(receivers.changes)
+def _early_of(model: type[Model]) -> Sequence[Receiver]:
+    return receivers.of_model(model, _is_early)
 
 
 def _is_early(receiver: Receiver) -> bool:

@@ -2,7 +2,7 @@
 
 COALESCE(
         has_function_privilege(
-            :caller, to_regprocedure(format('%%I.bulksafe_take(oid,"char",bigint)', %10$L)), 'EXECUTE'
+            :caller, to_regprocedure(format('%%I.bulksafe_take(oid,"char",bigint,bigint)', %10$L)), 'EXECUTE'
         ),
         false
     )

@@ -130,9 +130,11 @@ BEGIN
     $ddl$, home);
 
     -- A session that dispatches takes what its transaction wrote, without a right on the tables. These are whole rows,
-    -- so only the application's roles may call it.
+    -- so only the application's roles may call it. If more rows than "most" wait, or the changes of many statements, it
+    -- takes none: the session takes them in chunks then.
     EXECUTE format($ddl$
-        CREATE FUNCTION %1$I.bulksafe_take(wanted oid, kind "char", after bigint) RETURNS SETOF %1$I.bulksafe_buffer
+        CREATE FUNCTION %1$I.bulksafe_take(wanted oid, kind "char", after bigint, most bigint DEFAULT NULL)
+        RETURNS SETOF %1$I.bulksafe_buffer
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp
         SET enable_seqscan = off
@@ -145,6 +147,9 @@ BEGIN
             places tid[];
         BEGIN
             IF waiting = '' OR starts_with(waiting, 'all ') THEN
+                IF most IS NOT NULL THEN
+                    RETURN;
+                END IF;
                 -- plpgsql keeps the plan.
                 RETURN QUERY
                     DELETE FROM %1$I.bulksafe_buffer AS b
@@ -153,6 +158,12 @@ BEGIN
                 RETURN;
             END IF;
             tickets := string_to_array(waiting, ' ');
+            IF most < (
+                SELECT sum(cardinality(t.rows)) FROM %1$I.bulksafe_ticket AS t
+                WHERE t.ctid = ANY (tickets) AND t.xid = pg_current_xact_id()
+            ) THEN
+                RETURN;
+            END IF;
             WITH gone AS (
                 DELETE FROM %1$I.bulksafe_ticket AS t
                 WHERE t.ctid = ANY (tickets) AND t.xid = pg_current_xact_id() AND NOT t.staged

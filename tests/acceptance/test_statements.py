@@ -54,12 +54,13 @@ autocommit, and three where the write is all of an `atomic()` block, with its `B
 Bulk writes have three rows; two of those of `bulk_create()` with conflicts, and of `MERGE`, are
 stored already. Each write was made before, so that nothing is cached during it.
 
-Below, one line is one round trip. `?` is a value, and lines that bulksafe sends by itself begin
-with its name. The lists are those of autocommit. Inside `atomic()`, a write that begins no
-transaction of its own sends the same, and any other one has a savepoint: `SAVEPOINT` stands for
-`BEGIN`, and `RELEASE SAVEPOINT` for `COMMIT`, unless Django's own write joins the block. Where
-something else differs inside `atomic()`, it has a list of its own. The file is that of Django 6:
-before, `bulk_create()` without receivers in the transaction sends `BEGIN` and `COMMIT`, too.
+Below, one line is one round trip. `?` is a value, and statements that bulksafe sends by itself
+begin with its name. The lists are those of autocommit. Inside `atomic()`, a write that begins no
+transaction of its own sends the same. Any other one has a savepoint, which is set in front of its
+first statement, after the `BEGIN` of the block, and released in front of the statement that
+follows, if there is one. Where something else differs inside `atomic()`, it has a list of its own.
+The file is that of Django 6: before, `bulk_create()` without receivers in the transaction sends
+`BEGIN` and `COMMIT`, too.
 """
 
 
@@ -189,12 +190,16 @@ def lists(row: dict[str, Cell]) -> Iterator[str]:
 
 def within(alone: tuple[str, ...]) -> tuple[str, ...]:
     """What is sent inside ``atomic()`` if the write is the same there."""
-    if alone[0] != "BEGIN":
+    begin, _, first = alone[0].partition("; ")
+    if begin != "BEGIN":
         return ("BEGIN", *alone, "COMMIT")
-    deeper = (
-        re.sub(r"(?<=SAVEPOINT s)\d+", lambda m: str(int(m[0]) + 1), one) for one in alone[1:-1]
-    )
-    return ("BEGIN", "SAVEPOINT s1", *deeper, "RELEASE SAVEPOINT s1", "COMMIT")
+    # The savepoint is set where the transaction begins, and is the first.
+    deeper = [re.sub(r"(?<=SAVEPOINT s)\d+", _next, one) for one in (first, *alone[1:])]
+    return (f"BEGIN; SAVEPOINT s1; {deeper[0]}".removesuffix("; "), *deeper[1:])
+
+
+def _next(number: re.Match[str]) -> str:
+    return str(int(number[0]) + 1)
 
 
 def many() -> Iterator[str]:

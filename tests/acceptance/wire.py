@@ -71,17 +71,28 @@ def readable(sql: str, savepoints: dict[str, str]) -> str:
         savepoints: their names by what Django calls them; it is added to.
     """
     text = " ".join(sql.split()).replace('"', "")
+    commands = _COMMANDS.match(text)
+    assert commands is not None
+    before, text = commands[0], text[commands.end() :]
     for pattern, short in _SHORT:
         text = pattern.sub(short, text)
+    # What follows a statement in the same message.
+    text = "; ".join(map(_described, text.split(" ; ")))
+    return _SAVEPOINT.sub(
+        lambda m: f"{m[1]} {savepoints.setdefault(m[2], f's{len(savepoints) + 1}')}", before + text
+    )
+
+
+def _described(text: str) -> str:
     for pattern, describe in _OURS:
         found = pattern.match(text)
         if found is not None:
             return f"bulksafe: {describe(found)}"
-    return _SAVEPOINT.sub(
-        lambda m: f"{m[1]} {savepoints.setdefault(m[2], f's{len(savepoints) + 1}')}", text
-    )
+    return text
 
 
+#: What travels in front of a statement.
+_COMMANDS = re.compile(r"(?:(?:BEGIN|SAVEPOINT \w+|RELEASE SAVEPOINT \w+); )*")
 _SAVEPOINT = re.compile(r"\b(SAVEPOINT) (\w+)")
 _VALUE = r"(?:\?|\(\?\))(?:::[a-z ]+)?"
 _ROW = rf"\({_VALUE}(?:, {_VALUE})*\)"

@@ -24,6 +24,7 @@ ALLOWED = {
         "connection.execute_wrappers.insert": "Django has execute wrappers for that"
     },
     "dispatch/lane_batches.py": {"batch.routes.models": "an object of bulksafe's"},
+    "joining/cursors.py": {"message.query": "a copy of the query, for the message"},
     "listener/serving.py": {
         "connection.connection.isolation_level": "psycopg documents the attribute as writable"
     },

@@ -2,16 +2,13 @@
 
 import json
 import os
-import sys
 from io import StringIO
 from pathlib import Path
 
-from common import IS_CRITICAL
 from django.apps import apps
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 from tests.django_suite import recording
 
@@ -21,8 +18,6 @@ _OURS = {"bulksafe", "neighbour", "pgtrigger"}
 
 class Runner(recording.Runner):
     def setup_databases(self, **kwargs):
-        if IS_CRITICAL:
-            _count_no_savepoints_of_ours()
         made = super().setup_databases(**kwargs)
         path = Path(os.environ["NEIGHBOURS_FILES"]) / "facts.json"
         path.write_text(json.dumps(_facts()))
@@ -59,39 +54,3 @@ def _check():
     output = StringIO()
     call_command("check", stdout=output, stderr=output)
     return output.getvalue().splitlines()
-
-
-def _count_no_savepoints_of_ours():
-    """Leave the savepoints that bulksafe sets out of what ``assertNumQueries`` counts.
-
-    A write with critical receivers has one of its own. All other statements count.
-    """
-    for name in ("_savepoint", "_savepoint_commit", "_savepoint_rollback"):
-        setattr(BaseDatabaseWrapper, name, _not_logged_if_ours(getattr(BaseDatabaseWrapper, name)))
-
-
-def _not_logged_if_ours(original):
-    def run(self, *args, **kwargs):
-        before = len(self.queries_log)
-        result = original(self, *args, **kwargs)
-        if len(self.queries_log) > before and _is_called_by_bulksafe():
-            self.queries_log.pop()
-        return result
-
-    return run
-
-
-def _is_called_by_bulksafe():
-    """Whether the first caller outside of Django's transactions and contextlib is bulksafe."""
-    frame = sys._getframe(2)
-    while frame.f_globals["__name__"] in _BETWEEN:
-        frame = frame.f_back
-    return frame.f_globals["__name__"].startswith("bulksafe.")
-
-
-_BETWEEN = {
-    "contextlib",
-    "django.db.backends.base.base",
-    "django.db.transaction",
-    "django.utils.asyncio",
-}
