@@ -9,6 +9,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from psycopg.adapt import Transformer
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -95,3 +97,13 @@ def in_transaction_begun_by_hand(connection: BaseDatabaseWrapper) -> Iterator[No
 def set_rowcount(cursor: Cursor[Any], count: int) -> None:
     """Set the row count of a psycopg cursor's last statement."""
     cursor._rowcount = count
+
+
+def set_query(cursor: Cursor[Any], sql: str, params: Any) -> None:
+    """Set the statement that a psycopg cursor reports as its last one.
+
+    Django logs what the cursor reports: users must find their own statement in the log.
+    """
+    query = cursor._query_cls(Transformer.from_context(cursor))
+    query.convert(sql, params)
+    cursor._query = query

@@ -82,7 +82,8 @@ def _set_order(
     keys: Iterable[Any],
     using: str | None = None,
 ) -> None:
-    with switched.deciding(ordered, using or DEFAULT_DB_ALIAS) as is_off:
+    alias = using or router.db_for_write(ordered, instance=self)
+    with switched.deciding(ordered, alias) as is_off:
         if paths.is_concerned(ordered) and not is_off:
             bulk_paths.set_order(self, ordered, keys, using)
         else:

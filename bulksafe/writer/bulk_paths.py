@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from django.db import connections
 from django.db.models.constants import OnConflict
 from django.db.models.signals import m2m_changed
 
+from bulksafe.hidden import hidden
 from bulksafe.writer import connecting
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.in_hand import BulkWrite
@@ -143,7 +145,10 @@ def set_order(
         **meta.order_with_respect_to.get_forward_related_filter(instance)
     )
     listed = [meta.pk.to_python(getattr(key, "pk", key)) for key in keys]
-    stored = rows.in_bulk(listed)
+    # Read where the rows will be written.
+    rows._for_write = True
+    with hidden(connections[rows.db]):
+        stored = rows.in_bulk(listed)
     for order, key in enumerate(listed):
         if key in stored:
             stored[key]._order = order

@@ -142,6 +142,12 @@ def _converted(field: Field[Any, Any], value: Any) -> Any:
 
 
 def row_of(model: type[Model], key: Hashable) -> Row:
+    try:
+        hash(key)
+    except TypeError:
+        # A field may create values of a class without a hash, or lists.
+        values = key if isinstance(key, tuple) else (key,)
+        key = tuple(map(repr, values))
     return _label(model), key
 
 

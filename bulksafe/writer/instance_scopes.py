@@ -38,8 +38,8 @@ class InHand(Scope):
     is_storing: bool = False
     is_spared: bool = False
     stored: int = 0
-    #: By parent table: the number of instances and the keys of their parts.
-    _part_keys: dict[type[Model], tuple[int, frozenset[Any]]] = field(default_factory=dict)
+    #: By parent table: the number of instances and the rows of their parts.
+    _parts: dict[type[Model], tuple[int, frozenset[Row]]] = field(default_factory=dict)
 
     @contextmanager
     def storing(self) -> Iterator[None]:
@@ -72,15 +72,17 @@ class InHand(Scope):
     def is_part(self, change: InlineChange) -> bool:
         if self.model is None or change.model not in self.model._meta.all_parents or change.deleted:
             return False
-        return change.key() in self._keys_in(change.model)
+        return row_of(change.model, change.key()) in self._parts_in(change.model)
 
-    def _keys_in(self, table: type[Model]) -> Collection[Any]:
-        """The keys of the instances' parts in a parent's table."""
-        count, keys = self._part_keys.get(table, (0, frozenset()))
+    def _parts_in(self, table: type[Model]) -> Collection[Row]:
+        """The rows of the instances' parts in a parent's table."""
+        count, parts = self._parts.get(table, (0, frozenset()))
         if count != len(self.instances):
-            keys = frozenset(key_in_table(one, table) for one in self.instances.values())
-            self._part_keys[table] = len(self.instances), keys
-        return keys
+            parts = frozenset(
+                row_of(table, key_in_table(one, table)) for one in self.instances.values()
+            )
+            self._parts[table] = len(self.instances), parts
+        return parts
 
     def is_one_change(self, earlier: InlineChange, later: InlineChange) -> bool:
         # Of a row in multi-table inheritance the buffer is also emptied between Django's
@@ -120,8 +122,8 @@ class Saving(InHand):
 
     instance: Model | None = None
 
-    def _keys_in(self, table: type[Model]) -> Collection[Any]:
-        return () if self.instance is None else (key_in_table(self.instance, table),)
+    def _parts_in(self, table: type[Model]) -> Collection[Row]:
+        return () if self.instance is None else (row_of(table, key_in_table(self.instance, table)),)
 
     def holds(self, change: InlineChange) -> bool:
         instance = self.instance

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from bulksafe.hidden import forget_logged, log_mark
 from bulksafe.object_state import set_rowcount
 from bulksafe.writer.collecting import (
     Target,
@@ -67,14 +68,14 @@ def perform(
         returning: the table and the operation, if it is one statement of Django's that changes
             many rows.
     """
+    mark = log_mark(session.connection)
     others = models if model is None else [one for one in models if one is not model]
     is_simple = not (session.is_migrating or session.is_in_pipeline or has_early(others))
     if is_simple and model is not None and is_collectable(model, session.connection):
         try:
             return _perform_in_turn(session, operation, scope, returning)
         except Uncollectable:
-            session.due.clear()
-            scope.reset()
+            _begin_again(session, scope, mark)
     if has_early(models) or (is_simple and is_plain and may_need_turns(models, session.connection)):
         return _perform_through(session, operation, scope, is_plain=is_plain)
     return _perform_at_once(session, operation, scope, returning)
@@ -87,14 +88,14 @@ def _perform_at_once(
     returning: tuple[type[Model], str] | None,
 ) -> Any:
     turns = scope.turns
+    mark = log_mark(session.connection)
     try:
         with session.within(scope):
             if returning is not None:
                 scope.returned = returned_by(session, *returning)
             return operation()
     except Again:
-        session.due.clear()
-    scope.reset()
+        _begin_again(session, scope, mark)
     scope.turns = turns
     with session.within(scope):
         return operation()
@@ -105,6 +106,7 @@ def _perform_through(
 ) -> Any:
     """Execute a write twice."""
     is_row_by_row = False
+    mark = log_mark(session.connection)
     while True:
         through = Through(session, scope, operation, is_plain=is_plain, is_row_by_row=is_row_by_row)
         try:
@@ -114,8 +116,7 @@ def _perform_through(
             if restart.progress is not scope.progress:
                 raise
         logger.warning(_IS_REPEATED)
-        session.due.clear()
-        scope.reset()
+        _begin_again(session, scope, mark)
         is_row_by_row = True
 
 
@@ -128,6 +129,7 @@ def _perform_in_turn(
     """Execute a write of one statement, collected if its receivers need that."""
     turns: Turns = "found out"
     left = _MOST_ATTEMPTS
+    mark = log_mark(session.connection)
     while True:
         scope.turns = turns
         try:
@@ -141,8 +143,14 @@ def _perform_in_turn(
             left -= 1
             if not left:
                 raise overtaken.error from None
-        session.due.clear()
-        scope.reset()
+        _begin_again(session, scope, mark)
+
+
+def _begin_again(session: Session, scope: Scope, mark: int) -> None:
+    """Forget a write that has been rolled back to be executed in another way."""
+    session.due.clear()
+    scope.reset()
+    forget_logged(session.connection, mark)
 
 
 def write(session: Session, execution: Execution, named: Sequence[type[Model]]) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError
 
+from bulksafe.hidden import hidden
 from bulksafe.object_state import set_rowcount
 from bulksafe.sqlstates import sqlstate
 from bulksafe.writer import returned_rows
@@ -122,13 +123,15 @@ class StagedStore:
                 self._is_whole = True
                 self._write_all(rows[0].change.event.operation, text, params)
             else:
-                with self._session.connection.cursor() as cursor:
+                connection = self._session.connection
+                with hidden(connection), connection.cursor() as cursor:
                     cursor.execute(text, params)
                     self._count += cursor.rowcount
                     if self._target.statement.returning:
                         self._returned += cursor.fetchall()
         if later:
-            store(later, self._session.alias)
+            with hidden(self._session.connection):
+                store(later, self._session.alias)
 
     def _write_all(self, operation: str, text: str, params: Sequence[Any]) -> None:
         execute = partial(self._execute, text, params)

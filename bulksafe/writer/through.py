@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 
 from bulksafe.dispatch.ordering import calls
+from bulksafe.hidden import forget_logged, log_mark
 from bulksafe.outbox.events import UPDATED
 from bulksafe.writer import delivering
 from bulksafe.writer.blocks import Block
@@ -57,6 +58,7 @@ class Recorded:
         new: the changes without receiver calls so far.
         due: the calls before the write.
         stands: whether it was kept, not rolled back.
+        logged: what it has logged, if it was rolled back.
     """
 
     result: Any
@@ -64,6 +66,7 @@ class Recorded:
     new: Sequence[Found]
     due: Sequence[Delivery]
     stands: bool
+    logged: Sequence[dict[str, str]]
 
 
 class Through:
@@ -118,6 +121,7 @@ class Through:
             )
             turns.run(is_row_by_row=self._is_row_by_row)
             if turns.is_begun:
+                self.session.connection.queries_log.extend(recorded.logged)
                 return recorded.result
         self._finish(recorded.found)
         return recorded.result
@@ -135,6 +139,7 @@ class Through:
 
     def _execute(self, *, is_last: bool) -> Recorded:
         using = self.session.alias
+        mark, logged = log_mark(self.session.connection), []
         with Block(using, may_wait=not self.session.observers):
             result = self._operation()
             changes = self.session.take()
@@ -150,7 +155,8 @@ class Through:
                 transaction.set_rollback(True, using=using)
         if not stands:
             self.session.due.clear()
-        return Recorded(result, found, new, due, stands)
+            logged = forget_logged(self.session.connection, mark)
+        return Recorded(result, found, new, due, stands, logged)
 
     def _has_turns(self, changes: Sequence[InlineChange]) -> bool:
         """Whether to store the rows one by one for the receivers after the write.

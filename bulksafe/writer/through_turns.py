@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from django.db.models.signals import m2m_changed
 
 from bulksafe.dispatch.calls import Call
+from bulksafe.hidden import hidden
 from bulksafe.writer import delivering
 from bulksafe.writer.changes import key_of_instance, row_of
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
@@ -140,11 +141,13 @@ class Turns:
         change, using = row.change, self.session.alias
         if change.created:
             recorded = change.row
-            insert(row, using, self.scope.on_conflict)
+            with hidden(self.session.connection):
+                insert(row, using, self.scope.on_conflict)
             if row.instance.pk is not None:
                 self.scope.moved[recorded] = row.instance.pk
         elif change.deleted:
-            delete(change, using)
+            with hidden(self.session.connection):
+                delete(change, using)
         else:
             # An assigned value may equal the row's own now, but not at its turn.
             written = change.changed | (self.scope.given_fields or set())
@@ -156,7 +159,8 @@ class Turns:
                 self.session.deliver([change], self.scope.observer)
                 return
             key = self.scope.moved.get(change.row, change.key(old=True))
-            store([(row.instance, names, key)], using)
+            with hidden(self.session.connection):
+                store([(row.instance, names, key)], using)
         self._deliver_stored(row)
 
     def _deliver_stored(self, row: RecordedRow) -> None:

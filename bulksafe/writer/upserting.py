@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ValidationError
 from django.db.models import Model, Q
 
+from bulksafe.caching import forever, per_model
 from bulksafe.hidden import hidden
+from bulksafe.rendering import quoting
 from bulksafe.writer.changes import key_of_instance
 from bulksafe.writer.in_hand import BulkWrite
 from bulksafe.writer.instances import take_over
@@ -18,6 +20,20 @@ if TYPE_CHECKING:
     from django.db.models import Field
 
     from bulksafe.writer.session import Session
+
+
+@per_model(forever)
+def unique_sets(model: type[Model]) -> frozenset[frozenset[Field[Any, Any]]]:
+    """The sets of fields that the model declares unique, as an upsert may name them."""
+    meta: Any = model._meta
+    unique = [
+        constraint for constraint in meta.total_unique_constraints if not constraint.deferrable
+    ]
+    named = [*meta.unique_together, *(constraint.fields for constraint in unique)]
+    sets: list[Iterable[Field[Any, Any]]] = [meta.pk_fields]
+    sets += [[field] for field in meta.concrete_fields if field.unique]
+    sets += [[meta.get_field(name) for name in names] for names in named]
+    return frozenset(map(frozenset, sets))
 
 
 class Upsert(BulkWrite):
@@ -49,7 +65,26 @@ class Upsert(BulkWrite):
         self._rows: dict[int, Model] = {}
 
     def begin(self) -> None:
+        self._check_unique_fields()
         self._rows = self._found(range(len(self.instances)))
+
+    def _check_unique_fields(self) -> None:
+        """Let PostgreSQL refuse fields that no unique index covers.
+
+        If all objects exist as rows, no INSERT is executed that it would refuse.
+
+        Raises:
+            ProgrammingError: no unique or exclusion constraint covers the fields.
+        """
+        if frozenset(self._unique) in unique_sets(self.model):
+            return
+        connection = self.session.connection
+        table = quoting.relation(self.model._meta.db_table)
+        columns = ", ".join(quoting.identifier(str(field.column)) for field in self._unique)
+        insert = f"INSERT INTO {table} DEFAULT VALUES"
+        text = f"EXPLAIN {insert} ON CONFLICT ({columns}) DO NOTHING".replace("%", "%%")
+        with hidden(connection), connection.cursor() as cursor:
+            cursor.execute(text, [])
 
     def before(self, place: int) -> None:
         if self._is_begun:

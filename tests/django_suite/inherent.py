@@ -6,9 +6,9 @@ that Django's test passes, it should do.
 
 _WRAPPERS = "It names all execute wrappers of a connection, and bulksafe's are among them."
 
-_STATEMENTS = (
-    "It names or counts all statements, and a write with critical receivers is in a transaction or "
-    "a savepoint of its own."
+_EACH = (
+    "It counts the calls of an execute wrapper for executemany(). With critical receivers each of "
+    "its statements is executed by itself."
 )
 
 _SAVEPOINT = (
@@ -16,9 +16,14 @@ _SAVEPOINT = (
     "save() is in a savepoint of its own, and the transaction goes on."
 )
 
-_NO_HASH = (
-    "The primary keys are objects without a hash, by which neither Django's deletions nor "
-    "receivers can find a row."
+_FIRST_ROW = (
+    "The first bulk write writes its first row alone: it finds out whether the receivers' work "
+    "depends on the order of the rows."
+)
+
+_NO_ROW = (
+    "The rows whose order it sets are in the other database. With critical receivers the rows are "
+    "read first, and without any nothing is written."
 )
 
 _CURSORS = (
@@ -37,12 +42,16 @@ INHERENT = {
 
 #: With a receiver of every model, in addition.
 INHERENT_OF_RECEIVERS = {
-    "backends.base.test_base.DatabaseWrapperLoggingTests.test_commit_debug_log": _STATEMENTS,
-    "backends.base.test_base.ExecuteWrapperTests.test_nested_wrapper_invoked": _STATEMENTS,
-    "backends.base.test_base.ExecuteWrapperTests.test_wrapper_invoked_many": _STATEMENTS,
-    "backends.tests.BackendTestCase.test_queries": _STATEMENTS,
+    "backends.base.test_base.ExecuteWrapperTests.test_nested_wrapper_invoked": _EACH,
+    "backends.base.test_base.ExecuteWrapperTests.test_wrapper_invoked_many": _EACH,
     "basic.tests.SelectOnSaveTests.test_select_on_save_lying_update": _SAVEPOINT,
-    "custom_pk.tests.CustomPKTests.test_auto_field_subclass_bulk_create": _NO_HASH,
+    "backends.postgresql.test_compilation.BulkCreateUnnestTests.test_non_literal": _FIRST_ROW,
+    "backends.postgresql.test_compilation.BulkCreateUnnestTests."
+    "test_unnest_eligible_foreign_keys": _FIRST_ROW,
+    "bulk_create.tests.BulkCreateTests.test_efficiency": _FIRST_ROW,
+    "contenttypes_tests.test_order_with_respect_to.OrderWithRespectToGFKTests."
+    "test_database_routing": _NO_ROW,
+    "order_with_respect_to.tests.OrderWithRespectToBaseTests.test_database_routing": _NO_ROW,
     "transactions.tests.AtomicErrorsTests.test_atomic_prevents_queries_in_broken_transaction": (
         _SAVEPOINT
     ),

@@ -3,7 +3,6 @@
 from django.apps import AppConfig, apps
 from django.db.migrations.loader import MigrationLoader
 from django.db.models.signals import post_delete, post_save
-from django.test.utils import CaptureQueriesContext
 
 SIGNALS = [post_save, post_delete]
 
@@ -19,19 +18,11 @@ def ignore_rows(sender, old=None, changed=None, **kwargs):
     """It needs state that only the database has."""
 
 
-def _without_transactions(capture):
-    """What a test counts: a write with critical receivers is in a transaction of its own."""
-    words = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT", "BEGIN", "COMMIT")
-    found = capture.connection.queries[capture.initial_queries : capture.final_queries]
-    return [query for query in found if not query["sql"].startswith(words)]
-
-
 class _Everywhere(AppConfig):
     name = "tests.django_suite.everywhere"
 
     def ready(self):
         """Called once more when runtests.py has added the apps of the suite."""
-        CaptureQueriesContext.captured_queries = property(_without_transactions)
         for model in _models():
             self.declare(model, f"everywhere.{model._meta.label}")
 
