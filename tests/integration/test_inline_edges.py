@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from django.db import ProgrammingError, connection
+from django.db import connection
 from django.db.models import F
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
@@ -22,7 +22,6 @@ from tests.apps.edges.models import (
     Top,
     Tracked,
 )
-from tests.apps.mirrors.models import Ware
 from tests.apps.practice.models import CriticalArticle as Article
 from tests.apps.practice.models import CriticalNode as Node
 from tests.integration import inline_committed as inline
@@ -468,22 +467,3 @@ def test_callproc():
 
     assert names(calls) == SAVED
     assert Article.objects.count() == 1
-
-
-@pytest.mark.parametrize("unique", [["code", "name"], ["name"]], ids=str)
-def test_postgresql_refuses_an_upsert_over_fields_that_are_not_unique(unique):
-    """Also where all rows exist, so that none is inserted."""
-    Ware.objects.create(code="a", name="x")
-    calls = []
-    inline.critical(pre_save, Ware, lambda **named: calls.append(named))
-
-    with pytest.raises(ProgrammingError, match="unique or exclusion constraint"):
-        Ware.objects.bulk_create(
-            [Ware(code="a", name="x", count=1)],
-            update_conflicts=True,
-            unique_fields=unique,
-            update_fields=["count"],
-        )
-
-    assert calls == []
-    assert Ware.objects.get().count == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from django.db import connection
+from django.db import ProgrammingError, connection, transaction
 from django.db.models import F, JSONField, Q, Value
 from django.db.models.functions import Concat, Now
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
@@ -606,3 +606,25 @@ def test_a_trigger_writes_to_new_rows():
     assert seen == [(1, False)]
     entry = CriticalEntry.objects.get()
     assert (entry.slug, entry.version) == ("s", 1)
+
+
+@pytest.mark.parametrize("unique", [["code", "name"], ["name"]], ids=str)
+def test_postgresql_refuses_an_upsert_over_fields_that_are_not_unique(unique):
+    """Also where all rows exist, so that none is inserted."""
+    Ware.objects.create(code="a", name="x")
+    calls = []
+    inline.critical(pre_save, Ware, lambda **named: calls.append(named))
+
+    with (
+        pytest.raises(ProgrammingError, match="unique or exclusion constraint"),
+        transaction.atomic(),
+    ):
+        Ware.objects.bulk_create(
+            [Ware(code="a", name="x", count=1)],
+            update_conflicts=True,
+            unique_fields=unique,
+            update_fields=["count"],
+        )
+
+    assert calls == []
+    assert Ware.objects.get().count == 0

@@ -11,6 +11,8 @@ class WithoutHash:
     def __repr__(self):
         return f"<{self.value}>"
 
+    __hash__ = None
+
     def __eq__(self, other):
         return isinstance(other, WithoutHash) and self.value == other.value
 
