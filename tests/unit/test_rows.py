@@ -11,7 +11,7 @@ class WithoutHash:
     def __repr__(self):
         return f"<{self.value}>"
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __eq__(self, other):
         return isinstance(other, WithoutHash) and self.value == other.value
