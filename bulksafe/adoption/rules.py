@@ -108,10 +108,8 @@ def _about_changes(operations: str) -> NothingAtRest:
 @at_rest.register(Transition)
 def _transition(transition: Transition, model: type[Model], table: Table) -> Rule:
     field = fields.column_field(model, transition.field)
-    states = list(transition.initial or ())
-    for state, followers in transition.edges().items():
-        states += [state, *followers]
-    known = fields.is_one_of(fields.identity(NEW, field), field, list(dict.fromkeys(states)))
+    states = transition.states()
+    known = fields.is_one_of(fields.identity(NEW, field), field, states)
     meaning = (
         f"The value of “{field.name}” is no state of the Transition: no update can change it. "
         "Correct the rows, or list the state"

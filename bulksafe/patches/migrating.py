@@ -39,41 +39,24 @@ def _migrate(
         return original(self, state, schema_editor, *args, **kwargs)
 
 
-def _add_trigger(
-    original: Original[None],
-    schema_editor: BaseDatabaseSchemaEditor,
-    model: type[Model],
-    trigger: object,
-) -> None:
-    work = partial(original, schema_editor, model, trigger)
-    _with_lock(work, schema_editor, model, trigger, "Create", drops=False)
+def _limited(verb: str, *, drops: bool) -> Callable[..., None]:
+    """A replacement of pgtrigger's function that creates or removes a trigger."""
 
+    def run(
+        original: Original[None],
+        schema_editor: BaseDatabaseSchemaEditor,
+        model: type[Model],
+        trigger: object,
+    ) -> None:
+        work = partial(original, schema_editor, model, trigger)
+        if not isinstance(trigger, Trigger):
+            work()
+            return
+        what = f"{verb} trigger {trigger.name} on {model._meta.label}"
+        table = quoting.relation(model._meta.db_table)
+        lock_waits.migrate(schema_editor, work, what, table, drops=drops)
 
-def _remove_trigger(
-    original: Original[None],
-    schema_editor: BaseDatabaseSchemaEditor,
-    model: type[Model],
-    trigger: object,
-) -> None:
-    work = partial(original, schema_editor, model, trigger)
-    _with_lock(work, schema_editor, model, trigger, "Remove", drops=True)
-
-
-def _with_lock(
-    work: Callable[[], None],
-    schema_editor: BaseDatabaseSchemaEditor,
-    model: type[Model],
-    trigger: object,
-    verb: str,
-    *,
-    drops: bool,
-) -> None:
-    if not isinstance(trigger, Trigger):
-        work()
-        return
-    what = f"{verb} trigger {trigger.name} on {model._meta.label}"
-    table = quoting.relation(model._meta.db_table)
-    lock_waits.migrate(schema_editor, work, what, table, drops=drops)
+    return run
 
 
 # Tables.
@@ -186,8 +169,8 @@ LATE = (
             "Limits the wait for the table's lock, and tells sqlmigrate which lock it is.",
         )
         for name, replacement in (
-            ("_add_trigger", _add_trigger),
-            ("_remove_trigger", _remove_trigger),
+            ("_add_trigger", _limited("Create", drops=False)),
+            ("_remove_trigger", _limited("Remove", drops=True)),
         )
     ),
     *(
