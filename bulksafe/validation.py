@@ -129,7 +129,7 @@ def _nothing(invariant: Invariant, change: Change) -> list[Rule]:
 
 @rules_of.register(Check)
 def _check(check: Check, change: Change) -> list[Rule]:
-    events = tuple(events_of(check))
+    events = tuple(events_of(check, change.model))
     if pgtrigger.Delete in events:
         return []
     condition = compile_expression(change.model, check.condition, annotations=check.annotations)

@@ -65,10 +65,8 @@ def _compute(compute: Compute) -> tuple[str, set[str]] | None:
 
 @filters_of.register(Transition)
 def _transition(transition: Transition) -> tuple[str, set[str]]:
-    states = list(transition.initial or ())
-    for state, followers in transition.edges().items():
-        states += [state, *followers]
-    known = list(dict.fromkeys(state for state in states if state is not None))
+    states = transition.states()
+    known = [state for state in states if state is not None]
     (listed,), imports = _written([known])
     wrong = f".exclude({transition.field}__in={listed})"
     return wrong + (f".exclude({transition.field}=None)" if None in states else ""), imports

@@ -72,7 +72,7 @@ def at_rest(invariant: Invariant, model: type[Model], table: Table) -> Rule | No
 
 @at_rest.register(Check)
 def _check(check: Check, model: type[Model], table: Table) -> Rule | NothingAtRest:
-    events = [event.name for event in events_of(check)]
+    events = [event.name for event in events_of(check, model)]
     # A deferred Check is tested after inserts and updates, whatever its columns are called.
     if not check.deferred and events != [pgtrigger.Insert.name, pgtrigger.Update.name]:
         return _about_changes(" and ".join(event.lower() for event in events))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @triggers.register(Check)
 def _check(check: Check, subject: Subject) -> compiler.Trigger:
-    events = rules.events_of(check)
+    events = rules.events_of(check, subject.model)
     deletes = events == [pgtrigger.Delete]
     condition = compile_expression(
         subject.model,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import psycopg
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import models
+from django.db.models.constants import LOOKUP_SEP
 
 from bulksafe.planning import offline
 from bulksafe.planning.problems import Refused, did_you_mean, shown
@@ -78,6 +79,18 @@ def names_of(model: type[models.Model]) -> set[str]:
     """The names by which an expression can refer to a field."""
     names = {field.name for field in model._meta.get_fields()}
     return names | {field.attname for field in model._meta.concrete_fields}
+
+
+def row_named(model: type[models.Model], path: str) -> str:
+    """The row that a lookup path names, ``"old"`` or ``"new"``; empty for none.
+
+    A model may have a field of such a name: ``old__gte`` is a lookup of it.
+    """
+    first, *rest = path.split(LOOKUP_SEP)
+    if first not in ("old", "new") or not rest:
+        return ""
+    is_path = rest[0] == "pk" or rest[0] in names_of(model)
+    return first if is_path or not has_field(model, first) else ""
 
 
 def _own_fields(model: type[models.Model]) -> list[Field]:

@@ -22,12 +22,12 @@ from bulksafe.declarations.compute import computes_of, dependencies
 from bulksafe.declarations.dependencies import field_name, referenced_names
 from bulksafe.declarations.modes import ENFORCE, NEW
 from bulksafe.planning import fields
-from bulksafe.planning.expressions import compile_expression
+from bulksafe.planning.expressions import OLD, compile_expression
 from bulksafe.planning.problems import Problem
 from bulksafe.planning.rules import invariants_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterator
 
     from django.db import models
 
@@ -53,16 +53,11 @@ def _capture(capture: Capture, model: type[models.Model]) -> Iterator[Problem]:
 
 @hints.register(Check)
 def _check(check: Check, model: type[models.Model]) -> Iterator[Problem]:
-    mentioned = referenced_names(check.condition)
+    rows = {fields.row_named(model, name) for name in referenced_names(check.condition)}
     plain = not check.deferred and check.operation is None and not check.annotations
     if check.mode == NEW:
-        yield from _mode_hints(check, mentioned)
-    if (
-        plain
-        and check.mode == ENFORCE
-        and not model._meta.proxy
-        and not any(name.startswith(("old__", "new__")) for name in mentioned)
-    ):
+        yield from _mode_hints(check, rows)
+    if plain and check.mode == ENFORCE and not model._meta.proxy and not any(rows):
         yield Problem(
             "I001",
             "Django's own CheckConstraint can hold this rule.",
@@ -71,10 +66,9 @@ def _check(check: Check, model: type[models.Model]) -> Iterator[Problem]:
         )
 
 
-def _mode_hints(check: Check, mentioned: Iterable[str]) -> Iterator[Problem]:
+def _mode_hints(check: Check, rows: Collection[str]) -> Iterator[Problem]:
     is_for_deletes = check.operation is not None and pgtrigger.Delete in list(check.operation)
-    compares = any(name.startswith("old__") for name in mentioned)
-    if is_for_deletes or compares:
+    if is_for_deletes or OLD in rows:
         yield _no_old_violation(
             "a rule for deletion" if is_for_deletes else "a rule over the old and the new row"
         )

@@ -10,7 +10,7 @@ from django.db.models import CheckConstraint, F, Q
 
 from bulksafe.declarations import Check
 from bulksafe.declarations.dependencies import referenced_names
-from bulksafe.planning import slips
+from bulksafe.planning import fields, slips
 from bulksafe.planning.expressions import NEW, OLD, RowSQL
 from bulksafe.planning.problems import Problem, Refused, shown
 
@@ -102,12 +102,12 @@ class _Unnamed:
     name = "UPDATE OF"
 
 
-def events_of(check: Check) -> list[Any]:
-    """The operations of the check."""
+def events_of(check: Check, model: type[models.Model]) -> list[Any]:
+    """The operations of the check on a model."""
     if check.operation is not None:
         return sorted(_split(check.operation), key=lambda event: _EVENTS.index(event.name))
     mentions_old = any(
-        name.startswith("old__")
+        fields.row_named(model, name) == OLD
         for expression in (check.condition, *check.annotations.values())
         for name in referenced_names(expression)
     )
