@@ -41,20 +41,6 @@ def _is_own(wrapper: object) -> bool:
     return type(wrapper).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
-def log_mark(connection: BaseDatabaseWrapper) -> int:
-    """A mark in ``connection.queries``, for ``forget_logged()``."""
-    return len(connection.queries_log)
-
-
-def forget_logged(connection: BaseDatabaseWrapper, mark: int) -> list[dict[str, str]]:
-    """Take what was logged since the mark out of ``connection.queries``, and return it.
-
-    For an attempt that has been rolled back: what it executed is executed and logged again.
-    """
-    logged = connection.queries_log
-    return [logged.pop() for _ in range(len(logged) - mark)][::-1]
-
-
 @contextmanager
 def hiding_transaction(connection: BaseDatabaseWrapper) -> Iterator[None]:
     """Hide the BEGIN of the transaction that begins in the block, and its later end."""

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from psycopg.adapt import Transformer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.migrations.autodetector import OperationDependency
     from django.db.migrations.operations.base import Operation
     from django.db.models import Model
     from psycopg import Cursor
+    from psycopg._queries import PostgresQuery
 
     #: An entry of ``transaction.on_commit()``: the open savepoints, the function, and whether it is
     #: robust.
@@ -99,11 +100,35 @@ def set_rowcount(cursor: Cursor[Any], count: int) -> None:
     cursor._rowcount = count
 
 
-def set_query(cursor: Cursor[Any], sql: str, params: Any) -> None:
+def set_query(cursor: Cursor[Any], query: PostgresQuery) -> None:
     """Set the statement that a psycopg cursor reports as its last one.
 
     Django logs what the cursor reports: users must find their own statement in the log.
     """
+    cursor._query = query
+
+
+def query_of(cursor: Cursor[Any], sql: str, params: Any) -> PostgresQuery:
+    """A statement with its parameters, in the form that ``set_query()`` takes."""
     query = cursor._query_cls(Transformer.from_context(cursor))
     query.convert(sql, params)
-    cursor._query = query
+    return query
+
+
+def log_mark(connection: BaseDatabaseWrapper) -> int:
+    """A mark in ``connection.queries``, for ``forget_logged()``."""
+    return len(connection.queries_log)
+
+
+def forget_logged(connection: BaseDatabaseWrapper, mark: int) -> list[dict[str, str]]:
+    """Take what was logged since the mark out of ``connection.queries``, and return it.
+
+    For an attempt that has been rolled back: what it executed is executed and logged again.
+    """
+    logged = connection.queries_log
+    return [logged.pop() for _ in range(len(logged) - mark)][::-1]
+
+
+def log_again(connection: BaseDatabaseWrapper, logged: Sequence[dict[str, str]]) -> None:
+    """Put it back: the attempt stands for what was executed."""
+    connection.queries_log.extend(logged)

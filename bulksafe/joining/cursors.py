@@ -15,6 +15,7 @@ from psycopg.pq import ExecStatus
 from bulksafe.joining.commands import begun_commands_of
 from bulksafe.joining.positions import in_statement
 from bulksafe.joining.texts import ends_savepoints, is_joinable, is_parsed, note_parsed
+from bulksafe.object_state import set_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,7 +127,7 @@ class Joining(_Cursor):
             logger.debug("%s … %s", before.decode(encoding), after.decode(encoding))
         super()._execute_send(message, *args, **kwargs)
         # For Django's query log: the statement as it was executed.
-        self._query = query
+        set_query(self, query)
 
     def _check_results(self, results: list[PGresult]) -> None:
         sent, self._bulksafe_sent = self._bulksafe_sent, None

@@ -31,7 +31,7 @@ FROM reach AS r
 JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) r.relation
 
 -- name: discard_buffered
-SELECT count(*) FROM {home}.bulksafe_take(%s::pg_catalog.oid, %s::pg_catalog."char", 0::pg_catalog.int8)
+SELECT count(*) FROM {home}.bulksafe_take(%s::pg_catalog.oid, %s::pg_catalog."char", 0::pg_catalog.int8, NULL::pg_catalog.int8)
 
 -- name: definitions
 -- What the names of a database stand for: the schemas, relations and functions of the project, without those of

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
+from django.db import connections, router
 from django.db.models.constants import OnConflict
 from django.db.models.signals import m2m_changed
 
@@ -141,13 +141,13 @@ def set_order(
     """``order_with_respect_to``: give the rows of these keys the order of the keys."""
     meta: Any = ordered._meta
     manager: Any = ordered._default_manager
+    # Read where the rows will be written.
+    using = using or router.db_for_write(ordered, instance=instance)
     rows = manager.db_manager(using).filter(
         **meta.order_with_respect_to.get_forward_related_filter(instance)
     )
     listed = [meta.pk.to_python(getattr(key, "pk", key)) for key in keys]
-    # Read where the rows will be written.
-    rows._for_write = True
-    with hidden(connections[rows.db]):
+    with hidden(connections[using]):
         stored = rows.in_bulk(listed)
     for order, key in enumerate(listed):
         if key in stored:

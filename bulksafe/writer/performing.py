@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bulksafe.hidden import forget_logged, log_mark
-from bulksafe.object_state import set_rowcount
+from bulksafe.object_state import forget_logged, log_mark, set_rowcount
 from bulksafe.writer.collecting import (
     Target,
     Uncollectable,

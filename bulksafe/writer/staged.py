@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulksafe.declarations.order import in_order
 from bulksafe.dispatch.ordering import calls, split_at_batches
-from bulksafe.object_state import set_query
+from bulksafe.object_state import query_of, set_query
 from bulksafe.writer import delivering, parents
 from bulksafe.writer.changes import InlineChange
 from bulksafe.writer.collected import Collection
@@ -103,7 +103,7 @@ class Staged:
         if self.rows:
             self._store.report()
             if self.session.connection.queries_logged:
-                set_query(self._cursor, sql, params)
+                set_query(self._cursor, query_of(self._cursor, sql, params))
         return result
 
     def _run_chunk(self) -> None:

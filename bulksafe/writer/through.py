@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 
 from bulksafe.dispatch.ordering import calls
-from bulksafe.hidden import forget_logged, log_mark
+from bulksafe.object_state import forget_logged, log_again, log_mark
 from bulksafe.outbox.events import UPDATED
 from bulksafe.writer import delivering
 from bulksafe.writer.blocks import Block
@@ -121,7 +121,7 @@ class Through:
             )
             turns.run(is_row_by_row=self._is_row_by_row)
             if turns.is_begun:
-                self.session.connection.queries_log.extend(recorded.logged)
+                log_again(self.session.connection, recorded.logged)
                 return recorded.result
         self._finish(recorded.found)
         return recorded.result

@@ -133,7 +133,7 @@ BEGIN
     -- so only the application's roles may call it. If more rows than "most" wait, or the changes of many statements, it
     -- takes none: the session takes them in chunks then.
     EXECUTE format($ddl$
-        CREATE FUNCTION %1$I.bulksafe_take(wanted oid, kind "char", after bigint, most bigint DEFAULT NULL)
+        CREATE FUNCTION %1$I.bulksafe_take(wanted oid, kind "char", after bigint, most bigint)
         RETURNS SETOF %1$I.bulksafe_buffer
         LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp

@@ -35,6 +35,7 @@ PACKAGE = Path(bulksafe.__file__).parent
 
 #: How the code names a connection of the driver's. The listener's own connections are not Django's.
 DRIVERS = ("connection.connection", "driver", "_driver")
+CURSORS = {"ClientCursor", "_OwnCursor"}
 SENDS = {"cursor", "execute", "pipeline", "commit", "rollback", "transaction", "wait", "notifies"}
 
 
@@ -55,7 +56,7 @@ def uses_of_the_driver(path):
             owner = ast.unparse(node.func.value)
             if node.func.attr in SENDS and owner.endswith(DRIVERS) and owner != "self.connection":
                 yield node.lineno, is_wrapped
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "ClientCursor":
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in CURSORS:
             yield node.lineno, is_wrapped
         for child in ast.iter_child_nodes(node):
             yield from visit(child, is_wrapped)

@@ -81,7 +81,7 @@ WRITING = [
 CALLING = [
     Attempt(
         "take the changes",
-        f"{INVOICE}; SELECT bulksafe_take('shop_invoice'::regclass, 'I', 0)",
+        f"{INVOICE}; SELECT bulksafe_take('shop_invoice'::regclass, 'I', 0, NULL)",
         INVOICES,
     ),
     Attempt("have writes collected", f"SELECT bulksafe_collect('collect'); {INVOICE}", INVOICES),
@@ -105,7 +105,7 @@ CALLING = [
     Attempt("call a capture's function", "SELECT {capture}()"),
     Attempt(
         "a view that takes",
-        "CREATE VIEW mine AS SELECT * FROM bulksafe_take('shop_invoice'::regclass, 'I', 0); "
+        "CREATE VIEW mine AS SELECT * FROM bulksafe_take('shop_invoice'::regclass, 'I', 0, NULL); "
         f"{INVOICE}; SELECT * FROM mine",
         INVOICES,
     ),
@@ -256,13 +256,13 @@ SHADOWING = [
     Attempt("a cast", "CREATE CAST (varchar AS jsonb) WITH INOUT AS IMPLICIT"),
     Attempt(
         "another bulksafe_take()",
-        SPY.format("bulksafe_take", "integer, text, integer", "text")
-        + f"; {INVOICE}; SELECT bulksafe_take(1, 'I', 0)",
+        SPY.format("bulksafe_take", "integer, text, integer, integer", "text")
+        + f"; {INVOICE}; SELECT bulksafe_take(1, 'I', 0, 0)",
         INVOICES,
     ),
     Attempt(
         "replace bulksafe_take()",
-        'CREATE OR REPLACE FUNCTION bulksafe_take(wanted oid, kind "char", after bigint) '
+        'CREATE OR REPLACE FUNCTION bulksafe_take(wanted oid, kind "char", after bigint, most bigint) '
         "RETURNS SETOF bulksafe_buffer LANGUAGE sql AS 'SELECT NULL::bulksafe_buffer'",
     ),
     Attempt("inherit from the buffer", "CREATE TABLE mine () INHERITS (bulksafe_buffer)"),

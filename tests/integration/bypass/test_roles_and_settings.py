@@ -71,7 +71,7 @@ def test_a_search_path_that_would_redirect_django(way, calls):
     """Another ``bulksafe_take`` in front is not called: the trigger names the schema of ours."""
     execute(
         "CREATE SCHEMA trap; "
-        'CREATE FUNCTION trap.bulksafe_take(oid, "char", bigint) '
+        'CREATE FUNCTION trap.bulksafe_take(oid, "char", bigint, bigint) '
         "RETURNS SETOF public.bulksafe_buffer LANGUAGE sql "
         "AS $$ SELECT * FROM public.bulksafe_buffer WHERE false $$; "
         "CREATE FUNCTION trap.bulksafe_prefix() RETURNS text LANGUAGE sql RETURN 'trap'"
@@ -115,7 +115,9 @@ def test_muting_bypasses_receivers_on_purpose(psql, calls):
 # Which function takes the changes: the database says where it is.
 
 
-@pytest.mark.parametrize("arguments", ["integer, text, integer", "bigint, text, bigint"])
+@pytest.mark.parametrize(
+    "arguments", ["integer, text, integer, integer", "bigint, text, bigint, bigint"]
+)
 def test_a_function_of_another_role_is_not_called(calls, arguments):
     """In the same schema, it would fit bare numbers better."""
     execute(

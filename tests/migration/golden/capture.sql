@@ -241,7 +241,7 @@ BEGIN
     -- Receivers are not called for their own writes: only the application may set the writer.
     IF jsonb_exists(context, 'bulksafe.written_by') AND NOT COALESCE(
         has_function_privilege(
-            (CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), to_regprocedure(format('%%I.bulksafe_take(oid,"char",bigint)', %10$L)), 'EXECUTE'
+            (CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), to_regprocedure(format('%%I.bulksafe_take(oid,"char",bigint,bigint)', %10$L)), 'EXECUTE'
         ),
         false
     ) THEN
@@ -373,7 +373,7 @@ BEGIN
     -- Receivers are not called for their own writes: only the application may set the writer.
     IF jsonb_exists(context, 'bulksafe.written_by') AND NOT COALESCE(
         has_function_privilege(
-            (CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), to_regprocedure(format('%%I.bulksafe_take(oid,"char",bigint)', %10$L)), 'EXECUTE'
+            (CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), to_regprocedure(format('%%I.bulksafe_take(oid,"char",bigint,bigint)', %10$L)), 'EXECUTE'
         ),
         false
     ) THEN
@@ -448,7 +448,7 @@ BEGIN
     -- Receivers are not called for their own writes: only the application may set the writer.
     IF jsonb_exists(context, 'bulksafe.written_by') AND NOT COALESCE(
         has_function_privilege(
-            (CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), to_regprocedure(format('%%I.bulksafe_take(oid,"char",bigint)', %10$L)), 'EXECUTE'
+            (CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), to_regprocedure(format('%%I.bulksafe_take(oid,"char",bigint,bigint)', %10$L)), 'EXECUTE'
         ),
         false
     ) THEN
@@ -523,7 +523,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     AFTER INSERT ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:1d1f644974f6a4595304b0194de94cba624de7ab';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:64e9f32e75935cf5838efdb03680d1b6499aeaa9';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -532,7 +532,7 @@ CREATE TRIGGER "pgtrigger_bulksafe_capture_54800"
     REFERENCING NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."pgtrigger_bulksafe_capture_54800"();
-COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:1d1f644974f6a4595304b0194de94cba624de7ab';
+COMMENT ON TRIGGER "pgtrigger_bulksafe_capture_54800" ON %1$s IS 'bulksafe:64e9f32e75935cf5838efdb03680d1b6499aeaa9';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -542,7 +542,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     AFTER UPDATE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:1d1f644974f6a4595304b0194de94cba624de7ab';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:64e9f32e75935cf5838efdb03680d1b6499aeaa9';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -551,7 +551,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_update"
     REFERENCING OLD TABLE AS bulksafe_old NEW TABLE AS bulksafe_new
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_update"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:1d1f644974f6a4595304b0194de94cba624de7ab';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_update" ON %1$s IS 'bulksafe:64e9f32e75935cf5838efdb03680d1b6499aeaa9';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -561,7 +561,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     AFTER DELETE ON %1$s
     FOR EACH ROW
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:1d1f644974f6a4595304b0194de94cba624de7ab';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:64e9f32e75935cf5838efdb03680d1b6499aeaa9';
 $partitioned_ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         ELSE
             EXECUTE pg_catalog.format($ddl$
@@ -570,7 +570,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_delete"
     REFERENCING OLD TABLE AS bulksafe_old
     FOR EACH STATEMENT
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_delete"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:1d1f644974f6a4595304b0194de94cba624de7ab';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_delete" ON %1$s IS 'bulksafe:64e9f32e75935cf5838efdb03680d1b6499aeaa9';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
         END IF;
 
@@ -586,7 +586,7 @@ CREATE TRIGGER "bulksafe_bulksafe_capture_54800_truncate"
         )
     ))
     EXECUTE FUNCTION %2$I."bulksafe_bulksafe_capture_54800_truncate"();
-COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:1d1f644974f6a4595304b0194de94cba624de7ab';
+COMMENT ON TRIGGER "bulksafe_bulksafe_capture_54800_truncate" ON %1$s IS 'bulksafe:64e9f32e75935cf5838efdb03680d1b6499aeaa9';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text, outbox);
     EXCEPTION WHEN undefined_function OR undefined_object THEN
         RAISE EXCEPTION USING

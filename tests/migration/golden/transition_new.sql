@@ -152,7 +152,35 @@ BEGIN
     END IF;
     RAISE EXCEPTION USING
         ERRCODE = 'check_violation',
-        MESSAGE = 'This change of “status” is not allowed.',
+        MESSAGE = CASE
+        WHEN (
+                SELECT bool_and(has_column_privilege((CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), c.oid, k.number, 'SELECT'))
+                    AND (NOT c.relrowsecurity OR r.rolsuper OR r.rolbypassrls
+                         OR (pg_has_role(r.oid, c.relowner, 'USAGE') AND NOT c.relforcerowsecurity))
+                FROM pg_class AS c
+                JOIN pg_roles AS r ON r.rolname = (CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END)
+                JOIN pg_index AS i ON i.indrelid = c.oid AND i.indisprimary
+                CROSS JOIN unnest(i.indkey::int2[]) AS k (number)
+                WHERE c.oid = COALESCE(pg_partition_root(TG_RELID), TG_RELID)
+                GROUP BY c.oid, c.relrowsecurity, c.relowner, c.relforcerowsecurity, r.oid, r.rolsuper, r.rolbypassrls
+            )
+            AND has_column_privilege((CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END), COALESCE(pg_partition_root(TG_RELID), TG_RELID), 'status', 'SELECT')
+        THEN (
+            SELECT concat(
+                '“', 'status', '” cannot ', CASE TG_OP WHEN 'INSERT' THEN 'start with ' ELSE 'change from ' END,
+                string_agg(
+                    COALESCE('“' || CASE WHEN length(state) > 64 THEN left(state, 63) || '…' ELSE state END || '”', 'no value'),
+                    ' to ' ORDER BY place
+                ),
+                '.'
+            )
+            FROM (
+                VALUES (1, to_jsonb(OLD) ->> 'status'), (2, to_jsonb(NEW) ->> 'status')
+            ) AS states (place, state)
+            WHERE place = 2 OR TG_OP = 'UPDATE'
+        )
+        ELSE 'This change of “status” is not allowed.'
+    END,
         DETAIL = concat(
             'Invariant ', 'shop.Order:transition_status', ' refuses the ', TG_OP, ' of ',
             CASE WHEN (
@@ -187,7 +215,7 @@ CREATE TRIGGER "pgtrigger_transition_status_da39b"
     FOR EACH ROW
     WHEN ("old"."status" IS DISTINCT FROM "new"."status" AND NOT (((COALESCE("old"."status" IN ('draft'), false)) AND (COALESCE("new"."status" IN ('paid'), false))) OR (NOT (COALESCE("old"."status" IN ('draft', 'paid'), false)) AND (COALESCE("new"."status" IN ('draft', 'paid'), false)))))
     EXECUTE FUNCTION %2$I."pgtrigger_transition_status_da39b"();
-COMMENT ON TRIGGER "pgtrigger_transition_status_da39b" ON %1$s IS 'bulksafe:57decddf7650f6afd185bf09181fe4746023a37e';
+COMMENT ON TRIGGER "pgtrigger_transition_status_da39b" ON %1$s IS 'bulksafe:7c4231ba466581c5b50fc73a2e5834ca15569b61';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
 
 IF partitioned THEN
@@ -197,7 +225,7 @@ CREATE TRIGGER "zz_bulksafe_transition_status_da39b_move"
     FOR EACH ROW
     WHEN ("old"."status" IS DISTINCT FROM "new"."status" AND NOT (((COALESCE("old"."status" IN ('draft'), false)) AND (COALESCE("new"."status" IN ('paid'), false))) OR (NOT (COALESCE("old"."status" IN ('draft', 'paid'), false)) AND (COALESCE("new"."status" IN ('draft', 'paid'), false)))))
     EXECUTE FUNCTION %2$I."pgtrigger_transition_status_da39b"();
-COMMENT ON TRIGGER "zz_bulksafe_transition_status_da39b_move" ON %1$s IS 'bulksafe:57decddf7650f6afd185bf09181fe4746023a37e';
+COMMENT ON TRIGGER "zz_bulksafe_transition_status_da39b_move" ON %1$s IS 'bulksafe:7c4231ba466581c5b50fc73a2e5834ca15569b61';
 $ddl$, target, home, path, parameters, arguments, result_type, stored_type, body, as_text);
         END IF;
     EXCEPTION WHEN undefined_function OR undefined_object THEN
