@@ -262,7 +262,8 @@ SHADOWING = [
     ),
     Attempt(
         "replace bulksafe_take()",
-        'CREATE OR REPLACE FUNCTION bulksafe_take(wanted oid, kind "char", after bigint, most bigint) '
+        "CREATE OR REPLACE FUNCTION "
+        'bulksafe_take(wanted oid, kind "char", after bigint, most bigint) '
         "RETURNS SETOF bulksafe_buffer LANGUAGE sql AS 'SELECT NULL::bulksafe_buffer'",
     ),
     Attempt("inherit from the buffer", "CREATE TABLE mine () INHERITS (bulksafe_buffer)"),
