@@ -101,11 +101,11 @@ def test_savepoints_of_others_stay_in_order():
     tag()
     with transaction.atomic():
         tag("a")
-        outer = transaction.savepoint()
+        outer = connection.savepoint()
         tag("b")
         with connection.connection.transaction():
             tag("c")
-        transaction.savepoint_rollback(outer)
+        connection.savepoint_rollback(outer)
         tag("d")
         with pytest.raises(ZeroDivisionError):
             in_block(lambda: tag("e"), lambda: 1 / 0, connection.connection.transaction())

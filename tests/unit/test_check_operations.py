@@ -21,7 +21,7 @@ WRITES = [pgtrigger.Insert, pgtrigger.Update]
         (Q(old__old__gte=0), [pgtrigger.Update]),
         (Q(old__pk__gte=0), [pgtrigger.Update]),
     ],
-    ids=str,
+    ids=["plain", "lookup", "exact", "old row", "key of the old row"],
 )
 def test_a_rule_is_for_updates_if_it_reads_the_old_row(condition, expected):
     check = bulksafe.Check(condition, name="rule")
