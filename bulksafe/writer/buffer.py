@@ -38,7 +38,7 @@ CHUNK = 2000
 
 #: The number of rows of one statement from which they are delivered in chunks. More are not
 #: returned by the statement itself, see ``buffer_rows.sql``.
-MANY = 5000
+MANY = 20_000
 
 _HAS_PIPELINES = Pipeline.is_supported()
 

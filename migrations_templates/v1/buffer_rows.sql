@@ -1,7 +1,7 @@
 -- The changes of one model's rows, for receivers in the writer's transaction.
 
         IF in_hand THEN
-            IF returns AND (SELECT count(*) FROM (SELECT FROM :changed LIMIT 5001) AS r) > 5000 THEN
+            IF returns AND (SELECT count(*) FROM (SELECT FROM :changed LIMIT 20001) AS r) > 20000 THEN
                 RAISE EXCEPTION USING
                     ERRCODE = 'BS005',
                     MESSAGE = format('%%s: too many rows to return, which are to be buffered', TG_RELID::regclass);

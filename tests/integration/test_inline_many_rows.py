@@ -295,7 +295,7 @@ def test_the_rows_of_a_trigger_are_delivered_together(in_chunks):
 
 def test_more_rows_than_a_statement_returns():
     """The database refuses to return them: the write is repeated, and its rows are buffered."""
-    count = 5_001
+    count = 20_001
     fill(count)
     keys = []
     inline.critical(post_save, Article, lambda instance, **kwargs: keys.append(instance.pk))
