@@ -150,7 +150,7 @@ class Repair:
         return self._outcome(rows, written)
 
     def _written(self, wanted: Sequence[Key]) -> set[Key]:
-        """Write those of the rows that are wrong and that nobody else has locked."""
+        """Write those of the rows that are wrong and not locked by other transactions."""
         among = keys.among(self.table, wanted, keys.key_columns(self.table))
         # In the order of the keys, and without waiting: there is no deadlock, and no writer waits
         # for rows that wait for another writer.

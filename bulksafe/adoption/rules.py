@@ -1,4 +1,4 @@
-"""What an invariant says about a row that nobody is writing."""
+"""What an invariant says about a stored row."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ LATE = (
             pgtrigger.migrations,
             name,
             replacement,
-            "Limits the wait for the table's lock, and tells sqlmigrate which lock it is.",
+            "Limits the wait for the table's lock, and has sqlmigrate name that lock.",
         )
         for name, replacement in (
             ("_add_trigger", _limited("Create", drops=False)),

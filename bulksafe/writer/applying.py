@@ -140,7 +140,7 @@ class Applying:
             given = f" LEFT JOIN (VALUES {', '.join(texts)}) AS a ({names}) ON a.n = s.n"
         text = (
             f"(SELECT {', '.join(columns)} "  # noqa: S608
-            # The limit tells the planner how many rows there are: it would read the whole table for
+            # The limit gives the planner the number of rows: it would read the whole table for
             # the thousand that it expects, and at SERIALIZABLE conflict with all its writers.
             f"FROM (SELECT * FROM {self.home}.bulksafe_unstage(%s::pg_catalog.int8[]) "
             f"LIMIT {len(numbers)}) AS s "

@@ -1,5 +1,5 @@
 -- Body of the function behind the triggers of a check with mode="new". A broken row that arrives in a partition may come
--- from another one, where it was broken already: PostgreSQL moves a row with a DELETE and an INSERT.
+-- from another partition, where it was broken already: PostgreSQL moves a row with a DELETE and an INSERT.
 
 DECLARE
     subject jsonb := to_jsonb(NEW);

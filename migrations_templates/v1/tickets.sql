@@ -8,7 +8,7 @@
 -- settings. Every role could forge these: each row that is found is checked to be of this transaction, and a row that
 -- is not found refuses the commit. IS NOT DISTINCT FROM and “+ 0” keep the planner from using the index for these look-ups.
 -- Beyond some hundred places a setting would cost more than the index does, which is then used. For an array of places,
--- PostgreSQL would plan anew each time: the functions say that it keeps the plan.
+-- PostgreSQL would plan again each time: the functions say that it keeps the plan.
 
 DO $bulksafe$
 DECLARE

@@ -2,7 +2,7 @@
 -- missed. A second run changes nothing.
 --
 -- Each invariant has as many numbers as the limit says, and each number holds one record: the table cannot outgrow the
--- limit, whoever writes and at whatever isolation level. To keep writers from waiting for each other's numbers, the numbers
+-- limit, for every writer and isolation level. To keep writers from waiting for each other's numbers, the numbers
 -- of an invariant are divided into lanes. A transaction fills only a lane whose advisory lock it gets without waiting, and
 -- keeps the lock until it ends: no other open transaction has a record there, so no insertion waits for one.
 

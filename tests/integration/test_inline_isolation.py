@@ -241,7 +241,7 @@ def test_nothing_is_read_that_other_writers_write_to(write, seen, sessions):
         session.end()
         found = {name.split(".")[-1] for (name,) in other.execute(LOCKED)}
 
-    # Nobody writes to these.
+    # No other transaction writes to these.
     assert found <= {"bulksafe_outbox_identity", "bulksafe_outbox_identity_pkey"}
 
 

@@ -1,4 +1,4 @@
-"""Commands in front of statements, and rows after them: nobody but the server sees them."""
+"""Commands in front of statements, and rows after them: only the server sees them."""
 
 import psycopg
 import pytest

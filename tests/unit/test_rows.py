@@ -1,4 +1,4 @@
-"""How rows are told apart."""
+"""The identity of rows."""
 
 from bulksafe.writer.changes import row_of
 from tests.apps.mirrors.models import Place, Ware
