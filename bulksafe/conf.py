@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, TypeGuard
@@ -135,24 +135,38 @@ def _rollout_problems(key: str, value: object) -> list[tuple[str, str]]:
     if isinstance(value, bool):
         return []
     fix = f'Write BULKSAFE = {{{key!r}: ["shop.Order"]}}, or True for all models.'
-    if not isinstance(value, list | tuple):
-        return [(f"BULKSAFE[{key!r}] is {value!r}, not a list of model labels.", fix)]
-    return [
-        (f"BULKSAFE[{key!r}] lists {name!r}, which is not a model label.", fix)
-        for name in value
-        if not (isinstance(name, str) and name.count(".") == 1)
-    ]
+    return _name_problems(key, value, "model labels", "a model label", fix, _is_label)
 
 
 def _discover_problems(key: str, value: object) -> list[tuple[str, str]]:
     fix = f'Write BULKSAFE = {{{key!r}: ["receivers"]}}.'
+    one = "the name of a module in an app"
+    return _name_problems(key, value, "module names", one, fix, _is_module)
+
+
+def _name_problems(
+    key: str, value: object, names: str, one: str, fix: str, is_valid: Callable[[str], bool]
+) -> list[tuple[str, str]]:
+    """The problems of a list of names.
+
+    Args:
+        names, one: what the list holds, and what each element of it is.
+    """
     if not isinstance(value, list | tuple):
-        return [(f"BULKSAFE[{key!r}] is {value!r}, not a list of module names.", fix)]
+        return [(f"BULKSAFE[{key!r}] is {value!r}, not a list of {names}.", fix)]
     return [
-        (f"BULKSAFE[{key!r}] lists {name!r}, which is not the name of a module in an app.", fix)
+        (f"BULKSAFE[{key!r}] lists {name!r}, which is not {one}.", fix)
         for name in value
-        if not (isinstance(name, str) and all(part.isidentifier() for part in name.split(".")))
+        if not (isinstance(name, str) and is_valid(name))
     ]
+
+
+def _is_label(name: str) -> bool:
+    return name.count(".") == 1
+
+
+def _is_module(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
 
 
 #: Names that PostgreSQL does not take for a schema's name.

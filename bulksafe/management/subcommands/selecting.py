@@ -51,7 +51,7 @@ def selected(labels: Sequence[str], database: str | None) -> list[TableRules]:
 
 
 def _commit_each_batch(using: str) -> None:
-    """With ``AUTOCOMMIT: False`` the whole run would be one transaction, which is never committed."""
+    """With ``AUTOCOMMIT: False`` the run would be one transaction, which is never committed."""
     connection = connections[using]
     if not connection.settings_dict["AUTOCOMMIT"] and not connection.in_atomic_block:
         connection.set_autocommit(True)
