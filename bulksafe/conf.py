@@ -135,17 +135,17 @@ def _rollout_problems(key: str, value: object) -> list[tuple[str, str]]:
     if isinstance(value, bool):
         return []
     fix = f'Write BULKSAFE = {{{key!r}: ["shop.Order"]}}, or True for all models.'
-    return _name_problems(key, value, "model labels", "a model label", fix, _is_label)
+    return _name_problems(key, value, "model labels", "a model label", fix, is_valid=_is_label)
 
 
 def _discover_problems(key: str, value: object) -> list[tuple[str, str]]:
     fix = f'Write BULKSAFE = {{{key!r}: ["receivers"]}}.'
     one = "the name of a module in an app"
-    return _name_problems(key, value, "module names", one, fix, _is_module)
+    return _name_problems(key, value, "module names", one, fix, is_valid=_is_module)
 
 
 def _name_problems(
-    key: str, value: object, names: str, one: str, fix: str, is_valid: Callable[[str], bool]
+    key: str, value: object, names: str, one: str, fix: str, *, is_valid: Callable[[str], bool]
 ) -> list[tuple[str, str]]:
     """The problems of a list of names.
 
