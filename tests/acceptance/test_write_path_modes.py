@@ -123,6 +123,7 @@ def switch(committed):  # noqa: F811
         yield switch
         switch.to("", "enforce")
     receivers.modes.clear()
+    forget()
 
 
 def cells(changes):

@@ -51,6 +51,13 @@ TABLES = [
     )
 ]
 
+OWN_TABLES = [
+    "bulksafe_outbox",
+    "bulksafe_parked",
+    "bulksafe_violation",
+    "bulksafe_buffer",
+    "bulksafe_ticket",
+]
 
 #: Emptying small tables takes less time than truncating them. The triggers do not fire, and the
 #: receiver names are reset to the module's initial ones.
@@ -58,9 +65,7 @@ RESET = "; ".join(
     [
         "BEGIN",
         "SET LOCAL session_replication_role = replica",
-        *(f"DELETE FROM {table}" for table in (*TABLES, "bulksafe_outbox", "bulksafe_parked")),
-        "DELETE FROM bulksafe_buffer",
-        "DELETE FROM bulksafe_ticket",
+        *(f"DELETE FROM {table}" for table in (*TABLES, *OWN_TABLES)),
         "DELETE FROM bulksafe_receiver",
         "INSERT INTO bulksafe_receiver TABLE receivers_of_the_module",
         "COMMIT",

@@ -28,12 +28,6 @@ from tests.integration.observing import limit, records, session
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _empty(clean):  # noqa: F811
-    yield
-    execute("DELETE FROM bulksafe_violation")
-
-
 @pytest.fixture
 def write(psql):
     """Writes with psql, which has to succeed."""
