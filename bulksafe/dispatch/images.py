@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bulksafe.outbox.events import Event
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Image:
     """A row as the database returned it, before Django's conversion."""
 

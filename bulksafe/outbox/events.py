@@ -48,7 +48,7 @@ class Replay:
         return cls(receiver, queue, atomic == str(True))
 
 
-@dataclass
+@dataclass(slots=True)
 class Event:
     """One change of one row.
 

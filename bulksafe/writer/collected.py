@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from django.db import DatabaseError
 
 from bulksafe.dispatch.images import Image
+from bulksafe.outbox.events import INSERTED
 from bulksafe.outbox.queries import query
 from bulksafe.own_cursor import own_portal
 from bulksafe.rendering import quoting
@@ -177,14 +178,15 @@ class Collection:
 
     def _read(self, part: Part) -> list[Row]:
         source = self._reader.source(part)
-        text = source.kind(part.operation).staged_query(part.relation)
+        text = self._reader.query(part, source).text
         with readable(source.model):
             rows = self.ask(text, self._params(part))
         return self._reader.rows(part, source, rows)
 
     def _read_in_chunks(self, part: Part) -> Iterator[list[Row]]:
         source = self._reader.source(part)
-        text = source.kind(part.operation).sorted_staged_query(part.relation)
+        staged = self._reader.query(part, source)
+        text = staged.text if part.operation == INSERTED else staged.text_by_key
         connection = self.session.connection
         with own_portal(connection) as portal:
             with readable(source.model), connection.wrap_database_errors:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulksafe import call_stack
 from bulksafe.contexts import current
 from bulksafe.dispatch.images import Image
-from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
+from bulksafe.outbox.events import DELETED, INSERTED, Event
 from bulksafe.writer.applying import Applying
 from bulksafe.writer.changes import InlineChange
 from bulksafe.writer.collecting import Uncollectable
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bulksafe.writer.collecting import Target
     from bulksafe.writer.scopes import Scope
     from bulksafe.writer.session import Session
+    from bulksafe.writer.staged_query import StagedQuery
     from bulksafe.writer.taking import Kind, Source
 
 
@@ -66,8 +67,16 @@ class Reader:
             raise Uncollectable
         return source
 
+    def query(self, part: Part, source: Source) -> StagedQuery:
+        """The query for the rows of a part."""
+        statement = self.target.statement
+        # A different statement may delete rows, or insert them.
+        assigned = statement.assigned if statement.verb == "UPDATE" else None
+        return source.kind(part.operation).staged_query(part.relation, assigned)
+
     def rows(self, part: Part, source: Source, rows: Iterable[tuple[Any, ...]]) -> list[Row]:
-        kind = source.kind(part.operation)
+        """The rows of a part, from the rows of the query."""
+        kind, query = source.kind(part.operation), self.query(part, source)
         applying = Applying(
             self.target.model,
             self.home,
@@ -78,33 +87,23 @@ class Reader:
             self.session.connection,
         )
         return [
-            Row(number, applying, self._change(number, source, kind, rest), self.scope.ledger)
-            for number, *rest in rows
+            Row(row[0], applying, self._change(source, kind, query, row), self.scope.ledger)
+            for row in rows
         ]
 
     def _change(
-        self, number: int, source: Source, kind: Kind, values: Sequence[Any]
+        self, source: Source, kind: Kind, query: StagedQuery, row: tuple[Any, ...]
     ) -> InlineChange:
-        table, first = source.table, len(kind.conditional)
-        answers = zip(kind.conditional, values[:first], strict=True)
-        unmet = {route.receiver for route, is_met in answers if not is_met}
-        middle = first + len(table.fields)
-        old, new = tuple(values[first:middle]), tuple(values[middle:])
-        if kind.operation == UPDATED and table.generated:
-            # Generated values are computed after all triggers: until then the row has the old
-            # value.
-            mixed = list(new)
-            for place in table.generated:
-                mixed[place] = old[place]
-            new = tuple(mixed)
+        old, new = query.images(row)
+        table = source.table
         change = InlineChange(
-            Event(0, number, 0, 0, 0.0, source.oid, None, kind.operation, 1, "", context=current()),
+            Event(0, row[0], 0, 0, 0.0, source.oid, None, kind.operation, 1, "", context=current()),
             source.model,
             None if kind.operation == INSERTED else Image(old, table),
             None if kind.operation == DELETED else Image(new, table),
             using=self.session.alias,
             event_id="",
-            met=kind.every - unmet,
+            met=kind.every - query.unmet(row) if kind.conditional else kind.every,
             calls=call_stack.calls(),
         )
         self.scope.prepare(change)

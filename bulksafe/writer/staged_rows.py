@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bulksafe.writer.ledger import Ledger
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Row:
     """A row to be written.
 

@@ -17,6 +17,7 @@ from bulksafe.writer.retrying import CONFLICTS, Overtaken
 from bulksafe.writer.staged_rows import assigned_to
 from bulksafe.writer.storing import batches, store
 from bulksafe.writer.taking_along import execute_and_take, kind_on
+from bulksafe.writer.unbuffered import in_hand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -117,11 +118,14 @@ class StagedStore:
         if not rest:
             return
         assigned, later = assigned_to(rest)
-        text, params = self._statement(rest, assigned)
+        operation = rest[0].change.event.operation
+        text, params = self._statement(operation, rest, assigned)
+        if self._is_last(operation):
+            text = f"{text} {in_hand(self._session, self._target.model).replace('%', '%%')}"
         with self._noticing_overtakers():
             if is_all and not saved:
                 self._is_whole = True
-                self._write_all(rows[0].change.event.operation, text, params)
+                self._write_all(operation, text, params)
             else:
                 connection = self._session.connection
                 with hidden(connection), connection.cursor() as cursor:
@@ -136,16 +140,21 @@ class StagedStore:
     def _write_all(self, operation: str, text: str, params: Sequence[Any]) -> None:
         execute = partial(self._execute, text, params)
         kind = kind_on(self._session, self._target.model, operation, self._cursor)
-        if kind is None:
+        if kind is None or kind.is_before_only:
             execute()
         else:
             execute_and_take(self._session, self._cursor, text, execute, kind)
 
+    def _is_last(self, operation: str) -> bool:
+        """Whether no receiver is called after the write, so that nobody waits for the rows."""
+        source = self._session.buffer.source_of(self._target.model)
+        return source is not None and source.kind(operation).is_before_only
+
     def _statement(
-        self, rows: Sequence[Row], assigned: Sequence[Assigned]
+        self, operation: str, rows: Sequence[Row], assigned: Sequence[Assigned]
     ) -> tuple[str, list[Any]]:
         applying, numbers = rows[0].applying, [row.number for row in rows]
-        match rows[0].change.event.operation:
+        match operation:
             case "U":
                 return applying.update(numbers, assigned)
             case "D":

@@ -13,7 +13,7 @@ from bulksafe.outbox.events import INSERTED, UPDATED
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from django.db.models import Field, Model
 
@@ -104,7 +104,7 @@ def take_query(
         order = "e.seq"
         if in_chunks and operation != INSERTED:
             # Of lean rows, the new row alone is read.
-            order = ", ".join(_by_key(table, sides[-1] if is_lean else sides[0]))
+            order = ", ".join(by_key(table, sides[-1] if is_lean else sides[0]))
         if in_chunks and not is_lean:
             selects[0].append(_IS_SHARED)
     # Table and column names may contain psycopg's parameter syntax.
@@ -121,7 +121,7 @@ def take_query(
     )
 
 
-def _by_key(table: Table, side: str) -> Iterator[str]:
+def by_key(table: Table, side: str) -> Iterator[str]:
     """What sorts rows by their keys as Python does."""
     alias = _aliases(table.model, side)[table.model]
     for key in table.model._meta.pk_fields:
@@ -173,33 +173,3 @@ def _aliases(model: type[Model], side: str) -> dict[type[Model], str]:
         table: f'"{side}"' if number == 0 else f'"{side} {number}"'
         for number, table in enumerate(lineage(model))
     }
-
-
-def staged_query(
-    table: Table, conditional: Iterable[Route], relation: str, *, is_by_key: bool = False
-) -> str:
-    """The query for collected rows of one table and operation, with the receivers' conditions.
-
-    Args:
-        is_by_key: whether updated or deleted rows come in the order of their keys.
-    """
-    columns = [quoting.identifier(str(one.column)) for one in table.fields]
-    selected = [
-        "s.n",
-        *(f"COALESCE(({route.condition}), false)" for route in conditional),
-        *(f'"old".{column}' for column in columns),
-        *(f'"new".{column}' for column in columns),
-    ]
-    # OFFSET 0: the text is parsed into a row once, not for each column.
-    side = (
-        "CROSS JOIN LATERAL "
-        "(SELECT (x.r).* FROM (SELECT s.{side}::{relation} AS r OFFSET 0) AS x) AS {side}"
-    )
-    sides = " ".join(side.format(side=name, relation=relation) for name in ("old", "new"))
-    parts = [part.replace("%", "%%") for part in (", ".join(selected), sides)]
-    order = ", ".join(_by_key(table, "old")) if is_by_key else "s.n"
-    return (
-        f"SELECT {parts[0]} "  # noqa: S608
-        f"FROM {{home}}.bulksafe_staged_rows(%s::pg_catalog.oid, %s, %s) AS s {parts[1]} "
-        f'WHERE s.operation OPERATOR(pg_catalog.=) %s::pg_catalog."char" ORDER BY {order}'
-    )

@@ -13,8 +13,10 @@ from bulksafe.dispatch.images import Image, Table
 from bulksafe.dispatch.routes import routes_of
 from bulksafe.outbox.events import DELETED, INSERTED, UPDATED, Event
 from bulksafe.rendering import quoting
+from bulksafe.writer.delivering import BEFORE
 from bulksafe.writer.django_sql import is_plain_name
-from bulksafe.writer.take_query import EVENT, in_schema, is_wide, staged_query, take_query
+from bulksafe.writer.staged_query import StagedQuery
+from bulksafe.writer.take_query import EVENT, in_schema, is_wide, take_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -87,8 +89,7 @@ class Kind:
         self.conditional = [route for route in self.routes if route.condition is not None]
         #: The schema of the buffer that the changes were last taken from; empty before.
         self.home = ""
-        #: The queries for staged rows, by table.
-        self._staged_queries: dict[str, str] = {}
+        self._staged_queries: dict[tuple[str, tuple[str, ...] | None], StagedQuery] = {}
 
     @cached_property
     def is_lean(self) -> bool:
@@ -102,6 +103,11 @@ class Kind:
             and not keeps_values(model)
             and all(map(_is_lean, (route.receiver for route in self.routes)))
         )
+
+    @cached_property
+    def is_before_only(self) -> bool:
+        """Whether all receivers are called before the write, and need nothing from it."""
+        return all(route.receiver.signal_name in BEFORE for route in self.routes)
 
     @cached_property
     def opening(self) -> str:
@@ -138,18 +144,18 @@ class Kind:
             in_chunks=in_chunks,
         )
 
-    def staged_query(self, relation: str) -> str:
-        """The staged rows of a table, or of a partition, with the conditions of receivers."""
-        if relation not in self._staged_queries:
-            self._staged_queries[relation] = staged_query(
-                self.source.table, self.conditional, relation
-            )
-        return self._staged_queries[relation]
+    def staged_query(self, relation: str, assigned: tuple[str, ...] | None) -> StagedQuery:
+        """The query for the staged rows of a table, or of a partition.
 
-    def sorted_staged_query(self, relation: str) -> str:
-        """The same, with updated and deleted rows in the order of their keys."""
-        is_by_key = self.operation != INSERTED
-        return staged_query(self.source.table, self.conditional, relation, is_by_key=is_by_key)
+        Args:
+            assigned: the columns that the statement may change; None if it may change all.
+        """
+        key = relation, assigned
+        if key not in self._staged_queries:
+            self._staged_queries[key] = StagedQuery(
+                self.source.table, self.operation, self.conditional, relation, assigned
+            )
+        return self._staged_queries[key]
 
     @property
     def is_wide(self) -> bool:

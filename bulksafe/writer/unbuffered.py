@@ -122,5 +122,10 @@ def _marked(session: Session, sql: str, params: Any) -> str:
     return _mark(session, mark, scope.model)
 
 
+def in_hand(session: Session, model: type[Model]) -> str:
+    """The mark of a statement whose changes no receiver waits for."""
+    return _mark(session, _IN_HAND, model)
+
+
 def _mark(session: Session, mark: str, model: type[Model]) -> str:
     return mark.format(session.connection.connection.info.backend_pid, model._meta.db_table)

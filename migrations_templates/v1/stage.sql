@@ -15,16 +15,18 @@ DECLARE
     place tid;
 BEGIN
     -- Ignore a mode left by another transaction or set manually: without a ticket, the commit would not be refused
-    -- although rows are not written.
-    IF current_setting('bulksafe.stage', true) IS DISTINCT FROM concat_ws(' ', mode, pg_current_xact_id(), ticket)
-        OR mode NOT IN ('collect', 'record')
-        OR NOT EXISTS (
-            SELECT FROM %10$I.bulksafe_ticket AS t
-            WHERE t.ctid = NULLIF(ticket, '')::tid AND t.xid = pg_current_xact_id() AND t.staged
-        )
-        -- Triggers repeat their own writes when the recorded rows are written.
-        OR (mode = 'record' AND pg_trigger_depth() > 1)
+    -- although rows are not written. Triggers repeat their own writes when the recorded rows are written.
+    IF mode IN ('collect', 'record')
+        AND current_setting('bulksafe.stage', true) = concat_ws(' ', mode, pg_current_xact_id(), ticket)
+        AND (mode = 'collect' OR pg_trigger_depth() = 1)
     THEN
+        INSERT INTO %10$I.bulksafe_staged AS s (source, operation, old, new)
+        SELECT TG_RELID, left(TG_OP, 1)::"char", OLD::text, NEW::text
+        FROM %10$I.bulksafe_ticket AS t
+        WHERE t.ctid = NULLIF(ticket, '')::tid AND t.xid = pg_current_xact_id() AND t.staged
+        RETURNING s.ctid INTO place;
+    END IF;
+    IF place IS NULL THEN
         IF TG_OP = 'DELETE' THEN
             RETURN OLD;
         END IF;
@@ -37,9 +39,6 @@ BEGIN
             ERRCODE = 'BS004',
             MESSAGE = format('%%s is written from inside a function or a trigger, which cannot be collected', TG_RELID::regclass);
     END IF;
-    INSERT INTO %10$I.bulksafe_staged AS s (source, operation, old, new)
-    VALUES (TG_RELID, left(TG_OP, 1)::"char", OLD::text, NEW::text)
-    RETURNING s.ctid INTO place;
     -- A few rows are found by their places: a look into the index would conflict with all other writers at SERIALIZABLE.
     IF known <> 'all' THEN
         PERFORM set_config(

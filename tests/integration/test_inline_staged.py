@@ -408,6 +408,54 @@ def test_each_row_has_one_event_and_one_judgement():
     assert execute("SELECT * FROM seen") == [("x", "assigned")] * 2
 
 
+def test_values_changed_in_place_are_not_those_of_the_old_row():
+    Sample.objects.create(numbers=[1], data={"a": [1]})
+    seen = []
+
+    def change(instance, old, **kwargs):
+        Log.objects.exists()
+        instance.numbers.append(2)
+        instance.data["a"].append(2)
+        seen.append((old.numbers, old.data))
+
+    inline.critical(pre_save, Sample, change)
+    Sample.objects.update(name="changed")
+
+    assert seen == [([1], {"a": [1]})]
+    assert Sample.objects.values_list("numbers", "data").get() == ([1, 2], {"a": [1, 2]})
+
+
+def test_no_row_is_buffered_if_no_receiver_is_called_after_the_write():
+    articles(2)
+    number = "SELECT nextval('bulksafe_outbox_seq')"
+    inline.critical(pre_save, Article, lambda **kwargs: Log.objects.exists())
+    ((before,),) = execute(number)
+    Article.objects.update(title="x")
+
+    assert execute(number) == [(before + 1,)]
+
+
+def test_a_row_that_a_trigger_writes_again_is_written_once_for_receivers():
+    articles(2)
+    calls = []
+
+    def look(instance, **kwargs):
+        Log.objects.exists()
+        calls.append(instance.pk)
+
+    inline.critical(pre_save, Article, look)
+    execute(
+        "CREATE FUNCTION write_again() RETURNS trigger LANGUAGE plpgsql AS "
+        f"'BEGIN UPDATE {ARTICLES} SET slug = ''again'' WHERE id = NEW.id; RETURN NULL; END';"
+        f"CREATE TRIGGER write_again AFTER UPDATE OF title ON {ARTICLES} "
+        "FOR EACH ROW EXECUTE FUNCTION write_again()"
+    )
+    Article.objects.update(title="x")
+
+    assert len(calls) == 2
+    assert set(Article.objects.values_list("title", "slug")) == {("x", "again")}
+
+
 def test_a_condition_is_judged_by_what_is_stored():
     articles(2)
 
