@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from functools import cached_property
-from types import NoneType
 from typing import TYPE_CHECKING, TypeAlias
-from uuid import UUID
 
 from django.db.models import DateField, TimeField
 
 from bulksafe.caching import forever, per_model
-from bulksafe.writer.instances import has_new_key, is_numbered
+from bulksafe.writer.instances import STEADY, has_new_key, is_numbered
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -23,14 +19,6 @@ if TYPE_CHECKING:
 
     from bulksafe.dispatch.images import Image
     from bulksafe.writer.changes import InlineChange
-
-#: The most frequent classes of values that cannot be changed in place.
-STEADY = frozenset(
-    {
-        *(int, str, bool, float, bytes, Decimal, UUID, NoneType),
-        *(date, datetime, time, timedelta),
-    }
-)
 
 #: The names of new rows, by their generated keys in one execution.
 Fresh: TypeAlias = "dict[tuple[str, Any], Hashable]"

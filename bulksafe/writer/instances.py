@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from types import NoneType
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.db.models import AutoField
 
@@ -12,6 +16,8 @@ from bulksafe.declarations.compute import computed_fields
 from bulksafe.dispatch.assigning import assign
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from django.db.models import Model
 
     from bulksafe.writer.changes import InlineChange
@@ -41,6 +47,14 @@ def take_over(change: InlineChange) -> None:
     assign(change.instance, {name: values[name] for name in wanted if name in values})
 
 
+#: The most frequent classes of values that cannot be changed in place.
+STEADY = frozenset(
+    {
+        *(int, str, bool, float, bytes, Decimal, UUID, NoneType),
+        *(date, datetime, time, timedelta),
+    }
+)
+
 #: Mutable field and attribute values.
 _MUTABLE = (dict, list, set, bytearray)
 
@@ -48,6 +62,17 @@ _MUTABLE = (dict, list, set, bytearray)
 def copied(value: Any) -> Any:
     """A copy that receivers cannot change through the instance."""
     return copy.deepcopy(value) if isinstance(value, _MUTABLE) else value
+
+
+def copied_values(instance: Model, names: Iterable[str]) -> dict[str, Any]:
+    """Copies of those attributes that the instance has loaded."""
+    values = instance.__dict__
+    return {
+        # A hot path: most values are of these types.
+        name: value if type(value := values[name]) in STEADY else copied(value)
+        for name in names
+        if name in values
+    }
 
 
 @per_model(forever)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulksafe.writer.instances import copied
+from bulksafe.writer.instances import copied_values
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -17,9 +17,8 @@ class Snapshot:
         self.instance = instance
         state = instance._state
         self.state = state.adding, state.db, dict(state.fields_cache)
-        self.values = {
-            name: copied(value) for name, value in instance.__dict__.items() if name != "_state"
-        }
+        self.values = copied_values(instance, instance.__dict__)
+        del self.values["_state"]
 
     def restore(self) -> None:
         state = self.instance._state

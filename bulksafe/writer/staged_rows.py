@@ -9,7 +9,7 @@ from bulksafe.dispatch.assigning import assign
 from bulksafe.writer.applying import Applying, Assigned
 from bulksafe.writer.changes import row_of_instance
 from bulksafe.writer.early import assigned_since
-from bulksafe.writer.instances import as_before_the_insert, copied
+from bulksafe.writer.instances import as_before_the_insert, copied_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,11 +83,7 @@ class Row:
             for one in instance._meta.concrete_fields:
                 if one.generated:
                     instance.__dict__.pop(one.attname, None)
-        self.before = {
-            name: copied(instance.__dict__[name])
-            for name in self.change.table.attnames
-            if name in instance.__dict__
-        }
+        self.before = copied_values(instance, self.change.table.attnames)
 
     @property
     def _has_key(self) -> bool:

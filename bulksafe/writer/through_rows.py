@@ -9,8 +9,7 @@ from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch.assigning import assign
 from bulksafe.writer import parents
 from bulksafe.writer.early import assigned_since
-from bulksafe.writer.fingerprints import STEADY
-from bulksafe.writer.instances import as_before_the_insert, copied
+from bulksafe.writer.instances import as_before_the_insert, copied, copied_values
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -100,10 +99,5 @@ def recorded_row(found: Found, ledger: Ledger, *, is_stored: bool = False) -> Re
     instance = found.change.instance
     if found.change.created and not is_stored:
         as_before_the_insert(instance)
-    values = instance.__dict__
-    before = {
-        name: value if type(value := values[name]) in STEADY else copied(value)
-        for name in found.change.table.attnames
-        if name in values
-    }
+    before = copied_values(instance, found.change.table.attnames)
     return RecordedRow(found, instance, ledger, before)
