@@ -98,6 +98,7 @@ def chosen(only: Sequence[str], plan: Plan, results: Any) -> list[Any]:
     from benchmarks.inline.bulk import Bulk  # noqa: PLC0415
     from benchmarks.inline.deleting import Deleting  # noqa: PLC0415
     from benchmarks.inline.elsewhere import Statements  # noqa: PLC0415
+    from benchmarks.inline.in_turn import InTurn  # noqa: PLC0415
     from benchmarks.inline.single import Single  # noqa: PLC0415
 
     makers = {
@@ -106,6 +107,7 @@ def chosen(only: Sequence[str], plan: Plan, results: Any) -> list[Any]:
         "c": lambda: Single(plan, results),
         "d": lambda: Statements(plan, results),
         "e": lambda: Deleting(plan, results),
+        "f": lambda: InTurn(plan, results),
     }
     return [makers[section]() for section in only]
 

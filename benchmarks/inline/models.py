@@ -48,6 +48,14 @@ class SignalBefore(OrderTable):
     """The same function as a plain ``pre_save`` receiver."""
 
 
+class CriticalInTurn(OrderTable):
+    """A critical ``post_save`` receiver that reads other rows: each row is written by itself."""
+
+
+class SignalInTurn(OrderTable):
+    """The same function as a plain ``post_save`` receiver."""
+
+
 class CriticalDeleted(OrderTable):
     """A critical ``post_delete`` receiver."""
 

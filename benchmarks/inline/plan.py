@@ -10,6 +10,7 @@ SECTIONS = {
     "c": "(c) one save(), microseconds",
     "d": "(d) statements on tables without critical receivers, microseconds",
     "e": "(e) delete() of a queryset, milliseconds",
+    "f": "(f) a write in bulk that goes row by row beside save() of each row, milliseconds",
 }
 
 
@@ -19,7 +20,7 @@ class Plan:
 
     Attributes:
         rounds: how often each section is measured.
-        rows: how many rows (a), (b) and (e) write.
+        rows: how many rows (a), (b) and (e) write; (f) a tenth of these.
         repeats: how many writes one figure of (b) and (e) is the median of.
         saves: how many calls of ``save()`` one figure of (c) is made of.
         statements: how many statements one figure of (d) is made of.

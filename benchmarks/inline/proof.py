@@ -10,7 +10,13 @@ from django.db import transaction
 
 from benchmarks.inline import database
 from benchmarks.inline.bulk import TABLES
-from benchmarks.inline.models import CriticalDeleted, Plain, SignalDeleted
+from benchmarks.inline.models import (
+    CriticalDeleted,
+    CriticalInTurn,
+    Plain,
+    SignalDeleted,
+    SignalInTurn,
+)
 from benchmarks.inline.orders import new_orders
 
 ROWS = 3
@@ -26,7 +32,7 @@ def prove() -> None:
     Raises:
         NotCalledError: a table has other receivers than the benchmark says.
     """
-    for critical, twin in TABLES.values():
+    for critical, twin in (*TABLES.values(), (CriticalInTurn, SignalInTurn)):
         _expect(critical, refused={"bulk_create()", "update()", "save(), INSERT", "save(), UPDATE"})
         _expect(twin, refused={"save(), INSERT", "save(), UPDATE"})
     _expect(Plain, refused=set())

@@ -10,9 +10,11 @@ from benchmarks.inline.models import (
     CriticalAfter,
     CriticalBefore,
     CriticalDeleted,
+    CriticalInTurn,
     SignalAfter,
     SignalBefore,
     SignalDeleted,
+    SignalInTurn,
 )
 
 
@@ -26,10 +28,18 @@ def check_lock(instance, **kwargs):
         raise ValidationError("The order is locked.")
 
 
+def check_before(instance, **kwargs):
+    """Refuses what ``check_amount`` does, and reads the row that was stored before this one."""
+    before = type(instance).objects.filter(pk=instance.pk - 1).first()
+    if instance.amount < 0 or (before is not None and before.amount < 0):
+        raise ValidationError("The amount is less than zero.")
+
+
 #: What is connected to which signal, for which table and for which twin.
 RECEIVERS = [
     (post_save, check_amount, CriticalAfter, SignalAfter),
     (pre_save, check_amount, CriticalBefore, SignalBefore),
+    (post_save, check_before, CriticalInTurn, SignalInTurn),
     (post_delete, check_lock, CriticalDeleted, SignalDeleted),
 ]
 

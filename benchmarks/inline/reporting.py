@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.inline import bulk, deleting, elsewhere, single
+from benchmarks.inline import bulk, deleting, elsewhere, in_turn, single
 from benchmarks.inline.plan import SECTIONS
 from benchmarks.report import Report
 
@@ -14,5 +14,6 @@ REPORT = Report(
         "c": single.comparisons,
         "d": elsewhere.comparisons,
         "e": deleting.comparisons,
+        "f": in_turn.comparisons,
     },
 )
