@@ -144,3 +144,41 @@ def test_migrate_sets_the_limit(project):
     assert project.run("SELECT count(*) FROM bulksafe_violation") == [(2,)]
     with pytest.raises(psycopg.errors.UniqueViolation):
         project.run("INSERT INTO bulksafe_violation SELECT * FROM bulksafe_violation")
+
+
+STORED = """
+class Order(models.Model):
+    amount = models.IntegerField()
+    discount = models.IntegerField(default=1)
+    net = models.IntegerField(null=True, editable=False)
+    double = models.IntegerField(null=True, editable=False)
+    quadruple = models.IntegerField(null=True, editable=False)
+"""
+
+
+@pytest.mark.parametrize("modes", ["new new new", "observe observe observe", "enforce new observe"])
+def test_a_backfill_repairs_columns_of_each_mode_and_records_no_violation(project, modes):
+    """With mode="new", the trigger skips a row that does not change; with "observe", every row."""
+    project.models(STORED)
+    project.make()
+    project.migrate()
+    # The first row is right, and the second one only in itself.
+    values = "(5, 4, 8, 16), (5, 9, 18, 36), (5, NULL, NULL, NULL), (5, 4, 8, 1)"
+    columns = "amount, net, double, quadruple, discount"
+    project.run(f"INSERT INTO shop_order ({columns}) SELECT v.*, 1 FROM (VALUES {values}) AS v")
+    net, double, quadruple = modes.split()
+    project.models(f"""{STORED}
+    class Meta:
+        triggers = [
+            bulksafe.Compute("net", F("amount") - F("discount"), mode="{net}"),
+            bulksafe.Compute("double", F("net") * 2, mode="{double}"),
+            bulksafe.Compute("quadruple", F("double") * 2, mode="{quadruple}"),
+        ]
+""")
+    project.make()
+    project.migrate()
+    said = project.manage("bulksafe", "backfill", "shop.Order").stdout
+    assert "4 rows looked at, 3 written" in said
+    assert set(project.run("SELECT net, double, quadruple FROM shop_order")) == {(4, 8, 16)}
+    project.manage("bulksafe", "verify")
+    project.manage("bulksafe", "violations")
