@@ -12,6 +12,7 @@ from bulksafe.adoption.backfilling import Backfill, Options, Remaining, Report
 from bulksafe.adoption.errors import Unusable
 from bulksafe.declarations import Compute
 from bulksafe.management.subcommands import CLEAN, ERROR, FINDINGS, Subcommand, failed
+from bulksafe.management.subcommands.ending import ended_by_sigterm
 from bulksafe.management.subcommands.numbers import pause, positive
 from bulksafe.management.subcommands.progress import ProgressLine, progress_text
 from bulksafe.management.subcommands.selecting import TableRules, selected
@@ -162,8 +163,9 @@ class _Said:
         self.line.restart()
         self.said = started = time.monotonic()
         try:
-            for _ in backfill.run():
-                self._progress(report, started)
+            with ended_by_sigterm():
+                for _ in backfill.run():
+                    self._progress(report, started)
         except BaseException:
             self.line.clear()
             self._position(report, "Interrupted. ")
