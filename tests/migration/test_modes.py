@@ -1,6 +1,7 @@
 """A changed mode is one line in ``models.py`` and one migration, forwards and backwards."""
 
 import itertools
+import json
 import re
 
 import psycopg
@@ -182,3 +183,47 @@ def test_a_backfill_repairs_columns_of_each_mode_and_records_no_violation(projec
     assert set(project.run("SELECT net, double, quadruple FROM shop_order")) == {(4, 8, 16)}
     project.manage("bulksafe", "verify")
     project.manage("bulksafe", "violations")
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_modes_follow_each_other_over_rows_that_break_the_rule(project, deferred):
+    """What was written under one mode meets the next one; back through all migrations, too."""
+    allowed = []
+    for number, mode in enumerate(("enforce", "observe", "new", "enforce")):
+        project.models(f"""
+            class Note(models.Model):
+                amount = models.IntegerField()
+                class Meta:
+                    triggers = [
+                        bulksafe.Check(
+                            Q(amount__gte=0), name="positive", mode="{mode}", deferred={deferred}
+                        )
+                    ]
+        """)
+        project.make()
+        project.migrate()
+        allowed.append(
+            [
+                is_allowed(project, f"INSERT INTO shop_note (amount) VALUES (-{number})"),
+                is_allowed(project, "UPDATE shop_note SET amount = amount - 1 WHERE amount < 0"),
+            ]
+        )
+        project.run("INSERT INTO shop_note (amount) VALUES (1)")
+    assert allowed == [[True, True], [True, True], [False, True], [False, False]]
+    assert recorded(project) == ["INSERT", "UPDATE"]
+    project.migrate("shop", "zero")
+    project.migrate()
+    project.assert_all_installed()
+
+
+def is_allowed(project, statement):
+    try:
+        project.run(statement)
+    except psycopg.errors.CheckViolation:
+        return False
+    return True
+
+
+def recorded(project):
+    shown = project.manage("bulksafe", "violations", "--json", code=1).stdout
+    return sorted(one["operation"] for one in json.loads(shown))
