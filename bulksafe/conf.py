@@ -67,6 +67,10 @@ class Settings:
     LOCK_ATTEMPTS: int = 10
 
 
+#: In seconds: PostgreSQL stores the milliseconds as an integer.
+LONGEST_LOCK_TIMEOUT = 2_147_483
+
+
 def problems(configured: object) -> list[tuple[str, str]]:
     """Return what is wrong with a ``BULKSAFE`` value, as (fact, fix) pairs."""
     if not isinstance(configured, Mapping):
@@ -105,6 +109,9 @@ def _value_problems(key: str, value: object) -> list[tuple[str, str]]:
             return []
         wrong = not is_number or not value > 0  # type: ignore[operator]
         fix = f"Write a positive number, like the default {default}."
+        if key == "LOCK_TIMEOUT":
+            wrong = wrong or value > LONGEST_LOCK_TIMEOUT  # type: ignore[operator]
+            fix = f"Write a positive number, at most {LONGEST_LOCK_TIMEOUT}, or 0 for no limit."
     return [(f"BULKSAFE[{key!r}] is {value!r}.", fix)] if wrong else []
 
 

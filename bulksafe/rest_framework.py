@@ -11,10 +11,10 @@ from django.core.exceptions import NON_FIELD_ERRORS
 from django.utils.deprecation import MiddlewareMixin
 
 from bulksafe.exceptions import InvariantViolation
-from bulksafe.refusals import REFUSALS, Refusal, is_about, validation_error
+from bulksafe.refusals import REFUSALS, Refusal, is_about, logger, validation_error
 
 try:
-    from rest_framework import exceptions, serializers, views
+    from rest_framework import exceptions, generics, serializers, views
     from rest_framework.settings import api_settings
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] != "rest_framework":
@@ -62,16 +62,41 @@ def _detail(refusal: Refusal, view: Any) -> dict[str, Any]:
 
 def _serializer_field(violation: InvariantViolation, view: Any) -> str | None:
     """The field that the client knows; None if the rule is about several, or another model."""
-    model = _model_of(view)
-    if violation.field is None or (model is not None and not is_about(violation, model)):
+    if violation.field is None:
         return None
-    declared = getattr(getattr(view, "serializer_class", None), "_declared_fields", {})
+    serializer_class = _serializer_class(view)
+    meta = getattr(serializer_class, "Meta", None)
+    model = _model_of(view, meta)
+    if model is not None and not is_about(violation, model):
+        return None
+    declared = getattr(serializer_class, "_declared_fields", {})
     sources: dict[str, str] = {field.source or name: name for name, field in declared.items()}
+    for name, options in getattr(meta, "extra_kwargs", {}).items():
+        sources.setdefault(options.get("source", name), name)
     return sources.get(violation.field, violation.field)
 
 
-def _model_of(view: Any) -> type[Model] | None:
-    meta = getattr(getattr(view, "serializer_class", None), "Meta", None)
+def _serializer_class(view: Any) -> Any:
+    """The class that the view chooses for this request, or the one that it declares."""
+    declared = getattr(view, "serializer_class", None)
+    choose = getattr(view, "get_serializer_class", None)
+    if choose is None or (declared is None and _is_default(choose)):
+        return declared
+    try:
+        return choose()
+    except Exception:
+        # It may know only the actions that have a serializer. The answer is still a refusal.
+        logger.debug("%r has no serializer class for this request", view, exc_info=True)
+        return declared
+
+
+def _is_default(choose: Any) -> bool:
+    """Whether it is the method of REST framework, which insists on the attribute."""
+    default: Any = generics.GenericAPIView.get_serializer_class
+    return getattr(choose, "__func__", None) is default
+
+
+def _model_of(view: Any, meta: Any) -> type[Model] | None:
     model = getattr(getattr(view, "queryset", None), "model", None) or getattr(meta, "model", None)
     return model if isinstance(model, type) else None
 

@@ -6,15 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-from django.db.models import F
 
 from bulksafe.adoption import computed, keys
 from bulksafe.adoption.errors import Unusable
 from bulksafe.adoption.keys import Span
 from bulksafe.adoption.looking import Found, Look
-from bulksafe.adoption.repairing import LOCKED, Outcome, Pace, Repair
+from bulksafe.adoption.repairing import LOCKED, UNCHANGED, Outcome, Pace, Repair
 from bulksafe.adoption.tables import table_of
 
 if TYPE_CHECKING:
@@ -116,13 +115,11 @@ class Backfill:
         ordered = sorted(items, key=computed.depth)
         self.labels = [item.label for item in ordered]
         look = Look(self.table, [computed.condition(item, self.table) for item in ordered])
-        if options.without_triggers:
-            steps = [computed.value(item) for item in ordered]
-        else:
-            computed.refuse_unguarded(items, using)
-            # A trigger sets all computed columns of the row, whatever is assigned.
-            steps = [{name: F(name) for item in ordered for name in computed.value(item)}]
-        self.repair = Repair(model, look, steps, Pace(options.batch))
+        guarded = [] if options.without_triggers else items
+        self._refuse_unguarded = partial(computed.refuse_unguarded, guarded, using)
+        self._refuse_unguarded()
+        steps = computed.steps(ordered, with_triggers=not options.without_triggers)
+        self.repair = Repair(model, look, steps, Pace(options.batch), computed.observed(ordered))
         self.report = Report(
             database=using,
             table=model._meta.db_table,
@@ -183,6 +180,9 @@ class Backfill:
             self._count(outcome.repaired)
             for row, message in outcome.refused:
                 self._note_remaining(row, message)
+            if any(message == UNCHANGED for _, message in outcome.refused):
+                # A migration may have removed the trigger meanwhile.
+                self._refuse_unguarded()
             self.report.written += len(outcome.repaired) + len(outcome.refused)
             if not is_ordered:
                 outcome.until = None

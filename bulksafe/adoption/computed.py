@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.db.models import F
+
 from bulksafe import inspection
 from bulksafe.adoption.errors import Unusable
 from bulksafe.adoption.looking import probe
@@ -11,6 +13,7 @@ from bulksafe.adoption.repairing import SQL
 from bulksafe.adoption.rules import Rule, rule_of
 from bulksafe.declarations import Compute
 from bulksafe.declarations.compute import dependencies
+from bulksafe.declarations.modes import NEW, OBSERVE
 from bulksafe.planning import fields
 from bulksafe.planning.expressions import compile_expression
 
@@ -48,6 +51,30 @@ def value(item: Declared) -> Mapping[str, Any]:
     target = fields.column_field(item.model, compute.field)
     value = compile_expression(item.model, compute.expression, bare=True)
     return {target.name: SQL(value.sql, target)}
+
+
+def steps(items: Sequence[Declared], *, with_triggers: bool) -> list[Mapping[str, Any]]:
+    """What to assign, with an UPDATE for each step, so that all of the columns are right.
+
+    Args:
+        items: in the order in which the columns are computed from each other.
+        with_triggers: whether the triggers of the columns are installed.
+    """
+    if not with_triggers or observed(items):
+        return [value(item) for item in items]
+    # The triggers set all columns of the row, whatever is assigned. That of mode="new" does so only
+    # if the row changes.
+    assigned: dict[str, Any] = {}
+    for item in items:
+        values = value(item)
+        is_new = _compute_of(item).mode == NEW
+        assigned |= values if is_new else {name: F(name) for name in values}
+    return [assigned]
+
+
+def observed(items: Sequence[Declared]) -> list[str]:
+    """The labels of the columns that no trigger sets."""
+    return [item.label for item in items if _compute_of(item).mode == OBSERVE]
 
 
 def refuse_unguarded(items: Sequence[Declared], using: str) -> None:

@@ -8,9 +8,9 @@ from bulksafe.sqlstates import sqlstate
 #: functions raise.
 _OF_A_ROW = ("22", "2F", "38", "39", "P0")
 
-#: Classes of SQLSTATE for errors that are not about a row: a lost connection, missing privileges,
-#: tables and functions, too few resources, and an operator who ends the session.
-_OF_NO_ROW = ("08", "42", "53", "57P", "58", "XX")
+#: Classes of SQLSTATE for errors that are not about a row: a lost connection, a read-only server,
+#: missing privileges, tables and functions, too few resources, an operator who ends the session.
+_OF_NO_ROW = ("08", "25", "28", "3D", "3F", "42", "53", "57P", "58", "XX")
 
 #: Locks that were not got, deadlocks and serialization failures.
 _PASSING = ("55P03", "40P01", "40001")

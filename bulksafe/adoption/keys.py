@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import psycopg
 from django.db import DataError
 
 from bulksafe.adoption.errors import Unusable, message_of
@@ -139,11 +140,16 @@ def parsed(table: Table, text: str) -> Key:
             parts = None
         if not isinstance(parts, list) or len(parts) != len(table.key):
             raise Unusable(f"{text!r} is not a key of ({names}). Write a JSON array of the values.")
+        if any(part is None or isinstance(part, (list, dict)) for part in parts):
+            raise Unusable(f"{text!r} is not a key of ({names}): each value is a text or a number.")
+        # true is a boolean to PostgreSQL as it is to JSON.
+        parts = [json.dumps(part) if isinstance(part, bool) else part for part in parts]
     key = tuple(str(part) for part in parts)
     try:
         # Fails here, and not in the middle of the work, if a text is not a value of its type.
         with reading(table) as cursor:
             cursor.execute(f"SELECT {_literals(table, key)}")
-    except DataError as error:
+    except (DataError, psycopg.DataError) as error:
+        # The driver refuses a NUL itself.
         raise Unusable(f"{text!r} is not a key of ({names}): {message_of(error)}.") from error
     return key

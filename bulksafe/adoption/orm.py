@@ -11,7 +11,7 @@ from bulksafe.declarations import Check, Compute, Invariant, Transition
 from bulksafe.declarations.dependencies import referenced_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from django.db.models import Model
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def query_of(invariant: Invariant, model: type[Model], using: str) -> str | None:
     """Python code; None if the ORM cannot say it: only triggers know ``old__`` and ``new__``."""
     try:
-        filters = filters_of(invariant)
+        filters = filters_of(invariant, model)
     except (ValueError, TypeError):
         # The expression has no constructor that Django could write into a migration.
         return None
@@ -32,13 +32,13 @@ def query_of(invariant: Invariant, model: type[Model], using: str) -> str | None
 
 
 @singledispatch
-def filters_of(invariant: Invariant) -> tuple[str, set[str]] | None:
+def filters_of(invariant: Invariant, model: type[Model]) -> tuple[str, set[str]] | None:
     """Method calls on a queryset, and the imports that they need."""
     return None
 
 
 @filters_of.register(Check)
-def _check(check: Check) -> tuple[str, set[str]] | None:
+def _check(check: Check, model: type[Model]) -> tuple[str, set[str]] | None:
     expressions = [check.condition, *check.annotations.values()]
     if _mentions_rows(expressions):
         return None
@@ -48,28 +48,37 @@ def _check(check: Check) -> tuple[str, set[str]] | None:
     )
     # exclude() would also return rows for which the condition is unknown.
     holds = f"models.ExpressionWrapper({condition}, output_field=models.BooleanField())"
-    return f"{named}.alias(holds={holds}).filter(holds=False)", imports
+    alias = _free("holds", model, check.annotations)
+    return f"{named}.alias({alias}={holds}).filter({alias}=False)", imports
 
 
 @filters_of.register(Compute)
-def _compute(compute: Compute) -> tuple[str, set[str]] | None:
+def _compute(compute: Compute, model: type[Model]) -> tuple[str, set[str]] | None:
     if _mentions_rows([compute.expression]):
         return None
     (expression,), imports = _written([compute.expression])
     # pgtrigger's lookup IS DISTINCT FROM: NULL is a value.
-    return (
-        f".alias(expected={expression}).filter({compute.field}__df=models.F('expected'))",
-        imports,
-    )
+    alias = _free("expected", model)
+    wrong = f".filter({compute.field}__df=models.F('{alias}'))"
+    return f".alias({alias}={expression}){wrong}", imports
 
 
 @filters_of.register(Transition)
-def _transition(transition: Transition) -> tuple[str, set[str]]:
+def _transition(transition: Transition, model: type[Model]) -> tuple[str, set[str]]:
     states = transition.states()
     known = [state for state in states if state is not None]
     (listed,), imports = _written([known])
     wrong = f".exclude({transition.field}__in={listed})"
     return wrong + (f".exclude({transition.field}=None)" if None in states else ""), imports
+
+
+def _free(name: str, model: type[Model], others: Collection[str] = ()) -> str:
+    """``name`` with a prefix, if it is the name of a field: Django refuses such an alias."""
+    taken = {*others, *(str(one.name) for one in model._meta.get_fields())}
+    taken |= {str(one.attname) for one in model._meta.concrete_fields}
+    while name in taken:
+        name = f"its_{name}"
+    return name
 
 
 def _mentions_rows(expressions: Iterable[object]) -> bool:

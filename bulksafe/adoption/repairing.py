@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from bulksafe.adoption import keys
 from bulksafe.adoption.errors import goes_away, is_about_no_row, message_of
 from bulksafe.adoption.looking import Found, Look
 from bulksafe.adoption.tables import Table, reading, trusted_path
+from bulksafe.muting import muted
 from bulksafe.rendering import quoting
 
 if TYPE_CHECKING:
@@ -107,12 +109,14 @@ class Repair:
         look: finds the rows whose columns are wrong.
         steps: what to assign to the fields, with an UPDATE for each step.
         pace: how many rows a transaction writes.
+        muted: labels of observed columns. Between two steps they are wrong, which is no violation.
     """
 
     model: type[Model]
     look: Look
     steps: Sequence[Mapping[str, Any]]
     pace: Pace
+    muted: Sequence[str] = ()
 
     @property
     def table(self) -> Table:
@@ -173,8 +177,10 @@ class Repair:
         among = SQL(keys.among(self.table, wanted, columns), BooleanField())
         # Not the default manager, which may hide rows.
         rows: QuerySet[Any] = QuerySet(self.model, using=self.table.using).filter(among)
-        for values in self.steps:
-            rows.update(**values)
+        using = self.table.using
+        with muted(*self.muted, using=using) if self.muted else nullcontext():
+            for values in self.steps:
+                rows.update(**values)
 
     def _outcome(self, rows: Sequence[Found], written: set[Key]) -> Outcome:
         """What has become of rows, after the commit: looking would hold the locks for longer."""

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from django.db import DatabaseError
+
 from bulksafe.adoption import keys, orm
-from bulksafe.adoption.errors import Unusable
+from bulksafe.adoption.errors import Unusable, message_of
 from bulksafe.adoption.looking import Found, Look, probe
 from bulksafe.adoption.rules import NothingAtRest, Rule, rule_of
 from bulksafe.adoption.tables import Table, table_of
@@ -91,17 +93,18 @@ def verify(
     results = [Result(item.label, kind, using) for item, kind in kinds]
     try:
         table = table_of(items[0].model, using)
-    except Unusable as error:
+        verified = [
+            _Verified(rule, result)
+            for item, result in zip(items, results, strict=True)
+            if (rule := _rule(item, table, result)) is not None
+        ]
+        for rows in _scan(table, verified, batch, first):
+            progress(items[0].model._meta.db_table, rows, table.estimate)
+    except (Unusable, DatabaseError) as error:
+        # The server may be away, or the table: the other tables and databases are verified.
+        said = str(error) if isinstance(error, Unusable) else f"{message_of(error)}."
         for result in results:
-            result.error = str(error)
-        return results
-    verified = [
-        _Verified(rule, result)
-        for item, result in zip(items, results, strict=True)
-        if (rule := _rule(item, table, result)) is not None
-    ]
-    for rows in _scan(table, verified, batch, first):
-        progress(items[0].model._meta.db_table, rows, table.estimate)
+            result.error = result.error or said
     return results
 
 
@@ -142,9 +145,9 @@ def _scan(table: Table, verified: Sequence[_Verified], batch: int, first: int) -
                 if verified[number].result.error:
                     look.given_up.add(number)
         rows += batch if span.until else len(keys.keys_in(table, span))
+        for one in verified:
+            one.result.rows = rows
         yield rows
-    for one in verified:
-        one.result.rows = rows
 
 
 def _note(result: Result, found: Found, table: Table, first: int) -> None:

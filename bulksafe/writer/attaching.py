@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
+from django.db import NotSupportedError, connections
 from psycopg.pq import TransactionStatus
 
 from bulksafe.contexts import leaving, past_django
@@ -126,6 +126,14 @@ def _look_past_django(connection: BaseDatabaseWrapper, statement: Query) -> None
 
 
 def _sent(connected: Connected, connection: BaseDatabaseWrapper, named: dict[str, Any]) -> None:
+    if connection.vendor != "postgresql":
+        # Only some of its writes would run the receiver, and no trigger would refuse the others.
+        raise NotSupportedError(
+            f"{connected.model._meta.label} has critical receivers, such as "
+            f"{connected.receiver.name}, and was written to the database {connection.alias!r}, "
+            "which is not PostgreSQL. Write it to a PostgreSQL database, or connect the receiver "
+            "with @receiver."
+        )
     sent(session_of(connection), connected, named)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
@@ -72,9 +74,15 @@ def is_another(field: Any, value: Any, other: Any) -> bool:
     if hasattr(value, "resolve_expression") or hasattr(other, "resolve_expression"):
         return True
     try:
-        return bool(field.to_python(value) != field.to_python(other))
+        one, two = field.to_python(value), field.to_python(other)
+        # PostgreSQL takes NaN for equal to itself, unlike Python.
+        return bool(one != two) and not (_is_nan(one) and _is_nan(two))
     except (ValidationError, TypeError, ValueError):
         return True
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, (float, Decimal)) and math.isnan(value)
 
 
 def assigned_since(instance: Model, before: Mapping[str, Any]) -> set[str]:

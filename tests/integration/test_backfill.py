@@ -5,7 +5,7 @@ from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.db.models import F
 from django.db.models.signals import post_save, pre_save
 from hypothesis import given
@@ -252,6 +252,30 @@ def test_an_error_that_is_about_no_row_ends_the_backfill():
         backfill(Entry)
 
 
+def test_a_read_only_transaction_ends_the_backfill_and_refuses_no_row():
+    entries(Entry, 3, wrong=lambda key: True)
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL transaction_read_only = on")
+    with pytest.raises(DatabaseError, match="read-only transaction"):
+        backfill(Entry)
+
+
+def test_a_trigger_that_is_removed_meanwhile_ends_the_backfill(monkeypatch):
+    monkeypatch.setattr(backfilling, "_SPAN", 2)
+    entries(Entry, 6, wrong=lambda key: True)
+    run = Backfill(computes(Entry), "default", Options(batch=1))
+    reports = run.run()
+    while next(reports).written < 2:
+        pass
+    drop_triggers(Entry, "net")
+    with pytest.raises(Unusable, match="compute_net is missing in the database “default”"):
+        list(reports)
+    # Those that the missing trigger left wrong are not reported as done.
+    done = Entry.objects.order_by("pk")[1]
+    assert run.report.position == str(done.pk)
+    assert run.report.repaired["twins.Entry:compute_net"] == 2
+
+
 # Receivers.
 
 
@@ -413,6 +437,38 @@ def test_wrong_arguments(arguments, said):
     with pytest.raises(CommandError, match=said) as raised:
         call_command("bulksafe", "backfill", *arguments)
     assert raised.value.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ("[1, null]", "each value is a text or a number"),
+        ('[1, ["a"]]', "each value is a text or a number"),
+        ('[1, "a\\u0000"]', "PostgreSQL text fields cannot contain NUL"),
+        ('[true, "a"]', "invalid input syntax for type integer"),
+    ],
+)
+def test_a_composite_key_that_is_none_is_refused(key, why):
+    """No value is a text that Python made of it: "None" is a key, too."""
+    _, err = command("--after", key, "columns.Cell", code=2)
+    assert err.startswith(f"{key!r} is not a key of (sheet, place): ")
+    assert why in err
+
+
+def test_a_database_without_computed_columns_says_so(settings):
+    settings.DATABASE_ROUTERS = ["tests.integration.test_backfill.Nowhere"]
+    out, err = command()
+    assert (out, err) == (
+        "",
+        "There is no Compute in the database 'default'. --database names another one.\n",
+    )
+
+
+class Nowhere:
+    """Keeps every table out of every database."""
+
+    def allow_migrate(self, db, app_label, **hints):
+        return False
 
 
 def test_a_key_that_is_none_is_refused():

@@ -7,7 +7,7 @@ import pgtrigger
 import psycopg
 import pytest
 from django.core.exceptions import ValidationError
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection, models, transaction
 from django.db.models import F, Q
 from hypothesis import HealthCheck, given, settings
@@ -370,6 +370,14 @@ def test_the_commands_show_records(order):
     assert run("violations") == (0, "No violation is recorded.\n")
     _, text = run("violations", "--invariant", "unit.Order:withim")
     assert text == "unit.Order:withim has no recorded violation.\n"
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many"])
+def test_a_limit_that_hides_all_records_is_refused(order, limit):
+    """The list would be empty, and with it the exit status the one of no record."""
+    query(BAD)
+    with pytest.raises(CommandError, match="is not a positive number"):
+        run("violations", "--limit", limit)
 
 
 def test_migrate_sets_the_limit(order, settings):

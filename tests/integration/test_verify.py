@@ -9,7 +9,7 @@ import pgtrigger
 import pytest
 from django.contrib.auth.models import Group, User
 from django.core.management import CommandError, call_command
-from django.db import connection, models
+from django.db import OperationalError, connection, models
 from django.db.models import F, Func, Q, Value
 from django.test.utils import isolate_apps
 from hypothesis import given
@@ -495,6 +495,42 @@ def test_a_missing_table_is_an_error_and_the_other_tables_go_on():
     assert found["columns.Guarded:amount_positive"]["violations"] == 1
     shown = command("columns.Cell", code=2)
     assert "columns.Cell:compute_triple: not verified\n" in shown
+
+
+def test_a_table_that_is_dropped_meanwhile_is_an_error_and_the_other_tables_go_on(monkeypatch):
+    with muted(Guarded):
+        Guarded.objects.create(amount=-1, lower="-draft")
+    spans = keys.spans
+
+    def dropping(table, size):
+        execute("DROP TABLE IF EXISTS columns_cell CASCADE")
+        return spans(table, size)
+
+    monkeypatch.setattr(keys, "spans", dropping)
+    found = report("columns.Guarded", "columns.Cell", code=2)
+    assert found["columns.Cell:value_positive"]["error"] == (
+        'relation "public.columns_cell" does not exist.'
+    )
+    assert found["columns.Guarded:amount_positive"]["violations"] == 1
+
+
+def test_a_server_that_is_away_is_an_error_and_the_other_databases_are_verified(monkeypatch):
+    table = verifying.table_of
+
+    def unreachable(model, using):
+        if using == "other":
+            raise OperationalError("connection failed: connection refused\nIs it running?")
+        return table(model, using)
+
+    monkeypatch.setattr(verifying, "table_of", unreachable)
+    with muted(Guarded):
+        Guarded.objects.create(amount=-1, lower="-draft")
+    label = "columns.Guarded:amount_positive"
+    listed = json.loads(command("--json", label, code=2, database=None))["invariants"]
+    assert [(one["database"], one["violations"], one["error"]) for one in listed] == [
+        ("default", 1, None),
+        ("other", None, "connection failed: connection refused."),
+    ]
 
 
 # Expressions that fail.

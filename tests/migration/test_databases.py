@@ -90,6 +90,41 @@ def test_sqlite_gets_the_tables_without_the_triggers(project):
     assert tables(project) == {"shop_line"}
 
 
+def test_a_row_with_critical_receivers_is_not_saved_in_sqlite(project):
+    """Its bulk writes would skip the receivers, and nothing would refuse them."""
+    add_sqlite(project)
+    project.models("class Note(models.Model):\n    text = models.TextField()\n")
+    project.write("shop/receivers.py", RECEIVER)
+    project.make()
+    project.migrate("--database", "lite")
+    said = project.python("""
+        from django.db import NotSupportedError
+        from shop.models import Note
+        note = Note(text="a")
+        for write in (note.save, note.save):
+            try:
+                write(using="lite")
+            except NotSupportedError as error:
+                print(error)
+    """)
+    assert said == 2 * (
+        "shop.Note has critical receivers, such as shop.receivers.keep, and was written to the "
+        "database 'lite', which is not PostgreSQL. Write it to a PostgreSQL database, or connect "
+        "the receiver with @receiver.\n"
+    )
+
+
+RECEIVER = """
+import bulksafe
+from django.db.models.signals import post_save
+from shop.models import Note
+
+@bulksafe.critical(post_save, sender=Note, dispatch_uid="shop.receivers.keep")
+def keep(sender, instance, **kwargs):
+    raise AssertionError("it was called")
+"""
+
+
 def test_sqlite_supports_every_change(project):
     add_sqlite(project)
     project.models(LINE)

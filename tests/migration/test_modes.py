@@ -1,6 +1,7 @@
 """A changed mode is one line in ``models.py`` and one migration, forwards and backwards."""
 
 import itertools
+import json
 import re
 
 import psycopg
@@ -144,3 +145,85 @@ def test_migrate_sets_the_limit(project):
     assert project.run("SELECT count(*) FROM bulksafe_violation") == [(2,)]
     with pytest.raises(psycopg.errors.UniqueViolation):
         project.run("INSERT INTO bulksafe_violation SELECT * FROM bulksafe_violation")
+
+
+STORED = """
+class Order(models.Model):
+    amount = models.IntegerField()
+    discount = models.IntegerField(default=1)
+    net = models.IntegerField(null=True, editable=False)
+    double = models.IntegerField(null=True, editable=False)
+    quadruple = models.IntegerField(null=True, editable=False)
+"""
+
+
+@pytest.mark.parametrize("modes", ["new new new", "observe observe observe", "enforce new observe"])
+def test_a_backfill_repairs_columns_of_each_mode_and_records_no_violation(project, modes):
+    """With mode="new", the trigger skips a row that does not change; with "observe", every row."""
+    project.models(STORED)
+    project.make()
+    project.migrate()
+    # The first row is right, and the second one only in itself.
+    values = "(5, 4, 8, 16), (5, 9, 18, 36), (5, NULL, NULL, NULL), (5, 4, 8, 1)"
+    columns = "amount, net, double, quadruple, discount"
+    project.run(f"INSERT INTO shop_order ({columns}) SELECT v.*, 1 FROM (VALUES {values}) AS v")
+    net, double, quadruple = modes.split()
+    project.models(f"""{STORED}
+    class Meta:
+        triggers = [
+            bulksafe.Compute("net", F("amount") - F("discount"), mode="{net}"),
+            bulksafe.Compute("double", F("net") * 2, mode="{double}"),
+            bulksafe.Compute("quadruple", F("double") * 2, mode="{quadruple}"),
+        ]
+""")
+    project.make()
+    project.migrate()
+    said = project.manage("bulksafe", "backfill", "shop.Order").stdout
+    assert "4 rows looked at, 3 written" in said
+    assert set(project.run("SELECT net, double, quadruple FROM shop_order")) == {(4, 8, 16)}
+    project.manage("bulksafe", "verify")
+    project.manage("bulksafe", "violations")
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_modes_follow_each_other_over_rows_that_break_the_rule(project, deferred):
+    """What was written under one mode meets the next one; back through all migrations, too."""
+    allowed = []
+    for number, mode in enumerate(("enforce", "observe", "new", "enforce")):
+        project.models(f"""
+            class Note(models.Model):
+                amount = models.IntegerField()
+                class Meta:
+                    triggers = [
+                        bulksafe.Check(
+                            Q(amount__gte=0), name="positive", mode="{mode}", deferred={deferred}
+                        )
+                    ]
+        """)
+        project.make()
+        project.migrate()
+        allowed.append(
+            [
+                is_allowed(project, f"INSERT INTO shop_note (amount) VALUES (-{number})"),
+                is_allowed(project, "UPDATE shop_note SET amount = amount - 1 WHERE amount < 0"),
+            ]
+        )
+        project.run("INSERT INTO shop_note (amount) VALUES (1)")
+    assert allowed == [[True, True], [True, True], [False, True], [False, False]]
+    assert recorded(project) == ["INSERT", "UPDATE"]
+    project.migrate("shop", "zero")
+    project.migrate()
+    project.assert_all_installed()
+
+
+def is_allowed(project, statement):
+    try:
+        project.run(statement)
+    except psycopg.errors.CheckViolation:
+        return False
+    return True
+
+
+def recorded(project):
+    shown = project.manage("bulksafe", "violations", "--json", code=1).stdout
+    return sorted(one["operation"] for one in json.loads(shown))

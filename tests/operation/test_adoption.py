@@ -159,11 +159,13 @@ def spoil(project):
     )
 
 
-def test_an_interrupted_backfill_says_how_to_go_on(site, started):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_backfill_says_how_to_go_on(site, started, sent):
     process = started(site, "backfill", "--batch", "10", "--sleep", "0.01")
     wait_until(lambda: value(site, WRONG) < ROWS - 1000)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, said = process.communicate(timeout=PATIENCE)
+    assert sent == signal.SIGINT or process.returncode == 128 + signal.SIGTERM
     resume = (
         "Interrupted. To resume, add the other options to: manage.py bulksafe backfill "
         "shop.Order:compute_net shop.Order:compute_twice --after "

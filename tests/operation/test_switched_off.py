@@ -316,6 +316,146 @@ def test_switching_is_refused_with_what_to_do(shop):
     assert "missing" in shop.manage("bulksafe", "switch-on", code=2).stderr
 
 
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e9"])
+def test_a_wait_that_postgresql_cannot_limit_is_refused(shop, seconds):
+    said = shop.manage("bulksafe", "switch-on", f"--lock-timeout={seconds}", code=2).stderr
+    assert "--lock-timeout must be a positive number of seconds, at most 2147483." in said
+
+
+TWO_SWITCHES = """
+import subprocess
+import sys
+from django.db import connection, transaction
+from shop.models import Order
+
+with transaction.atomic():
+    Order.objects.create(number="a")
+    command = [sys.executable, "manage.py", "bulksafe", "switch-on", "--lock-timeout", "60"]
+    switches = [subprocess.Popen(command) for _ in range(2)]
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone()[0] == 2:
+                break
+print([switch.wait() for switch in switches])
+"""
+
+
+def test_two_switches_at_once(shop):
+    assert shop.python(TWO_SWITCHES).endswith("[0, 0]\n")
+    shop.manage("bulksafe", "ls")
+    assert "was on already" in shop.manage("bulksafe", "switch-on").stdout
+    shop.manage("bulksafe", "switch-off")
+    assert "was off already" in shop.manage("bulksafe", "switch-off").stdout
+
+
+ODD_MODELS = """
+import uuid
+
+class Base(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=20, default="")
+
+class Child(Base):
+    extra = models.IntegerField(default=0, db_column="Ex Tra")
+    class Meta:
+        db_table = "Child's T"
+
+class Pair(models.Model):
+    pk = models.CompositePrimaryKey("a", "b")
+    a = models.TextField()
+    b = models.IntegerField()
+    document = models.JSONField(null=True)
+    share = models.FloatField(default=0)
+    price = models.DecimalField(max_digits=9, decimal_places=2, null=True)
+
+class Proxy(Pair):
+    class Meta:
+        proxy = True
+
+class Tag(models.Model):
+    on = models.ManyToManyField(Base, related_name="tags")
+
+class Effect(models.Model):
+    text = models.TextField()
+"""
+
+ODD_RECEIVERS = """
+import bulksafe
+from django.db.models.signals import m2m_changed, post_delete, post_save
+from shop.models import Base, Child, Effect, Pair, Tag
+
+def note(*parts):
+    Effect.objects.create(text=" ".join(map(str, parts)))
+
+for model in (Base, Child, Pair):
+    @bulksafe.critical(post_save, sender=model, dispatch_uid=f"save{model.__name__}")
+    def saved(sender, instance, created, raw, old, changed, **kwargs):
+        note("save", sender.__name__, created, raw, old is None, sorted(changed))
+
+    @bulksafe.critical(post_delete, sender=model, dispatch_uid=f"delete{model.__name__}")
+    def deleted(sender, instance, **kwargs):
+        note("delete", sender.__name__)
+
+@bulksafe.critical(m2m_changed, sender=Tag.on.through)
+def tagged(sender, instance, action, pk_set, **kwargs):
+    note("tagged", action, len(pk_set or ()))
+"""
+
+ODD_WRITES = """
+from decimal import Decimal
+from django.core import serializers
+from shop.models import Base, Child, Effect, Pair, Proxy, Tag
+
+Effect.objects.all().delete()
+base = Base.objects.create(name="x")
+base.name = "y"
+base.save(update_fields=["name"])
+child = Child.objects.create(name="a")
+child.extra = 2
+child.save()
+pair = Pair.objects.create(a="q'%s", b=1)
+for values in (
+    {"document": {"a": [1, None, "%s"]}},
+    {"share": float("nan")},
+    {},
+    {"share": float("inf")},
+    {"price": Decimal("1.5")},
+    {"price": Decimal("1.50")},
+):
+    vars(pair).update(values)
+    pair.save()
+proxy = Proxy.objects.get()
+proxy.document = 5
+proxy.save()
+tag = Tag.objects.create()
+tag.on.add(base, child.base_ptr)
+tag.on.set([base])
+tag.on.clear()
+base.tags.add(tag)
+(loaded,) = serializers.deserialize("json", serializers.serialize("json", [base]))
+loaded.save()
+base.delete()
+child.delete()
+pair.delete()
+print("\\n".join(Effect.objects.order_by("pk").values_list("text", flat=True)))
+"""
+
+
+def test_odd_keys_columns_and_models_make_the_same_calls(project):
+    project.settings('BULKSAFE = {"ROLLOUT": True}\n')
+    project.models(ODD_MODELS)
+    project.write("shop/receivers.py", ODD_RECEIVERS)
+    project.make()
+    project.migrate()
+    off = project.python(ODD_WRITES).splitlines()
+    project.manage("bulksafe", "switch-on")
+    on = project.python(ODD_WRITES).splitlines()
+
+    assert off == on
+    assert len(on) == 25
+
+
 def test_a_lock_that_is_not_granted_lets_writers_pass(shop):
     """Switching gives up and tries again; a writer that waits behind it goes first."""
     shop.settings('BULKSAFE = {"ROLLOUT": True, "LOCK_ATTEMPTS": 2}\n')

@@ -1,6 +1,9 @@
 """The parts of verify and backfill that need no database."""
 
+import django
 import pytest
+from django.apps.registry import Apps
+from django.db import models
 from django.db.models import BooleanField, F, Func, Q, Value
 
 import bulksafe
@@ -104,6 +107,32 @@ def test_a_query_has_its_imports():
         ".alias(expected=django.db.models.functions.text.Upper(models.Value('a')))"
         ".filter(t__df=models.F('expected'))"
     )
+
+
+class Taken(models.Model):
+    """Its columns have the names that a query gives to its own expressions."""
+
+    holds = models.IntegerField()
+    expected = models.IntegerField()
+
+    class Meta:
+        app_label = "unit"
+        apps = Apps()
+
+
+@pytest.mark.parametrize(
+    "invariant",
+    [
+        bulksafe.Check(Q(holds__gte=0), name="positive"),
+        bulksafe.Check(Q(its_holds__gte=0), its_holds=F("holds"), name="annotated"),
+        bulksafe.Compute("holds", F("expected")),
+    ],
+)
+def test_a_query_takes_no_name_of_a_field(invariant):
+    methods, _ = orm.filters_of(invariant, Taken)
+    # Django refuses an alias with the name of a field.
+    rows = eval(f"models.QuerySet(Taken){methods}", {**globals(), "django": django})
+    assert rows.query.where
 
 
 def bulksafe_upper():

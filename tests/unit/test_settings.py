@@ -47,6 +47,9 @@ from tests.unit.declaring import ids
         ({"ROLLOUT": "shop.Order"}, "is 'shop.Order', not a list of model labels", "True for all"),
         ({"ROLLOUT": ["Order"]}, "lists 'Order', which is not a model label", '["shop.Order"]'),
         ({"LOCK_TIMEOUT": -1}, "is -1", "positive number"),
+        ({"LOCK_TIMEOUT": float("nan")}, "is nan", "positive number"),
+        ({"LOCK_TIMEOUT": float("inf")}, "is inf", "at most 2147483"),
+        ({"LOCK_TIMEOUT": 2_147_484}, "is 2147484", "at most 2147483"),
         ({"LOCK_ATTEMPTS": 0}, "is 0", "positive number"),
     ],
 )

@@ -12,6 +12,7 @@ from bulksafe.adoption.backfilling import Backfill, Options, Remaining, Report
 from bulksafe.adoption.errors import Unusable
 from bulksafe.declarations import Compute
 from bulksafe.management.subcommands import CLEAN, ERROR, FINDINGS, Subcommand, failed
+from bulksafe.management.subcommands.ending import ended_by_sigterm
 from bulksafe.management.subcommands.numbers import pause, positive
 from bulksafe.management.subcommands.progress import ProgressLine, progress_text
 from bulksafe.management.subcommands.selecting import TableRules, selected
@@ -90,7 +91,7 @@ def _run(
 ) -> int:
     names = ("batch", "sleep", "limit", "after", "dry_run", "without_triggers")
     how = Options(**{name: options[name] for name in names})
-    tables = _computes(labels, database)
+    tables = _computes(command, labels, database)
     if how.after is not None and len(tables) != 1:
         raise failed("--after is a key of one table: name the model, like shop.Order.")
     said = _Said(command, how, verbosity, is_json=json)
@@ -118,7 +119,7 @@ def _run(
     return code
 
 
-def _computes(labels: Sequence[str], database: str) -> list[TableRules]:
+def _computes(command: BaseCommand, labels: Sequence[str], database: str) -> list[TableRules]:
     """The computed columns that match ``labels``, by table."""
     found = []
     named = {label.lower() for label in labels}
@@ -134,6 +135,10 @@ def _computes(labels: Sequence[str], database: str) -> list[TableRules]:
         items = [item for item in rules.items if isinstance(item.invariant, Compute)]
         if items:
             found.append(TableRules(rules.database, items))
+    if not found and not labels:
+        command.stderr.write(
+            f"There is no Compute in the database {database!r}. --database names another one."
+        )
     if labels and not found:
         raise failed(f"There is no Compute in {', '.join(labels)} in the database {database!r}.")
     return found
@@ -158,8 +163,9 @@ class _Said:
         self.line.restart()
         self.said = started = time.monotonic()
         try:
-            for _ in backfill.run():
-                self._progress(report, started)
+            with ended_by_sigterm():
+                for _ in backfill.run():
+                    self._progress(report, started)
         except BaseException:
             self.line.clear()
             self._position(report, "Interrupted. ")

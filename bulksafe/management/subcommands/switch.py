@@ -70,8 +70,11 @@ def _run(
 ) -> int:
     check_database(database)
     seconds = lock_timeout if lock_timeout is not None else conf.get().LOCK_TIMEOUT or _SECONDS
-    if seconds <= 0:
-        raise failed("--lock-timeout must be a positive number of seconds.")
+    if not 0 < seconds <= conf.LONGEST_LOCK_TIMEOUT:
+        raise failed(
+            "--lock-timeout must be a positive number of seconds, at most "
+            f"{conf.LONGEST_LOCK_TIMEOUT}."
+        )
     for group in _chosen(labels, database):
         try:
             has_changed = switching.switch(group, to, database, seconds)

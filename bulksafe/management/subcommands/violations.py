@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, failed, store_of, table
+from bulksafe.management.subcommands.numbers import positive
 from bulksafe.outbox import schema, violations
 from bulksafe.planning.problems import did_you_mean
 
@@ -36,7 +37,7 @@ _EXAMPLES = """\
 
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--invariant", metavar="LABEL", help="a rule's label, a receiver's name")
-    parser.add_argument("--limit", type=int, default=100, help="of the list (default: 100)")
+    parser.add_argument("--limit", type=positive, default=100, help="of the list (default: 100)")
     parser.add_argument("--delete", action="store_true", help="delete the records")
     parser.add_argument("--json", action="store_true", help="print a JSON array")
 

@@ -17,7 +17,7 @@ from examples.shop.models import Order, Product, Refund
 
 pytest.importorskip("rest_framework", reason="djangorestframework is not installed")
 
-from rest_framework import generics, response, serializers, settings, test, views
+from rest_framework import generics, response, serializers, settings, test, views, viewsets
 
 from bulksafe.rest_framework import exception_handler
 from examples.shop.api import OrderViewSet, router
@@ -38,6 +38,26 @@ class Renamed(generics.UpdateAPIView):
         class Meta:
             model = Order
             fields = ["state"]
+
+
+class ByExtraKwargs(serializers.ModelSerializer):
+    class Meta:
+        model = Order
+        fields = ["state"]
+        extra_kwargs = {"state": {"source": "status"}}
+
+
+class Chosen(viewsets.ModelViewSet):
+    """A view that chooses its queryset and serializer for each request, as most do."""
+
+    permission_classes = []
+    serializers = {"update": Renamed.serializer_class, "partial_update": ByExtraKwargs}
+
+    def get_queryset(self):
+        return Order.objects.all()
+
+    def get_serializer_class(self):
+        return self.serializers[self.action]
 
 
 class Everything(views.APIView):
@@ -79,6 +99,10 @@ urlpatterns = [
     path("api/", include(router.urls)),
     path("renamed/<int:pk>/", Renamed.as_view()),
     path("everything/", Everything.as_view()),
+    path(
+        "chosen/<int:pk>/",
+        Chosen.as_view({"put": "update", "patch": "partial_update", "delete": "destroy"}),
+    ),
 ]
 
 
@@ -177,6 +201,24 @@ class TestOneObject:
     def test_a_serializer_field_with_another_name(self, shop, refuses):
         answer = refuses("patch", f"/renamed/{shop.paid.pk}/", {"state": "draft"})
         assert list(answer) == ["state"]
+
+    @pytest.mark.parametrize("method", ["put", "patch"])
+    def test_a_serializer_that_the_view_chooses(self, shop, refuses, method):
+        answer = refuses(method, f"/chosen/{shop.paid.pk}/", {"state": "draft"})
+        assert list(answer) == ["state"]
+
+    def test_a_rule_of_another_model_than_the_chosen_one(self, shop, refuses, monkeypatch):
+        monkeypatch.setattr(
+            Chosen, "perform_update", lambda *args: Product.objects.update(stock=-1)
+        )
+        answer = refuses("patch", f"/chosen/{shop.draft.pk}/", {"state": "draft"})
+        assert answer == {"non_field_errors": ["There are not that many in stock."]}
+
+    def test_an_action_that_the_view_has_no_serializer_for(self, shop, refuses):
+        Refund.objects.update(approved=False)
+        Refund.objects.all().delete()
+        answer = refuses("delete", f"/chosen/{shop.paid.pk}/")
+        assert answer == {"status": ["Only a draft can be deleted; cancel the order instead."]}
 
     def test_a_rule_of_another_model(self, shop, refuses, monkeypatch):
         """Its column is not a field of this resource."""
