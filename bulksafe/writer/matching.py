@@ -1,4 +1,4 @@
-"""Looks up and locks the stored rows that objects would conflict with if they were inserted."""
+"""Looks up and locks the stored rows of objects."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from django.db import connections
 
 from bulksafe.hidden import hidden
 from bulksafe.rendering import quoting
+from bulksafe.writer.changes import key_of_instance
 from bulksafe.writer.storing import batches, placeholder
 
 if TYPE_CHECKING:
@@ -159,3 +160,13 @@ def _take(
         elif row is not None:
             found.rows[places[number]] = row
             found.stored.add(row)
+
+
+def without_rows(model: type[Model], instances: Sequence[Model], using: str) -> frozenset[int]:
+    """The ``id()`` of objects whose keys are not stored. Locks the stored rows."""
+    keys = {id(one): key_of_instance(one) for one in instances}
+    rows = model._base_manager.using(using).select_for_update(no_key=True).only("pk")
+    listed = batches(dict.fromkeys(keys.values()), len(model._meta.pk_fields))
+    with hidden(connections[using]):
+        stored = {row.pk for batch in listed for row in rows.filter(pk__in=batch)}
+    return frozenset(one for one, key in keys.items() if key not in stored)
