@@ -12,12 +12,14 @@ from django.db.models import Model
 from bulksafe.compat import BULK_CREATE_IS_ATOMIC
 from bulksafe.outbox.events import INSERTED, UPDATED
 from bulksafe.writer import parents
+from bulksafe.writer.changes import key_of_instance
 from bulksafe.writer.conflicts import Conflicts, is_asked_for
 from bulksafe.writer.ignored import LeftOut, ObjectSavepoint
 from bulksafe.writer.instance_calls import InstanceCalls
 from bulksafe.writer.instance_scopes import InHand
 from bulksafe.writer.instances import take_over
-from bulksafe.writer.observing import Observer, Restart
+from bulksafe.writer.matching import without_rows
+from bulksafe.writer.observing import Observer, Restart, RowsMissing
 from bulksafe.writer.row_queue import RowQueue
 from bulksafe.writer.session import Session
 from bulksafe.writer.snapshots import Snapshot
@@ -72,6 +74,9 @@ class BulkWrite:
         self._cached: parents.Cached | None = None
         self._progress: RowQueue | None = None
         self._is_begun = False
+        #: Whether objects without a row are left out, and the ``id()`` of these.
+        self._leaves_out = False
+        self._missing: frozenset[int] = frozenset()
 
     def run(self) -> list[Any]:
         """Store all of the objects.
@@ -79,26 +84,36 @@ class BulkWrite:
         Returns:
             the result of storing them.
         """
-        late = self.calls.late
-        is_row_by_row = self._ignores or is_asked_for([*self.calls.early, *late])
-        kept = None if is_row_by_row or not late else [Snapshot(one) for one in self.instances]
-        try:
-            self._run(is_row_by_row=is_row_by_row)
-        except Restart as restart:
-            if kept is None or self._progress is None or restart.progress is not self._progress:
-                raise
-            for one in kept:
-                one.restore()
-            self.session.due.clear()
-            self.results.clear()
-            logger.warning(
-                "a receiver of %s reads other rows of its table after the write: the write is "
-                "repeated row by row. Write row_by_row=True, or False if the order makes no "
-                "difference to it.",
-                self.model._meta.label,
-            )
-            self._run(is_row_by_row=True)
-        return self.results
+        is_row_by_row = self._ignores or is_asked_for([*self.calls.early, *self.calls.late])
+        is_ordered = is_row_by_row or not self.calls.late
+        may_restart = self._may_miss_rows or not is_ordered
+        kept = [Snapshot(one) for one in self.instances] if may_restart else []
+        while True:
+            try:
+                self._run(is_row_by_row=is_row_by_row)
+            except Restart as restart:
+                if not may_restart or restart.progress is not self._progress:
+                    raise
+                is_row_by_row = self._begin_again(restart, kept, is_row_by_row=is_row_by_row)
+            else:
+                return self.results
+
+    def _begin_again(self, restart: Restart, kept: list[Snapshot], *, is_row_by_row: bool) -> bool:
+        """Restore the objects. Returns whether to write them row by row."""
+        for one in kept:
+            one.restore()
+        self.session.due.clear()
+        self.results.clear()
+        if isinstance(restart, RowsMissing):
+            self._leaves_out = True
+            return is_row_by_row
+        logger.warning(
+            "a receiver of %s reads other rows of its table after the write: the write is "
+            "repeated row by row. Write row_by_row=True, or False if the order makes no "
+            "difference to it.",
+            self.model._meta.label,
+        )
+        return True
 
     def _run(self, *, is_row_by_row: bool) -> None:
         self.scope = InHand(
@@ -140,6 +155,8 @@ class BulkWrite:
 
     def before(self, place: int) -> None:
         instance = self.instances[place]
+        if id(instance) in self._missing:
+            return
         if not self._ignores:
             self.calls.call_early(instance, is_begun=self._is_begun)
             return
@@ -148,7 +165,9 @@ class BulkWrite:
             self.calls.call_early(instance, is_begun=self._is_begun)
 
     def store(self, start: int, end: int) -> None:
-        chunk = self.instances[start:end]
+        chunk = [one for one in self.instances[start:end] if id(one) not in self._missing]
+        if not chunk:
+            return
         if not self._ignores:
             self._store_chunk(chunk)
         elif self._savepoint.is_open:
@@ -163,6 +182,10 @@ class BulkWrite:
         # Objects with a key may have rows whose change also changes rows of other models.
         self.scope.take(instance for instance in chunk if instance.pk is not None)
         self._write(chunk)
+        if self._may_miss_rows and not self._leaves_out and self._misses_rows(chunk):
+            # Their receivers have been called.
+            assert self._progress is not None  # noqa: S101
+            raise RowsMissing(self._progress)
         self.forget_parents(chunk)
         self.scope.take(chunk)
         if self.scope.is_spared:
@@ -173,6 +196,19 @@ class BulkWrite:
 
     def begin(self) -> None:
         """The transaction is open, and no receiver has been called."""
+        if self._leaves_out:
+            self._missing = without_rows(self.model, self.instances, self.session.alias)
+
+    @property
+    def _may_miss_rows(self) -> bool:
+        """Whether receivers may have been called for objects that an UPDATE finds no rows of."""
+        return self.update_fields is not None and bool(self.calls.early)
+
+    def _misses_rows(self, chunk: Sequence[Model]) -> bool:
+        updated = self.results[-1]
+        if updated is None or updated >= len({key_of_instance(one) for one in chunk}):
+            return False
+        return bool(without_rows(self.model, chunk, self.session.alias))
 
     def fields_of(self, instance: Model) -> frozenset[str] | None:
         """``update_fields`` of an object for receivers before the write."""

@@ -40,6 +40,10 @@ class Restart(BaseException):
         self.progress = progress
 
 
+class RowsMissing(Restart):
+    """An UPDATE has shown that objects have no rows, after receivers were called for them."""
+
+
 class Progress(Protocol):
     """A write whose rows can be stored while a receiver runs for a later row."""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import ValidationError
-from django.db.models import Model, Q
+from django.db.models import Model
 
 from bulksafe.caching import forever, per_model
 from bulksafe.hidden import hidden
@@ -14,7 +13,8 @@ from bulksafe.rendering import quoting
 from bulksafe.writer.changes import key_of_instance
 from bulksafe.writer.in_hand import BulkWrite
 from bulksafe.writer.instances import take_over
-from bulksafe.writer.storing import batches, store
+from bulksafe.writer.matching import find
+from bulksafe.writer.storing import store
 
 if TYPE_CHECKING:
     from django.db.models import Field
@@ -63,10 +63,14 @@ class Upsert(BulkWrite):
         self.given_fields = self._names = frozenset(field.name for field in fields)
         #: The stored rows, by the positions of the objects.
         self._rows: dict[int, Model] = {}
+        #: The positions of objects for the row of an object before them.
+        self._repeated: set[int] = set()
 
     def begin(self) -> None:
         self._check_unique_fields()
-        self._rows = self._found(range(len(self.instances)))
+        self._rows.clear()
+        self._repeated.clear()
+        self._look_up(range(len(self.instances)))
 
     def _check_unique_fields(self) -> None:
         """Let PostgreSQL refuse fields that no unique index covers.
@@ -87,10 +91,13 @@ class Upsert(BulkWrite):
             cursor.execute(text, [])
 
     def before(self, place: int) -> None:
+        if place in self._repeated and self._progress is not None:
+            # An object before it stores the row.
+            self._progress.flush()
         if self._is_begun:
             # Receivers of the objects before it may have stored such a row, or deleted it.
             self._rows.pop(place, None)
-            self._rows |= self._found([place])
+            self._look_up([place])
         self.calls.call_early(self._subject(place), is_begun=True)
 
     def fields_of(self, instance: Model) -> frozenset[str] | None:
@@ -142,41 +149,13 @@ class Upsert(BulkWrite):
             setattr(instance, field.attname, getattr(row, field.attname))
         instance._state.adding, instance._state.db = False, self.session.alias
 
-    def _found(self, places: Iterable[int]) -> dict[int, Model]:
-        """The stored rows of some objects, with the new values assigned."""
-        keys = {place: key for place in places if (key := self._key(self.instances[place]))}
-        manager = self.model._base_manager.using(self.session.alias)
-        stored: dict[tuple[Any, ...], Model] = {}
-        for batch in batches(dict.fromkeys(keys.values()), len(self._unique)):
-            with hidden(self.session.connection):
-                rows = list(manager.filter(self._condition(batch)))
-            stored |= {self._key(row) or (): row for row in rows}
-        found: dict[int, Model] = {}
-        for place, key in keys.items():
-            # A second object for the same row is refused by PostgreSQL.
-            if key in stored:
-                found[place] = row = stored.pop(key)
-                for field in self._fields:
-                    value: Any = field.pre_save(self.instances[place], add=True)
-                    setattr(row, field.attname, value)
-        return found
-
-    def _condition(self, keys: Sequence[tuple[Any, ...]]) -> Q:
-        names = [field.attname for field in self._unique]
-        if len(names) == 1:
-            return Q(**{f"{names[0]}__in": [key[0] for key in keys]})
-        pairs = [Q(**dict(zip(names, key, strict=True))) for key in keys]
-        return Q(*pairs, _connector=Q.OR)
-
-    def _key(self, instance: Model) -> tuple[Any, ...] | None:
-        """The lookup values for an object's row; None if it cannot exist."""
-        values = []
-        for field in self._unique:
-            value = getattr(instance, field.attname)
-            if value is None or hasattr(value, "resolve_expression"):
-                return None
-            try:
-                values.append(field.to_python(value))
-            except ValidationError:
-                return None
-        return tuple(values)
+    def _look_up(self, places: Iterable[int]) -> None:
+        """Find the stored rows of some objects, and assign the new values to them."""
+        objects = {place: self.instances[place] for place in places}
+        found = find(self.model, self._unique, objects, self.session.alias)
+        self._repeated |= found.repeated
+        for place, row in found.rows.items():
+            self._rows[place] = row
+            for field in self._fields:
+                value: Any = field.pre_save(self.instances[place], add=True)
+                setattr(row, field.attname, value)

@@ -48,6 +48,8 @@ TABLES = [
         edges.Pair,
         edges.Tracked,
         edges.Thing,
+        edges.Keyed,
+        edges.Placed,
     )
 ]
 

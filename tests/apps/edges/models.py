@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
@@ -136,3 +137,51 @@ class Thing(models.Model):
     picture = PictureField(max_length=20, default="")
     width = models.IntegerField(default=0)
     number = models.IntegerField(default=0)
+
+
+class LowerField(models.CharField):
+    """Stores text in lower case; the attribute keeps what was assigned."""
+
+    def get_prep_value(self, value):
+        value = super().get_prep_value(value)
+        return value.lower() if isinstance(value, str) else value
+
+
+class BackwardsField(models.CharField):
+    """Stores text backwards."""
+
+    def from_db_value(self, value, expression, connection):
+        return value if value is None else value[::-1]
+
+    def get_db_prep_save(self, value, connection):
+        value = super().get_db_prep_save(value, connection)
+        return value[::-1] if isinstance(value, str) else value
+
+
+class Keyed(models.Model):
+    """Unique columns whose values the database compares in its own way."""
+
+    name = models.CharField(max_length=20, default="")
+    number = models.IntegerField(default=0)
+    words = ArrayField(models.CharField(max_length=20), null=True, unique=True)
+    price = models.DecimalField(max_digits=8, decimal_places=2, null=True, unique=True)
+    blob = models.BinaryField(null=True, unique=True)
+    lower = LowerField(max_length=20, null=True, unique=True)
+    folded = models.CharField(max_length=20, null=True, unique=True, db_collation="no_case")
+    backwards = BackwardsField(max_length=20, null=True, unique=True)
+
+
+class Placed(models.Model):
+    """Two rows without a place are in the same place."""
+
+    name = models.CharField(max_length=20, default="")
+    number = models.IntegerField(default=0)
+    area = models.IntegerField(null=True)
+    shelf = models.IntegerField(null=True)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=["area", "shelf"], name="placed_once", nulls_distinct=False
+            ),
+        )
