@@ -24,6 +24,8 @@ from tests.listener.site import wait_until
 from tests.listener.writers import Traffic
 
 QUEUES = ("default", "outside")
+#: The names of a listener's processes.
+PROCESSES = ("MainProcess", "keeper", *QUEUES)
 #: How many statements a process may make less than it did another time.
 _UNSURE = 8
 #: A lease is over as soon as its worker has been silent for so long.
@@ -87,8 +89,9 @@ class Range:
         port = self.proxy.port if proxied else self.machine.port
         options = HASTE["tcp"] if self.haste else {}
         database = {"HOST": "127.0.0.1", "PORT": port, "USER": ROLE, "OPTIONS": options}
-        if self.haste:
+        if self.haste and proxied:
             variables["COUNTING_PATIENCE"] = str(HASTE["COUNTING_PATIENCE"])
+            variables["COUNTING_PROXY"] = str(self.proxy.control)
         return {"COUNTING_DATABASE": json.dumps(database), **variables}
 
     # The parts of a run.
@@ -345,6 +348,10 @@ class Range:
     def silence_in_a_batch(self):
         return self.cut_at("silence", self._place_in_a_batch())
 
+    def silence_at_a_connect(self):
+        """A new connection is open, and the first query on it gets no answer."""
+        return self.cut_at("silence", f"{self.choice.choice(PROCESSES)}:connecting")
+
     def reset_in_a_batch(self):
         return self.cut_at("reset", self._place_in_a_batch())
 
@@ -464,6 +471,7 @@ KINDS: dict[str, Callable[[Range], dict[str, float]]] = {
     "proxy hangs": Range.silence,
     "proxy hangs, all asleep": Range.silence_a_sleeper,
     "proxy hangs in a batch": Range.silence_in_a_batch,
+    "proxy hangs at a connect": Range.silence_at_a_connect,
     "network gone": Range.unplug,
     "network gone, all asleep": Range.unplug_a_sleeper,
     "network gone in a batch": Range.unplug_in_a_batch,

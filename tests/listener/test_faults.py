@@ -49,6 +49,13 @@ def test_connection_lost_at_a_statement(place, part):
     assert outcome.is_good, outcome
 
 
+@pytest.mark.parametrize("process", faults.PROCESSES)
+def test_proxy_hangs_at_a_connect(place, process):
+    at = f"{process}:connecting"
+    outcome = place.outcome(f"silent {at}", place.cut_at("silence", at))
+    assert outcome.is_good, outcome
+
+
 def _place(faults, part, parts):
     places = faults.places()
     return places[len(places) * part // parts]

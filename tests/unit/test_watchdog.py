@@ -20,7 +20,7 @@ def pair():
 @pytest.fixture
 def watchdog(pair):
     watchdog = Watchdog(patience=0.1)
-    watchdog.connections.append(pair[0])
+    watchdog.monitor(lambda: pair[0])
     yield watchdog
     watchdog.close()
 
@@ -50,6 +50,18 @@ def test_a_watch_that_raises_is_no_longer_pending(watchdog, pair):
     near.settimeout(0.3)
     with pytest.raises(TimeoutError):
         near.recv(1)
+
+
+def test_a_connection_that_is_opened_late_is_cut_off_at_a_later_deadline(pair):
+    connection, near, _ = pair
+    found = iter([None])
+    watchdog = Watchdog(patience=0.1)
+    watchdog.monitor(lambda: next(found, connection))
+    try:
+        with watchdog.watch():
+            assert near.recv(1) == b""
+    finally:
+        watchdog.close()
 
 
 def test_a_connection_that_is_closed_already_is_passed_over():
