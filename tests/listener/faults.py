@@ -12,7 +12,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import psycopg
@@ -225,7 +225,9 @@ class Range:
                 seen = "SELECT FROM counting_seen WHERE counter = ANY (%s)"
                 wait_until(lambda: self.site.run(seen, new), lambda: self.site.silence(other))
                 for pid in stopped:
-                    os.kill(pid, signal.SIGCONT)
+                    # The supervisor kills a worker that stood still in a call for too long.
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGCONT)
                 recovered = self.recovery(listener, began)
         finally:
             listener.stop()
