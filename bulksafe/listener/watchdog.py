@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -38,6 +39,13 @@ SERVER_TCP = (
 )
 
 
+@dataclass(eq=False)
+class _Question:
+    """A block that waits for the server, until ``deadline`` as ``time.monotonic()``."""
+
+    deadline: float
+
+
 class Watchdog:
     """A thread that detects queries without an answer.
 
@@ -47,26 +55,33 @@ class Watchdog:
 
     Attributes:
         patience: seconds that the server may take.
-        connections: the connections to shut down.
     """
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self.patience = patience
-        self.connections: list[Any] = []
-        self._deadlines: dict[object, float] = {}
+        self._monitored: list[Callable[[], Any]] = []
+        self._questions: set[_Question] = set()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bulksafe watchdog", daemon=True)
         self._thread.start()
 
+    def monitor(self, current: Callable[[], Any]) -> None:
+        """Add a connection to shut down.
+
+        Args:
+            current: returns the driver's connection, or None if there is none at the moment.
+        """
+        self._monitored.append(current)
+
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Watch a block whose query the server can answer at once."""
-        question = object()
-        self._deadlines[question] = time.monotonic() + self.patience
+        question = _Question(time.monotonic() + self.patience)
+        self._questions.add(question)
         try:
             yield
         finally:
-            self._deadlines.pop(question, None)
+            self._questions.discard(question)
 
     def close(self) -> None:
         self._ended.set()
@@ -74,11 +89,26 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._ended.wait(min(1.0, self.patience / 4)):
-            if any(time.monotonic() > end for end in list(self._deadlines.values())):
-                self._deadlines.clear()
+            if self._has_expired():
                 logger.warning("no answer from the server for %.0f s", self.patience)
-                for connection in self.connections:
+                for connection in self._current():
                     shut_down(connection)
+
+    def _current(self) -> list[Any]:
+        """The open connections."""
+        found = [current() for current in self._monitored]
+        return [connection for connection in found if connection is not None]
+
+    def _has_expired(self) -> bool:
+        """Whether an answer is overdue; it is awaited further, with a new deadline.
+
+        A block may open its connection only after the first deadline.
+        """
+        now = time.monotonic()
+        late = [question for question in list(self._questions) if now > question.deadline]
+        for question in late:
+            question.deadline = now + self.patience
+        return bool(late)
 
 
 class Prober:
@@ -126,7 +156,7 @@ class Prober:
 
 
 def connect(using: str, watchdog: Watchdog) -> None:
-    """Open Django's connection, unless it is open, and add it to the watchdog."""
+    """Open Django's connection, unless it is open, and let the watchdog monitor it."""
     connection = connections[using]
     options = connection.settings_dict.setdefault("OPTIONS", {})
     for key, value in TCP.items():
@@ -134,8 +164,11 @@ def connect(using: str, watchdog: Watchdog) -> None:
     # Each statement of a worker must see the latest commits, even on a connection that Django
     # opened because a receiver closed the previous one.
     options["isolation_level"] = IsolationLevel.READ_COMMITTED
-    connection.ensure_connection()
-    watchdog.connections.append(connection.connection)
+    # Looked up when needed: Django queries a new connection before it returns it, and opens a
+    # different one after a receiver has closed this one.
+    watchdog.monitor(lambda: connection.connection)
+    with watchdog.watch():
+        connection.ensure_connection()
 
 
 def open_raw(using: str, name: str, watchdog: Watchdog) -> psycopg.Connection[Any]:
@@ -151,7 +184,7 @@ def open_raw(using: str, name: str, watchdog: Watchdog) -> psycopg.Connection[An
     }
     parameters["application_name"] = name
     opened: psycopg.Connection[Any] = psycopg.connect(**{**TCP, **parameters}, autocommit=True)
-    watchdog.connections.append(opened)
+    watchdog.monitor(lambda: opened)
     return opened
 
 

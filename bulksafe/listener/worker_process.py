@@ -63,8 +63,12 @@ class WorkerProcess:
                 self._serving.stopping,
                 watchdog.watch,
             )
-            # Before the first batch, because the keeper may be too late.
-            rebasing.rebase(worker.store)
+            # Before the first batch, because the keeper may be too late. Watched, because the
+            # journal's connection is newer and may work although this one is dead.
+            with watchdog.watch():
+                is_ahead = rebasing.is_ahead(worker.store)
+            if is_ahead:
+                rebasing.rebase(worker.store)
             self._settle(worker)
             self._serving.connected()
             self._activity.is_connected = True

@@ -21,7 +21,7 @@ class Proxy:
     Attributes:
         port: where it listens.
         control: a port that takes ``silence``, ``unplug`` or ``reset`` and answers when that is
-            done.
+            done; ``dead`` and ports of clients, and answers how many of these are silent.
     """
 
     def __init__(self, target):
@@ -46,6 +46,10 @@ class Proxy:
     def reset(self):
         """A restarted proxy: both ends see the disconnection at once."""
         return self._make(_Pair.close)
+
+    def dead(self, *ports):
+        """How many of the clients with these ports get no answer any more."""
+        return sum(pair.is_silent and str(pair.port) in ports for pair in self._taken())
 
     def close(self):
         for server in (self._listening, self._controlled):
@@ -81,16 +85,23 @@ class Proxy:
                     self._pairs.append(pair)
 
     def _obey(self):
+        makes = {
+            "silence": self.silence,
+            "unplug": self.unplug,
+            "reset": self.reset,
+            "dead": self.dead,
+        }
         with suppress(OSError):
             while True:
                 asking, _ = self._controlled.accept()
                 with asking:
-                    makes = {"silence": self.silence, "unplug": self.unplug, "reset": self.reset}
-                    asking.sendall(str(makes[asking.recv(100).decode()]()).encode())
+                    what, *ports = asking.recv(100).decode().split()
+                    asking.sendall(str(makes[what](*ports)).encode())
 
 
 class _Pair:
     def __init__(self, client, server):
+        self.port = client.getpeername()[1]
         self.ends = {client: server, server: client}
         self.forwards = Event()
         self.forwards.set()
@@ -98,6 +109,10 @@ class _Pair:
         for end in self.ends:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         Thread(target=self._serve, daemon=True).start()
+
+    @property
+    def is_silent(self):
+        return not (self.forwards.is_set() or self.closed)
 
     def silence(self):
         self.forwards.clear()

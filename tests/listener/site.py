@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -95,7 +95,8 @@ class Listener:
             self.wait(PATIENCE / 2)
         finally:
             for pid in [self.pid, *workers] if self.is_alive() else []:
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # a worker has ended, the supervisor has not
+                    os.kill(pid, signal.SIGKILL)
             self.process.wait()
 
 

@@ -49,6 +49,19 @@ def test_connection_lost_at_a_statement(place, part):
     assert outcome.is_good, outcome
 
 
+@pytest.mark.parametrize(
+    "at",
+    [
+        *(f"{process}:connecting" for process in faults.PROCESSES),
+        # A worker has one connection, and is about to open its second, which works.
+        *(f"default:after:{number}" for number in (4, 5, 6)),
+    ],
+)
+def test_proxy_hangs_at_a_connect(place, at):
+    outcome = place.outcome(f"silent {at}", place.cut_at("silence", at))
+    assert outcome.is_good, outcome
+
+
 def _place(faults, part, parts):
     places = faults.places()
     return places[len(places) * part // parts]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.migration.project import environment
 from tests.operation.conftest import order, texts
-from tests.operation.processes import listening, wait_until
+from tests.operation.processes import PATIENCE, listening, wait_until
 
 pytestmark = pytest.mark.once
 
@@ -132,7 +132,7 @@ def test_once_waits_for_cursors_locked_by_another_listener(site):
         with listening(site, "--once") as (process, log):
             wait_until(lambda: "listening for" in log.read_text(), log)
             connection.execute("COMMIT")
-            process.wait(30)
+            process.wait(PATIENCE)
 
     assert sorted(texts(site)) == ["mail good 0", "notify good 0"]
 
@@ -256,7 +256,7 @@ def test_a_reader_that_stops_reading(with_dead_letters, lines):
     said = process.stderr.read()
     process.stderr.close()
 
-    assert process.wait(30) in (1, 128 + signal.SIGPIPE)
+    assert process.wait(PATIENCE) in (1, 128 + signal.SIGPIPE)
     assert said == b""
 
 

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from tests.operation.conftest import order, texts
-from tests.operation.processes import listening, wait_until
+from tests.operation.processes import PATIENCE, listening, wait_until
 from tests.operation.test_dead_letters import parked
 from tests.operation.test_isolation import BOTH, attempts, site  # noqa: F401
 
@@ -41,7 +41,7 @@ def test_a_receiver_that_replaces_the_signal_handler(site, deed):  # noqa: F811
     with listening(project) as (process, log):
         wait_until(lambda: "bad bad" in texts(project), log)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("before", ["", "time.sleep(0.6); "], ids=["in a batch", "alone"])

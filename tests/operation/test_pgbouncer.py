@@ -12,7 +12,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.operation.conftest import order, texts
-from tests.operation.processes import listening, wait_until
+from tests.operation.processes import PATIENCE, listening, wait_until
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 
@@ -67,7 +67,7 @@ def pooled(shop, postgres):
         yield project
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)
         shutil.rmtree(directory)
 
 

@@ -4,7 +4,11 @@
 from the start, of the worker of the queue “default”, or of the keeper. There it kills itself, or
 has its connections cut where ``COUNTING_CUT`` says how and by which control port of a proxy:
 ``unplug:40123``. That happens once: ``COUNTING_DONE`` is a file that is made then.
-``COUNTING_STATEMENTS`` is a file that gets a line for each statement.
+``COUNTING_STATEMENTS`` is a file that gets a line for each statement. ``default:connecting`` is a
+query of that worker during Django's ``connect()``.
+
+``COUNTING_PATIENCE`` is how many seconds a dead connection is waited for. ``COUNTING_PROXY``, the
+control port, says which connections are dead: on a busy machine, an answer may take longer.
 """
 
 import os
@@ -12,9 +16,11 @@ import signal
 import socket
 import time
 from collections import Counter
+from contextlib import suppress
 from multiprocessing import current_process
 from pathlib import Path
 
+import psycopg
 from django.db.backends.signals import connection_created
 
 from bulksafe.listener.watchdog import Watchdog
@@ -25,11 +31,34 @@ def install():
         connection_created.connect(_watch, dispatch_uid="counting")
     if "COUNTING_PATIENCE" in os.environ:
         Watchdog.__init__.__defaults__ = (float(os.environ["COUNTING_PATIENCE"]),)
+        Watchdog._has_expired = _has_expired
+
+
+_is_overdue = Watchdog._has_expired
+
+
+def _has_expired(watchdog):
+    return _is_overdue(watchdog) and _is_any_dead(watchdog._current())
+
+
+def _is_any_dead(drivers):
+    ports = []
+    for driver in drivers:
+        with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(driver.fileno())) as end:
+            ports.append(end.getsockname()[1])
+    question = " ".join(map(str, ["dead", *ports]))
+    return int(_ask(os.environ["COUNTING_PROXY"], question)) > 0
 
 
 def _watch(connection, **kwargs):
     if _at_statement not in connection.execute_wrappers:
         connection.execute_wrappers.append(_at_statement)
+    place = f"{current_process().name}:connecting"
+    if os.environ.get("COUNTING_FAULT") == place:
+        _break_at(place)
+        # As django.contrib.postgres does, which looks its types up.
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
 
 
 #: By the name of the process: one that is forked goes on from where its parent was.
@@ -59,9 +88,13 @@ def _break_at(place):
     if "COUNTING_CUT" not in os.environ:
         os.kill(os.getpid(), signal.SIGKILL)
     how, port = os.environ["COUNTING_CUT"].split(":")
+    _ask(port, how)
+
+
+def _ask(port, what):
     with socket.create_connection(("127.0.0.1", int(port))) as proxy:
-        proxy.sendall(how.encode())
-        proxy.recv(100)
+        proxy.sendall(what.encode())
+        return proxy.recv(100)
 
 
 def do_deed(receiver, instance):
