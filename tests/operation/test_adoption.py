@@ -224,9 +224,9 @@ class Writer(threading.Thread):
 
 
 WAITS = """
-    SELECT EXTRACT(epoch FROM clock_timestamp() - l.waitstart)::float
+    SELECT l.locktype
     FROM pg_locks AS l
-    WHERE NOT l.granted AND l.pid = ANY (%s) AND l.waitstart IS NOT NULL
+    WHERE NOT l.granted AND l.pid = ANY (%s)
       AND EXISTS (
           SELECT FROM pg_stat_activity AS a
           WHERE a.pid = ANY (pg_blocking_pids(l.pid)) AND a.pid <> ALL (%s)
@@ -234,7 +234,7 @@ WAITS = """
 """
 
 
-def test_writers_beside_a_backfill_neither_wait_nor_fail(site, started):
+def test_writers_beside_a_backfill_wait_for_rows_at_most_and_never_fail(site, started):
     site.run("UPDATE shop_order SET discount = 0 WHERE discount > amount")
     spoil(site)
     total = value(site, "SELECT sum(amount) FROM shop_order")
@@ -242,10 +242,10 @@ def test_writers_beside_a_backfill_neither_wait_nor_fail(site, started):
     writer = Writer(site, seed=7)
     writer.start()
     process = started(site, "backfill", "--json")
-    waits = []
+    waits = set()
     pids = [writer.pid]
     while process.poll() is None:
-        waits += [seconds for (seconds,) in site.run(WAITS, pids, pids)]
+        waits |= {locktype for (locktype,) in site.run(WAITS, pids, pids)}
     writer.ended.set()
     writer.join()
     out, said = process.communicate()
@@ -254,8 +254,8 @@ def test_writers_beside_a_backfill_neither_wait_nor_fail(site, started):
     assert value(site, WRONG) == 0
     assert value(site, "SELECT sum(amount) FROM shop_order") == total + writer.added
     assert writer.added > 0
-    # On an idle machine it is a hundredth of this; other processes of a test run take their time.
-    assert max(waits, default=0) < 0.5
+    # For rows of the batch in hand, if at all. How long is measured by benchmarks/adoption.py.
+    assert waits <= {"transactionid", "tuple"}
 
 
 def test_verify_takes_no_lock_that_a_writer_waits_for(site, started):
