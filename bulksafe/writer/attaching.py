@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models import Model
     from psycopg.abc import Query
 
+    from bulksafe.declarations import Receiver
     from bulksafe.writer.connecting import Connected
 
 _WATCH = "_bulksafe_watch"
@@ -125,15 +127,21 @@ def _look_past_django(connection: BaseDatabaseWrapper, statement: Query) -> None
         watch.look_past_django(statement)
 
 
+def not_postgresql(model: type[Model], receiver: Receiver, using: str) -> NotSupportedError:
+    """The error in place of a write to a database without triggers.
+
+    Only some writes would run the receiver there, and nothing would refuse the others.
+    """
+    return NotSupportedError(
+        f"{model._meta.label} has critical receivers, such as {receiver.name}, and was written to "
+        f"the database {using!r}, which is not PostgreSQL. Write it to a PostgreSQL database, or "
+        "connect the receiver with @receiver."
+    )
+
+
 def _sent(connected: Connected, connection: BaseDatabaseWrapper, named: dict[str, Any]) -> None:
     if connection.vendor != "postgresql":
-        # Only some of its writes would run the receiver, and no trigger would refuse the others.
-        raise NotSupportedError(
-            f"{connected.model._meta.label} has critical receivers, such as "
-            f"{connected.receiver.name}, and was written to the database {connection.alias!r}, "
-            "which is not PostgreSQL. Write it to a PostgreSQL database, or connect the receiver "
-            "with @receiver."
-        )
+        raise not_postgresql(connected.model, connected.receiver, connection.alias)
     sent(session_of(connection), connected, named)
 
 

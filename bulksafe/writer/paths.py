@@ -19,7 +19,7 @@ from bulksafe.declarations import receivers
 from bulksafe.declarations.lineage import lineage
 from bulksafe.outbox.events import DELETED, UPDATED
 from bulksafe.writer import connecting, switched
-from bulksafe.writer.attaching import begun_session_of, session_on
+from bulksafe.writer.attaching import begun_session_of, not_postgresql, session_on
 from bulksafe.writer.instance_scopes import Deleting, Saving
 from bulksafe.writer.performing import perform
 from bulksafe.writer.scopes import Linking, Scope
@@ -47,8 +47,20 @@ def is_concerned(model: type[Model]) -> bool:
 
 
 def session_for(model: type[Model], using: str) -> ConnectionSession | None:
-    """The session of the database, if there are such receivers."""
-    return session_on(using) if is_concerned(model) else None
+    """The session of the database, if there are such receivers.
+
+    Raises:
+        NotSupportedError: there are, and it is not PostgreSQL.
+    """
+    if not is_concerned(model):
+        return None
+    session = session_on(using)
+    if session is None:
+        for one in _concerned(concrete(model)):
+            for receiver in receivers.of_model(one, receivers.is_inline):
+                if receiver in connecting.live(receiver.signal, one):
+                    raise not_postgresql(one, receiver, using)
+    return session
 
 
 @per_model(receivers.changes)

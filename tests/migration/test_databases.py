@@ -90,8 +90,8 @@ def test_sqlite_gets_the_tables_without_the_triggers(project):
     assert tables(project) == {"shop_line"}
 
 
-def test_a_row_with_critical_receivers_is_not_saved_in_sqlite(project):
-    """Its bulk writes would skip the receivers, and nothing would refuse them."""
+def test_rows_with_critical_receivers_are_not_written_in_sqlite(project):
+    """Bulk writes would skip the receivers, and nothing would refuse them."""
     add_sqlite(project)
     project.models("class Note(models.Model):\n    text = models.TextField()\n")
     project.write("shop/receivers.py", RECEIVER)
@@ -100,14 +100,23 @@ def test_a_row_with_critical_receivers_is_not_saved_in_sqlite(project):
     said = project.python("""
         from django.db import NotSupportedError
         from shop.models import Note
-        note = Note(text="a")
-        for write in (note.save, note.save):
+        note, notes = Note(text="a"), Note.objects.using("lite")
+        stored = Note(pk=1, text="a")
+        for write in (
+            lambda: note.save(using="lite"),
+            lambda: notes.create(text="a"),
+            lambda: notes.bulk_create([note]),
+            lambda: notes.bulk_update([stored], ["text"]),
+            lambda: notes.update(text="b"),
+            lambda: notes.all().delete(),
+            lambda: stored.delete(using="lite"),
+        ):
             try:
-                write(using="lite")
+                write()
             except NotSupportedError as error:
                 print(error)
     """)
-    assert said == 2 * (
+    assert said == 7 * (
         "shop.Note has critical receivers, such as shop.receivers.keep, and was written to the "
         "database 'lite', which is not PostgreSQL. Write it to a PostgreSQL database, or connect "
         "the receiver with @receiver.\n"
