@@ -54,26 +54,26 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> HttpRespons
 def _detail(refusal: Refusal, view: Any) -> dict[str, Any]:
     detail: dict[str, Any] = serializers.as_serializer_error(validation_error(refusal))
     key = api_settings.NON_FIELD_ERRORS_KEY
-    if isinstance(refusal, InvariantViolation):
-        field = _serializer_field(refusal, view)
-        return {field or key: detail[key]}
-    return {key if name == NON_FIELD_ERRORS else name: errors for name, errors in detail.items()}
-
-
-def _serializer_field(violation: InvariantViolation, view: Any) -> str | None:
-    """The field that the client knows; None if the rule is about several, or another model."""
-    if violation.field is None:
-        return None
     serializer_class = _serializer_class(view)
+    names = _names(serializer_class)
+    if isinstance(refusal, InvariantViolation):
+        model = _model_of(view, serializer_class)
+        is_own = model is None or is_about(refusal, model)
+        field = refusal.field if is_own else None
+        return {key if field is None else names.get(field, field): detail[key]}
+    # Its fields are those of the model that the receiver has checked, which is mostly the view's.
+    names[NON_FIELD_ERRORS] = key
+    return {names.get(name, name): errors for name, errors in detail.items()}
+
+
+def _names(serializer_class: Any) -> dict[str, str]:
+    """The names that the client knows, by those of the model's fields."""
     meta = getattr(serializer_class, "Meta", None)
-    model = _model_of(view, meta)
-    if model is not None and not is_about(violation, model):
-        return None
     declared = getattr(serializer_class, "_declared_fields", {})
     sources: dict[str, str] = {field.source or name: name for name, field in declared.items()}
     for name, options in getattr(meta, "extra_kwargs", {}).items():
         sources.setdefault(options.get("source", name), name)
-    return sources.get(violation.field, violation.field)
+    return sources
 
 
 def _serializer_class(view: Any) -> Any:
@@ -96,7 +96,8 @@ def _is_default(choose: Any) -> bool:
     return getattr(choose, "__func__", None) is default
 
 
-def _model_of(view: Any, meta: Any) -> type[Model] | None:
+def _model_of(view: Any, serializer_class: Any) -> type[Model] | None:
+    meta = getattr(serializer_class, "Meta", None)
     model = getattr(getattr(view, "queryset", None), "model", None) or getattr(meta, "model", None)
     return model if isinstance(model, type) else None
 

@@ -269,6 +269,15 @@ class TestAViewWithoutAModel:
         assert api.post("/everything/", {"write": "other mistake"}).status_code == 500
 
 
+def test_fields_of_a_receiver_have_the_names_of_the_serializer():
+    refusal = ValidationError({"status": ["no"], "amount": ["never"], "__all__": ["at all"]})
+
+    answer = exception_handler(refusal, {"view": Renamed()})
+
+    assert answer.status_code == 400
+    assert answer.data == {"state": ["no"], "amount": ["never"], "non_field_errors": ["at all"]}
+
+
 def test_a_handler_of_the_project_may_call_ours(shop, api, monkeypatch, atomic_requests):
     def handler(exc, context):
         answer = exception_handler(exc, context)
