@@ -409,6 +409,23 @@ def test_the_command_prints_json():
     assert command("twins.Entry")[1] == ""
 
 
+def test_json_says_what_was_repaired_before_an_error(monkeypatch):
+    entries(Entry, 2, wrong=lambda key: True)
+    run = Backfill.run
+
+    def fail_for_parcels(self):
+        if Parcel._meta.db_table in self.report.table:
+            raise DatabaseError("the server is gone")
+        yield from run(self)
+
+    monkeypatch.setattr(Backfill, "run", fail_for_parcels)
+    out = StringIO()
+    with pytest.raises(CommandError, match="the server is gone"):
+        call_command("bulksafe", "backfill", "--json", "twins", stdout=out)
+    found = {one["invariant"]: one["repaired"] for one in json.loads(out.getvalue())["invariants"]}
+    assert found["twins.Entry:compute_net"] == 2
+
+
 def test_a_missing_trigger_is_refused_unless_asked_for():
     entries(Entry, 2, wrong=lambda key: True)
     drop_triggers(Entry, "net")

@@ -367,6 +367,7 @@ def test_the_commands_show_records(order):
     )
     assert "violations" in run("ls", "unit")[1]
     assert run("violations", "--delete") == (0, "2 records were deleted.\n")
+    assert run("violations", "--delete", "--json") == (0, '{"deleted": 0}\n')
     assert run("violations") == (0, "No violation is recorded.\n")
     _, text = run("violations", "--invariant", "unit.Order:withim")
     assert text == "unit.Order:withim has no recorded violation.\n"

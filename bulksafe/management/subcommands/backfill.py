@@ -6,6 +6,7 @@ import json as jsonlib
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bulksafe.adoption.backfilling import Backfill, Options, Remaining, Report
@@ -95,12 +96,32 @@ def _run(
     if how.after is not None and len(tables) != 1:
         raise failed("--after is a key of one table: name the model, like shop.Order.")
     said = _Said(command, how, verbosity, is_json=json)
-    code = CLEAN
     entries: list[dict[str, Any]] = []
+    try:
+        return _repair(command, tables, how, said, entries)
+    finally:
+        # Also after an error: it says what has been repaired until then.
+        if json:
+            text = jsonlib.dumps({"invariants": entries}, indent=2, ensure_ascii=False)
+            command.stdout.write(text)
+
+
+def _repair(
+    command: BaseCommand,
+    tables: Sequence[TableRules],
+    how: Options,
+    said: _Said,
+    entries: list[dict[str, Any]],
+) -> int:
+    """Repair the tables, one after the other. Returns the exit status.
+
+    Args:
+        entries: gets the result of each table.
+    """
+    code = CLEAN
     for rules in tables:
         try:
-            backfill = Backfill(rules.items, rules.database, how)
-            report = said.follow(backfill)
+            report = said.follow(Backfill(rules.items, rules.database, how))
         except Unusable as error:
             command.stderr.write(str(error))
             code = ERROR
@@ -113,9 +134,7 @@ def _run(
             rest = how.limit - report.written
             if rest <= 0:
                 break
-            how = Options(**{**vars(how), "limit": rest})
-    if json:
-        command.stdout.write(jsonlib.dumps({"invariants": entries}, indent=2, ensure_ascii=False))
+            how = replace(how, limit=rest)
     return code
 
 

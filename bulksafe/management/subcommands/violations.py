@@ -39,7 +39,9 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--invariant", metavar="LABEL", help="a rule's label, a receiver's name")
     parser.add_argument("--limit", type=positive, default=100, help="of the list (default: 100)")
     parser.add_argument("--delete", action="store_true", help="delete the records")
-    parser.add_argument("--json", action="store_true", help="print a JSON array")
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON array, or what was deleted"
+    )
 
 
 def _run(
@@ -57,7 +59,9 @@ def _run(
         raise failed(f"Run “manage.py migrate --database {database}” first.")
     counts = {count.invariant: count.count for count in violations.counts(store)}
     if delete:
-        command.stdout.write(f"{violations.delete(store, invariant):,} records were deleted.")
+        deleted = violations.delete(store, invariant)
+        said = jsonlib.dumps({"deleted": deleted}) if json else f"{deleted:,} records were deleted."
+        command.stdout.write(said)
         return CLEAN
     found = violations.find(store, invariant, limit)
     if json:
