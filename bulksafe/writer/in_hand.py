@@ -187,11 +187,11 @@ class BulkWrite:
             assert self._progress is not None  # noqa: S101
             raise RowsMissing(self._progress)
         self.forget_parents(chunk)
-        self.scope.take(chunk)
+        rows = self.scope.take(chunk)
         if self.scope.is_spared:
             self.session.sync()
             if self.session.is_answered:
-                self.calls.call_late(chunk)
+                self.calls.call_late(zip(rows, chunk, strict=True))
         self.session.settle(self.scope)
 
     def begin(self) -> None:

@@ -19,7 +19,7 @@ from bulksafe.writer.early import assigned_since, early_arguments
 from bulksafe.writer.instance_scopes import InHand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from django.db.models import Model
 
@@ -104,14 +104,17 @@ class InstanceCalls:
                 if self._connected([receiver]):
                     self._call_before(receiver, instance, extras.get(id(instance)), None)
 
-    def call_late(self, chunk: Sequence[Model]) -> None:
-        """Call the receivers after the write for rows that the database has not buffered."""
+    def call_late(self, chunk: Iterable[tuple[Row, Model]]) -> None:
+        """Call the receivers after the write for rows that the database has not buffered.
+
+        Args:
+            chunk: the objects, with their rows.
+        """
         self._session.gather(self._scope)
         delivered = {change.row for change in self._scope.pending if not change.deleted}
         late = in_order(self.late)
         same = {one: self._of_each(one, Uncaptured(created=True)) for one in late}
-        for instance in chunk:
-            row = row_of_instance(instance)
+        for row, instance in chunk:
             if row in delivered:
                 continue
             for receiver in self._connected(late):

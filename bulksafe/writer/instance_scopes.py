@@ -54,9 +54,12 @@ class InHand(Scope):
     def knows_rows(self) -> bool:
         return True
 
-    def take(self, instances: Iterable[Model]) -> None:
-        for instance in instances:
-            self.instances[row_of_instance(instance)] = instance
+    def take(self, instances: Iterable[Model]) -> list[Row]:
+        """Add instances to the write. Returns their rows."""
+        listed = list(instances)
+        rows = [row_of_instance(instance) for instance in listed]
+        self.instances.update(zip(rows, listed, strict=True))
+        return rows
 
     def holds(self, change: InlineChange) -> bool:
         return change.row in self.instances or change.new_row in self.instances

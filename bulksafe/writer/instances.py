@@ -67,12 +67,21 @@ def copied(value: Any) -> Any:
 def copied_values(instance: Model, names: Iterable[str]) -> dict[str, Any]:
     """Copies of those attributes that the instance has loaded."""
     values = instance.__dict__
-    return {
-        # A hot path: most values are of these types.
-        name: value if type(value := values[name]) in STEADY else copied(value)
-        for name in names
-        if name in values
-    }
+    return _copies({name: values[name] for name in names if name in values})
+
+
+def copied_state(instance: Model) -> dict[str, Any]:
+    """Copies of all attributes but ``_state``."""
+    values = instance.__dict__.copy()
+    del values["_state"]
+    return _copies(values)
+
+
+def _copies(values: dict[str, Any]) -> dict[str, Any]:
+    # A hot path: mostly all values are of these types.
+    if STEADY.issuperset(map(type, values.values())):
+        return values
+    return {name: copied(value) for name, value in values.items()}
 
 
 @per_model(forever)

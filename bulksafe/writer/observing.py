@@ -96,8 +96,10 @@ class Observer:
 
     def begin(self, receiver: Receiver, instance: Model | None) -> None:
         """A receiver is about to be called for a row."""
-        self.receiver, self.instance = receiver, instance
-        self.conflicts.note_call(receiver)
+        self.instance = instance
+        if receiver is not self.receiver:
+            self.receiver = receiver
+            self.conflicts.note_call(receiver)
 
     def look(self, text: str, params: Any) -> None:
         """Called before each statement of a receiver."""

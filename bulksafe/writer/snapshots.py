@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulksafe.writer.instances import copied_values
+from bulksafe.writer.instances import copied_state
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -17,8 +17,7 @@ class Snapshot:
         self.instance = instance
         state = instance._state
         self.state = state.adding, state.db, dict(state.fields_cache)
-        self.values = copied_values(instance, instance.__dict__)
-        del self.values["_state"]
+        self.values = copied_state(instance)
 
     def restore(self) -> None:
         state = self.instance._state
