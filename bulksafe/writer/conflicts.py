@@ -53,14 +53,17 @@ class Conflicts:
         self.model = model
         self._connection = connection
         self._operation = operation
-        self._late = [one for one in late if one.row_by_row is None and not one.batch]
-        self._forecast = [one for one in early if one.row_by_row is None and not one.batch]
+        listed = [*late, *early]
+        self._late = [one for one in late if _is_observed(one)]
+        self._forecast = [one for one in early if _is_observed(one)]
+        self._has_unobserved = not all(map(_is_observed, listed))
         self._own: Touched | None = None
         self._names = names_of(model)
         self._touched_before = Touched()
         #: Receivers before the write that depended on the order.
         self._dependent: list[Receiver] = []
         self._answer = -1, False
+        self._may_write = -1, False
 
     @property
     def has_unknown(self) -> bool:
@@ -74,6 +77,22 @@ class Conflicts:
         if self._answer[0] != _changes[0]:
             self._answer = _changes[0], self._depends_on_order()
         return self._answer[1]
+
+    @property
+    def may_write_to_table(self) -> bool:
+        """Whether receivers may write to other rows of the table, by what is known of them."""
+        if self._may_write[0] != _changes[0]:
+            self._may_write = _changes[0], self._writes_to_table()
+        return self._may_write[1]
+
+    def _writes_to_table(self) -> bool:
+        if self._has_unobserved or self.has_unknown:
+            return True
+        found = self._known([*self._late, *self._forecast])
+        return found.is_opaque or not found.writes.isdisjoint(self._own_names())
+
+    def _own_names(self) -> set[str]:
+        return {name_of(one).lower() for one in lineage(self.model)}
 
     def _depends_on_order(self) -> bool:
         after = self._known(self._late)
@@ -152,8 +171,13 @@ class Conflicts:
 
     def _along(self) -> Touched:
         """The tables that writing a row touches besides its own."""
-        own, names = self._own_writes(), {name_of(one).lower() for one in lineage(self.model)}
+        own, names = self._own_writes(), self._own_names()
         return Touched(own.reads - names, own.writes - names)
+
+
+def _is_observed(receiver: Receiver) -> bool:
+    """Whether it is found out which tables a receiver touches."""
+    return receiver.row_by_row is None and not receiver.batch
 
 
 def is_asked_for(receivers: Collection[Receiver]) -> bool:

@@ -75,6 +75,8 @@ class Staged:
         self._by_change: dict[int, Row] = {}
         #: Whether rows were written already, so that stored rows may have changed.
         self._is_begun = False
+        #: Whether triggers have written to other rows of the table.
+        self._has_spread = False
         self._is_live = delivering.Live(delivering.BEFORE)
         early, late = live(target)
         self._conflicts = Conflicts(
@@ -138,12 +140,16 @@ class Staged:
 
     def before(self, place: int) -> None:
         row = self.rows[place]
-        if self._is_begun and not row.change.created:
+        if self._is_begun and not row.change.created and self._may_have_changed():
             self._collection.refresh(row)
         due = [] if row.is_gone else self._calls.get(id(row.change), [])
         self._is_live.refresh()
         for call in due:
             self._call(call, self._observer)
+
+    def _may_have_changed(self) -> bool:
+        """Whether a row, which is locked, may have changed since it was collected."""
+        return self._has_spread or self._conflicts.may_write_to_table
 
     def _call(self, call: Call, observer: Observer | None) -> None:
         if self._is_live(call.receiver, self.target.model):
@@ -201,4 +207,6 @@ class Staged:
             row = by_key.get(change.row)
             if row is not None:
                 row.carry_to(change)
+            else:
+                self._has_spread = self._has_spread or change.model is self.target.model
         self.session.deliver(self.scope.left_over(found), self.scope.observer)

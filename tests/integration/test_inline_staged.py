@@ -9,6 +9,7 @@ from django.db.models.functions import Ceil, Now, Random
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
 import bulksafe
+from bulksafe.writer.collected import Collection
 from tests.apps.columns.models import KINDS, TYPED, Cell, InSchema, Measure, OddlyNamed, Target
 from tests.apps.columns.trying import install, rolled_back
 from tests.apps.mirrors.models import Sample
@@ -454,6 +455,42 @@ def test_a_row_that_a_trigger_writes_again_is_written_once_for_receivers():
 
     assert len(calls) == 2
     assert set(Article.objects.values_list("title", "slug")) == {("x", "again")}
+
+
+@pytest.mark.parametrize("is_spread", [False, True])
+def test_rows_written_one_by_one_are_read_again_only_if_others_write_to_them(
+    is_spread, monkeypatch
+):
+    articles(3)
+    seen = []
+
+    def look(instance, **kwargs):
+        Article.objects.count()
+        seen.append(instance.status)
+
+    inline.critical(pre_save, Article, look)
+    Article.objects.update(title="a")
+    if is_spread:
+        execute(
+            "CREATE FUNCTION touch_next() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN "
+            f"UPDATE {ARTICLES} SET status = ''touched'' WHERE id = NEW.id + 1; RETURN NULL; END';"
+            f"CREATE TRIGGER touch_next AFTER UPDATE OF title ON {ARTICLES} "
+            "FOR EACH ROW EXECUTE FUNCTION touch_next()"
+        )
+    seen.clear()
+    read_again = []
+    refresh = Collection.refresh
+
+    def note(self, row):
+        read_again.append(row)
+        refresh(self, row)
+
+    monkeypatch.setattr(Collection, "refresh", note)
+    Article.objects.update(title="b")
+
+    # The trigger's own changes of the second and the third row call the receiver, too.
+    assert seen == ["draft", *(["touched"] * 4 if is_spread else ["draft"] * 2)]
+    assert bool(read_again) == is_spread
 
 
 def test_a_condition_is_judged_by_what_is_stored():
