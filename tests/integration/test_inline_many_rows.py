@@ -49,7 +49,11 @@ def execute(text, params=None):
 
 
 def fill(count=ROWS):
-    """The rows lie in the table in an order that is not that of their keys."""
+    """The rows lie in the table in an order that is not that of their keys.
+
+    A MERGE is delivered in the order of its plan, which must not change from one write to the next.
+    """
+    execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
     Article.objects.bulk_create(
         Article(pk=number, title=str(number), amount=number)
         for number in sorted(range(1, count + 1), key=lambda number: number * 17 % count)

@@ -1,6 +1,7 @@
 """Events of one row and one transaction: their order, and which are one change."""
 
 import datetime
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -95,7 +96,7 @@ def test_a_new_row_is_not_part_of_the_following_update():
 
 def test_the_conditions_of_the_parts_are_those_of_the_change():
     parts = [event(1, part=PARENT), event(2, part=CHILD)]
-    parts = [Event(**{**vars(e), "matched": m}) for e, m in zip(parts, (["a"], ["b"]), strict=True)]
+    parts = [replace(e, matched=m) for e, m in zip(parts, (["a"], ["b"]), strict=True)]
 
     assert merged(parts)[0].matched == ["a", "b"]
 
