@@ -86,7 +86,7 @@ class BulkWrite:
         """
         is_row_by_row = self._ignores or is_asked_for([*self.calls.early, *self.calls.late])
         is_ordered = is_row_by_row or not self.calls.late
-        may_restart = self._may_miss_rows or not is_ordered
+        may_restart = self.may_begin_again or not is_ordered
         kept = [Snapshot(one) for one in self.instances] if may_restart else []
         while True:
             try:
@@ -94,16 +94,19 @@ class BulkWrite:
             except Restart as restart:
                 if not may_restart or restart.progress is not self._progress:
                     raise
-                is_row_by_row = self._begin_again(restart, kept, is_row_by_row=is_row_by_row)
+                self._restore(kept)
+                is_row_by_row = self.begin_again(restart, is_row_by_row=is_row_by_row)
             else:
                 return self.results
 
-    def _begin_again(self, restart: Restart, kept: list[Snapshot], *, is_row_by_row: bool) -> bool:
-        """Restore the objects. Returns whether to write them row by row."""
+    def _restore(self, kept: Sequence[Snapshot]) -> None:
         for one in kept:
             one.restore()
         self.session.due.clear()
         self.results.clear()
+
+    def begin_again(self, restart: Restart, *, is_row_by_row: bool) -> bool:
+        """The objects are as they were before. Returns whether to write them row by row."""
         if isinstance(restart, RowsMissing):
             self._leaves_out = True
             return is_row_by_row
@@ -148,6 +151,12 @@ class BulkWrite:
                 self._savepoint.end(*sys.exc_info())
                 raise
 
+    @property
+    def progress(self) -> RowQueue:
+        """The rows of the attempt in progress."""
+        assert self._progress is not None  # noqa: S101
+        return self._progress
+
     # The rows.
 
     def __len__(self) -> int:
@@ -184,8 +193,7 @@ class BulkWrite:
         self._write(chunk)
         if self._may_miss_rows and not self._leaves_out and self._misses_rows(chunk):
             # Their receivers have been called.
-            assert self._progress is not None  # noqa: S101
-            raise RowsMissing(self._progress)
+            raise RowsMissing(self.progress)
         self.forget_parents(chunk)
         rows = self.scope.take(chunk)
         if self.scope.is_spared:
@@ -198,6 +206,11 @@ class BulkWrite:
         """The transaction is open, and no receiver has been called."""
         if self._leaves_out:
             self._missing = without_rows(self.model, self.instances, self.session.alias)
+
+    @property
+    def may_begin_again(self) -> bool:
+        """Whether the write may have to be repeated, apart from the order of its receivers."""
+        return self._may_miss_rows
 
     @property
     def _may_miss_rows(self) -> bool:

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 from django.db import IntegrityError, OperationalError
 
 from bulksafe.sqlstates import sqlstate
+from bulksafe.writer.observing import Restart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bulksafe.writer.observing import Progress
     from bulksafe.writer.session import Session
 
 #: How often the rows of a write may change between its recording and their locks.
 _MOST = 50
 
 #: The maximum number of deadlocks of a write, and their SQLSTATE.
-_MOST_DEADLOCKS, _DEADLOCK = 5, "40P01"
+MOST_DEADLOCKS, _DEADLOCK = 5, "40P01"
 
 
 #: The SQLSTATEs of ``ON CONFLICT``: a unique index, or an exclusion.
@@ -38,6 +40,34 @@ class Overtaken(BaseException):
     def __init__(self, error: IntegrityError) -> None:
         super().__init__()
         self.error = error
+
+
+class Deadlock(Restart):
+    """A write that locks stored rows before it stores new ones has met another such write.
+
+    Args:
+        progress: the write.
+        error: PostgreSQL's.
+    """
+
+    def __init__(self, progress: Progress, error: OperationalError) -> None:
+        super().__init__(progress)
+        self.error = error
+
+
+@contextmanager
+def beginning_again_after_deadlocks(progress: Progress) -> Iterator[None]:
+    """Wrap a statement of a write that can begin again.
+
+    Raises:
+        Deadlock: it should.
+    """
+    try:
+        yield
+    except OperationalError as error:
+        if sqlstate(error) != _DEADLOCK:
+            raise
+        raise Deadlock(progress, error) from error
 
 
 class Retries:
@@ -62,7 +92,7 @@ class Retries:
         except OperationalError as error:
             self._deadlocks += 1
             is_deadlock = sqlstate(error) == _DEADLOCK
-            if not is_deadlock or self._deadlocks > _MOST_DEADLOCKS:
+            if not is_deadlock or self._deadlocks > MOST_DEADLOCKS:
                 raise
             self._session.due.clear()
 

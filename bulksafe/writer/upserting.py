@@ -14,11 +14,13 @@ from bulksafe.writer.changes import key_of_instance
 from bulksafe.writer.in_hand import BulkWrite
 from bulksafe.writer.instances import take_over
 from bulksafe.writer.matching import find
+from bulksafe.writer.retrying import MOST_DEADLOCKS, Deadlock, beginning_again_after_deadlocks
 from bulksafe.writer.storing import store
 
 if TYPE_CHECKING:
     from django.db.models import Field
 
+    from bulksafe.writer.observing import Restart
     from bulksafe.writer.session import Session
 
 
@@ -65,6 +67,21 @@ class Upsert(BulkWrite):
         self._rows: dict[int, Model] = {}
         #: The positions of objects for the row of an object before them.
         self._repeated: set[int] = set()
+        self._deadlocks = 0
+
+    @property
+    def may_begin_again(self) -> bool:
+        # Single saves, and one INSERT, lock each row when they come to it. Here the stored ones
+        # are locked first, and so another write may wait for these and hold a new one.
+        return True
+
+    def begin_again(self, restart: Restart, *, is_row_by_row: bool) -> bool:
+        if not isinstance(restart, Deadlock):
+            return super().begin_again(restart, is_row_by_row=is_row_by_row)
+        self._deadlocks += 1
+        if self._deadlocks > MOST_DEADLOCKS:
+            raise restart.error
+        return is_row_by_row
 
     def begin(self) -> None:
         self._check_unique_fields()
@@ -91,9 +108,9 @@ class Upsert(BulkWrite):
             cursor.execute(text, [])
 
     def before(self, place: int) -> None:
-        if place in self._repeated and self._progress is not None:
+        if place in self._repeated:
             # An object before it stores the row.
-            self._progress.flush()
+            self.progress.flush()
         if self._is_begun:
             # Receivers of the objects before it may have stored such a row, or deleted it.
             self._rows.pop(place, None)
@@ -114,9 +131,10 @@ class Upsert(BulkWrite):
         self.calls.call_batches(subjects)
         self.scope.take(one for one in subjects if one.pk is not None)
         new = [self.instances[place] for place in places if place not in self._rows]
-        if new:
-            self._write(new)
-        self._update([place for place in places if place in self._rows])
+        with beginning_again_after_deadlocks(self.progress):
+            if new:
+                self._write(new)
+            self._update([place for place in places if place in self._rows])
         self.forget_parents(subjects)
         self.scope.instances.clear()
         self.scope.take(subjects)
@@ -152,7 +170,8 @@ class Upsert(BulkWrite):
     def _look_up(self, places: Iterable[int]) -> None:
         """Find the stored rows of some objects, and assign the new values to them."""
         objects = {place: self.instances[place] for place in places}
-        found = find(self.model, self._unique, objects, self.session.alias)
+        with beginning_again_after_deadlocks(self.progress):
+            found = find(self.model, self._unique, objects, self.session.alias)
         self._repeated |= found.repeated
         for place, row in found.rows.items():
             self._rows[place] = row

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import nullcontext
 from decimal import Decimal
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models.signals import post_save, pre_save
 
 from examples import server
@@ -178,3 +180,44 @@ def test_the_rows_are_locked_before_receivers_see_them(second):
     inline.critical(pre_save, Stamped, add)
     repeatedly(["there"])
     assert Stamped.objects.get().number == 2
+
+
+WAITS = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = %s AND NOT granted)"
+
+
+@pytest.mark.parametrize("surroundings", [nullcontext, transaction.atomic], ids=["", "atomic()"])
+def test_a_deadlock_begins_the_write_again(surroundings):
+    """The stored row is locked before the new one is stored; the other session goes that way."""
+    Stamped.objects.create(code="b", number=0)
+    calls = []
+
+    def before(instance, **kwargs):
+        calls.append((instance.code, instance.number))
+
+    inline.critical(pre_save, Stamped, before)
+    table = Stamped._meta.db_table
+    url = server.database_url(connection.settings_dict)
+    with psycopg.connect(url) as other, psycopg.connect(url, autocommit=True) as watching:
+        # PostgreSQL ends the write of the session that notices the deadlock.
+        other.execute("SET deadlock_timeout = '10min'; SET session_replication_role = replica")
+        other.execute(f"INSERT INTO {table} (code, number, created) VALUES ('a', 1, now())")
+        pid = connection.connection.info.backend_pid
+
+        def meet():
+            while not watching.execute(WAITS, [pid]).fetchone()[0]:
+                pass
+            other.execute(f"UPDATE {table} SET number = 2 WHERE code = 'b'")
+            other.commit()
+
+        meeting = threading.Thread(target=meet)
+        meeting.start()
+        rows = [Stamped(code="a", number=5), Stamped(code="b", number=6)]
+        with surroundings():
+            Stamped.objects.bulk_create(
+                rows, update_conflicts=True, unique_fields=["code"], update_fields=["number"]
+            )
+        meeting.join()
+
+    assert dict(Stamped.objects.values_list("code", "number")) == {"a": 5, "b": 6}
+    assert calls[-2:] == [("a", 5), ("b", 6)]
+    assert len(calls) > 2
