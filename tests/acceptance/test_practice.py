@@ -25,11 +25,17 @@ TABLES = ("Article", "Shelf", "Book", "Tag", "Node")
 
 
 def empty():
-    names = [f"practice_{s}{name}".lower() for s in ("plain", "critical") for name in TABLES]
+    """Delete all rows, and begin with the first keys again: TRUNCATE takes seconds for that."""
+    names = [
+        f"practice_{s}{name}" for s in ("plain", "critical") for name in (*TABLES, "Book_tags")
+    ]
+    tables = [name.lower() for name in (*names, "practice_log")]
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        for table in tables:
+            cursor.execute(f"DELETE FROM {table}")
+            cursor.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 1, false)")
     with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('bulksafe.muted', '{*}', false)")
-        cursor.execute(f"TRUNCATE {', '.join(names)}, practice_log RESTART IDENTITY CASCADE")
-        cursor.execute("RESET bulksafe.muted")
         cursor.execute("SELECT count(*) FROM bulksafe_buffer")
         assert cursor.fetchone() == (0,)
 
