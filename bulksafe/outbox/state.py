@@ -111,6 +111,12 @@ class State:
     slots: list[Slot]
     violations: list[Count]
 
+    @property
+    def unserved(self) -> list[str]:
+        """The queues with waiting events that no listener serves."""
+        found = (one.queue for one in self.queues if one.waiting and not one.listeners)
+        return list(dict.fromkeys(found))
+
 
 def state(store: Store, known: Known) -> State:
     """The state that ``bulksafe status`` shows.

@@ -477,7 +477,7 @@ def test_a_database_without_computed_columns_says_so(settings):
     out, err = command()
     assert (out, err) == (
         "",
-        "There is no Compute in the database 'default'. --database names another one.\n",
+        "No Compute is declared for the database 'default': nothing is to be done.\n",
     )
 
 

@@ -388,7 +388,12 @@ def test_migrate_sets_the_limit(order, settings):
         for _ in range(5):
             query(BAD)
         assert count() == 3
-        assert run("status")[1].count("and no room for more") == 1
+        assert (
+            run("status")[1].count(
+                "and no room for more (“bulksafe violations --delete” makes room)"
+            )
+            == 1
+        )
     finally:
         settings.BULKSAFE = {}
         violations.limit(Store("default"))

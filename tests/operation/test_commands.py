@@ -212,7 +212,7 @@ def test_discard_announces_what_it_would_do(with_dead_letters):
     assert "Nothing was discarded." in discard("--all", code=1)
     assert with_dead_letters.run("SELECT count(*) FROM bulksafe_parked") == [(3,)]
     assert "2 parked events were discarded" in discard("1", "2")
-    assert "1 parked events were discarded" in discard("--all", answers="yes\n")
+    assert "1 parked event was discarded" in discard("--all", answers="yes\n")
     assert "Would discard 0 parked events." in discard("--all", "--dry-run", code=1)
 
 

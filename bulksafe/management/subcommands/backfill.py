@@ -156,7 +156,7 @@ def _computes(command: BaseCommand, labels: Sequence[str], database: str) -> lis
             found.append(TableRules(rules.database, items))
     if not found and not labels:
         command.stderr.write(
-            f"There is no Compute in the database {database!r}. --database names another one."
+            f"No Compute is declared for the database {database!r}: nothing is to be done."
         )
     if labels and not found:
         raise failed(f"There is no Compute in {', '.join(labels)} in the database {database!r}.")

@@ -8,11 +8,12 @@ from bulksafe import inspection
 from bulksafe.declarations import Capture
 from bulksafe.declarations.options import DEFAULT_LANE
 from bulksafe.declarations.receivers import lanes, receivers
+from bulksafe.dispatch.sources import known
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, ownership, store_of
 from bulksafe.outbox import rebasing
 from bulksafe.outbox.holding import CURSOR, LONG, OUTBOX, holders
 from bulksafe.outbox.parking import EVERY_RECEIVER
-from bulksafe.outbox.state import workers
+from bulksafe.outbox.state import state, workers
 from bulksafe.rendering.quoting import literal
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Find out why after-commit receivers are not called although nothing has failed: captures
-that are not installed, queues that were never started or are no longer declared, parked events
-whose receiver is gone, an outbox that was restored from a dump of another cluster, calls that run
-for long, and sessions whose locks keep the outbox from being emptied or a queue from advancing.
+that are not installed, queues that no listener serves, that were never started or are no longer
+declared, parked events whose receiver is gone, an outbox that was restored from a dump of another
+cluster, calls that run for long, and sessions whose locks keep the outbox from being emptied or a
+queue from advancing.
 
 It also lists which roles may use bulksafe's tables, and finds privileges that the settings do not
 name, missing privileges, and objects that differ from those that bulksafe's migrations create.
@@ -69,6 +71,9 @@ def _run(command: BaseCommand, *, database: str, rebase: bool, held: float, **op
     for line in ownership.summary(database):
         command.stdout.write(line)
     found = list(findings(store, held))
+    if not rebase:
+        # A restored outbox is renumbered before its listeners start.
+        found += _unserved(store)
     for fact, fix in found:
         command.stdout.write(command.style.ERROR(fact))
         command.stdout.write(f"  {fix}")
@@ -97,6 +102,14 @@ def findings(store: Store, held: float = LONG) -> Iterator[tuple[str, str]]:
         )
 
 
+def _unserved(store: Store) -> Iterator[tuple[str, str]]:
+    for queue in state(store, known(store.using)).unserved:
+        yield (
+            f"Events wait in the queue {queue!r}, and no listener serves it.",
+            "Run “manage.py bulksafe listen”.",
+        )
+
+
 def _captures(store: Store) -> Iterator[tuple[str, str]]:
     for status in inspection.statuses(store.using):
         if status.kind != Capture.__name__ or not status.is_fault:
@@ -111,7 +124,7 @@ def _captures(store: Store) -> Iterator[tuple[str, str]]:
             yield (
                 f"{status.label} is {status.state}: changes of the table {status.table} are "
                 "not captured as the code says.",
-                "Run makemigrations and migrate; for a disabled one, enable the trigger.",
+                "Run makemigrations and migrate; for a disabled one “manage.py pgtrigger enable”.",
             )
 
 

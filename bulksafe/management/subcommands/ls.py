@@ -118,11 +118,12 @@ def _print_table(
         command.stdout.write("  " + line(row[:-1], widths) + style(row[-1]))
     wrong = [s for s in found if s.is_fault]
     command.stdout.write(
-        f"\n{len(found)} invariants, {len(wrong)} differ in the database {database!r}."
+        f"\n{len(found)} {'invariant' if len(found) == 1 else 'invariants'}, {len(wrong)} "
+        f"{'differs' if len(wrong) == 1 else 'differ'} in the database {database!r}."
     )
     if wrong:
         command.stdout.write(
-            "Run makemigrations and migrate; for disabled ones, enable the trigger."
+            "Run makemigrations and migrate; for disabled ones “manage.py pgtrigger enable”."
         )
     if any(s.state == inspection.SWITCHED_OFF for s in found):
         command.stdout.write(

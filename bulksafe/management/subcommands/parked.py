@@ -76,7 +76,8 @@ def _retry(command: BaseCommand, database: str, rename: str | None, **options: A
         hint = did_you_mean(rename, known, f"Known are: {', '.join(known) or 'none'}.")
         raise failed(f"There is no receiver {rename!r}. {hint}")
     count = parked.retry(store, selection, rename)
-    command.stdout.write(f"{count} parked events are due now.")
+    events = "parked event is" if count == 1 else "parked events are"
+    command.stdout.write(f"{count:,} {events} due now.")
     return CLEAN if count else FINDINGS
 
 
@@ -103,7 +104,8 @@ def _discard(
         command.stdout.write("Nothing was discarded.")
         return FINDINGS
     count = parked.discard(store, selection)
-    command.stdout.write(f"{count} parked events were discarded: their receivers never ran.")
+    events = "parked event was" if count == 1 else "parked events were"
+    command.stdout.write(f"{count:,} {events} discarded: the receivers never ran.")
     return CLEAN if count else FINDINGS
 
 

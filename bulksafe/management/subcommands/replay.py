@@ -211,7 +211,7 @@ def _check_installed(store: Store, receiver: Receiver, models: Sequence[type[Mod
         if status.kind == Capture.__name__ and is_off:
             raise failed(
                 f"{status.label} is {status.state}: changes during the replay would be missed. "
-                "Run makemigrations and migrate, or enable the trigger."
+                "Run makemigrations and migrate, or “manage.py pgtrigger enable”."
             )
 
 

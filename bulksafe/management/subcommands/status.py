@@ -101,13 +101,8 @@ def _run(
 
 
 def _status(found: State) -> int:
-    is_well = all(not queue.dead for queue in found.queues) and not _without_listener(found)
+    is_well = all(not queue.dead for queue in found.queues) and not found.unserved
     return CLEAN if is_well else FINDINGS
-
-
-def _without_listener(found: State) -> list[str]:
-    unheard = (q.queue for q in found.queues if q.waiting and not q.listeners)
-    return list(dict.fromkeys(unheard))
 
 
 def _events(store: Store, selection: Selection | None, limit: int) -> list[ParkedEvent]:
@@ -153,10 +148,15 @@ def running(worker: RunningWorker) -> str:
     )
 
 
+_MAKES_ROOM = "“bulksafe violations --delete” makes room"
+
+
 def observed(count: Count) -> str:
     """The line for an invariant with recorded violations."""
     number = f"{count.count:,} recorded {'violation' if count.count == 1 else 'violations'}"
-    more = ", and no room for more" if count.is_full else ""
+    more = (
+        " and no room for more (“bulksafe violations --delete” makes room)" if count.is_full else ""
+    )
     return f"{count.invariant}: {number}{more}, the last at {count.last:%Y-%m-%d %H:%M:%S %Z}"
 
 
@@ -173,7 +173,7 @@ def _row(queue: QueueState) -> tuple[str, ...]:
 
 
 def _warnings(found: State) -> Iterator[str]:
-    for queue in _without_listener(found):
+    for queue in found.unserved:
         yield f"No listener serves the queue {queue!r}: manage.py bulksafe listen"
     if any(queue.dead for queue in found.queues):
         yield (

@@ -75,7 +75,7 @@ def _run(
             "--lock-timeout must be a positive number of seconds, at most "
             f"{conf.LONGEST_LOCK_TIMEOUT}."
         )
-    for group in _chosen(labels, database):
+    for group in _chosen(labels, database, to):
         try:
             has_changed = switching.switch(group, to, database, seconds)
         except (switching.CannotSwitch, CommandError) as error:
@@ -89,16 +89,19 @@ def _run(
     return CLEAN
 
 
-def _chosen(labels: Sequence[str], database: str) -> list[switching.Group]:
+def _chosen(labels: Sequence[str], database: str, to: str) -> list[switching.Group]:
     groups = switching.groups(database)
     known = {model._meta.label.lower(): group for group in groups for model in group.models}
     if not labels:
         listed = [group for label, group in known.items() if conf.is_in_rollout(label)]
         if not listed:
-            raise failed(
-                'BULKSAFE["ROLLOUT"] lists no model with critical receivers. Name the models: '
-                "“bulksafe switch-on shop.Order”."
+            # Only models in rollout can be switched off.
+            fix = (
+                "Name the models: “bulksafe switch-on shop.Order”."
+                if to == switching.ON
+                else "Add the models to it in the settings of all processes first."
             )
+            raise failed(f'BULKSAFE["ROLLOUT"] lists no model with critical receivers. {fix}')
         return list({id(group): group for group in listed}.values())
     for label in labels:
         if label.lower() not in known:
