@@ -53,10 +53,10 @@ class Conflicts:
         self.model = model
         self._connection = connection
         self._operation = operation
-        listed = [*late, *early]
-        self._late = [one for one in late if _is_observed(one)]
-        self._forecast = [one for one in early if _is_observed(one)]
-        self._has_unobserved = not all(map(_is_observed, listed))
+        before, after = [*early], [*late]
+        self._late = [one for one in after if _is_observed(one)]
+        self._forecast = [one for one in before if _is_observed(one)]
+        self._has_unobserved = not all(map(_is_observed, [*before, *after]))
         self._own: Touched | None = None
         self._names = names_of(model)
         self._touched_before = Touched()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ValidationError
 from django.db import connections
 
+from bulksafe.dispatch.images import Table
 from bulksafe.hidden import hidden
 from bulksafe.rendering import quoting
 from bulksafe.writer.changes import key_of_instance
@@ -150,11 +151,10 @@ def _take(
     found: Matches,
 ) -> None:
     fields = model._meta.concrete_fields
-    compiler: Any = model._base_manager.using(using).query.get_compiler(using)
-    converters = compiler.get_converters([one.get_col(model._meta.db_table) for one in fields])
+    convert = Table(model, using).converter(fields)
     names = [one.attname for one in fields]
-    for *values, number, first, is_stored in compiler.apply_converters(rows, converters):
-        row = model.from_db(using, names, values) if is_stored else None
+    for *values, number, first, is_stored in rows:
+        row = model.from_db(using, names, convert(tuple(values))) if is_stored else None
         if number != first or (row is not None and row in found.stored):
             found.repeated.add(places[number])
         elif row is not None:

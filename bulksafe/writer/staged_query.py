@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 Values = tuple[Any, ...]
 
-#: Types whose values the driver returns as objects that nobody can change. Two images may share
-#: these.
-_UNCHANGEABLE = frozenset(
+#: Types whose values the driver returns as immutable objects, which two images may share.
+_IMMUTABLE = frozenset(
     {
         "bigint",
         "boolean",
@@ -83,7 +82,7 @@ class StagedQuery:
         self._fetched = [
             place
             for place, field in enumerate(table.fields)
-            if not (field.column in kept and self._is_unchangeable(field))
+            if not (field.column in kept and self._is_immutable(field))
         ]
         places = {place: start + width + n for n, place in enumerate(self._fetched)}
         if operation == UPDATED:
@@ -136,9 +135,9 @@ class StagedQuery:
     def _columns(self) -> set[str]:
         return {str(one.column) for one in self._table.fields}
 
-    def _is_unchangeable(self, field: Field[Any, Any]) -> bool:
+    def _is_immutable(self, field: Field[Any, Any]) -> bool:
         name = field.db_type(connections[self._table.using]) or ""
-        return name.partition("(")[0].rstrip() in _UNCHANGEABLE
+        return name.partition("(")[0].rstrip() in _IMMUTABLE
 
 
 def _getter(places: Sequence[int]) -> Callable[[Values], Values]:

@@ -17,7 +17,7 @@ from bulksafe.writer.retrying import CONFLICTS, Overtaken
 from bulksafe.writer.staged_rows import assigned_to
 from bulksafe.writer.storing import batches, store
 from bulksafe.writer.taking_along import execute_and_take, kind_on
-from bulksafe.writer.unbuffered import in_hand
+from bulksafe.writer.unbuffered import in_hand_mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -120,12 +120,14 @@ class StagedStore:
         assigned, later = assigned_to(rest)
         operation = rest[0].change.event.operation
         text, params = self._statement(operation, rest, assigned)
-        if self._is_last(operation):
-            text = f"{text} {in_hand(self._session, self._target.model).replace('%', '%%')}"
+        is_last = self._is_last(operation)
+        if is_last:
+            mark = in_hand_mark(self._session, self._target.model)
+            text = f"{text} {mark.replace('%', '%%')}"
         with self._noticing_overtakers():
             if is_all and not saved:
                 self._is_whole = True
-                self._write_all(operation, text, params)
+                self._write_all(operation, text, params, takes_rows=not is_last)
             else:
                 connection = self._session.connection
                 with hidden(connection), connection.cursor() as cursor:
@@ -137,16 +139,20 @@ class StagedStore:
             with hidden(self._session.connection):
                 store(later, self._session.alias)
 
-    def _write_all(self, operation: str, text: str, params: Sequence[Any]) -> None:
+    def _write_all(
+        self, operation: str, text: str, params: Sequence[Any], *, takes_rows: bool
+    ) -> None:
         execute = partial(self._execute, text, params)
-        kind = kind_on(self._session, self._target.model, operation, self._cursor)
-        if kind is None or kind.is_before_only:
+        kind = None
+        if takes_rows:
+            kind = kind_on(self._session, self._target.model, operation, self._cursor)
+        if kind is None:
             execute()
         else:
             execute_and_take(self._session, self._cursor, text, execute, kind)
 
     def _is_last(self, operation: str) -> bool:
-        """Whether no receiver is called after the write, so that nobody waits for the rows."""
+        """Whether no receiver is called after the write, so the rows need not be captured."""
         source = self._session.buffer.source_of(self._target.model)
         return source is not None and source.kind(operation).is_before_only
 

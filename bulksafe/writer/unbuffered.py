@@ -122,7 +122,7 @@ def _marked(session: Session, sql: str, params: Any) -> str:
     return _mark(session, mark, scope.model)
 
 
-def in_hand(session: Session, model: type[Model]) -> str:
+def in_hand_mark(session: Session, model: type[Model]) -> str:
     """The mark of a statement whose changes no receiver waits for."""
     return _mark(session, _IN_HAND, model)
 

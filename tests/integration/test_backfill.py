@@ -466,7 +466,7 @@ def test_wrong_arguments(arguments, said):
     ],
 )
 def test_a_composite_key_that_is_none_is_refused(key, why):
-    """No value is a text that Python made of it: "None" is a key, too."""
+    """Python converts no value to text: the result could be a key, such as "None"."""
     _, err = command("--after", key, "columns.Cell", code=2)
     assert err.startswith(f"{key!r} is not a key of (sheet, place): ")
     assert why in err

@@ -43,11 +43,6 @@ SIGNALS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def alone(clean):  # noqa: F811
-    """No receivers but those of the test."""
-
-
 def listening(model, *names, look=lambda **kwargs: None):
     """Critical receivers that note their signal and the instance."""
     calls = []

@@ -19,11 +19,6 @@ from tests.integration.inline_committed import (  # noqa: F401
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def alone(clean):  # noqa: F811
-    """No receivers but those of the test."""
-
-
 def log(instance, signal, **kwargs):
     text = f"{'before' if signal is pre_save else 'after'} {instance}"
     Log.objects.create(side="", text=text)

@@ -57,6 +57,16 @@ def left():
     return execute("SELECT count(*) FROM bulksafe_staged")
 
 
+def after_each_title(statement):
+    """A trigger executes the statement after each row whose title an UPDATE sets."""
+    execute(
+        "CREATE FUNCTION follow() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$BEGIN {statement.format(table=ARTICLES)}; RETURN NULL; END$$;"
+        f"CREATE TRIGGER follow AFTER UPDATE OF title ON {ARTICLES} "
+        "FOR EACH ROW EXECUTE FUNCTION follow()"
+    )
+
+
 def articles(count):
     Article.objects.bulk_create(Article(title=str(number)) for number in range(count))
 
@@ -445,12 +455,7 @@ def test_a_row_that_a_trigger_writes_again_is_written_once_for_receivers():
         calls.append(instance.pk)
 
     inline.critical(pre_save, Article, look)
-    execute(
-        "CREATE FUNCTION write_again() RETURNS trigger LANGUAGE plpgsql AS "
-        f"'BEGIN UPDATE {ARTICLES} SET slug = ''again'' WHERE id = NEW.id; RETURN NULL; END';"
-        f"CREATE TRIGGER write_again AFTER UPDATE OF title ON {ARTICLES} "
-        "FOR EACH ROW EXECUTE FUNCTION write_again()"
-    )
+    after_each_title("UPDATE {table} SET slug = 'again' WHERE id = NEW.id")
     Article.objects.update(title="x")
 
     assert len(calls) == 2
@@ -471,12 +476,7 @@ def test_rows_written_one_by_one_are_read_again_only_if_others_write_to_them(
     inline.critical(pre_save, Article, look)
     Article.objects.update(title="a")
     if is_spread:
-        execute(
-            "CREATE FUNCTION touch_next() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN "
-            f"UPDATE {ARTICLES} SET status = ''touched'' WHERE id = NEW.id + 1; RETURN NULL; END';"
-            f"CREATE TRIGGER touch_next AFTER UPDATE OF title ON {ARTICLES} "
-            "FOR EACH ROW EXECUTE FUNCTION touch_next()"
-        )
+        after_each_title("UPDATE {table} SET status = 'touched' WHERE id = NEW.id + 1")
     seen.clear()
     read_again = []
     refresh = Collection.refresh

@@ -25,11 +25,6 @@ from tests.integration.inline_committed import (  # noqa: F401
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def alone(clean):  # noqa: F811
-    """No receivers but those of the test."""
-
-
 @pytest.fixture(params=["before", "after", "both"])
 def calls(request):
     """What the receivers of both models see."""
@@ -48,7 +43,7 @@ def calls(request):
     return found
 
 
-#: The stored value of a unique field, and another one that the database takes for the same.
+#: The stored value of a unique field, and a different value that the database treats as equal.
 SAME = {
     "words": (["a", "b"], ["a", "b"]),
     "price": (Decimal("1.00"), Decimal("1.004")),
