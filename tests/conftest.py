@@ -16,9 +16,10 @@ import psycopg
 import pytest
 from django.conf import settings
 from django.db import connections
+from django.test import TransactionTestCase
 
 from examples import server
-from tests import sampling
+from tests import emptying, sampling
 
 POSTGRES = pytest.StashKey[server.Server]()
 VERSIONS = pytest.StashKey[set]()
@@ -49,6 +50,7 @@ def start(config):
 def pytest_configure(config):
     # A shell makes its background jobs ignore SIGINT, and what tests start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    TransactionTestCase._fixture_teardown = emptying.empty_tables
 
 
 def pytest_addoption(parser):
