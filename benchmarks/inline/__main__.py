@@ -100,6 +100,7 @@ def chosen(only: Sequence[str], plan: Plan, results: Any) -> list[Any]:
     from benchmarks.inline.elsewhere import Statements  # noqa: PLC0415
     from benchmarks.inline.in_turn import InTurn  # noqa: PLC0415
     from benchmarks.inline.single import Single  # noqa: PLC0415
+    from benchmarks.inline.trips import Trips  # noqa: PLC0415
 
     makers = {
         "a": lambda: Bulk("a", plan, results),
@@ -108,6 +109,7 @@ def chosen(only: Sequence[str], plan: Plan, results: Any) -> list[Any]:
         "d": lambda: Statements(plan, results),
         "e": lambda: Deleting(plan, results),
         "f": lambda: InTurn(plan, results),
+        "g": lambda: Trips(plan, results),
     }
     return [makers[section]() for section in only]
 

@@ -48,6 +48,10 @@ class SignalBefore(OrderTable):
     """The same function as a plain ``pre_save`` receiver."""
 
 
+class CriticalChanged(OrderTable):
+    """A critical ``post_save`` receiver that compares the row with what was stored before."""
+
+
 class CriticalInTurn(OrderTable):
     """A critical ``post_save`` receiver that reads other rows: each row is written by itself."""
 

@@ -11,6 +11,7 @@ SECTIONS = {
     "d": "(d) statements on tables without critical receivers, microseconds",
     "e": "(e) delete() of a queryset, milliseconds",
     "f": "(f) a write in bulk that goes row by row beside save() of each row, milliseconds",
+    "g": "(g) round trips and statements of one write",
 }
 
 

@@ -9,6 +9,7 @@ import bulksafe
 from benchmarks.inline.models import (
     CriticalAfter,
     CriticalBefore,
+    CriticalChanged,
     CriticalDeleted,
     CriticalInTurn,
     SignalAfter,
@@ -35,6 +36,11 @@ def check_before(instance, **kwargs):
         raise ValidationError("The amount is less than zero.")
 
 
+def check_raise(instance, old=None, **kwargs):
+    if old is not None and instance.amount > 2 * old.amount:
+        raise ValidationError("The amount is more than twice what it was.")
+
+
 #: What is connected to which signal, for which table and for which twin.
 RECEIVERS = [
     (post_save, check_amount, CriticalAfter, SignalAfter),
@@ -46,3 +52,6 @@ RECEIVERS = [
 for signal, function, critical, plain in RECEIVERS:
     bulksafe.critical(signal, sender=critical, dispatch_uid=critical.__name__)(function)
     signal.connect(function, sender=plain)
+
+# A signal gives no ``old``: there is no twin.
+bulksafe.critical(post_save, sender=CriticalChanged)(check_raise)

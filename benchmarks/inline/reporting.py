@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.inline import bulk, deleting, elsewhere, in_turn, single
+from benchmarks.inline import bulk, deleting, elsewhere, in_turn, single, trips
 from benchmarks.inline.plan import SECTIONS
 from benchmarks.report import Report
 
@@ -15,5 +15,6 @@ REPORT = Report(
         "d": elsewhere.comparisons,
         "e": deleting.comparisons,
         "f": in_turn.comparisons,
+        "g": trips.comparisons,
     },
 )
