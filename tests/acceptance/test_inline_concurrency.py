@@ -123,6 +123,9 @@ class Writers:
         try:
             connection.ensure_connection()
             connection.connection.isolation_level = self.level
+            with connection.cursor() as cursor:
+                # Writers of the same rows deadlock often, and would mostly wait for this.
+                cursor.execute("SET deadlock_timeout = '10ms'")
             for _ in range(self.each):
                 self._transaction(chance)
         except BaseException as error:
