@@ -31,10 +31,10 @@ AGAINST_SAVES = Aim(10, at_most=False)
 
 CREATE, UPDATE, RAW_UPDATE = "bulk_create()", "update()", "raw UPDATE"
 #: Before an update, a receiver sees the stored row beside the new one: both are kept and read.
-AGAINST_HAND = {
+AGAINST_HAND: dict[tuple[str, str], Aim | None] = {
     ("post_save", CREATE): Aim(1.2, at_most=True),
     ("post_save", UPDATE): Aim(1.2, at_most=True),
-    ("post_save", RAW_UPDATE): Aim(1.2, at_most=True),
+    ("post_save", RAW_UPDATE): None,
     ("pre_save", CREATE): Aim(1.2, at_most=True),
     ("pre_save", UPDATE): Aim(3.5, at_most=True),
     ("pre_save", RAW_UPDATE): Aim(3.5, at_most=True),

@@ -42,7 +42,10 @@ def _named(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _save_base(original: Original[None], self: Model, *args: Any, **kwargs: Any) -> None:
-    if switched.is_listed(type(self)):
+    # Most models have none: theirs is the shortest way.
+    if not paths.has_receivers(type(self)):
+        original(self, *args, **kwargs)
+    elif switched.is_listed(type(self)):
         _save_listed(original, self, **_named(_SAVE_BASE, args), **kwargs)
     elif paths.is_concerned(type(self)):
         inner = functools.partial(original, self)
@@ -65,6 +68,8 @@ def _save_listed(
 
 
 def _save_table(original: Original[bool], self: Model, *args: Any, **kwargs: Any) -> bool:
+    if not paths.has_receivers(type(self)):
+        return original(self, *args, **kwargs)
     named = {**_named(_SAVE_TABLE, args), **kwargs}
     if switched.is_listed(type(self)):
         uncaptured.note_before_save(self, named.get("using") or DEFAULT_DB_ALIAS)

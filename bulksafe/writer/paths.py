@@ -46,6 +46,12 @@ def is_concerned(model: type[Model]) -> bool:
     return bool(_concerned(concrete(model)))
 
 
+@per_model(receivers.changes)
+def has_receivers(model: type[Model]) -> bool:
+    """Whether the model's tables have in-transaction receivers, or it has others."""
+    return is_concerned(model) or bool(receivers.of_model(concrete(model)))
+
+
 def session_for(model: type[Model], using: str) -> ConnectionSession | None:
     """The session of the database, if there are such receivers.
 

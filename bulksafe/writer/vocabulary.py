@@ -131,6 +131,7 @@ _LONG, _MANY = 4000, 2000
 
 _kept: list[tuple[int, Vocabulary]] = []
 _of_databases: dict[str, tuple[int, Vocabulary]] = {}
+_NONE = None, None
 
 
 def vocabulary() -> Vocabulary:
@@ -143,12 +144,18 @@ def vocabulary() -> Vocabulary:
 
 def vocabulary_of(connection: BaseDatabaseWrapper) -> Vocabulary:
     """The same for a database: read once, and again after ``forget``."""
-    found = _of_databases.get(connection.alias)
-    changes = receivers.changes()
-    if found is None or found[0] != changes:
-        found = changes, vocabulary().and_others(connection)
-        _of_databases[connection.alias] = found
-    return found[1]
+    known = known_vocabulary_of(connection.alias)
+    if known is not None:
+        return known
+    found = vocabulary().and_others(connection)
+    _of_databases[connection.alias] = receivers.changes(), found
+    return found
+
+
+def known_vocabulary_of(alias: str) -> Vocabulary | None:
+    """The vocabulary of a database, if no query is necessary."""
+    changes, found = _of_databases.get(alias, _NONE)
+    return found if changes == receivers.changes() else None
 
 
 def forget(alias: str) -> None:

@@ -15,7 +15,14 @@ from bulksafe.writer.performing import perform, write
 from bulksafe.writer.scopes import Scope
 from bulksafe.writer.session import Execution
 from bulksafe.writer.switched import decided, is_listed, is_off
-from bulksafe.writer.vocabulary import ENDS_PART, commits, is_write, vocabulary, vocabulary_of
+from bulksafe.writer.vocabulary import (
+    ENDS_PART,
+    commits,
+    is_write,
+    known_vocabulary_of,
+    vocabulary,
+    vocabulary_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,9 +95,15 @@ class Watch:
 
     def _named(self, text: str) -> Sequence[type[Model]]:
         """The models whose tables a statement writes to, by its text."""
-        if not is_write(text) or self._transaction.is_broken:
+        if not is_write(text):
             return ()
-        return vocabulary_of(self._connection).named(text)
+        found = known_vocabulary_of(self.session.alias)
+        if found is None:
+            if self._transaction.is_broken:
+                return ()
+            found = vocabulary_of(self._connection)
+        named = found.named(text)
+        return () if named and self._transaction.is_broken else named
 
     def _run_alone(self, run: Callable[[], Any], text: str, *, many: bool) -> Any:
         """Run a statement in autocommit that names no table with receivers."""

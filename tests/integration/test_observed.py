@@ -1,6 +1,7 @@
 """``mode="observe"``: violations are recorded and let pass."""
 
 import json
+import re
 from io import StringIO
 
 import pgtrigger
@@ -369,8 +370,21 @@ def test_the_commands_show_records(order):
     assert run("violations", "--delete") == (0, "2 records were deleted.\n")
     assert run("violations", "--delete", "--json") == (0, '{"deleted": 0}\n')
     assert run("violations") == (0, "No violation is recorded.\n")
-    _, text = run("violations", "--invariant", "unit.Order:withim")
-    assert text == "unit.Order:withim has no recorded violation.\n"
+    assert run("violations", "--invariant", LABEL) == (0, f"{LABEL} has no recorded violation.\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"], ["--delete"]])
+def test_a_misspelt_name_is_refused(order, arguments):
+    query(BAD)
+    message = f"There is no invariant or receiver '{LABEL}s'. Did you mean '{LABEL}'?"
+    with pytest.raises(CommandError, match=re.escape(message)):
+        run("violations", "--invariant", f"{LABEL}s", *arguments)
+    assert run("violations", "--invariant", LABEL)[0] == 1
+
+
+def test_a_long_query_is_cut_visibly(order):
+    query(BAD + " " * 10 + "/* " + "so much to say " * 10 + "*/")
+    assert " …" in run("violations")[1].splitlines()[1]
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "many"])

@@ -94,6 +94,7 @@ def test_no_table(project):
 def test_no_invariants(project):
     project.models("class Line(models.Model): pass")
     assert "No invariants are declared" in project.manage("bulksafe", "ls").stdout
+    assert project.manage("bulksafe", "verify").stdout == "No invariants are declared.\n"
     assert project.manage("bulksafe", "ls", "--json").stdout == "[]\n"
 
 

@@ -129,6 +129,9 @@ def _print_finding(command: BaseCommand, result: Result, name: str) -> None:
 
 
 def _print_summary(command: BaseCommand, results: Sequence[Result]) -> None:
+    if not results:
+        command.stdout.write("No invariants are declared.")
+        return
     broken = sum(result.is_finding for result in results)
     changes = sum(not result.verifiable for result in results)
     errors = sum(result.error is not None for result in results)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json as jsonlib
 from dataclasses import asdict
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+from bulksafe.declarations import declared
+from bulksafe.declarations.receivers import receivers
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, failed, store_of, table
 from bulksafe.management.subcommands.numbers import positive
 from bulksafe.outbox import schema, violations
@@ -13,6 +16,7 @@ from bulksafe.planning.problems import did_you_mean
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+    from collections.abc import Iterable
 
     from django.core.management.base import BaseCommand
 
@@ -58,6 +62,8 @@ def _run(
     if not schema.has_violations(database):
         raise failed(f"Run “manage.py migrate --database {database}” first.")
     counts = {count.invariant: count.count for count in violations.counts(store)}
+    if invariant:
+        _check_known(invariant, counts)
     if delete:
         deleted = violations.delete(store, invariant)
         said = jsonlib.dumps({"deleted": deleted}) if json else f"{deleted:,} records were deleted."
@@ -72,11 +78,18 @@ def _run(
         if total > len(found):
             command.stdout.write(f"… and {total - len(found):,} more: --limit {total}")
     elif invariant:
-        hint = did_you_mean(invariant, counts, "") if counts else ""
-        command.stdout.write(f"{invariant} has no recorded violation. {hint}".rstrip())
+        command.stdout.write(f"{invariant} has no recorded violation.")
     else:
         command.stdout.write("No violation is recorded.")
     return FINDINGS if found else CLEAN
+
+
+def _check_known(name: str, recorded: Iterable[str]) -> None:
+    """Refuse a name that is neither declared nor recorded: a typo is not a clean result."""
+    known = {*recorded, *(item.label for item in declared()), *(one.name for one in receivers)}
+    if name not in known:
+        hint = did_you_mean(name, known, "“manage.py bulksafe ls” lists all invariants.")
+        raise failed(f"There is no invariant or receiver {name!r}. {hint}")
 
 
 _HEADER = ("at", "invariant", "operation", "table", "key", "user", "query")
@@ -91,7 +104,7 @@ def _print(command: BaseCommand, found: list[Violation]) -> None:
             one.table,
             one.key,
             one.current_user,
-            " ".join(one.query.split())[:60],
+            shorten(one.query, 60, placeholder=" …"),
         )
         for one in found
     ]
