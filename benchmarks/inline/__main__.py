@@ -18,7 +18,7 @@ from benchmarks.options import measure, sectioned_parser
 
 EXAMPLES = """\
 examples:
-  python -m benchmarks.inline                       everything: about 10 minutes
+  python -m benchmarks.inline                       everything: 10 to 25 minutes
   python -m benchmarks.inline --quick               a first look, in less than a minute
   python -m benchmarks.inline --only a,b            some sections only
   python -m benchmarks.inline --only d --rounds 31  one section, less noise
