@@ -9,12 +9,12 @@ import logging
 import re
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connections, transaction
+from django.utils.functional import cached_property
 
 from bulksafe.declarations import Compute
 from bulksafe.declarations.compute import computes_of

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import F
+from django.utils.functional import cached_property
 from django.utils.tree import Node
 
 if TYPE_CHECKING:

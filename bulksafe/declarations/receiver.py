@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from functools import cached_property
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 from django.db.models import Model
 from django.db.models.signals import m2m_changed
+from django.utils.functional import cached_property
 
 from bulksafe.declarations.options import (
     AFTER_COMMIT,

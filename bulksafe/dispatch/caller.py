@@ -6,10 +6,11 @@ import logging
 import os
 from asyncio import CancelledError
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 from django.db import DatabaseError, InterfaceError, connections
+from django.utils.functional import cached_property
 from psycopg.pq import TransactionStatus
 
 from bulksafe import conf

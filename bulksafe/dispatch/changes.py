@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic
+
+from django.utils.functional import cached_property
 
 from bulksafe.call_stack import NO_CALLS, Calls
 from bulksafe.contexts import WRITTEN_BY

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.db import DataError, IntegrityError, connections, transaction
 from django.db.models import Model
+from django.utils.functional import cached_property
 
 from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch import image_query

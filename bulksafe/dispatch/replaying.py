@@ -6,12 +6,12 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.core.exceptions import EmptyResultSet, FieldError, ValidationError
 from django.db import DataError, OperationalError, ProgrammingError, connections, transaction
 from django.db.models import QuerySet
+from django.utils.functional import cached_property
 from psycopg.errors import DeadlockDetected, LockNotAvailable, SerializationFailure
 
 from bulksafe.dispatch.replayable import condition_on_rows, operation_of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
+from django.utils.functional import cached_property
 
 from bulksafe.outbox.contexts import read_context
 from bulksafe.outbox.cursors import Cursor, read_cursor

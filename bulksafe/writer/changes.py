@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.exceptions import ValidationError
+from django.utils.functional import cached_property
 
 from bulksafe.caching import forever, per_model
 from bulksafe.call_stack import NO_CALLS, Calls

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from django.db.models import DateField, TimeField
+from django.utils.functional import cached_property
 
 from bulksafe.caching import forever, per_model
 from bulksafe.writer.instances import STEADY, has_new_key, is_numbered

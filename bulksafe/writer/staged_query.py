@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
+from django.utils.functional import cached_property
 
 from bulksafe.outbox.events import UPDATED
 from bulksafe.rendering import quoting

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.utils.functional import cached_property
 
 from bulksafe.contexts import current
 from bulksafe.declarations import receivers

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.db.models.constants import OnConflict
+from django.utils.functional import cached_property
 
 from bulksafe.caching import per_model
 from bulksafe.declarations import receivers
