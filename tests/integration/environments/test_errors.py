@@ -11,6 +11,8 @@ from contextlib import suppress
 import psycopg
 import pytest
 from django.db import (
+    DataError,
+    InternalError,
     connection,
     connections,
     transaction,
@@ -23,6 +25,7 @@ from django.db.models.signals import (
 )
 
 from bulksafe.exceptions import BrokenTransaction, ReceiversNotRun
+from bulksafe.writer import vocabulary
 from tests.apps.practice.models import CriticalArticle as Article
 from tests.apps.practice.models import CriticalShelf as Shelf
 from tests.apps.practice.models import CriticalTag as Tag
@@ -34,6 +37,7 @@ from tests.integration.environments.writing import (
     TABLE,
     every_way,
     in_threads,
+    note,
     perhaps_atomic,
     refuse,
     some_ways,
@@ -212,6 +216,21 @@ class TestReceiversThatBreakTheTransaction:
 
         assert Tag.objects.count() == 2
         assert titles() == ["there"]
+
+    def test_after_an_error_the_catalogs_are_not_asked(self, article):
+        """Which tables belong to a write is read once. Here the transaction has failed by then."""
+        inline.critical(post_save, Article, note("after"))
+        with transaction.atomic():
+            place = connection.savepoint()
+            with pytest.raises(DataError, match="division"):
+                execute("SELECT 1 / 0")
+            vocabulary.forget("default")
+            with pytest.raises(InternalError, match="current transaction is aborted"):
+                execute(f"UPDATE {Article._meta.db_table} SET title = 'a'")
+            connection.savepoint_rollback(place)
+            execute(f"UPDATE {Article._meta.db_table} SET title = 'b'")
+
+        assert (titles(), noted()) == (["b"], ["after b"])
 
     @every_way
     def test_an_error_inside_a_savepoint_is_harmless(self, way, article):
