@@ -147,8 +147,10 @@ def vocabulary_of(connection: BaseDatabaseWrapper) -> Vocabulary:
     known = known_vocabulary_of(connection.alias)
     if known is not None:
         return known
+    # Before the query: receivers that another thread declares meanwhile are not in the result.
+    changes = receivers.changes()
     found = vocabulary().and_others(connection)
-    _of_databases[connection.alias] = receivers.changes(), found
+    _of_databases[connection.alias] = changes, found
     return found
 
 

@@ -16,7 +16,7 @@ from django.db.models.signals import post_delete, post_save, pre_save
 import bulksafe
 from bulksafe.declarations import receivers
 from bulksafe.patches.signals import connect_critical, disconnect_critical
-from bulksafe.writer import connecting
+from bulksafe.writer import connecting, vocabulary
 from tests.apps.practice.models import CriticalTag as Tag
 from tests.apps.practice.models import Log
 from tests.integration import inline_committed as inline
@@ -124,3 +124,23 @@ def test_work_does_not_grow(signal):
     # A look at each of the many receivers takes more than a thousand.
     grown = {n: (few[n], many[n]) for n in few if many[n] > few[n] + 1000}
     assert grown == {}
+
+
+def test_receivers_that_are_declared_while_the_catalogs_are_read(clean, monkeypatch):  # noqa: F811
+    """The next write knows them: what was read is not taken for complete."""
+    extend = vocabulary.Vocabulary.and_others
+
+    def declare_meanwhile(self, connection):
+        found = extend(self, connection)
+        monkeypatch.undo()
+        inline.critical(post_save, Log, see)
+        return found
+
+    inline.critical(post_save, Tag, see)
+    vocabulary.forget("default")
+    monkeypatch.setattr(vocabulary.Vocabulary, "and_others", declare_meanwhile)
+    inline.execute(f"UPDATE {Tag._meta.db_table} SET used = 1")
+    assert vocabulary.known_vocabulary_of("default") is None
+
+    inline.execute(f"INSERT INTO {Log._meta.db_table} (side, text) VALUES ('', 'new')")
+    assert vocabulary.known_vocabulary_of("default").by_name.keys() >= {Log._meta.db_table}
