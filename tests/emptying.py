@@ -12,6 +12,8 @@ from django.test import TransactionTestCase
 
 #: Their rows are made by the migrations, not by tests.
 KEPT = {"auth_permission", "django_content_type"}
+#: They belong to no model.
+OWN = {"bulksafe_outbox", "bulksafe_parked"}
 
 _WITH_ROWS = """
 SELECT name FROM unnest(%s::text[]) AS name
@@ -26,7 +28,7 @@ def empty_tables(case: TransactionTestCase) -> None:
     for alias in case._databases_names(include_mirrors=False):
         connection = connections[alias]
         quote = connection.ops.quote_name
-        tables = {*connection.introspection.django_table_names()} - KEPT
+        tables = {*connection.introspection.django_table_names()} - KEPT | OWN
         with connection.cursor() as cursor:
             cursor.execute(_WITH_ROWS, [sorted(map(quote, tables))])
             with_rows = [name for (name,) in cursor.fetchall()]

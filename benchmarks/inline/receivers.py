@@ -36,9 +36,10 @@ def check_before(instance, **kwargs):
         raise ValidationError("The amount is less than zero.")
 
 
-def check_raise(instance, old=None, **kwargs):
-    if old is not None and instance.amount > 2 * old.amount:
-        raise ValidationError("The amount is more than twice what it was.")
+def check_change(instance, old=None, **kwargs):
+    """Refuses what ``check_amount`` does, unless the row was like that before."""
+    if instance.amount < 0 and (old is None or old.amount >= 0):
+        raise ValidationError("The amount is less than zero.")
 
 
 #: What is connected to which signal, for which table and for which twin.
@@ -54,4 +55,4 @@ for signal, function, critical, plain in RECEIVERS:
     signal.connect(function, sender=plain)
 
 # A signal gives no ``old``: there is no twin.
-bulksafe.critical(post_save, sender=CriticalChanged)(check_raise)
+bulksafe.critical(post_save, sender=CriticalChanged)(check_change)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection, transaction
-from psycopg.pq import Trace
 
-from benchmarks.inline import database
+from benchmarks.inline import bulk, database
 from benchmarks.inline.bulk import BY_HAND, CRITICAL, TABLES, Way, beside_loops
 from benchmarks.inline.models import CriticalChanged, SignalAfter
 from benchmarks.inline.plan import Plan
@@ -30,6 +26,7 @@ from benchmarks.inline.single import (
 )
 from benchmarks.results import Comparison, Results, compared
 from benchmarks.timings import Aim
+from tests.acceptance.wire import recorded
 
 NO_MORE = Aim(1, at_most=True)
 #: What the receivers do may not be committed before they have run, so COMMIT is one of its own.
@@ -43,36 +40,23 @@ _DONE = re.compile(r"^B\t\d+\tCommandComplete", re.MULTILINE)
 SAVED = {**TABLES, "post_save with old": (CriticalChanged, SignalAfter)}
 
 
-@dataclass
-class Sent:
-    """What was sent.
+class Sent(NamedTuple):
+    """What a write has sent.
 
     Attributes:
         trips: messages that the client waits for.
         statements: commands like ``SAVEPOINT`` among them.
     """
 
-    trips: int = 0
-    statements: int = 0
+    trips: int
+    statements: int
 
 
-@contextmanager
-def counted() -> Iterator[Sent]:
-    """Count in libpq's own trace, which nothing goes past. It is written on Linux only."""
+def sent_by(write: Callable[[], object]) -> Sent:
     connection.ensure_connection()
-    sent = Sent()
-    with tempfile.TemporaryFile() as file:
-        driver = connection.connection.pgconn
-        driver.trace(file.fileno())
-        driver.set_trace_flags(Trace.SUPPRESS_TIMESTAMPS | Trace.REGRESS_MODE)
-        try:
-            yield sent
-        finally:
-            driver.untrace()
-        file.seek(0)
-        trace = file.read().decode()
-    sent.trips = len(_ANSWERS.findall(trace))
-    sent.statements = len(_DONE.findall(trace))
+    with recorded(connection.connection) as texts:
+        write()
+    return Sent(len(_ANSWERS.findall(texts[0])), len(_DONE.findall(texts[0])))
 
 
 class Trips:
@@ -95,7 +79,7 @@ class Trips:
                         self._add(measure, name, _saves(model, operation, mode), BLOCK)
         for signal, tables in TABLES.items():
             for operation, ways in beside_loops(*tables).items():
-                measure = f"{operation}, {signal}"
+                measure = bulk.measure_of(operation, signal)
                 say(measure)
                 for name in (CRITICAL, BY_HAND):
                     self._add(measure, name, _in_bulk(ways[name], self.rows))
@@ -112,23 +96,15 @@ def _saves(model: Any, operation: str, mode: str) -> Sent:
     run(orders_of(model, operation))
     orders = orders_of(model, operation)
     if mode != AMONG:
-        with counted() as sent:
-            run(orders)
-        return sent
+        return sent_by(lambda: run(orders))
     with transaction.atomic():
         # BEGIN travels in front of the first statement of the block, and is not of the save.
         model.objects.exists()
-        with counted() as sent:
-            for order in orders:
-                order.save()
-    return sent
+        return sent_by(lambda: [order.save() for order in orders])
 
 
 def _in_bulk(way: Way, rows: int) -> Sent:
-    write = way.prepare(way.table, rows)
-    with counted() as sent:
-        write()
-    return sent
+    return sent_by(way.prepare(way.table, rows))
 
 
 def comparisons(results: Results) -> Iterator[Comparison]:
@@ -138,7 +114,7 @@ def comparisons(results: Results) -> Iterator[Comparison]:
                 yield _compared(results, measure_of(operation, mode, signal), PLAIN, aim)
     for signal, tables in TABLES.items():
         for operation in beside_loops(*tables):
-            yield _compared(results, f"{operation}, {signal}", BY_HAND)
+            yield _compared(results, bulk.measure_of(operation, signal), BY_HAND)
 
 
 def _compared(results: Results, measure: str, other: str, aim: Aim | None = None) -> Comparison:

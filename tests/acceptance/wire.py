@@ -16,22 +16,34 @@ _SENT = re.compile(r"^F\t\d+\t(\w+)(.*?)(?=^[BF]\t|\Z)", re.MULTILINE | re.DOTAL
 
 
 @contextmanager
-def traced(driver: Any) -> Iterator[list[str]]:
-    """What the driver's connection sends in the block: one line for each round trip.
+def recorded(driver: Any) -> Iterator[list[str]]:
+    """libpq's trace of the block, as the one text of the list that is yielded, after the block.
 
     libpq writes the trace, so nothing that Django, psycopg or bulksafe sends is missed. It writes
     one on Linux only.
     """
-    lines: list[str] = []
+    texts: list[str] = []
     with tempfile.TemporaryFile() as file:
         driver.pgconn.trace(file.fileno())
         driver.pgconn.set_trace_flags(Trace.SUPPRESS_TIMESTAMPS | Trace.REGRESS_MODE)
         try:
-            yield lines
+            yield texts
         finally:
             driver.pgconn.untrace()
             file.seek(0)
-            lines += _trips(file.read().decode())
+            texts.append(file.read().decode())
+
+
+@contextmanager
+def traced(driver: Any) -> Iterator[list[str]]:
+    """What the driver's connection sends in the block: one line for each round trip."""
+    lines: list[str] = []
+    texts: list[str] = []
+    try:
+        with recorded(driver) as texts:
+            yield lines
+    finally:
+        lines += (trip for text in texts for trip in _trips(text))
 
 
 def _trips(trace: str) -> Iterator[str]:
