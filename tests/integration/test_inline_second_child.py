@@ -59,3 +59,18 @@ def test_a_receiver_of_the_other_child_changes_nothing_of_the_object(write, earl
     assert seen == [(Beside, "new"), 7]
     assert (low.name, low.depth) == ("new", 7)
     assert Low.objects.values_list("name", "depth").get() == ("new", 7)
+
+
+@pytest.mark.parametrize("write", [save, bulk_update])
+@pytest.mark.parametrize("signal", [pre_save, post_save])
+def test_only_the_other_child_has_a_receiver(write, signal, low):
+    """The object's own model has none, and yet its write is theirs."""
+    seen = []
+    inline.critical(
+        signal, Beside, lambda instance, **kwargs: seen.append((instance.pk, instance.name))
+    )
+    low.name = "new"
+    write(low)
+
+    assert seen == [(low.pk, "new")]
+    assert Low.objects.values_list("name", "depth").get() == ("new", 1)
