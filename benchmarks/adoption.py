@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from rich.console import Console
@@ -297,7 +298,7 @@ def _add_waits(found: Figures, project: Project, sampler: Sampler) -> None:
 _WRONG = "net IS DISTINCT FROM amount - discount"
 
 
-def _value(project: Project, statement: str):
+def _value(project: Project, statement: str) -> Any:
     return project.run(statement)[0][0]
 
 

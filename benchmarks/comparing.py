@@ -72,7 +72,7 @@ class Comparison:
 
 def comparisons(timings: Timings) -> list[Comparison]:
     """All comparisons that the times allow."""
-    found = []
+    found: list[Comparison] = []
     for rows in timings.sizes:
         for operation in variants.BULK_OPERATIONS:
             found += _against_none(timings, rows, operation)

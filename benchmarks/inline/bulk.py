@@ -199,9 +199,9 @@ class Bulk:
         self.section = section
         self.plan = plan
         self.results = results
-        self.ways, self.repeats = (
-            (beside_saves, 1) if section == "a" else (beside_loops, plan.repeats)
-        )
+        is_beside_saves = section == "a"
+        self.ways = beside_saves if is_beside_saves else beside_loops
+        self.repeats = 1 if is_beside_saves else plan.repeats
         results.note(section, f"{plan.rows:,} rows in one transaction.")
 
     def round(self, number: int, say: Callable[[str], None]) -> None:

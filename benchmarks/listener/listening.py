@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 
+from benchmarks.listener.processes import WorkerError
 from bulksafe.dispatch.worker import Worker
 from bulksafe.listener.journal import DatabaseJournal
 from bulksafe.listener.keeper import Keeper
@@ -33,16 +35,23 @@ def drain(queue: str) -> None:
 def listen(queue: str, is_over: Callable[[], bool]) -> None:
     """Be the one worker of a listener, whose keeper is another process."""
     places = Places.of({queue: 1})
-    _, mourner = _context.Pipe()
-    keeper = _context.Process(target=_keep, args=(places, mourner, os.getpid()))
+    deaths, _supervisor = _context.Pipe(duplex=False)
+    keeper = _context.Process(target=_keep, args=(places, deaths, os.getpid()))
     keeper.start()
+
+    def must_stop() -> bool:
+        # Without a keeper the worker would look once a second, and that would be measured.
+        if not keeper.is_alive():
+            raise WorkerError("The keeper has ended.")
+        return is_over()
+
     try:
-        WorkerProcess(Serving("default", is_over), places.slots[0], places.bell).run()
+        WorkerProcess(Serving("default", must_stop), places.slots[0], places.bell).run()
     finally:
         keeper.kill()
         keeper.join()
 
 
-def _keep(places: Places, mourner: object, parent: int) -> None:
-    serving = Serving("default", orphaned=lambda: os.getppid() != parent)
-    Keeper(serving, places, mourner, once=False).run()  # type: ignore[arg-type]
+def _keep(places: Places, deaths: Connection, parent: int) -> None:
+    serving = Serving("default", lambda: os.getppid() != parent)
+    Keeper(serving, places, deaths, once=False).run()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from pathlib import Path
 
 from benchmarks.listener import database
 from examples.server import Server
@@ -25,25 +24,26 @@ class Pgbench:
 
     def start(self, statement: str, clients: int, seconds: int) -> subprocess.Popen[str]:
         """Begin a run; ``finish`` waits for its end."""
-        with tempfile.NamedTemporaryFile("w", suffix=".sql", delete=False) as script:
-            script.write(statement + "\n")
         command = [
             str(self.program),
             "--no-vacuum",
-            f"--file={script.name}",
+            "--file=-",
             f"--client={clients}",
             f"--jobs={min(clients, 2)}",
             f"--time={seconds}",
             "--protocol=prepared",
             database.url(),
         ]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with tempfile.TemporaryFile("w+") as script:
+            script.write(statement + "\n")
+            script.seek(0)
+            return subprocess.Popen(
+                command, stdin=script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
 
     def finish(self, running: subprocess.Popen[str]) -> float:
         """Transactions per second, without the time of connecting."""
         output, errors = running.communicate()
-        script = next(part for part in running.args if str(part).startswith("--file="))
-        Path(str(script).removeprefix("--file=")).unlink()
         found = _TPS.search(output)
         if running.returncode != 0 or found is None:
             raise RuntimeError(f"pgbench failed: {errors or output}")
