@@ -18,7 +18,7 @@ test: $(VENV)/.dev  ## Run the tests (ARGS="-k name -x" goes to pytest)
 	$(BIN)/python -m pytest -n 4 $(ARGS)
 
 test-unit: $(VENV)/.dev  ## Run the tests that need no PostgreSQL, in seconds
-	$(BIN)/python -m pytest tests/unit $(ARGS)
+	$(BIN)/python -m pytest -n 2 tests/unit $(ARGS)
 
 lint: $(VENV)/.dev  ## Check style, types and the import layers
 	$(BIN)/ruff check .

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Seconds without a sign of life after which a process is unhealthy.
 SILENCE = 30.0
+#: Seconds that the server may take to notice that it must stop.
+_STEP = 0.1
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,9 @@ class Health:
 
         self.server = ThreadingHTTPServer((host, port), Handler)
         self.port = self.server.server_port
-        self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self.server.serve_forever, args=(_STEP,), daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()

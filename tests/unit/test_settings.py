@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from django.test import override_settings
 
 import bulksafe
 from bulksafe import checks, conf
+from tests.migration.conftest import forge  # noqa: F401
+from tests.migration.project import Result, environment
 from tests.unit.declaring import ids
 
 
@@ -251,41 +254,49 @@ ALL_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "pgtrigger", "
 
 
 @pytest.fixture
-def project(tmp_path):
+def project(tmp_path, forge):  # noqa: F811
     """Runs ``manage.py`` in a project with one app, ``till``."""
 
-    def make(models, invariants="", apps=ALL_APPS, settings=""):
-        app = tmp_path / "till"
-        (app / "migrations").mkdir(parents=True)
-        for package in (app, app / "migrations"):
-            (package / "__init__.py").touch()
-        (app / "models.py").write_text(IMPORTS + models)
-        (app / "invariants.py").write_text(IMPORTS + invariants)
-        text = SETTINGS.format(apps=apps) + settings
-        (tmp_path / "project_settings.py").write_text(textwrap.dedent(text))
-        return run
+    def run(*command):
+        return forge.manage(tmp_path, command, environment(), "")
+
+    return partial(write_project, tmp_path, run)
+
+
+@pytest.fixture
+def project_alone(tmp_path):
+    """The same in a new interpreter, in which nothing has imported bulksafe before the project."""
 
     def run(*command):
-        env = os.environ | {
-            "DJANGO_SETTINGS_MODULE": "project_settings",
-            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
-        }
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "django", *command],
             cwd=tmp_path,
-            env=env,
+            env=environment(PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)])),
             capture_output=True,
             text=True,
             check=False,
             timeout=60,
         )
+        return Result(done.returncode, done.stdout, done.stderr)
 
-    return make
+    return partial(write_project, tmp_path, run)
+
+
+def write_project(directory, run, models, invariants="", *, apps=ALL_APPS, settings=""):
+    app = directory / "till"
+    (app / "migrations").mkdir(parents=True)
+    for package in (app, app / "migrations"):
+        (package / "__init__.py").touch()
+    (app / "models.py").write_text(IMPORTS + models)
+    (app / "invariants.py").write_text(IMPORTS + invariants)
+    text = SETTINGS.format(apps=apps) + settings
+    (directory / "settings.py").write_text(textwrap.dedent(text))
+    return run
 
 
 def reported(done):
     """The ids of the errors that a command ended with, and no traceback."""
-    assert done.returncode == 1
+    assert done.code == 1
     assert "Traceback" not in done.stderr, done.stderr
     assert "SystemCheckError" in done.stderr
     return sorted(
@@ -323,15 +334,15 @@ def test_a_missing_app(project, missing, code):
     assert reported(run("makemigrations")) == code
 
 
-def test_both_apps_missing(project):
-    run = project(GOOD_MODELS, apps=[*ALL_APPS[:2], "till"])
+def test_both_apps_missing(project_alone):
+    run = project_alone(GOOD_MODELS, apps=[*ALL_APPS[:2], "till"])
 
     assert reported(run("check")) == ["E001", "E012"]
 
 
-def test_both_apps_missing_and_nothing_declared(project):
+def test_both_apps_missing_and_nothing_declared(project_alone):
     """Something has imported bulksafe, without using it."""
-    run = project("", apps=[*ALL_APPS[:2], "till"])
+    run = project_alone("", apps=[*ALL_APPS[:2], "till"])
 
     assert run("check").stderr.strip() == ""
 
@@ -349,12 +360,12 @@ def test_a_bad_setting(project):
     assert reported(run("makemigrations", "--check")) == ["E009"]
 
 
-def test_a_good_project_makes_its_migration_without_a_server(project, tmp_path):
-    run = project(GOOD_MODELS)
+def test_a_good_project_makes_its_migration_without_a_server(project_alone, tmp_path):
+    run = project_alone(GOOD_MODELS)
 
     done = run("makemigrations")
 
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert "Create trigger immutable_amount on model order" in done.stdout
     assert (tmp_path / "till" / "migrations" / "0001_initial.py").exists()
 
@@ -413,10 +424,7 @@ def critical(**kwargs): ...
     )
 
     def output(script):
-        env = os.environ | {
-            "DJANGO_SETTINGS_MODULE": "project_settings",
-            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
-        }
+        env = environment(PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
         done = subprocess.run(
             [sys.executable, script],
             cwd=tmp_path,
@@ -431,7 +439,7 @@ def critical(**kwargs): ...
     assert output("look.py") == ["0", "0"]
     # Late, as from an app whose ready() runs after bulksafe's.
     assert output("import_it.py") == ["2", "1"]
-    assert run("makemigrations", "--check").returncode == 1
+    assert run("makemigrations", "--check").code == 1
 
 
 OWN_MIGRATE = """
