@@ -91,6 +91,7 @@ def chosen(only: Sequence[str], plan: Plan, results: Any, server: Any) -> list[A
     from benchmarks.listener.draining import Draining  # noqa: PLC0415
     from benchmarks.listener.latency import Latency  # noqa: PLC0415
     from benchmarks.listener.pgbench import Pgbench  # noqa: PLC0415
+    from benchmarks.listener.side_by_side import SideBySide  # noqa: PLC0415
 
     pgbench = Pgbench(server)
     makers = {
@@ -99,6 +100,7 @@ def chosen(only: Sequence[str], plan: Plan, results: Any, server: Any) -> list[A
         "c": lambda: Commits(plan, results, pgbench),
         "d": lambda: Creating(plan, results),
         "e": lambda: Backlog(plan, results, pgbench),
+        "f": lambda: SideBySide(plan, results),
     }
     return [makers[section]() for section in only]
 

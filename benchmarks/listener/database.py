@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.db import connection, models, transaction
 
-from benchmarks.listener.receivers import NOTHING, WRITE
+from benchmarks.listener.receivers import NOTHING, WAIT, WRITE
 from bulksafe.outbox.store import Store
 from examples import server
 
@@ -45,7 +45,8 @@ def reset_outbox() -> None:
     """No events, no parked ones, and all queues begin now."""
     with transaction.atomic():
         run("TRUNCATE bulksafe_outbox, bulksafe_cursor, bulksafe_started, bulksafe_parked")
-        Store("default").create_cursors([("default", True), (NOTHING, True), (WRITE, True)])
+        lanes = [("default", True), (NOTHING, True), (WRITE, True), (WAIT, False)]
+        Store("default").create_cursors(lanes)
     analyze("bulksafe_cursor")
 
 

@@ -37,6 +37,10 @@ class CapturedWriting(OrderTable):
     """A critical receiver that makes one ORM write."""
 
 
+class CapturedWaiting(OrderTable):
+    """A critical receiver that waits, outside a transaction."""
+
+
 class Notifying(OrderTable):
     """A trigger that sends a NOTIFY for each row, and so in every transaction."""
 

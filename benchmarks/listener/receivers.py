@@ -1,21 +1,25 @@
-"""What is called, by whatever library: something that does nothing, and one ORM write.
+"""What is called: something that does nothing, one ORM write, and something that waits.
 
 They count their calls, so that a benchmark can check that none is missing.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, sleep
 
 from django.db.models.signals import post_save
 
 import bulksafe
-from benchmarks.listener.models import Captured, CapturedWriting, Seen
+from benchmarks.listener.models import Captured, CapturedWaiting, CapturedWriting, Seen
 
-NOTHING, WRITE = "nothing", "write"
+NOTHING, WRITE, WAIT = "nothing", "write", "wait"
+#: Seconds that a call takes which waits.
+WAITS = 0.1
 
-#: By queue name; each receiver has a queue of its own, so that one is drained without the other.
+#: What all libraries are compared with, by queue name; each receiver has a queue of its own, so
+#: that one is drained without the other.
 MODELS = {NOTHING: Captured, WRITE: CapturedWriting}
 
 
@@ -40,6 +44,37 @@ class Calls:
 calls = Calls()
 
 
+class SharedCalls:
+    """The calls in this process and in those that are forked from it."""
+
+    def __init__(self) -> None:
+        self._number = multiprocessing.Value("l")
+        self._began = multiprocessing.Value("d")
+        self._ended = multiprocessing.Value("d")
+
+    def reset(self) -> None:
+        self._number.value = 0
+        self._began.value = self._ended.value = 0.0
+
+    def note(self, began: float) -> None:
+        """A call that began then, as ``time.monotonic()``, ends now."""
+        with self._number.get_lock():
+            self._number.value += 1
+            self._began.value = min(self._began.value or began, began)
+            self._ended.value = monotonic()
+
+    @property
+    def number(self) -> int:
+        return int(self._number.value)
+
+    def seconds(self) -> float:
+        """From the beginning of the first call to the end of the last one."""
+        return float(self._ended.value - self._began.value)
+
+
+waiting = SharedCalls()
+
+
 @bulksafe.critical(
     post_save, sender=Captured, run="after_commit", queue=NOTHING, dispatch_uid="nothing"
 )
@@ -53,6 +88,20 @@ def do_nothing(instance, **kwargs):
 def write(instance, **kwargs):
     calls.note()
     Seen.objects.create(order=instance.pk, step=instance.step)
+
+
+@bulksafe.critical(
+    post_save,
+    sender=CapturedWaiting,
+    run="after_commit",
+    queue=WAIT,
+    atomic=False,
+    dispatch_uid="wait",
+)
+def wait(instance, **kwargs):
+    began = monotonic()
+    sleep(WAITS)
+    waiting.note(began)
 
 
 def declare_for_pgpubsub() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from benchmarks.listener import backlog, commits, creating, draining, latency
+from benchmarks.listener import backlog, commits, creating, draining, latency, side_by_side
 from benchmarks.listener.plan import SECTIONS
 from benchmarks.report import Report
 from benchmarks.reporting import describe, environment
@@ -20,6 +20,7 @@ REPORT = Report(
         "c": commits.comparisons,
         "d": creating.comparisons,
         "e": backlog.comparisons,
+        "f": side_by_side.comparisons,
     },
 )
 

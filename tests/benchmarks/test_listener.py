@@ -20,6 +20,7 @@ COMPARED = {
     "c": "captured, a listener that sleeps when it begins ÷ without capture",
     "d": "captured ÷ without capture",
     "e": "50,000 events ÷ 5,000 events",
+    "f": "--concurrency wait=8 ÷ (concurrency ÷ duration)",
 }
 
 

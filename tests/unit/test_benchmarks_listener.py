@@ -57,7 +57,7 @@ def test_sections_that_do_not_exist_are_refused(capsys):
     with pytest.raises(SystemExit):
         command.parser().parse_args(["--only", "a,x"])
 
-    assert "x is not a section: use a, b, c, d, e" in capsys.readouterr().err
+    assert "x is not a section: use a, b, c, d, e, f" in capsys.readouterr().err
 
 
 def test_options_choose_how_much_is_measured():
