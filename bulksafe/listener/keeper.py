@@ -126,6 +126,7 @@ class Keeper:
             while not self._serving.stopping() and not self._is_done():
                 with watchdog.watch():
                     self._tidy()
+                with watchdog.watch():
                     self._reports.write(self._known)
                 self._look(ear, watchdog)
             with watchdog.watch():
