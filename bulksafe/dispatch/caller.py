@@ -151,7 +151,10 @@ class Caller:
         try:
             _after_commit(function)
         except CallTimedOut:
-            logger.exception("the follow-up of a call of %s was interrupted", call.receiver.name)
+            logger.exception(
+                "an on-commit callback or the dead_letter signal of %s exceeded its timeout",
+                call.receiver.name,
+            )
         finally:
             self.activity.end()
 

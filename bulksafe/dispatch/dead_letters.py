@@ -55,4 +55,4 @@ class DeadLetter:
         )
         for function, answer in sent:
             if isinstance(answer, Exception):
-                logger.error("%r failed on a dead letter", function, exc_info=answer)
+                logger.error("the dead_letter receiver %r failed", function, exc_info=answer)

@@ -132,7 +132,7 @@ class Child:
             return
         is_to_blame = held - self._first_seen[1] > most // 2 or self._is_overdue()
         if call and is_to_blame:
-            self._kill(f"{call.receiver} held {held >> 20} MB, and {most >> 20} MB are allowed")
+            self._kill(f"{call.receiver} exceeded --max-memory: {held >> 20} MB of {most >> 20} MB")
         else:
             # The process grew over many calls, so the current one may finish.
             self.ask_to_stop()

@@ -50,7 +50,7 @@ def readiness(supervisor: Supervisor) -> Answer:
     if not shared.is_connected:
         problems.append("the keeper has no connection")
     elif silent > SILENCE:
-        problems.append(f"the keeper has not looked for {silent:.0f} s")
+        problems.append(f"the keeper has not checked for events for {silent:.0f} s")
     if shared.lag > limit:
         problems.append(f"an event has been due for {shared.lag:.0f} s")
     problems += [

@@ -157,6 +157,21 @@ def test_prune_takes_old_dead_letters_only(shop):
     assert "1 dead letters" in project.manage("bulksafe", "prune").stdout
 
 
+def test_prune_keeps_a_queue_whose_dead_letters_status_would_not_count(shop):
+    project = shop(strict="max_attempts=1, queue='mail'")
+    order(project, "bad")
+    project.manage("bulksafe", "listen", "--once", code=1)
+    declare(project)
+
+    said = project.manage("bulksafe", "prune", "--queues", code=1).stdout
+    assert "The queue 'mail' was kept, because it has parked events or dead letters (1)" in said
+    assert {q["queue"]: q["dead"] for q in status(project)["queues"]}["mail"] == 1
+
+    project.manage("bulksafe", "discard", "--queue", "mail")
+    said = project.manage("bulksafe", "prune", "--queues").stdout
+    assert "The queue 'mail' was forgotten" in said
+
+
 def test_a_receiver_with_another_name(shop):
     project = shop(old_name="max_attempts=1")
     order(project, "bad")

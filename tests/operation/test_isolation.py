@@ -209,7 +209,7 @@ def test_a_call_that_eats_memory(site, atomic):
     assert parked(project) == [("bad", "1", "dead", 2)]
     assert attempts(project) == ["bad", "bad"]
     ((error,),) = project.run("SELECT error FROM bulksafe_parked")
-    assert "MB, and 300 MB are allowed" in error
+    assert "MB of 300 MB" in error
     assert sorted(texts(project)) == ["bad good", "other bad", "other good"]
 
 

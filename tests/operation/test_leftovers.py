@@ -52,7 +52,9 @@ def test_a_callback_after_the_commit_that_hangs(site, before):  # noqa: F811
         wait_until(lambda: attempts(project), log)
         order(project, "good")
         wait_until(lambda: "bad good" in texts(project), log)
-        wait_until(lambda: "the follow-up of a call of bad was interrupted" in log.read_text(), log)
+        wait_until(
+            lambda: "the dead_letter signal of bad exceeded its timeout" in log.read_text(), log
+        )
 
     assert sorted(t for t in texts(project) if t.startswith("bad")) == ["bad bad", "bad good"]
 
@@ -80,7 +82,7 @@ def hang(key, **kwargs):
     assert "bad good" in texts(project)
     found = parked(project)
     assert sorted(found) == [("bad", "1", "dead", 1), ("bad", "2", "dead", 1)]
-    assert "the follow-up of a call of bad was interrupted" in done.stderr
+    assert "the dead_letter signal of bad exceeded its timeout" in done.stderr
     assert "it is replaced" not in done.stderr
     assert project.run("SELECT DISTINCT error FROM bulksafe_parked") == [("ValueError: ",)]
 

@@ -72,7 +72,7 @@ def event_late(supervisor):
         (worker_gone, "a worker of the queue 'mail' has no connection"),
         (worker_unconnected, "a worker of the queue 'mail' has no connection"),
         (keeper_unconnected, "the keeper has no connection"),
-        (keeper_silent, "the keeper has not looked for 31 s"),
+        (keeper_silent, "the keeper has not checked for events for 31 s"),
         (event_late, "an event has been due for 301 s"),
     ],
 )

@@ -83,7 +83,7 @@ def test_a_backoff_function_that_fails_keeps_no_event_waiting(settings, caplog, 
         return answer
 
     assert 1 <= failure(backoff=backoff).delay <= 2
-    assert "the default is used" in caplog.text
+    assert "using the default delay" in caplog.text
 
 
 def test_an_error_whose_text_fails():

@@ -86,7 +86,11 @@ def _arguments(parser: ArgumentParser) -> None:
         metavar="SIZE",
         help="memory limit of a worker, like 512M: a larger worker is replaced, its call may fail",
     )
-    parser.add_argument("--once", action="store_true", help="exit when no work is left")
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="exit when nothing is due; calls that wait for a retry stay",
+    )
     parser.add_argument(
         "--health-port",
         type=_number(0, 65535),
@@ -97,7 +101,7 @@ def _arguments(parser: ArgumentParser) -> None:
         "--log-format",
         choices=["text", "json"],
         default="text",
-        help="log level on standard error, unless LOGGING configures “bulksafe”",
+        help="log format on standard error, unless LOGGING gives the logger “bulksafe” a handler",
     )
 
 
@@ -121,7 +125,7 @@ def _chosen(queues: Sequence[str] | None) -> list[str]:
     chosen = [name.strip() for text in queues or () for name in text.split(",") if name.strip()]
     for name in chosen:
         if name not in known:
-            hint = did_you_mean(name, known, f"Known are: {', '.join(known)}.")
+            hint = did_you_mean(name, known, f"Known queues: {', '.join(known)}.")
             raise failed(f"No receiver has the queue {name!r}. {hint}")
     if queues and not chosen:
         raise failed("--queues lists no queue.")
@@ -143,7 +147,7 @@ def _workers(given: Sequence[str] | None, queues: Sequence[str]) -> dict[str, in
                 "Write --concurrency mail=4."
             )
         if separator and queue not in found:
-            hint = did_you_mean(queue, list(queues), f"Served are: {', '.join(queues)}.")
+            hint = did_you_mean(queue, list(queues), f"Queues served: {', '.join(queues)}.")
             raise failed(f"--concurrency {text}: the queue {queue!r} is not served. {hint}")
         found |= dict.fromkeys([queue] if separator else queues, int(number))
     return found
@@ -238,7 +242,7 @@ class _Json(logging.Formatter):
 
 
 def _set_up_logging(command: BaseCommand, log_format: str, verbosity: int) -> None:
-    """Log to standard error unless LOGGING configures ``bulksafe``."""
+    """Log to standard error unless LOGGING gives the logger ``bulksafe`` a handler."""
     logger = logging.getLogger("bulksafe")
     if logger.handlers or verbosity == 0:
         return

@@ -47,10 +47,13 @@ def _selecting(parser: ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="all parked events")
 
 
+def _is_selected(options: dict[str, Any]) -> bool:
+    return any(options[name] for name in ("ids", "receiver", "queue", "dead", "all"))
+
+
 def _selection(options: dict[str, Any]) -> Selection:
-    given = [options["ids"], options["receiver"], options["queue"], options["dead"], options["all"]]
-    if not any(given):
-        raise failed("Which? Give ids, --receiver, --queue, --dead or --all.")
+    if not _is_selected(options):
+        raise failed("Select events: give ids, --receiver, --queue, --dead or --all.")
     return Selection(
         options["ids"],
         options["receiver"],
@@ -73,7 +76,7 @@ def _retry(command: BaseCommand, database: str, rename: str | None, **options: A
     selection = _selection(options)
     if rename is not None and by_name(rename) is None:
         known = [receiver.name for receiver in listened()]
-        hint = did_you_mean(rename, known, f"Known are: {', '.join(known) or 'none'}.")
+        hint = did_you_mean(rename, known, f"Known receivers: {', '.join(known) or 'none'}.")
         raise failed(f"There is no receiver {rename!r}. {hint}")
     count = parked.retry(store, selection, rename)
     events = "parked event is" if count == 1 else "parked events are"
@@ -92,6 +95,12 @@ def _discard(
 ) -> int:
     store = store_of(database)
     if options["undelivered"]:
+        if _is_selected(options):
+            # Otherwise “--undelivered --queue mail” would discard the events of all queues.
+            raise failed(
+                "--undelivered discards all events of all queues: it cannot be combined with ids, "
+                "--receiver, --queue, --dead or --all."
+            )
         return undelivered.discard(command, store, interactive=interactive, dry_run=dry_run)
     selection = _selection(options)
     count = parked.count(store, selection)
@@ -120,7 +129,7 @@ def _prune_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--queues",
         action="store_true",
-        help="also forget queues without receivers in this code, with their events",
+        help="also forget queues without receivers in this code, unless they have parked events",
     )
 
 
@@ -130,19 +139,33 @@ def _prune(
     store = store_of(database)
     count = parked.discard(store, Selection(state="dead", older_than=older_than))
     command.stdout.write(f"{count} dead letters were discarded.")
-    if queues:
-        _forget_queues(command, store)
+    has_forgotten_all = not queues or _forget_queues(command, store)
     # The first pass switches to the next slot, the second one empties delivered slots.
     emptied = {slot for _ in range(2) for slot in keeping.tidy(store)}
     command.stdout.write(f"{len(emptied)} slots of the outbox were emptied.")
-    return CLEAN
+    return CLEAN if has_forgotten_all else FINDINGS
 
 
-def _forget_queues(command: BaseCommand, store: Store) -> None:
+def _forget_queues(command: BaseCommand, store: Store) -> bool:
+    """Forget the queues that this code does not have.
+
+    Returns:
+        False if some have parked events, which ``status`` would no longer count.
+    """
+    found = []
     with transaction.atomic(using=store.using):
         for queue, atomic in sorted(store.lanes() - lanes() - {DEFAULT_LANE}):
-            store.rows("forget_queue", {"queue": queue, "atomic": atomic})
-            command.stdout.write(f"The queue {queue!r} was forgotten.")
+            kept = parked.count(store, Selection(queue=queue))
+            found.append(kept)
+            if kept:
+                command.stdout.write(
+                    f"The queue {queue!r} was kept, because it has parked events or dead letters "
+                    f"({kept:,}). First “retry --rename” or “discard --queue {queue}” them."
+                )
+            else:
+                store.rows("forget_queue", {"queue": queue, "atomic": atomic})
+                command.stdout.write(f"The queue {queue!r} was forgotten.")
+    return not any(found)
 
 
 RETRY = Subcommand(
@@ -151,7 +174,8 @@ RETRY = Subcommand(
     """\
 Let the listener retry parked events and dead letters, with all their attempts.
 
-Use it after the receiver is fixed. The events of a row keep their order.
+Use it after the receiver is fixed. The events of a row keep their order, but a dead letter with
+on_dead="skip" comes after the later events that were delivered meanwhile.
 
 exit status: 0 done, 1 there were none, 2 an error
 """,
@@ -175,7 +199,7 @@ behind them continue.
 --undelivered deletes all waiting events, parked or not: before “migrate bulksafe zero”, which
 refuses to lose them, or in a copy of a production database. Listeners and writers may be running.
 
-exit status: 0 done, 1 there were none, 2 an error
+exit status: 0 done, 1 there were none or you did not confirm, 2 an error
 """,
     """\
   manage.py bulksafe discard 17                     one event
@@ -192,7 +216,7 @@ PRUNE = Subcommand(
     """\
 Delete old dead letters, and empty the outbox slots whose events are all delivered.
 
-exit status: 0 done, 2 an error
+exit status: 0 done, 1 a queue was kept because it has parked events, 2 an error
 """,
     """\
   manage.py bulksafe prune                     dead letters older than 30 days

@@ -9,6 +9,8 @@ from argparse import ArgumentTypeError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from django.db import DEFAULT_DB_ALIAS
+
 from bulksafe import inspection
 from bulksafe.declarations import Capture
 from bulksafe.declarations.lineage import lineage
@@ -17,6 +19,7 @@ from bulksafe.declarations.senders import resolve
 from bulksafe.dispatch.replayable import NotReplayable, operation_of
 from bulksafe.dispatch.replaying import BadRows, Rows
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, failed, store_of
+from bulksafe.management.subcommands.ending import ended_by_sigterm
 from bulksafe.management.subcommands.numbers import pause, positive
 from bulksafe.planning.problems import Refused, did_you_mean
 
@@ -43,21 +46,24 @@ a many-to-many table are sent as post_add.
 A when= over the new row selects the rows. One that compares with the old row (old__…) is refused
 unless --ignore-when is given.
 
-Rows are read in primary key order, one transaction per batch. An interrupted replay prints the
-command to resume it.
+Rows are read in primary key order, one transaction per batch. A replay that is interrupted, also by
+SIGTERM, prints the command that resumes it.
 
 exit status: 0 done, 1 no row was selected, 2 an error
 """
 
 _EXAMPLES = """\
-  manage.py bulksafe replay shop.index_order                         every row
-  manage.py bulksafe replay shop.index_order --where status=paid     Django's lookups
-  manage.py bulksafe replay shop.index_order --where '{"amount__gte": 10, "status__in": ["paid"]}'
-  manage.py bulksafe replay shop.index_order --dry-run               count the rows
-  manage.py bulksafe replay shop.index_order --sleep 0.2             give the listener time
-  manage.py bulksafe replay shop.index_order --after 48211           resume after this key
+  manage.py bulksafe replay shop.index_order.post_save                 every row
+  manage.py bulksafe replay shop.index_order.post_save --where status=paid
+  manage.py bulksafe replay shop.index_order.post_save \\
+      --where '{"amount__gte": 10, "status__in": ["paid"]}'            Django's lookups, as JSON
+  manage.py bulksafe replay shop.index_order.post_save --dry-run       count the rows
+  manage.py bulksafe replay shop.index_order.post_save --sleep 0.2     give the listener time
+  manage.py bulksafe replay shop.index_order.post_save --after 48211   resume after this key
 """
 
+#: Rows per transaction.
+_BATCH = 500
 #: Seconds between two progress lines that do not overwrite each other.
 _EVERY = 10.0
 
@@ -108,9 +114,9 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--batch",
         type=positive,
-        default=500,
+        default=_BATCH,
         metavar="N",
-        help="rows per transaction (default: 500)",
+        help=f"rows per transaction (default: {_BATCH})",
     )
     parser.add_argument(
         "--sleep", type=pause, default=0.0, metavar="S", help="seconds between two batches"
@@ -138,11 +144,11 @@ def _run(
 ) -> int:
     store = store_of(database)
     found = _receiver(receiver)
+    lookups = {name: value for given in where for name, value in given.items()}
     try:
         operation_of(found)
         models = _models(found, model)
         key = _key(after, models)
-        lookups = {name: value for given in where for name, value in given.items()}
         listed = [Rows(found, one, database, lookups, key, ignore_when) for one in models]
         _check_installed(store, found, models)
         for rows in listed:
@@ -154,17 +160,40 @@ def _run(
         raise failed(str(error)) from error
     if dry_run:
         return _count(command, listed)
+    chosen = _options(lookups, batch, sleep, ignore_when=ignore_when, database=database)
     events = 0
-    for rows in listed:
-        events += _replay(command, rows, batch, sleep, verbosity)
+    for index, rows in enumerate(listed):
+        progress = _Progress(command, rows, verbosity)
+        try:
+            with ended_by_sigterm():
+                for done in rows.replay(batch, sleep):
+                    progress.add(done)
+        except BaseException:
+            progress.interrupted(listed[index + 1 :], chosen)
+            raise
+        progress.end()
+        events += progress.events
     return CLEAN if events else FINDINGS
+
+
+def _options(
+    lookups: Mapping[str, Any], batch: int, sleep: float, *, ignore_when: bool, database: str
+) -> list[str]:
+    """The options that a command to resume repeats."""
+    return [
+        *(["--where", json.dumps(lookups)] if lookups else []),
+        *(["--batch", str(batch)] if batch != _BATCH else []),
+        *(["--sleep", f"{sleep:g}"] if sleep else []),
+        *(["--ignore-when"] if ignore_when else []),
+        *(["--database", database] if database != DEFAULT_DB_ALIAS else []),
+    ]
 
 
 def _receiver(name: str) -> Receiver:
     found = by_name(name)
     if found is None:
         known = [receiver.name for receiver in receivers]
-        hint = did_you_mean(name, known, f"Known are: {', '.join(known) or 'none'}.")
+        hint = did_you_mean(name, known, f"Known receivers: {', '.join(known) or 'none'}.")
         raise failed(f"There is no receiver {name!r}. {hint}")
     return found
 
@@ -224,18 +253,6 @@ def _count(command: BaseCommand, listed: Sequence[Rows]) -> int:
     return CLEAN if total else FINDINGS
 
 
-def _replay(command: BaseCommand, rows: Rows, size: int, pause: float, verbosity: int) -> int:
-    progress = _Progress(command, rows, verbosity)
-    try:
-        for batch in rows.replay(size, pause):
-            progress.add(batch)
-    except BaseException:
-        progress.interrupted()
-        raise
-    progress.end()
-    return progress.events
-
-
 @dataclass
 class _Progress:
     """Shows the progress of a replay: one changing line, or a new line every ten seconds."""
@@ -265,17 +282,23 @@ class _Progress:
             self.command.stdout.write(self._text())
             self._said = time.monotonic()
 
-    def interrupted(self) -> None:
-        """Print how to resume: committed batches stay."""
+    def interrupted(self, following: Sequence[Rows], options: Sequence[str]) -> None:
+        """Print how to resume: committed batches stay.
+
+        Args:
+            following: the models that come after this one.
+            options: of this command.
+        """
         if self.verbosity and self._is_terminal:
             self.command.stdout.write("")
-        if self.last is not None:
-            label = self.rows.model._meta.label
-            command = ["manage.py", "bulksafe", "replay", self.rows.receiver.name]
-            rest = ["--model", label, "--after", _shown(self.last)]
-            self.command.stderr.write(
-                f"To resume, add the other options to: {shlex.join(command + rest)}"
-            )
+        after = ["--after", _shown(self.last)] if self.last is not None else []
+        commands = [self._again(self.rows, *after, *options)]
+        commands += [self._again(rows, *options) for rows in following]
+        self.command.stderr.write("\n".join(["Interrupted. To resume:", *commands]))
+
+    def _again(self, rows: Rows, *options: str) -> str:
+        words = ["manage.py", "bulksafe", "replay", rows.receiver.name]
+        return shlex.join([*words, "--model", rows.model._meta.label, *options])
 
     def end(self) -> None:
         if not self.verbosity:

@@ -106,7 +106,9 @@ def _chosen(labels: Sequence[str], database: str, to: str) -> list[switching.Gro
     for label in labels:
         if label.lower() not in known:
             names = {name: group for group in groups for name in _names(group)}
-            hint = did_you_mean(label, names, f"Known are: {', '.join(sorted(names)) or 'none'}.")
+            hint = did_you_mean(
+                label, names, f"Known models: {', '.join(sorted(names)) or 'none'}."
+            )
             raise failed(f"No model {label!r} has critical receivers here. {hint}")
     return list({id(g): g for g in (known[label.lower()] for label in labels)}.values())
 

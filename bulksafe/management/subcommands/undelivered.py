@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--undelivered",
         action="store_true",
-        help="all waiting events: undelivered events, parked events and dead letters",
+        help="all waiting events of all queues: undelivered events, parked events, dead letters",
     )
     parser.add_argument(
         "--noinput",
