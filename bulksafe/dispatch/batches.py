@@ -84,7 +84,7 @@ class Batch:
         changes = self._changes([event for event, _ in routed], images)
         due = []
         for event, found in routed:
-            change, error = changes[event.seq]
+            change, error = changes[event.number]
             write = Write.of(change)
             due += [
                 Delivery(route.receiver, change, error or endless(route.receiver, write))
@@ -112,7 +112,7 @@ class Batch:
         found = []
         for event, receiver in events:
             # One event may be parked for several receivers, under an id for each.
-            change, error = changes[event.seq]
+            change, error = changes[event.number]
             own = replace(change, event=event, _instances={})
             found.append(Delivery(receiver, own, error or endless(receiver, Write.of(own))))
         return found
@@ -217,15 +217,15 @@ class Batch:
         if any(event.operation != DELETED for event in events):
             sides.append("new")
         firsts = [e.first for e in events if e.first is not None and not e.amended]
-        wanted = [e for e in (*events, *firsts) if e.amended or e.seq not in known["new"]]
+        wanted = [e for e in (*events, *firsts) if e.amended or e.number not in known["new"]]
         found = self._images.read(wanted, sides)
         images = {side: {**known[side], **found.get(side, {})} for side in ("old", "new")}
-        return {event.seq: self._change(event, images) for event in events}
+        return {event.number: self._change(event, images) for event in events}
 
     def _change(self, event: Event, images: Images) -> tuple[Change, Exception | None]:
         first = event if event.amended else event.before
-        before = images["old"].get(first.seq) if event.operation != INSERTED else None
-        after = images["new"].get(event.seq) if event.operation != DELETED else None
+        before = images["old"].get(first.number) if event.operation != INSERTED else None
+        after = images["new"].get(event.number) if event.operation != DELETED else None
         wrong: list[Exception]
         wrong = [image for image in (before, after) if isinstance(image, Unreadable)]
         change = Change(

@@ -59,7 +59,8 @@ def select(model: type[Model], fields: Sequence[Any], sides: Sequence[str], foun
             f"{quoting.relation(model._meta.db_table)}, e.{side}) AS {alias}"
             for model, alias in aliases.items()
         ]
-    wanted = f"SELECT e.seq, {', '.join(columns)}", " ".join(records)
+    number = "id" if found is PARKED else "seq"  # see Event.number
+    wanted = f"SELECT e.{number}, {', '.join(columns)}", " ".join(records)
     # Table and column names may contain psycopg's parameter syntax.
     head, joins = (part.replace("%", "%%") for part in wanted)
     return f"{head} {found.format(joins=joins)}"

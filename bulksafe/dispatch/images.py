@@ -196,7 +196,7 @@ class Table:
                 return self._read(events, tuple(sides))
         except UNFIT as error:
             if len(events) == 1:
-                return {side: {events[0].seq: Unreadable(str(error))} for side in sides}
+                return {side: {events[0].number: Unreadable(str(error))} for side in sides}
         found: Images = {side: {} for side in sides}
         for event in events:
             for side, images in self.read([event], sides).items():

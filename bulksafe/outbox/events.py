@@ -101,6 +101,15 @@ class Event:
         return self.source, self.key
 
     @property
+    def number(self) -> int:
+        """Identifies it among those whose images are read together.
+
+        Not ``seq`` for a parked one: an event that is parked for several receivers has the old
+        image of an earlier event where changes were joined, and its own for the others.
+        """
+        return self.seq if self.parked is None else self.parked
+
+    @property
     def is_handed_over(self) -> bool:
         """Whether it is for in-transaction receivers that did not run."""
         return self.matched is not None and HANDED_OVER in self.matched

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.operation.conftest import order, texts
+from tests.operation.conftest import change, mend, order, texts
 from tests.operation.processes import listening, wait_until
 from tests.operation.test_dead_letters import parked
 from tests.operation.test_isolation import site  # noqa: F401
@@ -128,3 +128,61 @@ def test_an_event_that_cannot_be_read_keeps_its_own_row_only(grouped):
 
     assert sorted(texts(project)) == ["b", "c"]
     assert [row[1:3] for row in parked(project)] == [("1", "dead"), ("1", "waiting")]
+
+
+JOINED = """
+import bulksafe
+from bulksafe.dispatch import alone
+from django.db.models.signals import post_save
+from shop.models import Log, Mended, Order
+
+def critical(name, **options):
+    return bulksafe.critical(
+        post_save, sender=Order, run="after_commit", dispatch_uid=name, **options
+    )
+
+@critical("joined", coalesce=True)
+def joined(instance, old, **kwargs):
+    work(f"joined {old and old.amount} to {instance.amount}")
+
+@critical("each")
+def each(instance, old, **kwargs):
+    work(f"each {old and old.amount} to {instance.amount}")
+
+def work(text):
+    if not Mended.objects.exists():
+        raise ValueError(text)
+    Log.objects.create(text=text)
+
+class Fast(alone.Alone):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self._seconds = 0.0001
+
+# Two calls are taken together at once, not only after some fast ones.
+from bulksafe.dispatch import worker
+worker.Alone = Fast
+"""
+
+
+def test_one_event_that_two_calls_of_different_changes_end_with(shop):
+    project = shop(placeholder="")
+    project.settings('BULKSAFE = {"RETRY_DELAY": 10000, "RETRY_DELAY_MAX": 10000}\n')
+    order(project, "a")
+    project.manage("bulksafe", "listen", "--once")
+    project.run("DELETE FROM shop_log")
+    project.write("shop/receivers.py", JOINED)
+    for amount in (1, 2):
+        change(project, "a", amount)
+    project.manage("bulksafe", "listen", "--once", code=1)
+    waiting = project.run("SELECT receiver, seq, id FROM bulksafe_parked ORDER BY id")
+    (each, first, number), (joined, last, _), (_, behind, _) = waiting
+    assert (each, joined) == ("each", "joined")
+    assert behind == last != first
+
+    mend(project)
+    project.manage("bulksafe", "discard", str(number))
+    project.run("UPDATE bulksafe_parked SET due = clock_timestamp()")
+    project.manage("bulksafe", "listen", "--once")
+
+    assert sorted(texts(project)) == ["each 1 to 2", "joined 0 to 2"]
