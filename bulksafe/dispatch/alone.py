@@ -169,9 +169,11 @@ class Alone:
             before = parking.hold(self._store, taken)
             if before is None:
                 raise LeaseLost
-            self._caller.make(call, self._caller.timeout(call.receiver))
+            limit = self._caller.timeout(call.receiver)
+            self._caller.make(call, limit)
             # Before anything else: under another search_path the rest would fail.
             self._caller.check_session(call, before, self._store.session())
+            self._caller.check_constraints(call, limit)
             parking.done(self._store, taken)
 
     def _outside(self, taken: Taken, call: Call) -> None:

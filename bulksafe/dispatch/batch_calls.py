@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
 from bulksafe.dispatch.caller import RAISED, Caller
 from bulksafe.exceptions import CallTimedOut
@@ -31,6 +31,27 @@ class CallTookTooLong(Exception):  # noqa: N818
         super().__init__(call.receiver.name)
         self.call = call
         self.error = error
+
+
+class BatchFailed(Exception):  # noqa: N818
+    """The deferred constraints of a batch failed or took too long.
+
+    No call can be blamed: each must run alone, with a check of its own.
+    """
+
+
+def check_constraints(caller: Caller, last: Call) -> None:
+    """Check the deferred constraints of a batch.
+
+    Raises:
+        BatchFailed: the calls have to run alone.
+    """
+    try:
+        caller.check_constraints(last, caller.slow)
+    except (CallTimedOut, DatabaseError) as error:
+        if caller.is_lost:
+            raise
+        raise BatchFailed(f"{type(error).__name__}: {error}") from error
 
 
 def make_or_fail(caller: Caller, call: Call) -> None:

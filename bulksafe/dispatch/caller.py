@@ -158,6 +158,26 @@ class Caller:
         finally:
             self.activity.end()
 
+    def check_constraints(self, call: Call, limit: float) -> None:
+        """Check deferred constraints now, within a limit: COMMIT would wait without one.
+
+        The check of a foreign key waits for the lock of a session that holds the referenced row.
+
+        Args:
+            call: the last call of the transaction.
+            limit: seconds that it may take.
+
+        Raises:
+            CallTimedOut: it exceeded the limit.
+            IntegrityError: a constraint is violated.
+        """
+        self.activity.begin(call, limit, limit)
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        finally:
+            self.activity.end()
+
     def check_session(self, call: Call, before: Sequence[str], after: Sequence[str] | None) -> None:
         """Refuse changed session settings, which would affect later calls and the worker itself.
 

@@ -16,7 +16,13 @@ from bulksafe import conf
 from bulksafe.declarations.options import Lane
 from bulksafe.dispatch.activity import Activity
 from bulksafe.dispatch.alone import Alone
-from bulksafe.dispatch.batch_calls import CallFailed, CallTookTooLong, make_or_fail
+from bulksafe.dispatch.batch_calls import (
+    BatchFailed,
+    CallFailed,
+    CallTookTooLong,
+    check_constraints,
+    make_or_fail,
+)
 from bulksafe.dispatch.batches import Batch
 from bulksafe.dispatch.caller import Caller
 from bulksafe.dispatch.calls import Call
@@ -131,6 +137,8 @@ class Worker:
             return self._deliver_all(careful=False)
         except CallTookTooLong as late:
             return self._note_late(late)
+        except BatchFailed as failed:
+            return self._note_failed_batch(failed)
         except (CallFailed, DatabaseError) as failed:
             # A receiver may have left the connection in a state in which the worker's own queries
             # fail.
@@ -143,6 +151,8 @@ class Worker:
             return self._deliver_all(careful=True)
         except CallTookTooLong as late:
             return self._note_late(late)
+        except BatchFailed as failed:
+            return self._note_failed_batch(failed)
 
     def _deliver_all(self, *, careful: bool) -> int:
         """Deliver one batch of each queue; if a process died in a batch, set its calls aside.
@@ -177,6 +187,7 @@ class Worker:
     ) -> int:
         batch = self._lanes.batch(queue, True) if careful else self._lanes.quick_batch(queue)
         page, events, moved = self._page((queue, True), batch, cursors, claim)
+        listed: Sequence[Call] = ()
         if events:
             listed = page.due_now(page.deliveries(events, moved), self._slow_receivers())
             if listed:
@@ -189,6 +200,8 @@ class Worker:
             dead += page.park(self.store)
         if self.store.advance(moved) != claim.session and not careful:
             raise CallFailed("a receiver has changed the connection's settings")
+        if listed:
+            check_constraints(self.caller, listed[-1])
         return len(events)
 
     def _slow_receivers(self) -> set[str]:
@@ -207,6 +220,11 @@ class Worker:
         else:
             error = f"{type(late.error).__name__}: {late.error}"
             self.journal.suspect(receiver.queue, event.bucket, receiver.name, event.seq, error)
+        return 1
+
+    def _note_failed_batch(self, failed: BatchFailed) -> int:
+        """The batch is unfinished: its calls are set aside when claimed again."""
+        logger.info("the deferred constraints of a batch failed (%s): its calls run alone", failed)
         return 1
 
     def _announce(self, dead: Iterable[DeadLetter]) -> None:
