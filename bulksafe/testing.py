@@ -135,7 +135,7 @@ def _committed(using: str, queues: Collection[str] | None) -> Iterator[list[Call
             store.rows("adopt_queue", {"queue": queue, "atomic": atomic})
             own = Known(lanes={(queue, atomic): ()})
             claimed = store.claim(own, atomic=atomic, limit=BUCKETS, stale=0)
-            snapshot = store.start().snapshot
+            snapshot = store.start([]).snapshot
             cursors = [cursor.at(cursor.window.opened(snapshot, 0)) for cursor in claimed]
             events, done = next_events(store, cursors, _MOST_EVENTS) if cursors else ([], [])
             listed += _calls(store, Routes(using, [queue], atomic), events, cursors=done)

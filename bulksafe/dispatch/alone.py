@@ -37,7 +37,7 @@ logger = logging.getLogger("bulksafe")
 #: The maximum number of calls to take at once, and the maximum of their expected seconds.
 _MOST, _SHARE = 32, 0.03
 #: Seconds after which calls that were taken but not started are released.
-_LEFT = 1.0
+LEFT = 1.0
 
 
 class LeaseLost(Exception):  # noqa: N818
@@ -113,7 +113,7 @@ class Alone:
         Their images are read together.
         """
         limit = max(1, min(_MOST, int(_SHARE / max(self._seconds, 0.0001))))
-        taken = parking.take(self._store, queue, self._known(), limit, _LEFT)
+        taken = parking.take(self._store, queue, self._known(), limit, LEFT)
         for atomic in (True, False):
             listed = [one for one in taken if one.atomic == atomic]
             if listed:

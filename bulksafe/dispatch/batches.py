@@ -7,16 +7,17 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
 from bulksafe.dispatch.changes import Change
 from bulksafe.dispatch.event_images import EventImages, ImageReader
-from bulksafe.dispatch.images import UNFIT, Image, Images, Table, Unreadable
+from bulksafe.dispatch.images import Image, Images, Table, Unreadable
 from bulksafe.dispatch.ordering import Delivery
 from bulksafe.dispatch.recursion import Write, endless, is_called
 from bulksafe.outbox import event_order
 from bulksafe.outbox.contexts import Unread, UnreadableContext
 from bulksafe.outbox.events import DELETED, HANDED_OVER, INSERTED, Event
+from bulksafe.sqlstates import is_about_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -174,7 +175,9 @@ class Batch:
         try:
             with transaction.atomic(using=self.routes.using):
                 return {event.seq: self._answers(event) for event in events}
-        except UNFIT:
+        except DatabaseError as error:
+            if not is_about_values(error):
+                raise
             if len(events) == 1:
                 # Undecidable. The event is not lost: its receivers fail on the unreadable image.
                 return {events[0].seq: list(self.routes.of(events[0]))}

@@ -70,7 +70,7 @@ class Claims:
                 cursors = claim(stale=_STALE)
         if not cursors:
             return Claim([])
-        start = self._store.start()
+        start = self._store.start({cursor.queue for cursor in cursors})
         # The bound of the previous batch: it must come from a transaction that has ended. This
         # transaction began after that.
         floor = self._mark.floor(start.snapshot) if self._mark else 0

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from django.db import DataError, IntegrityError, connections, transaction
+from django.db import DatabaseError, connections, transaction
 from django.db.models import Model
 from django.utils.functional import cached_property
 
 from bulksafe.declarations.lineage import lineage
 from bulksafe.dispatch import image_query
 from bulksafe.dispatch.assigning import assign, notices_assignment
+from bulksafe.sqlstates import is_about_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -50,9 +51,6 @@ class Image:
 class Unreadable(Exception):  # noqa: N818
     """The image of an event no longer fits its table."""
 
-
-#: PostgreSQL's errors for such an image; the latter if a domain refuses it.
-UNFIT = (DataError, IntegrityError)
 
 #: Field types whose values may be equal but not identical: ``0.0`` and ``-0.0``, ``1.0`` and
 #: ``1.00``.
@@ -194,7 +192,10 @@ class Table:
         try:
             with transaction.atomic(using=self.using):
                 return self._read(events, tuple(sides))
-        except UNFIT as error:
+        except DatabaseError as error:
+            # Else it says nothing about the event. An old listener lacks a column, for example.
+            if not is_about_values(error):
+                raise
             if len(events) == 1:
                 return {side: {events[0].number: Unreadable(str(error))} for side in sides}
         found: Images = {side: {} for side in sides}

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import socket
 import time
 from math import inf
@@ -22,7 +21,9 @@ import psycopg
 from django.db import transaction
 
 from bulksafe import conf
+from bulksafe.dispatch.alone import LEFT
 from bulksafe.dispatch.sources import known
+from bulksafe.listener.descriptors import readable
 from bulksafe.listener.reports import Reports
 from bulksafe.listener.serving import STEP, Serving
 from bulksafe.listener.watchdog import Prober, open_raw
@@ -119,16 +120,18 @@ class Keeper:
         try:
             with watchdog.watch():
                 ear.execute(f"LISTEN {_CHANNEL}")
-            self._serving.connected()
             self._places.shared.is_connected = True
             queues = ", ".join(self._places.queues)
             logger.info("listening for %s on %r", queues, self._serving.using)
             while not self._serving.stopping() and not self._is_done():
-                with watchdog.watch():
-                    self._tidy()
+                # The reports first: they renew leases and store deaths, even where the rest fails.
                 with watchdog.watch():
                     self._reports.write(self._known)
+                with watchdog.watch():
+                    self._tidy()
                 self._look(ear, watchdog)
+                # After all queries: a connection on which one of them fails is not one that works.
+                self._serving.connected()
             with watchdog.watch():
                 self._reports.end()
         finally:
@@ -139,7 +142,7 @@ class Keeper:
         if time.monotonic() - self._tidied < _TIDY:
             return
         keeping.tidy(self._store)
-        parking.wake_free(self._store)
+        parking.wake_all_free(self._store, self._places.queues)
         self._known = known(self._serving.using)
         self._tidied = time.monotonic()
 
@@ -247,8 +250,7 @@ class Keeper:
             if any(notice.pid != own for notice in ear.notifies(timeout=0)):
                 return True
             bell = self._places.bell.fileno()
-            waited = select.select([ear.fileno(), bell], [], [], min(left, STEP))[0]
-            if bell in waited:
+            if bell in readable([ear.fileno(), bell], min(left, STEP)):
                 self._places.bell.silence()
                 return False
         return False
@@ -261,6 +263,8 @@ class Keeper:
             return False
         rounds = [slot.activity.rounds for slot in self._places.slots]
         if self._store.ready(self._places.queues, self._known):
+            return False
+        if parking.is_taken(self._store, self._places.queues, LEFT):
             return False
         found = all(slot.activity.is_idle for slot in self._places.slots)
         done = found and rounds == [slot.activity.rounds for slot in self._places.slots]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import select
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.sharedctypes import RawArray, RawValue
 
 from bulksafe.dispatch.activity import Activity
+from bulksafe.listener.descriptors import readable
 
 
 class Bell:
@@ -38,7 +38,7 @@ class Bell:
 
     def wait(self, seconds: float) -> bool:
         """Wait; whether it rings within ``seconds``."""
-        is_rung = bool(select.select([self], [], [], max(seconds, 0.0))[0])
+        is_rung = bool(readable([self.fileno()], seconds))
         self.silence()
         return is_rung
 

@@ -44,6 +44,10 @@ _SETTLING = 5.0
 _context = multiprocessing.get_context("fork")
 
 
+class CannotStart(Exception):  # noqa: N818
+    """The machine cannot start all processes."""
+
+
 class Supervisor:
     """Runs a listener: a keeper, and the workers of each queue.
 
@@ -52,6 +56,9 @@ class Supervisor:
         concurrency: the number of workers of each queue.
         once: end when no work is left.
         max_memory: memory limit of a worker in bytes; larger workers are replaced.
+
+    Raises:
+        CannotStart: too few files may be open.
     """
 
     def __init__(
@@ -62,7 +69,10 @@ class Supervisor:
         once: bool = False,
         max_memory: int | None = None,
     ) -> None:
-        self.places = Places.of(concurrency)
+        try:
+            self.places = Places.of(concurrency)
+        except OSError as error:
+            raise CannotStart(str(error)) from error
         self.beat = time.time()
         self._using = using
         self._once = once
@@ -90,8 +100,7 @@ class Supervisor:
             if connection.vendor == "postgresql":
                 connection.close_pool()  # type: ignore[attr-defined]
         with self._handled_signals():
-            self._keeper = self._start_keeper()
-            self._workers = [self._start_worker(slot) for slot in self.places.slots]
+            self._start_all()
             started()
             while not self._signals and not self.places.shared.is_done:
                 self._wait(_STEP)
@@ -106,6 +115,23 @@ class Supervisor:
         return any(child.slot is slot and child.is_alive for child in self._workers)
 
     # Starting and ending.
+
+    def _start_all(self) -> None:
+        """Start the first processes.
+
+        Raises:
+            CannotStart: the machine cannot start them all. Those that were started are gone again:
+                without a supervisor, nothing would limit their calls.
+        """
+        try:
+            self._keeper = self._start_keeper()
+            for slot in self.places.slots:
+                self._workers.append(self._start_worker(slot))
+        except OSError as error:
+            for child in self._children():
+                child.send(signal.SIGKILL)
+                child.process.join()
+            raise CannotStart(str(error)) from error
 
     def _start_keeper(self) -> Child:
         common = self._using, os.getpid()

@@ -70,11 +70,12 @@ class WorkerProcess:
             if is_ahead:
                 rebasing.rebase(worker.store)
             self._settle(worker)
-            self._serving.connected()
             self._activity.is_connected = True
             while not self._serving.stopping():
                 began = time.monotonic()
                 done = worker.work()
+                # Not before: if each new connection fails in the work, the pauses must grow.
+                self._serving.connected()
                 self._activity.beat = time.time()
                 self._close_unusable()
                 if done:

@@ -105,7 +105,7 @@ def retry(store: Store, selection: Selection, rename: str | None = None) -> int:
     """Retry them with all their attempts; returns their number."""
     parameters = {**selection.parameters, "rename": rename}
     found = len(store.rows("retry", parameters, selection=selection.sql))
-    parking.wake_free(store)
+    parking.wake_all_free(store, {queue for queue, _ in store.lanes()})
     return found
 
 

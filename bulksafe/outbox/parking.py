@@ -12,7 +12,7 @@ from bulksafe.outbox.events import Event
 from bulksafe.outbox.failures import retry_delay
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from bulksafe.declarations.receiver import Receiver
     from bulksafe.outbox.failures import Failure
@@ -216,14 +216,23 @@ def split(store: Store, taken: Taken) -> None:
     store.rows("split", taken.named)
 
 
-def wake_free(store: Store, ids: Sequence[int] | None = None) -> None:
-    """Make calls due that no longer wait behind an earlier call.
+def wake_free(store: Store, ids: Sequence[int]) -> None:
+    """Make those of the calls due that no longer wait behind an earlier call."""
+    store.rows("wake_free", {"ids": list(ids)}, among="p.id = ANY (%(ids)s)")
+
+
+def wake_all_free(store: Store, queues: Collection[str]) -> None:
+    """The same for all calls of some queues."""
+    store.rows("wake_free", {"queues": sorted(queues)}, among="p.queue = ANY (%(queues)s)")
+
+
+def is_taken(store: Store, queues: Collection[str], lease: float) -> bool:
+    """Whether a process has taken calls of these queues and not begun them.
 
     Args:
-        ids: only these; all by default.
+        lease: seconds for which a process takes calls.
     """
-    among = "true" if ids is None else "p.id = ANY (%(ids)s)"
-    store.rows("wake_free", {"ids": ids and list(ids)}, among=among)
+    return bool(store.rows("is_taken", {"queues": sorted(queues), "lease": lease})[0][0])
 
 
 def unfold(store: Store, taken: Taken, receivers: Sequence[str]) -> None:

@@ -113,8 +113,9 @@ class State:
 
     @property
     def unserved(self) -> list[str]:
-        """The queues with waiting events that no listener serves."""
-        found = (one.queue for one in self.queues if one.waiting and not one.listeners)
+        """The queues with waiting events or calls that no listener serves."""
+        waiting = (one for one in self.queues if one.waiting or one.parked)
+        found = (one.queue for one in waiting if not one.listeners)
         return list(dict.fromkeys(found))
 
 

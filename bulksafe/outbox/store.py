@@ -78,9 +78,10 @@ class Store:
 
     # Cursors.
 
-    def start(self) -> Start:
-        """Read the state that is needed when cursors are locked."""
-        ((_, snapshot, xid, *rest),) = self.rows("start", unlimited=self.unlimited)
+    def start(self, queues: Collection[str]) -> Start:
+        """Read the state that is needed when cursors of these queues are locked."""
+        parameters = {"queues": sorted(queues)}
+        ((_, snapshot, xid, *rest),) = self.rows("start", parameters, unlimited=self.unlimited)
         return Start(Snapshot.parse(snapshot).without(xid), xid, *rest)
 
     def claim(

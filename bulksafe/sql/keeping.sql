@@ -160,12 +160,18 @@ SELECT GREATEST(
         WHERE queue = ANY (%(queues)s)
     ),
     (
-        SELECT date_part('epoch', clock_timestamp() - min(p.due))
-        FROM bulksafe_parked AS p
-        WHERE p.queue = ANY (%(queues)s) AND p.state = 'waiting' AND p.leads AND p.due < clock_timestamp()
-          AND (p.receiver, p.source::oid::bigint) IN (
-              SELECT * FROM unnest(%(receivers)s::text[], %(sources)s::bigint[])
-          )
+        SELECT date_part('epoch', clock_timestamp() - min(n.due))
+        FROM unnest(%(queues)s::text[]) AS q (queue)
+        CROSS JOIN LATERAL (
+            SELECT p.due
+            FROM bulksafe_parked AS p
+            WHERE p.queue = q.queue AND p.state = 'waiting' AND p.leads AND p.due < statement_timestamp()
+              AND (p.receiver, p.source::oid::bigint) IN (
+                  SELECT * FROM unnest(%(receivers)s::text[], %(sources)s::bigint[])
+              )
+            ORDER BY p.due
+            LIMIT 1
+        ) AS n
     ),
     0
 )

@@ -89,6 +89,15 @@ COALESCE((
            WHERE p.queue = q.queue AND p.state = 'waiting' AND p.leads
        ), false)
 
+-- name: is_taken
+-- Whether calls are taken and not begun: if their process has died, they are free again in a moment.
+SELECT EXISTS (
+    SELECT
+    FROM bulksafe_parked AS p
+    WHERE p.queue = ANY (%(queues)s) AND p.state = 'waiting' AND p.leads AND p.due <= statement_timestamp()
+      AND p.leased_until BETWEEN clock_timestamp() AND clock_timestamp() + %(lease)s * interval '1 second'
+)
+
 -- name: has_due
 SELECT {query:is_due} FROM (SELECT %(queue)s::text) AS q (queue)
 
@@ -192,6 +201,7 @@ SET due = clock_timestamp()
 WHERE {among}
   AND p.due = 'infinity'
   AND p.state = 'waiting'
+  AND p.leads
   AND p.blocks
   AND NOT EXISTS (
       SELECT FROM bulksafe_parked AS q

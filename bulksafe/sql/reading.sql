@@ -28,12 +28,13 @@ ARRAY[set_config('idle_in_transaction_session_timeout', '{idle}', true), set_con
 -- name: start
 -- Asked when cursors are locked, so that it sees all that was committed before they could be. What is visible
 -- now; the present transaction; a bound for the numbers of later ones, which is the last number that an event
--- was given, also in a transaction that still runs; and whether any event is parked.
+-- was given, also in a transaction that still runs; and whether any event of these queues is parked. Only of these: a
+-- long history of one queue must not slow the others.
 SELECT {unlimited},
        pg_current_snapshot()::text,
        pg_current_xact_id()::text::bigint,
        (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe_outbox_seq),
-       EXISTS (SELECT FROM bulksafe_parked WHERE blocks),
+       EXISTS (SELECT FROM bulksafe_parked AS p WHERE p.queue = ANY (%(queues)s) AND p.blocks),
        {query:session}
 
 -- name: work
@@ -102,11 +103,16 @@ FROM unnest(%(queues)s::text[]) AS q (queue)
 WHERE EXISTS (SELECT FROM bulksafe_parked AS p WHERE p.queue = q.queue AND {query:free})
 
 -- name: next_due
--- Seconds until the next attempt of a failed call.
-SELECT date_part('epoch', min(p.due) - clock_timestamp())
-FROM bulksafe_parked AS p
-WHERE p.queue = ANY (%(queues)s) AND p.state = 'waiting' AND p.leads AND p.due < 'infinity'
-  AND p.due > clock_timestamp()
+-- Seconds until the next attempt of a failed call. The index answers that by one entry for each queue.
+SELECT date_part('epoch', min(n.due) - clock_timestamp())
+FROM unnest(%(queues)s::text[]) AS q (queue)
+CROSS JOIN LATERAL (
+    SELECT p.due
+    FROM bulksafe_parked AS p
+    WHERE p.queue = q.queue AND p.state = 'waiting' AND p.leads AND p.due < 'infinity' AND p.due > statement_timestamp()
+    ORDER BY p.due
+    LIMIT 1
+) AS n
 
 -- name: claim
 -- The lock on the cursor's row is the right to go on from there; it ends with the transaction. Those without

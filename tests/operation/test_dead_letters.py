@@ -380,10 +380,10 @@ from django.db import connection
 
 start = Store.start
 
-def start_late(store):
+def start_late(store, queues):
     with psycopg.connect(**connection.get_connection_params()) as other:
         other.execute("SELECT pg_current_xact_id()")
-    return start(store)
+    return start(store, queues)
 
 Store.start = start_late
 """,

@@ -2,9 +2,12 @@
 
 import json
 import signal
+import subprocess
+import sys
 
 import pytest
 
+from tests.migration.project import environment
 from tests.operation.conftest import order, texts
 from tests.operation.processes import PATIENCE, listening, wait_until
 from tests.operation.test_dead_letters import parked, status
@@ -338,3 +341,68 @@ def test_status_shows_the_age_of_the_oldest_due_event(site):
     assert found["longest_due_seconds"] >= 100
     project.manage("bulksafe", "listen", "--once")
     project.manage("bulksafe", "status", "--max-lag", "60")
+
+
+WAVE = """
+from bulksafe.dispatch import alone, worker
+
+@bulksafe.critical(post_save, sender=Order, run="after_commit", dispatch_uid="wave", queue="other",
+                   when=models.Q(number="first"))
+def wave(sender, instance, **kwargs):
+    # A process that ends sooner after its start is replaced after a pause.
+    time.sleep(1.2)
+    for number in ("bad", *"abcdefgh"):
+        Order.objects.create(number=number)
+
+class Fast(alone.Alone):
+    # All calls are taken together at once, not only after some fast ones.
+    _seconds = property(lambda self: 0.0001, lambda self, seconds: None)
+
+worker.Alone = Fast
+"""
+
+
+def test_once_delivers_the_calls_that_a_dead_process_had_taken(site):
+    """They are its own for a second. In the meantime there is nothing that a worker may do."""
+    project = site("os._exit(1)", "max_attempts=1, atomic=False")
+    path = project.directory / "shop/receivers.py"
+    path.write_text("from django.db import models\n" + path.read_text() + WAVE)
+    order(project, "first")
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    done = {text for text in texts(project) if text.startswith("bad")}
+    assert done == {"bad first", *(f"bad {letter}" for letter in "abcdefgh")}
+    assert parked(project) == [("bad", "2", "dead", 1)]
+
+
+def test_parked_calls_without_a_listener(site):
+    project = site("raise ValueError", "atomic=False", RETRY_DELAY=1000)
+    order(project, "bad")
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    said = project.manage("bulksafe", "status", code=1).stdout
+    assert "No listener serves the queue 'default'" in said
+    with listening(project) as (_, log):
+        wait_until(lambda: "listening" in log.read_text(), log)
+        assert "No listener" not in project.manage("bulksafe", "status").stdout
+
+
+def test_more_workers_than_files_may_be_open(site):
+    project = site("pass", "")
+    project.write_settings()
+    command = f"ulimit -n 70; exec {sys.executable} manage.py bulksafe listen --concurrency 40"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=project.directory,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "The machine cannot start 80 workers: [Errno 24] Too many open files" in done.stderr
+    assert "Lower --concurrency" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -151,11 +151,22 @@ def test_a_column_that_was_renamed_while_events_waited(shop):
     assert sorted(texts(project)) == ["first 2", "first 3", "parked 2"]
 
 
-def test_a_domain_that_refuses_a_row_as_it_was(shop):
+@pytest.mark.parametrize(
+    "error", ["", "'P0001'", "'XX000'", "'0A000'", "'ZZ001'"], ids=lambda error: error or "check"
+)
+def test_a_domain_that_refuses_a_row_as_it_was(shop, error):
+    """By its condition, or by an error of any class in a function that the condition calls."""
     project = shop(first="max_attempts=1")
     order(project, "low", -5)
     project.run("UPDATE shop_order SET amount = 5")
-    project.run("CREATE DOMAIN natural_number AS integer CHECK (VALUE >= 0)")
+    if error:
+        project.run(
+            "CREATE FUNCTION is_natural(number integer) RETURNS boolean LANGUAGE plpgsql AS $$ "
+            f"BEGIN IF number < 0 THEN RAISE EXCEPTION 'negative' USING ERRCODE = {error}; END IF; "
+            "RETURN true; END $$"
+        )
+    condition = "is_natural(VALUE)" if error else "VALUE >= 0"
+    project.run(f"CREATE DOMAIN natural_number AS integer CHECK ({condition})")
     project.run("ALTER TABLE shop_order ALTER amount TYPE natural_number")
     order(project, "good", 1)
 

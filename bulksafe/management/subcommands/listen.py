@@ -13,8 +13,9 @@ from django.db import connections, transaction
 
 from bulksafe.declarations.options import DEFAULT_LANE
 from bulksafe.declarations.receivers import lanes
+from bulksafe.listener.descriptors import allow
 from bulksafe.listener.health import Health
-from bulksafe.listener.supervisor import Supervisor
+from bulksafe.listener.supervisor import CannotStart, Supervisor
 from bulksafe.listener.watchdog import Watchdog, connect
 from bulksafe.management.subcommands import (
     CLEAN,
@@ -132,6 +133,9 @@ def _chosen(queues: Sequence[str] | None) -> list[str]:
     return sorted(set(chosen)) or known
 
 
+#: The most files that the supervisor opens for each worker, and besides.
+_FILES, _OTHER_FILES = 4, 100
+
 #: The maximum number of workers of one queue on one machine.
 _MOST_WORKERS = 256
 
@@ -174,10 +178,17 @@ def _run(
     # Freeze the loaded objects, so that garbage collection skips them and child processes do not
     # copy them.
     gc.freeze()
-    supervisor = Supervisor(database, workers, once=once, max_memory=max_memory)
-    health = _health(health_port, supervisor)
-    # Start the thread after the processes, which would inherit its locks.
-    failures = supervisor.run(started=health.start if health else lambda: None)
+    allow(_OTHER_FILES + sum(workers.values()) * _FILES)
+    try:
+        supervisor = Supervisor(database, workers, once=once, max_memory=max_memory)
+        health = _health(health_port, supervisor)
+        # Start the thread after the processes, which would inherit its locks.
+        failures = supervisor.run(started=health.start if health else lambda: None)
+    except CannotStart as error:
+        raise failed(
+            f"The machine cannot start {sum(workers.values())} workers: {error}. Lower "
+            "--concurrency, or raise the limits of open files and processes (ulimit -n, ulimit -u)."
+        ) from error
     if health:
         health.stop()
     return FINDINGS if once and failures else CLEAN
