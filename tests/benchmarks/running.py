@@ -17,5 +17,5 @@ def python(postgres, settings, *arguments):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=3600,  # for a run that hangs, however busy the machine is
     )

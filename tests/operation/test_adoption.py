@@ -104,7 +104,7 @@ def test_the_way_of_a_rule_onto_a_table_with_rows(before):
     assert "is missing in the database “default”" in refused.stderr
 
     before.migrate()
-    result = before.manage("bulksafe", "backfill", "--json", code=1)
+    result = before.manage("bulksafe", "backfill", "--json", "-v", "0", code=1)
     assert result.stderr == ""
     net, twice = json.loads(result.stdout)["invariants"]
     assert [row["key"] for row in net["remaining"]] == bad
@@ -179,7 +179,7 @@ def test_rows_in_use_are_left_to_the_end(site, started):
     with site.connect() as writer:
         writer.execute("BEGIN")
         writer.execute("UPDATE shop_order SET amount = 7000 WHERE id IN (3, 12000)")
-        process = started(site, "backfill", "--json", "--batch", "500")
+        process = started(site, "backfill", "--json", "--batch", "500", "-v", "0")
         # All others are repaired while the writer is idle in its transaction.
         wait_until(lambda: value(site, f"{WRONG} AND discount <= amount") == 2)
         assert process.poll() is None

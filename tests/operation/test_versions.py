@@ -28,6 +28,8 @@ def test_a_rolling_update(shop, atomic, first):
             order(project, str(number))
             change(project, str(number), 1)
         wait_until(lambda: len(texts(project)) == 40, log)
+        # The old listener parks the events of the other lane, too. They wait for the new one.
+        wait_until(lambda: not project.run("SELECT FROM bulksafe_parked"), log)
 
     for name in ("notify", "strict"):
         for number in range(10):
