@@ -189,7 +189,7 @@ def test_a_receiver_with_another_name(shop):
     )
     project.manage("bulksafe", "retry", "--all")
     project.manage("bulksafe", "listen", "--once")
-    assert parked(project, code=0) == [("old_name", "1", "waiting", 0)]
+    assert parked(project, code=1) == [("old_name", "1", "waiting", 0)]
 
     mend(project)
     hint = project.manage("bulksafe", "retry", "--all", "--rename", "new_nam", code=2).stderr
@@ -227,7 +227,7 @@ def test_a_listener_whose_code_lacks_the_table(shop):
 
     old = project.manage("bulksafe", "listen", "--once")
     assert "has no receivers in this code" in old.stderr
-    assert [event[:3] for event in parked(project, code=0)] == [
+    assert [event[:3] for event in parked(project, code=1)] == [
         ("*", "1", "waiting"),
         ("*", "1", "waiting"),
     ]
