@@ -6,9 +6,11 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rich.console import Console
+
+T = TypeVar("T")
 
 
 def positive(text: str) -> int:
@@ -116,7 +118,7 @@ def measure(section: Section, title: str, rounds: int, console: Console) -> None
         )
 
 
-def turned(listed: Sequence[str], by: int) -> list[str]:
+def turned(listed: Sequence[T], by: int) -> list[T]:
     """Rotate the order, so that other load on the machine affects all alike."""
     by %= len(listed)
     return [*listed[by:], *listed[:by]]

@@ -11,6 +11,7 @@ from benchmarks.listener.contenders.base import new_orders
 from benchmarks.listener.models import Captured, OrderTable, Plain, PlainAgain, Published
 from benchmarks.listener.plan import Plan
 from benchmarks.measuring import measured
+from benchmarks.options import turned
 from benchmarks.results import Comparison, Results, compared
 from benchmarks.timings import Aim
 
@@ -47,8 +48,7 @@ class Creating:
         database.reset_outbox()
         database.checkpoint()
         for repeat in range(self.plan.repeats):
-            by = (number + repeat) % len(names)
-            for name in names[by:] + names[:by]:
+            for name in turned(names, number + repeat):
                 say(name)
                 seconds[name] += self._measure(variants()[name])
         for name, total in seconds.items():

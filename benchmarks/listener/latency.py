@@ -17,6 +17,7 @@ from benchmarks.listener.models import Captured, Plain, Seen
 from benchmarks.listener.plan import Plan
 from benchmarks.listener.processes import Forked, WorkerError
 from benchmarks.listener.receivers import NOTHING, calls
+from benchmarks.options import turned
 from benchmarks.results import Comparison, Results, compared
 from benchmarks.timings import Aim
 
@@ -73,8 +74,7 @@ class Latency:
         )
 
     def round(self, number: int, say: Callable[[str], None]) -> None:
-        names = list(WRITERS)
-        for name in names[number % 3 :] + names[: number % 3]:
+        for name in turned(list(WRITERS), number):
             say(name)
             self._measure(name)
 

@@ -11,6 +11,7 @@ from benchmarks.listener.models import CapturedWaiting
 from benchmarks.listener.plan import Plan
 from benchmarks.listener.processes import Forked, WorkerError
 from benchmarks.listener.receivers import WAIT, WAITS, waiting
+from benchmarks.options import turned
 from benchmarks.results import Comparison, Results, compared
 from benchmarks.timings import Aim
 from bulksafe.listener.supervisor import Supervisor
@@ -39,8 +40,7 @@ class SideBySide:
         results.note("f", f"A call takes {WAITS:g} s. Timed from the first call to the last end.")
 
     def round(self, number: int, say: Callable[[str], None]) -> None:
-        by = number % len(CONCURRENCIES)
-        for concurrency in CONCURRENCIES[by:] + CONCURRENCIES[:by]:
+        for concurrency in turned(CONCURRENCIES, number):
             say(workers(concurrency))
             self._measure(concurrency)
 

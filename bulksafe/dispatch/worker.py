@@ -134,11 +134,7 @@ class Worker:
         """
         delivered = self.activity.delivered
         try:
-            return self._deliver_all(careful=False)
-        except CallTookTooLong as late:
-            return self._note_late(late)
-        except BatchFailed as failed:
-            return self._note_failed_batch(failed)
+            return self._deliver_or_note(careful=False)
         except (CallFailed, DatabaseError) as failed:
             # A receiver may have left the connection in a state in which the worker's own queries
             # fail.
@@ -147,8 +143,12 @@ class Worker:
             cause = failed.__cause__ or failed
             logger.info("batch failed (%s); retrying with a savepoint per call", cause)
         self.activity.delivered = delivered
+        return self._deliver_or_note(careful=True)
+
+    def _deliver_or_note(self, *, careful: bool) -> int:
+        """Deliver one batch, or note why its calls have to run alone."""
         try:
-            return self._deliver_all(careful=True)
+            return self._deliver_all(careful=careful)
         except CallTookTooLong as late:
             return self._note_late(late)
         except BatchFailed as failed:

@@ -104,7 +104,7 @@ class Serving:
                 connections[self.using].close()
 
     def connected(self) -> None:
-        """The connections and the queries work: after the next error, the pauses begin anew."""
+        """All of it works: the next error starts with the first pause again."""
         self._was_connected = True
 
     def _connect(self, watchdog: Watchdog) -> None:

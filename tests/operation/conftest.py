@@ -34,6 +34,24 @@ def {name}(sender, instance, **kwargs):
     work("{name}", instance)
 """
 
+#: Receivers with options of their own, after ``RECEIVERS``.
+CRITICAL = """
+def critical(name, **options):
+    return bulksafe.critical(
+        post_save, sender=Order, run="after_commit", dispatch_uid=name, **options
+    )
+"""
+
+#: A worker takes all calls that run alone together at once, not only after some fast ones.
+TAKEN_TOGETHER = """
+from bulksafe.dispatch import alone, worker
+
+class Fast(alone.Alone):
+    _seconds = property(lambda self: 0.0001, lambda self, seconds: None)
+
+worker.Alone = Fast
+"""
+
 #: Retries come at once, so that ``--once`` goes through all attempts.
 SETTINGS = 'BULKSAFE = {"RETRY_DELAY": 0.000001, "LEASE": 5}\n'
 

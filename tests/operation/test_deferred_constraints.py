@@ -6,7 +6,7 @@ referenced row.
 
 import pytest
 
-from tests.operation.conftest import MODELS, RECEIVERS, order, texts
+from tests.operation.conftest import CRITICAL, MODELS, RECEIVERS, order, texts
 from tests.operation.processes import listening, wait_until
 from tests.operation.test_dead_letters import parked
 
@@ -21,18 +21,23 @@ class Child(models.Model):
 """
 
 INSERTING = """
-from shop.models import Child
-
-def critical(name, **options):
-    return bulksafe.critical(
-        post_save, sender=Order, run="after_commit", dispatch_uid=name, **options
-    )
+from django.db import connection
+from shop.models import Child, Parent
 
 @critical("referring", timeout=0.5, max_attempts=2)
 def referring(sender, instance, **kwargs):
     if instance.number.startswith("bad"):
         Child.objects.create(parent_id=instance.amount)
     work("referring", type(instance)(number=instance.number.removeprefix("bad ")))
+
+@bulksafe.critical(post_save, sender=Parent, dispatch_uid="inside")
+def inside(sender, instance, **kwargs):
+    Log.objects.create(text="inside")
+
+@critical("hidden", queue="hidden")
+def hidden(sender, instance, **kwargs):
+    if instance.number == "hidden":
+        connection.cursor().execute("SELECT hidden_parent()")
 
 @critical("other", queue="other")
 def other(sender, instance, **kwargs):
@@ -44,10 +49,12 @@ def other(sender, instance, **kwargs):
 def family(project):
     project.settings('BULKSAFE = {"RETRY_DELAY": 0.000001, "SLOW_CALL": 0.3}')
     project.models(MODELS + FOREIGN_KEY)
-    project.write("shop/receivers.py", RECEIVERS + INSERTING)
+    project.write("shop/receivers.py", RECEIVERS + CRITICAL + INSERTING)
     project.make()
     project.migrate()
-    project.run("INSERT INTO shop_parent DEFAULT VALUES")
+    project.python(
+        "from shop.models import Log, Parent; Parent().save(); Log.objects.all().delete()"
+    )
     return project
 
 
@@ -91,3 +98,17 @@ def test_a_violation_is_an_attempt_of_its_own_call_only(family):
     assert parked(family) == [("referring", "2", "dead", 2)]
     ((error,),) = family.run("SELECT error FROM bulksafe_parked")
     assert "IntegrityError" in error
+
+
+def test_receivers_in_the_transaction_of_hidden_writes_still_run(family):
+    """The check comes before the commit, and so does what these receivers do."""
+    family.run(
+        "CREATE FUNCTION hidden_parent() RETURNS void LANGUAGE sql AS "
+        "$$ INSERT INTO shop_parent DEFAULT VALUES $$"
+    )
+    order(family, "hidden")
+
+    family.manage("bulksafe", "listen", "--once")
+
+    assert family.run("SELECT count(*) FROM shop_parent") == [(2,)]
+    assert texts(family).count("inside") == 1

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.operation.conftest import change, mend, order, texts
+from tests.operation.conftest import CRITICAL, TAKEN_TOGETHER, change, mend, order, texts
+from tests.operation.conftest import RECEIVERS as SHOP_RECEIVERS
 from tests.operation.processes import listening, wait_until
 from tests.operation.test_dead_letters import parked
 from tests.operation.test_isolation import site  # noqa: F401
@@ -131,37 +132,18 @@ def test_an_event_that_cannot_be_read_keeps_its_own_row_only(grouped):
 
 
 JOINED = """
-import bulksafe
-from bulksafe.dispatch import alone
-from django.db.models.signals import post_save
-from shop.models import Log, Mended, Order
-
-def critical(name, **options):
-    return bulksafe.critical(
-        post_save, sender=Order, run="after_commit", dispatch_uid=name, **options
-    )
-
 @critical("joined", coalesce=True)
 def joined(instance, old, **kwargs):
-    work(f"joined {old and old.amount} to {instance.amount}")
+    note(f"joined {old and old.amount} to {instance.amount}")
 
 @critical("each")
 def each(instance, old, **kwargs):
-    work(f"each {old and old.amount} to {instance.amount}")
+    note(f"each {old and old.amount} to {instance.amount}")
 
-def work(text):
+def note(text):
     if not Mended.objects.exists():
         raise ValueError(text)
     Log.objects.create(text=text)
-
-class Fast(alone.Alone):
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self._seconds = 0.0001
-
-# Two calls are taken together at once, not only after some fast ones.
-from bulksafe.dispatch import worker
-worker.Alone = Fast
 """
 
 
@@ -171,7 +153,7 @@ def test_one_event_that_two_calls_of_different_changes_end_with(shop):
     order(project, "a")
     project.manage("bulksafe", "listen", "--once")
     project.run("DELETE FROM shop_log")
-    project.write("shop/receivers.py", JOINED)
+    project.write("shop/receivers.py", SHOP_RECEIVERS + CRITICAL + JOINED + TAKEN_TOGETHER)
     for amount in (1, 2):
         change(project, "a", amount)
     project.manage("bulksafe", "listen", "--once", code=1)

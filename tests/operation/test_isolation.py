@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.migration.project import environment
-from tests.operation.conftest import order, texts
+from tests.operation.conftest import TAKEN_TOGETHER, order, texts
 from tests.operation.processes import PATIENCE, listening, wait_until
 from tests.operation.test_dead_letters import parked, status
 
@@ -344,8 +344,6 @@ def test_status_shows_the_age_of_the_oldest_due_event(site):
 
 
 WAVE = """
-from bulksafe.dispatch import alone, worker
-
 @bulksafe.critical(post_save, sender=Order, run="after_commit", dispatch_uid="wave", queue="other",
                    when=models.Q(number="first"))
 def wave(sender, instance, **kwargs):
@@ -353,12 +351,6 @@ def wave(sender, instance, **kwargs):
     time.sleep(1.2)
     for number in ("bad", *"abcdefgh"):
         Order.objects.create(number=number)
-
-class Fast(alone.Alone):
-    # All calls are taken together at once, not only after some fast ones.
-    _seconds = property(lambda self: 0.0001, lambda self, seconds: None)
-
-worker.Alone = Fast
 """
 
 
@@ -366,7 +358,7 @@ def test_once_delivers_the_calls_that_a_dead_process_had_taken(site):
     """They are its own for a second. In the meantime there is nothing that a worker may do."""
     project = site("os._exit(1)", "max_attempts=1, atomic=False")
     path = project.directory / "shop/receivers.py"
-    path.write_text("from django.db import models\n" + path.read_text() + WAVE)
+    path.write_text("from django.db import models\n" + path.read_text() + WAVE + TAKEN_TOGETHER)
     order(project, "first")
 
     project.manage("bulksafe", "listen", "--once", code=1)
