@@ -167,8 +167,9 @@ class Keeper:
             if is_asleep:
                 self._pause = _SHORTEST
                 ready = self._sleep(ear, idle)
-        if ready or is_asleep:
+            # Before the COMMIT, which need not be waited for.
             self._wake(ready)
+        if ready or is_asleep:
             return
         with watchdog.watch():
             ((is_other,),) = self._store.rows("other_sleeper")

@@ -126,17 +126,17 @@ def state(store: Store, known: Known) -> State:
         known: the receivers and tables of this code.
     """
     listeners = [_listener(*row) for row in store.rows("listeners")]
-    parked = {(queue, atomic): rest for queue, atomic, *rest in store.rows("parked_counts")}
     now = timezone.now()
     queues = []
-    for queue, atomic, events, oldest, served in store.rows("lag", known.lane_parameters):
-        kept, dead = parked.get((queue, atomic), (0, 0))
+    for queue, atomic, events, oldest, served, parked, dead in store.rows(
+        "lag", known.lane_parameters
+    ):
         seconds = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
         alive = sum(queue in listener.queues for listener in listeners)
         if not alive and listeners and now - served < _LATELY:
             alive = 1  # PostgreSQL truncates the name of a connection that serves many queues
         lag = events, round(seconds, 1)
-        queues.append(QueueState(queue, atomic, *lag, kept, dead, alive))
+        queues.append(QueueState(queue, atomic, *lag, parked, dead, alive))
     slots = [Slot(*row) for row in store.rows("slots")]
     observed = counts(store) if schema.has_violations(store.using) else []
     return State(queues, listeners, workers(store), slots, observed)

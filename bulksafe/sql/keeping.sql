@@ -64,24 +64,25 @@ e.bucket = c.bucket
       )
 
 -- name: lag
--- What waits, by queue: events that are visible and not dealt with, and the age of the oldest.
-SELECT queue, atomic, count(o.seq), min(o.at), max(c.served_at)
+-- What waits, by queue: events that are visible and not dealt with, the age of the oldest, and the parked calls. One
+-- statement, and so one snapshot: between two, an event that is parked would be missing from both counts.
+SELECT queue, atomic, count(o.seq), min(o.at), max(c.served_at), COALESCE(p.waiting, 0), COALESCE(p.dead, 0)
 FROM bulksafe_cursor AS c
 LEFT JOIN {query:lanes_known} AS l USING (queue, atomic)
+LEFT JOIN (
+    SELECT queue, atomic,
+           count(*) FILTER (WHERE state = 'waiting') AS waiting,
+           count(*) FILTER (WHERE state = 'dead') AS dead
+    FROM bulksafe_parked
+    GROUP BY queue, atomic
+) AS p USING (queue, atomic)
 LEFT JOIN LATERAL (
     SELECT e.seq, e.at
     FROM bulksafe_outbox AS e
     WHERE {query:unread}
 ) AS o ON true
-GROUP BY queue, atomic
+GROUP BY queue, atomic, p.waiting, p.dead
 ORDER BY queue, atomic
-
--- name: parked_counts
-SELECT queue, atomic,
-       count(*) FILTER (WHERE state = 'waiting'),
-       count(*) FILTER (WHERE state = 'dead')
-FROM bulksafe_parked
-GROUP BY queue, atomic
 
 -- name: parked_receivers
 -- How many parked events each receiver has, also one that the code does not know any more.

@@ -243,7 +243,11 @@ class Session:
         return self._thread.submit(step)
 
     def run(self, step: Callable[[], Any]) -> Any:
-        return self.start(step).result(PATIENCE)
+        try:
+            return self.start(step).result(PATIENCE)
+        except TimeoutError as error:
+            error.add_note(f"session {self.pid} does not end its step:\n{activity()}")
+            raise
 
     def begin(self) -> None:
         """Begin a transaction, or set a savepoint."""
@@ -263,6 +267,17 @@ class Session:
             self.end(is_rollback=True)
         self.run(_close)
         self._thread.shutdown()
+
+
+def activity() -> str:
+    """What each session of the database does and waits for."""
+    with psycopg.connect(database_url(connection.settings_dict)) as other:
+        rows = other.execute(
+            "SELECT pid, pg_blocking_pids(pid), state, wait_event_type, wait_event, "
+            "clock_timestamp() - query_start, query FROM pg_stat_activity "
+            "WHERE datname = current_database()"
+        )
+        return "\n".join(" | ".join(map(str, row)) for row in rows)
 
 
 def _close() -> None:

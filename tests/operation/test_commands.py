@@ -150,6 +150,44 @@ def test_status_shows_the_backlog_and_the_missing_listener(site):
     assert "No listener" not in site.manage("bulksafe", "status").stdout
 
 
+#: A listener parks the event after the first, the second, … query of status.
+PARKED_MEANWHILE = """
+import subprocess, sys
+from itertools import count
+from bulksafe.dispatch.sources import known
+from bulksafe.outbox.state import state
+from bulksafe.outbox.store import Store
+from shop.models import Order
+
+class Meanwhile(Store):
+    def rows(self, *args, **kwargs):
+        found = super().rows(*args, **kwargs)
+        self.queries -= 1
+        if self.queries == 0:
+            once = [sys.executable, "manage.py", "bulksafe", "listen", "--once"]
+            subprocess.run(once, capture_output=True)
+        return found
+
+for number in count(1):
+    Order.objects.create(number="bad")
+    store = Meanwhile("default")
+    store.queries = number
+    (queue,) = state(store, known("default")).queues
+    print(queue.waiting + queue.parked + queue.dead >= number, store.queries <= 0)
+    if store.queries > 0:
+        break
+"""
+
+
+def test_an_event_that_is_parked_meanwhile_is_counted(shop):
+    project = shop(strict="max_attempts=1")
+
+    printed = project.python(PARKED_MEANWHILE).splitlines()
+
+    assert len(printed) > 2
+    assert printed == ["True True"] * (len(printed) - 1) + ["True False"]
+
+
 def test_the_log_as_json(site):
     order(site, "good")
 
