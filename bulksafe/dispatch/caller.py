@@ -93,14 +93,20 @@ class Caller:
     def shared(self) -> Iterator[None]:
         """Wrap a transaction that receivers share: no receiver may break it for the others.
 
-        This covers closing the connection, and errors in on-commit callbacks.
+        This covers closing the connection, and errors in on-commit callbacks. Calls that are rolled
+        back do not count.
 
         Raises:
             BrokenTransaction: inside a receiver that closes the connection.
         """
         connection = self._connection
-        with sharing.open_connection(connection):
-            yield
+        delivered = self.activity.delivered
+        try:
+            with sharing.open_connection(connection):
+                yield
+        except BaseException:
+            self.activity.delivered = delivered
+            raise
         hooks = [
             (savepoints, partial(_after_commit, function), robust)
             for savepoints, function, robust in commit_hooks(connection)

@@ -132,7 +132,6 @@ class Worker:
 
         The first attempt uses no savepoints, which cost two round trips and are seldom needed.
         """
-        delivered = self.activity.delivered
         try:
             return self._deliver_or_note(careful=False)
         except (CallFailed, DatabaseError) as failed:
@@ -142,7 +141,6 @@ class Worker:
                 raise
             cause = failed.__cause__ or failed
             logger.info("batch failed (%s); retrying with a savepoint per call", cause)
-        self.activity.delivered = delivered
         return self._deliver_or_note(careful=True)
 
     def _deliver_or_note(self, *, careful: bool) -> int:

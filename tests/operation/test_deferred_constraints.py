@@ -91,8 +91,10 @@ def test_a_violation_is_an_attempt_of_its_own_call_only(family):
     for number in ("good", "bad 1", "better"):
         order(family, number, amount=999)
 
-    family.manage("bulksafe", "listen", "--once", code=1)
+    log = family.manage("bulksafe", "listen", "--once", code=1).stderr
 
+    # Those of "other" and "hidden" and two of "referring"; not those of the batch that failed.
+    assert log.splitlines()[-1].endswith("stopped after 8 calls")
     done = [text for text in texts(family) if text.startswith("referring")]
     assert sorted(done) == ["referring better 0", "referring good 0"]
     assert parked(family) == [("referring", "2", "dead", 2)]
