@@ -88,6 +88,24 @@ def test_every_call_is_made_exactly_once(shop, postgres, elsewhere, by_hand):
     assert "No findings." in project.manage("bulksafe", "doctor").stdout
 
 
+def test_a_slot_is_not_emptied_before_it_is_renumbered(shop, postgres, elsewhere):
+    """Until then, the events of the new cluster look delivered."""
+    project = shop(notify="")
+    grow_old(project)
+    order(project, "one")
+    project.manage("bulksafe", "listen", "--once")
+    move(project, postgres, elsewhere)
+    change(project, "one", 1)  # in the same bucket, whose cursor has the high numbers
+    project.run(
+        "SELECT setval('bulksafe_outbox_slot', mod(last_value + 1, 3)) FROM bulksafe_outbox_slot"
+    )
+
+    assert "emptied: 0" in project.manage("bulksafe", "prune").stdout
+    project.manage("bulksafe", "listen", "--once")
+
+    assert texts(project) == ["notify one 0", "notify one 1"]
+
+
 #: A keeper that does nothing: the workers look by themselves.
 NO_KEEPER = """
 import time
