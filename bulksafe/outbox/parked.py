@@ -54,6 +54,7 @@ class Selection:
     ids: Sequence[int] = ()
     receiver: str | None = None
     queue: str | None = None
+    atomic: bool | None = None
     state: str | None = None
     older_than: float | None = None
 
@@ -63,6 +64,7 @@ class Selection:
             "id = ANY (%(ids)s)": self.ids or None,
             "receiver = %(receiver)s": self.receiver,
             "queue = %(queue)s": self.queue,
+            "atomic = %(atomic)s": self.atomic,
             "state = %(state)s": self.state,
             "parked_at < now() - %(older_than)s * interval '1 second'": self.older_than,
         }
@@ -101,12 +103,28 @@ def count(store: Store, selection: Selection) -> int:
     return found
 
 
-def retry(store: Store, selection: Selection, rename: str | None = None) -> int:
-    """Retry them with all their attempts; returns their number."""
-    parameters = {**selection.parameters, "rename": rename}
-    found = len(store.rows("retry", parameters, selection=selection.sql))
+@dataclass(frozen=True)
+class Target:
+    """The receiver that parked events are moved to, and its lane; None leaves them there."""
+
+    receiver: str | None = None
+    queue: str | None = None
+    atomic: bool | None = None
+
+
+def retry(store: Store, selection: Selection, target: Target = Target()) -> tuple[int, int]:
+    """Retry them with all their attempts.
+
+    Returns:
+        the number of those that are due now, and of those that wait for an earlier event of the
+        same row.
+    """
+    moved = {f"to_{name}": value for name, value in vars(target).items()}
+    parameters = {**selection.parameters, **moved}
+    ids = [number for (number,) in store.rows("retry", parameters, selection=selection.sql)]
     parking.wake_all_free(store, {queue for queue, _ in store.lanes()})
-    return found
+    ((behind,),) = store.rows("behind", {"ids": ids})
+    return len(ids) - behind, behind
 
 
 def discard(store: Store, selection: Selection) -> int:

@@ -273,7 +273,8 @@ ORDER BY r.number
 
 -- name: retry
 -- Dead letters get all their attempts again; waiting events are due now, unless others of their row come first.
--- Each becomes a separate call, and so do the other events of its call: they may lose their leader.
+-- Each becomes a separate call, and so do the other events of its call: they may lose their leader. A receiver that they
+-- are moved to takes them from its own queue only.
 WITH chosen AS (
     SELECT id, queue, call
     FROM bulksafe_parked
@@ -287,7 +288,9 @@ SET state = 'waiting',
     attempts = 0,
     call = NULL,
     leads = true,
-    receiver = COALESCE(%(rename)s, p.receiver),
+    receiver = COALESCE(%(to_receiver)s, p.receiver),
+    queue = COALESCE(%(to_queue)s, p.queue),
+    atomic = COALESCE(%(to_atomic)s, p.atomic),
     due = CASE WHEN EXISTS (
         SELECT FROM bulksafe_parked AS q
         WHERE (q.queue, q.atomic, q.bucket, q.source, q.key, q.receiver)
@@ -296,6 +299,10 @@ SET state = 'waiting',
     ) THEN 'infinity' ELSE clock_timestamp() END
 WHERE p.id IN (SELECT id FROM chosen)
 RETURNING id
+
+-- name: behind
+-- How many of these wait for an earlier event of their row.
+SELECT count(*) FROM bulksafe_parked WHERE id = ANY (%(ids)s) AND due = 'infinity'
 
 -- name: set_free
 -- Part of others: the other events of calls of which some are taken out.

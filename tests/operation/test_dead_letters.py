@@ -152,9 +152,9 @@ def test_prune_takes_old_dead_letters_only(shop):
     order(project, "bad")
     project.manage("bulksafe", "listen", "--once", code=1)
 
-    assert "0 dead letters" in project.manage("bulksafe", "prune").stdout
+    assert "Dead letters discarded: 0." in project.manage("bulksafe", "prune").stdout
     project.run("UPDATE bulksafe_parked SET parked_at = now() - interval '31 days'")
-    assert "1 dead letters" in project.manage("bulksafe", "prune").stdout
+    assert "Dead letters discarded: 1." in project.manage("bulksafe", "prune").stdout
 
 
 def test_prune_keeps_a_queue_whose_dead_letters_status_would_not_count(shop):
@@ -164,12 +164,50 @@ def test_prune_keeps_a_queue_whose_dead_letters_status_would_not_count(shop):
     declare(project)
 
     said = project.manage("bulksafe", "prune", "--queues", code=1).stdout
-    assert "The queue 'mail' was kept, because it has parked events or dead letters (1)" in said
+    assert "The queue 'mail' was kept, because it has parked events or dead letters" in said
+    assert "with atomic=True (1)" in said
     assert {q["queue"]: q["dead"] for q in status(project)["queues"]}["mail"] == 1
 
     project.manage("bulksafe", "discard", "--queue", "mail")
     said = project.manage("bulksafe", "prune", "--queues").stdout
     assert "The queue 'mail' was forgotten" in said
+
+
+def test_prune_counts_the_parked_events_of_its_own_lane_only(shop):
+    project = shop(strict="max_attempts=1, queue='mail'")
+    declare(project, strict="max_attempts=1, queue='mail', atomic=False")
+    project.make()
+    project.migrate()
+    order(project, "bad")
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    said = project.manage("bulksafe", "prune", "--queues").stdout
+
+    assert "The queue 'mail' was forgotten" in said
+    assert parked(project) == [("strict", "1", "dead", 1)]
+
+
+@BOTH
+def test_a_receiver_with_another_name_and_queue(shop, atomic):
+    project = shop(old_name="max_attempts=1, queue='mail'")
+    order(project, "bad")
+    change(project, "bad", 1)
+    project.manage("bulksafe", "listen", "--once", code=1)
+    declare(project, new_name=f"max_attempts=1, queue='post', atomic={atomic}")
+    project.migrate()
+    mend(project)
+
+    said = project.manage("bulksafe", "retry", "--all", "--rename", "new_name").stdout
+    project.manage("bulksafe", "listen", "--once")
+
+    assert said.splitlines() == [
+        "1 parked event is due now.",
+        "1 more waits for an earlier event of the same row.",
+    ]
+    assert texts(project) == ["new_name bad 0", "new_name bad 1"]
+    assert (
+        "The queue 'mail' was forgotten" in project.manage("bulksafe", "prune", "--queues").stdout
+    )
 
 
 def test_a_receiver_with_another_name(shop):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 
 from bulksafe.declarations.options import DEFAULT_LANE
-from bulksafe.declarations.receivers import by_name, lanes, listened
+from bulksafe.declarations.receivers import lanes, listened
 from bulksafe.management.subcommands import (
     CLEAN,
     FINDINGS,
@@ -19,7 +19,7 @@ from bulksafe.management.subcommands import (
     undelivered,
 )
 from bulksafe.outbox import keeping, parked
-from bulksafe.outbox.parked import Selection
+from bulksafe.outbox.parked import Selection, Target
 from bulksafe.planning.problems import did_you_mean
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _selection(options: dict[str, Any]) -> Selection:
         options["ids"],
         options["receiver"],
         options["queue"],
-        "dead" if options["dead"] else None,
+        state="dead" if options["dead"] else None,
     )
 
 
@@ -67,21 +67,30 @@ def _retry_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--rename",
         metavar="NAME",
-        help="move them to this receiver, after a rename in the code",
+        help="move them to this receiver and its queue, after a rename in the code",
     )
 
 
 def _retry(command: BaseCommand, database: str, rename: str | None, **options: Any) -> int:
     store = store_of(database)
     selection = _selection(options)
-    if rename is not None and by_name(rename) is None:
-        known = [receiver.name for receiver in listened()]
-        hint = did_you_mean(rename, known, f"Known receivers: {', '.join(known) or 'none'}.")
-        raise failed(f"There is no receiver {rename!r}. {hint}")
-    count = parked.retry(store, selection, rename)
-    events = "parked event is" if count == 1 else "parked events are"
-    command.stdout.write(f"{count:,} {events} due now.")
-    return CLEAN if count else FINDINGS
+    due, behind = parked.retry(store, selection, _target(rename))
+    events = "parked event is" if due == 1 else "parked events are"
+    command.stdout.write(f"{due:,} {events} due now.")
+    if behind:
+        events = "waits" if behind == 1 else "wait"
+        command.stdout.write(f"{behind:,} more {events} for an earlier event of the same row.")
+    return CLEAN if due or behind else FINDINGS
+
+
+def _target(name: str | None) -> Target:
+    if name is None:
+        return Target()
+    known = {receiver.name: receiver for receiver in listened()}
+    if name not in known:
+        hint = did_you_mean(name, known, f"Known receivers: {', '.join(known) or 'none'}.")
+        raise failed(f"There is no receiver {name!r} that runs after the commit. {hint}")
+    return Target(name, known[name].queue, known[name].atomic)
 
 
 def _discard_arguments(parser: ArgumentParser) -> None:
@@ -124,12 +133,13 @@ def _prune_arguments(parser: ArgumentParser) -> None:
         type=_age,
         default="30d",
         metavar="AGE",
-        help="dead letters parked longer ago than this (default: 30d)",
+        help="dead letters first parked longer ago than this, even if retried since (default: 30d)",
     )
     parser.add_argument(
         "--queues",
         action="store_true",
-        help="also forget queues without receivers in this code, unless they have parked events",
+        help="also forget queues without receivers in this code, unless they have parked events: "
+        "their undelivered events are given up",
     )
 
 
@@ -138,11 +148,11 @@ def _prune(
 ) -> int:
     store = store_of(database)
     count = parked.discard(store, Selection(state="dead", older_than=older_than))
-    command.stdout.write(f"{count} dead letters were discarded.")
+    command.stdout.write(f"Dead letters discarded: {count:,}.")
     has_forgotten_all = not queues or _forget_queues(command, store)
     # The first pass switches to the next slot, the second one empties delivered slots.
     emptied = {slot for _ in range(2) for slot in keeping.tidy(store)}
-    command.stdout.write(f"{len(emptied)} slots of the outbox were emptied.")
+    command.stdout.write(f"Slots of the outbox emptied: {len(emptied)}.")
     return CLEAN if has_forgotten_all else FINDINGS
 
 
@@ -155,12 +165,13 @@ def _forget_queues(command: BaseCommand, store: Store) -> bool:
     found = []
     with transaction.atomic(using=store.using):
         for queue, atomic in sorted(store.lanes() - lanes() - {DEFAULT_LANE}):
-            kept = parked.count(store, Selection(queue=queue))
+            kept = parked.count(store, Selection(queue=queue, atomic=atomic))
             found.append(kept)
             if kept:
                 command.stdout.write(
                     f"The queue {queue!r} was kept, because it has parked events or dead letters "
-                    f"({kept:,}). First “retry --rename” or “discard --queue {queue}” them."
+                    f"with atomic={atomic} ({kept:,}). First “retry”, “retry --rename” or "
+                    "“discard” them; “status --parked” lists them."
                 )
             else:
                 store.rows("forget_queue", {"queue": queue, "atomic": atomic})
@@ -172,7 +183,7 @@ RETRY = Subcommand(
     "retry",
     "retry failed events",
     """\
-Let the listener retry parked events and dead letters, with all their attempts.
+Let a listener retry parked events and dead letters. Their attempts count from zero again.
 
 Use it after the receiver is fixed. The events of a row keep their order, but a dead letter with
 on_dead="skip" comes after the later events that were delivered meanwhile.
