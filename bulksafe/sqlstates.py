@@ -9,8 +9,9 @@ NOT_ALLOWED = "42501"
 
 
 #: Classes of errors that say nothing about the values in a query: connections, the state of the
-#: transaction, other transactions, names and privileges, resources, locks, operators, the system.
-_NOT_ABOUT_VALUES = frozenset({"08", "25", "40", "42", "53", "55", "57", "58"})
+#: transaction, prepared statements, other transactions, names and privileges, resources, locks,
+#: operators, the system.
+_NOT_ABOUT_VALUES = frozenset({"08", "25", "26", "40", "42", "53", "55", "57", "58"})
 
 
 def is_about_values(error: DatabaseError) -> bool:

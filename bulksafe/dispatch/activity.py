@@ -23,7 +23,7 @@ class RunningCall:
         receiver: its receiver's name, cut after 200 bytes.
         source: the oid of the table of its row.
         key: the row's primary key as text, cut after 80 bytes.
-        bucket, seq: of its event.
+        bucket, seq: of its event; 0 if a batch checks its deferred constraints.
         seconds: seconds since it began.
         limit: seconds after which it is interrupted: the receiver's timeout for a call that runs
             alone, less in a batch.
@@ -118,6 +118,14 @@ class Activity(ctypes.Structure):
         self._seq = event.seq
         self._limit, self._timeout = limit, timeout
         # Last: a reader must not see the call before its other fields are set.
+        self._since = time.monotonic()
+
+    def begin_check(self, limit: float) -> None:
+        """A batch begins to check its deferred constraints: no receiver is to blame for it."""
+        self._receiver = b"the check of a batch's constraints"
+        self._key = b""
+        self._source = self._bucket = self._seq = 0
+        self._limit = self._timeout = limit
         self._since = time.monotonic()
 
     def end(self) -> None:

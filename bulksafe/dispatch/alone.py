@@ -90,9 +90,9 @@ class Alone:
                 self._deal_with(begun, call)
         except LeaseLost:
             logger.warning(
-                "the call %d of %s was discarded while it ran, or a different listener took it "
-                "over with the same event_id, because this one was silent for longer than "
-                'BULKSAFE["LEASE"], %g s',
+                "the result of the call %d of %s was not stored: the call was discarded while it "
+                "ran, or another listener repeats it with the same event_id, because this one was "
+                'silent for longer than BULKSAFE["LEASE"], %g s',
                 taken.id,
                 taken.receiver,
                 settings.LEASE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError, transaction
+from django.db import transaction
 
 from bulksafe.dispatch.caller import RAISED, Caller
 from bulksafe.exceptions import CallTimedOut
@@ -40,15 +40,15 @@ class BatchFailed(Exception):  # noqa: N818
     """
 
 
-def check_constraints(caller: Caller, last: Call) -> None:
+def check_constraints(caller: Caller) -> None:
     """Check the deferred constraints of a batch.
 
     Raises:
         BatchFailed: the calls have to run alone.
     """
     try:
-        caller.check_constraints(last, caller.slow)
-    except (CallTimedOut, DatabaseError) as error:
+        caller.check_constraints(None, caller.slow)
+    except RAISED as error:
         if caller.is_lost:
             raise
         raise BatchFailed(f"{type(error).__name__}: {error}") from error

@@ -158,26 +158,30 @@ class Caller:
             _after_commit(function)
         except CallTimedOut:
             logger.exception(
-                "an on-commit callback or the dead_letter signal of %s exceeded its timeout",
+                "an on-commit callback or the dead_letter signal of %s exceeded its timeout, and "
+                "will not be repeated",
                 call.receiver.name,
             )
         finally:
             self.activity.end()
 
-    def check_constraints(self, call: Call, limit: float) -> None:
+    def check_constraints(self, call: Call | None, limit: float) -> None:
         """Check deferred constraints now, within a limit: COMMIT would wait without one.
 
         The check of a foreign key waits for the lock of a session that holds the referenced row.
 
         Args:
-            call: the last call of the transaction.
+            call: the call of the transaction; None for several, none of which is to blame.
             limit: seconds that it may take.
 
         Raises:
             CallTimedOut: it exceeded the limit.
             IntegrityError: a constraint is violated.
         """
-        self.activity.begin(call, limit, limit)
+        if call is None:
+            self.activity.begin_check(limit)
+        else:
+            self.activity.begin(call, limit, limit)
         try:
             with self._connection.cursor() as cursor:
                 cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
@@ -212,14 +216,20 @@ class Caller:
                     "each transaction inside the receiver."
                 )
         except RAISED as error:
-            if self._is_in_transaction:
+            if self._is_in_transaction or self._is_closed_by(error):
                 self._connection.close()
                 self._connection.connect()
-            elif not isinstance(error, DatabaseError | InterfaceError | CallTimedOut):
-                # The receiver may have closed it, which is not an error here.
-                self._connection.ensure_connection()
             raise
         self.activity.delivered += 1
+
+    def _is_closed_by(self, error: BaseException) -> bool:
+        """Whether a receiver has closed the connection, which is not an error outside.
+
+        Otherwise it was lost in the call, whose error says only that.
+        """
+        if self._connection.connection is None:
+            return True
+        return self.is_lost and not isinstance(error, DatabaseError | InterfaceError)
 
     def _run(self, call: Call, limit: float) -> None:
         self.activity.begin(call, limit, self.timeout(call.receiver))
@@ -237,19 +247,21 @@ class Caller:
         if self.is_lost or self._connection.needs_rollback:
             raise error
         self.activity.failed += 1
-        receiver, event = call.receiver, call.changes[-1].event
+        receiver, change = call.receiver, call.changes[-1]
         is_expected = isinstance(error, RetryAfter | PermanentFailure)
         logger.log(
             logging.INFO if is_expected else logging.WARNING,
-            "receiver %s failed (attempt %d of %d) on event %d: %s: %s",
+            "receiver %s failed (attempt %d of %d) for %s %s, event %d: %s: %s",
             receiver.name,
             attempt,
             receiver.max_attempts,
-            event.seq,
+            change.model._meta.label,
+            change.event.key,
+            change.event.seq,
             type(error).__name__,
             error,
             exc_info=None if is_expected else error,
-            extra={"receiver": receiver.name, "seq": event.seq, "attempts": attempt},
+            extra={"receiver": receiver.name, "seq": change.event.seq, "attempts": attempt},
         )
         return error
 
@@ -261,4 +273,6 @@ def _after_commit(function: Callable[[], object]) -> None:
     except CallTimedOut:
         raise
     except RAISED:
-        logger.exception("an on-commit callback of a receiver failed: %r", function)
+        logger.exception(
+            "an on-commit callback of a receiver failed, and will not be repeated: %r", function
+        )

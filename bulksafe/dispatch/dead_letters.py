@@ -34,12 +34,13 @@ class DeadLetter:
         name, key = self.receiver.name, self.change.event.key
         attempts, error = self.failure.attempts, (self.failure.error or "").partition("\n")[0]
         logger.error(
-            "dead letter %d: receiver %s gave up on %s %s after %d attempts: %s",
+            "dead letter %d: receiver %s gave up on %s %s after %d %s: %s",
             self.id,
             name,
             self.change.model._meta.label,
             key,
             attempts,
+            "attempt" if attempts == 1 else "attempts",
             error,
             extra={"id": self.id, "receiver": name, "key": key, "attempts": attempts},
         )

@@ -144,15 +144,17 @@ class Page:
     def _untried(self, delivery: Delivery, suspects: Mapping[int, Suspect]) -> Failure:
         if self._is_blocked(delivery):
             return BEHIND
-        receiver, event = delivery.receiver, delivery.change.event
-        suspect = suspects.get(event.seq)
+        receiver, change = delivery.receiver, delivery.change
+        suspect = suspects.get(change.event.seq)
         if suspect is None or suspect.receiver != receiver.name:
             return UNTRIED
         logger.warning(
-            "receiver %s failed (attempt 1 of %d) on event %d: %s",
+            "receiver %s failed (attempt 1 of %d) for %s %s, event %d: %s",
             receiver.name,
             receiver.max_attempts,
-            event.seq,
+            change.model._meta.label,
+            change.event.key,
+            change.event.seq,
             suspect.error,
         )
         return Failure.described(suspect.error, 1, receiver)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Protocol
 
-from django.db import DatabaseError, transaction
+from django.db import transaction
 
 from bulksafe import conf
 from bulksafe.declarations.options import Lane
@@ -134,9 +134,9 @@ class Worker:
         """
         try:
             return self._deliver_or_note(careful=False)
-        except (CallFailed, DatabaseError) as failed:
+        except Exception as failed:
             # A receiver may have left the connection in a state in which the worker's own queries
-            # fail.
+            # fail, or rows behind whose receivers in the transaction run, and fail, in them.
             if self.caller.is_lost:
                 raise
             cause = failed.__cause__ or failed
@@ -199,7 +199,7 @@ class Worker:
         if self.store.advance(moved) != claim.session and not careful:
             raise CallFailed("a receiver has changed the connection's settings")
         if listed:
-            check_constraints(self.caller, listed[-1])
+            check_constraints(self.caller)
         return len(events)
 
     def _slow_receivers(self) -> set[str]:

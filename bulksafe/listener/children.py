@@ -135,6 +135,13 @@ class Child:
             self._kill(f"{call.receiver} exceeded --max-memory: {held >> 20} MB of {most >> 20} MB")
         else:
             # The process grew over many calls, so the current one may finish.
+            if self._asked is None:
+                logger.warning(
+                    "%s exceeded --max-memory: %d MB of %d MB; it is replaced after its batch",
+                    self.name,
+                    held >> 20,
+                    most >> 20,
+                )
             self.ask_to_stop()
 
     def _call(self) -> RunningCall | None:

@@ -39,7 +39,9 @@ def liveness(supervisor: Supervisor) -> Answer:
     """Whether the process works; if not, a restart helps."""
     silent = time.time() - supervisor.beat
     well = silent < SILENCE
-    return Answer(well, {"status": "ok" if well else f"no sign of life for {silent:.0f} s"})
+    return Answer(
+        well, {"status": "ok" if well else f"no sign of life of the supervisor for {silent:.0f} s"}
+    )
 
 
 def readiness(supervisor: Supervisor) -> Answer:

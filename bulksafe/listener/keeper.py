@@ -120,6 +120,9 @@ class Keeper:
         try:
             with watchdog.watch():
                 ear.execute(f"LISTEN {_CHANNEL}")
+            with watchdog.watch():
+                # Before the first look: without it, no work would be found, and --once would end.
+                self._known = known(self._serving.using)
             self._places.shared.is_connected = True
             queues = ", ".join(self._places.queues)
             logger.info("listening for %s on %r", queues, self._serving.using)
@@ -263,9 +266,10 @@ class Keeper:
         if not self._once or not all(slot.activity.is_idle for slot in self._places.slots):
             return False
         rounds = [slot.activity.rounds for slot in self._places.slots]
-        if self._store.ready(self._places.queues, self._known):
-            return False
+        # In this order: a call whose lease ends between the two queries is found by the second.
         if parking.is_taken(self._store, self._places.queues, LEFT):
+            return False
+        if self._store.ready(self._places.queues, self._known):
             return False
         found = all(slot.activity.is_idle for slot in self._places.slots)
         done = found and rounds == [slot.activity.rounds for slot in self._places.slots]

@@ -36,7 +36,7 @@ def outlive(parent: int, activity: Activity) -> None:
 def _run(parent: int, activity: Activity) -> None:
     while os.getppid() == parent or not _is_overdue(activity):
         time.sleep(_STEP)
-    logger.warning("the supervisor is gone, and this worker did not stop: it ends itself")
+    logger.warning("the supervisor is gone, and this worker did not stop in time: killing it")
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -89,7 +89,7 @@ class Reports:
             receiver = receivers.by_name(death.receiver)
             lease = death.parked, death.epoch
             parking.died(self._store, lease, death.attempt, receiver, death.error)
-        elif death.receiver and death.error:
+        elif death.seq and death.error:
             named = {"queue": death.queue, "bucket": death.bucket, "receiver": death.receiver}
             self._store.rows("suspect", {**named, "seq": death.seq, "error": death.error})
 

@@ -131,15 +131,18 @@ class Serving:
         Returns:
             the pause after the next error.
         """
+        pause = _FIRST_PAUSE if self._was_connected else pause
         if isinstance(error, DatabaseError | InterfaceError | psycopg.Error):
-            pause = _FIRST_PAUSE if self._was_connected else pause
             reason = str(error).strip().partition("\n")[0]
             lost = isinstance(error, OperationalError | InterfaceError | psycopg.OperationalError)
             fact = "no connection" if lost else "the database refuses a query"
             logger.warning("%s (%s): trying again in about %.1f s", fact, reason, pause)
             self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311
         else:
-            logger.error("the listener continues after an internal error", exc_info=error)
+            logger.error(
+                "internal error of bulksafe: this process connects again and continues",
+                exc_info=error,
+            )
             self._pause(_LONGEST_PAUSE if pause > 1 else pause)
         self._was_connected = False
         return min(pause * 2, _LONGEST_PAUSE)

@@ -187,7 +187,7 @@ class Supervisor:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
         if self._signals == 1:
-            logger.info("%s: finishing the batches", signal.Signals(number).name)
+            logger.info("%s: finishing the batches and calls that run", signal.Signals(number).name)
 
     # Supervising.
 
@@ -227,7 +227,7 @@ class Supervisor:
         if call or activity.parked:
             # A second signal abandons the call, which does not count as an attempt.
             error = "" if self._signals > 1 else child.how_it_ended
-            if error and call:
+            if error and call and call.seq:
                 logger.warning(
                     "receiver %s failed (attempt %d) for the row %s: %s",
                     *(call.receiver, call.attempt, call.key, error),

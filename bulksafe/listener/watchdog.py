@@ -90,7 +90,10 @@ class Watchdog:
     def _run(self) -> None:
         while not self._ended.wait(min(1.0, self.patience / 4)):
             if self._has_expired():
-                logger.warning("no answer from the server for %.0f s", self.patience)
+                logger.warning(
+                    "no answer from the server for %.0f s: closing the connections of this process",
+                    self.patience,
+                )
                 for connection in self._current():
                     shut_down(connection)
 

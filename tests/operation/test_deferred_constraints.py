@@ -33,6 +33,8 @@ def referring(sender, instance, **kwargs):
 @bulksafe.critical(post_save, sender=Parent, dispatch_uid="inside")
 def inside(sender, instance, **kwargs):
     Log.objects.create(text="inside")
+    if Log.objects.filter(text="refuse").exists():
+        raise ValueError("refused inside")
 
 @critical("hidden", queue="hidden")
 def hidden(sender, instance, **kwargs):
@@ -114,3 +116,19 @@ def test_receivers_in_the_transaction_of_hidden_writes_still_run(family):
 
     assert family.run("SELECT count(*) FROM shop_parent") == [(2,)]
     assert texts(family).count("inside") == 1
+
+
+def test_receivers_of_hidden_writes_that_fail_are_an_attempt_of_the_call(family):
+    """Not an internal error, after which the whole queue would wait."""
+    family.run(
+        "CREATE FUNCTION hidden_parent() RETURNS void LANGUAGE sql AS "
+        "$$ INSERT INTO shop_parent DEFAULT VALUES $$; "
+        "INSERT INTO shop_log (text) VALUES ('refuse')"
+    )
+    order(family, "hidden")
+
+    log = family.manage("bulksafe", "listen", "--once", code=1).stderr
+
+    assert "internal error" not in log
+    ((receiver, error),) = family.run("SELECT receiver, error FROM bulksafe_parked")
+    assert (receiver, error.splitlines()[0]) == ("hidden", "ValueError: refused inside")

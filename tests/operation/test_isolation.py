@@ -102,6 +102,33 @@ def test_a_call_that_hangs_is_ended_and_its_attempts_are_counted(site, hang, ato
     assert "CallTimedOut: bad exceeded its timeout of 0.3 s" in error
 
 
+@pytest.mark.parametrize("closing", ["connection.close()", "connection.connection.close()"])
+def test_a_call_that_hangs_without_a_connection_counts_as_an_attempt(site, closing):
+    project = site(f"{closing}; time.sleep(3600)", "timeout=0.3, max_attempts=2, atomic=False")
+    order(project, "bad")
+
+    done = project.manage("bulksafe", "listen", "--once", code=1)
+
+    assert attempts(project) == ["bad", "bad"]
+    assert "it is replaced" not in done.stderr
+    ((error,),) = project.run("SELECT error FROM bulksafe_parked")
+    assert "CallTimedOut: bad exceeded its timeout of 0.3 s" in error
+
+
+def test_a_call_that_fails_in_another_database_without_a_connection(site):
+    """It says what failed, not that the connection was lost."""
+    failing = "connection.close(); raise OperationalError('of another database')"
+    project = site(failing, "max_attempts=1, atomic=False")
+    path = project.directory / "shop/receivers.py"
+    path.write_text("from django.db import OperationalError\n" + path.read_text())
+    order(project, "bad")
+
+    project.manage("bulksafe", "listen", "--once", code=1)
+
+    ((error,),) = project.run("SELECT error FROM bulksafe_parked")
+    assert "OperationalError: of another database" in error
+
+
 ASYNCHRONOUS = """
 import asyncio
 

@@ -150,7 +150,7 @@ def test_a_hanging_worker_does_not_outlive_its_killed_supervisor(site):  # noqa:
     with listening(project) as (process, log):
         wait_until(lambda: attempts(project), log)
         process.kill()
-        text = "the supervisor is gone, and this worker did not stop: it ends itself"
+        text = "the supervisor is gone, and this worker did not stop in time: killing it"
         wait_until(lambda: text in log.read_text(), log)
 
 
