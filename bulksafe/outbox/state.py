@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING
-
-from django.utils import timezone
 
 from bulksafe.outbox import schema
 from bulksafe.outbox.violations import Count, counts
@@ -63,6 +60,7 @@ class RunningWorker:
         receiver: the receiver of a long call; None without one.
         source, key: the table and the primary key of the call's row.
         call_since: the start of the call.
+        call_seconds: seconds since then, by the server's clock; 0 without a call.
     """
 
     host: str
@@ -73,13 +71,7 @@ class RunningWorker:
     source: str | None
     key: str | None
     call_since: datetime | None
-
-    @property
-    def call_seconds(self) -> float:
-        """Seconds since the call began."""
-        if self.call_since is None:
-            return 0.0
-        return (timezone.now() - self.call_since).total_seconds()
+    call_seconds: float
 
 
 @dataclass(frozen=True)
@@ -97,8 +89,8 @@ class Slot:
     current: bool
 
 
-#: A listener advances all its cursors more often than that, even without work.
-_LATELY = timedelta(seconds=30)
+#: Seconds. A listener advances all its cursors more often than that, even without work.
+_LATELY = 30.0
 
 
 @dataclass(frozen=True)
@@ -126,16 +118,14 @@ def state(store: Store, known: Known) -> State:
         known: the receivers and tables of this code.
     """
     listeners = [_listener(*row) for row in store.rows("listeners")]
-    now = timezone.now()
     queues = []
-    for queue, atomic, events, oldest, served, parked, dead in store.rows(
+    for queue, atomic, events, age, unserved, parked, dead in store.rows(
         "lag", known.lane_parameters
     ):
-        seconds = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
         alive = sum(queue in listener.queues for listener in listeners)
-        if not alive and listeners and now - served < _LATELY:
+        if not alive and listeners and unserved < _LATELY:
             alive = 1  # PostgreSQL truncates the name of a connection that serves many queues
-        lag = events, round(seconds, 1)
+        lag = events, round(max(age or 0.0, 0.0), 1)
         queues.append(QueueState(queue, atomic, *lag, parked, dead, alive))
     slots = [Slot(*row) for row in store.rows("slots")]
     observed = counts(store) if schema.has_violations(store.using) else []

@@ -66,7 +66,10 @@ e.bucket = c.bucket
 -- name: lag
 -- What waits, by queue: events that are visible and not dealt with, the age of the oldest, and the parked calls. One
 -- statement, and so one snapshot: between two, an event that is parked would be missing from both counts.
-SELECT queue, atomic, count(o.seq), min(o.at), max(c.served_at), COALESCE(p.waiting, 0), COALESCE(p.dead, 0)
+-- Ages by the clock of the server, which all times here are by.
+SELECT queue, atomic, count(o.seq),
+       date_part('epoch', clock_timestamp() - min(o.at)), date_part('epoch', clock_timestamp() - max(c.served_at)),
+       COALESCE(p.waiting, 0), COALESCE(p.dead, 0)
 FROM bulksafe_cursor AS c
 LEFT JOIN {query:lanes_known} AS l USING (queue, atomic)
 LEFT JOIN (
@@ -138,7 +141,8 @@ WHERE host = %(host)s AND listener = %(listener)s
 
 -- name: workers
 -- The workers that were seen lately.
-SELECT host, pid, queue, started_at, receiver, source::text, key, call_since
+SELECT host, pid, queue, started_at, receiver, source::text, key, call_since,
+       COALESCE(date_part('epoch', clock_timestamp() - call_since), 0)
 FROM bulksafe_worker
 WHERE seen_at > clock_timestamp() - interval '15 seconds'
 ORDER BY host, pid
