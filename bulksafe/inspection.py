@@ -91,6 +91,16 @@ class Status:
             return not conf.is_in_rollout(self.label.partition(":")[0])
         return self.state != INSTALLED
 
+    @property
+    def fix(self) -> str:
+        """The sentence that says how to install it."""
+        if self.state == SWITCHED_OFF:
+            return f"Run “manage.py bulksafe switch-on {self.label.partition(':')[0]}”."
+        if self.state == DISABLED:
+            # Without a label, all triggers would be enabled.
+            return f"Run “manage.py pgtrigger enable {self.label}”."
+        return "Run makemigrations and migrate."
+
 
 def statuses(using: str, tables: Collection[str] | None = None) -> list[Status]:
     """Every declared invariant whose table is in the database ``using``, in firing order.

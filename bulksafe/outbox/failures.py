@@ -124,10 +124,10 @@ def _seconds_of(backoff: Callable[[int], float], attempts: int) -> float:
         seconds = float(backoff(attempts))
     except Exception:
         logger.exception(
-            "backoff %r failed after attempt %d: using the default delay", backoff, attempts
+            "backoff=%r failed after attempt %d: using the default delay", backoff, attempts
         )
         return retry_delay(attempts)
     if not math.isfinite(seconds):
-        logger.error("backoff %r returned %r: using the default delay", backoff, seconds)
+        logger.error("backoff=%r returned %r: using the default delay", backoff, seconds)
         return retry_delay(attempts)
     return max(seconds, 0.0)

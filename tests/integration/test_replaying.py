@@ -390,8 +390,8 @@ def test_an_emit_for_new_rows(rows):
     [
         (post_delete, {}, "is called for deletions only"),
         (post_save, {"run": "in_transaction"}, "runs in the writer's transaction"),
-        (post_save, {"queue": "search"}, "The queue 'search' of 'calls' has not begun"),
-        (post_save, {"atomic": False}, "The queue 'default' of 'calls' has not begun"),
+        (post_save, {"queue": "search"}, "The queue 'search' of 'calls' was never started"),
+        (post_save, {"atomic": False}, "The queue 'default' of 'calls' was never started"),
         (post_save, {"when": Q(nn=1)}, "has no field “nn”"),
     ],
 )

@@ -213,8 +213,14 @@ def test_doctor_finds_unserved_and_unstarted_queues(site):
 
     found = site.manage("bulksafe", "doctor", code=1).stdout
 
-    assert "The queue 'post' has not begun" in found
+    assert "The queue 'post' with atomic=False was never started" in found
     assert "No receiver of this code has the queue 'mail' with atomic=False" in found
+    # A listener of this code would not serve it.
+    assert "Events wait in the queue 'mail'" not in found
+    order(site, "good")
+    assert "No receiver of this code has the queue 'mail'" in (
+        site.manage("bulksafe", "status", code=1).stdout
+    )
     # The listener says so when it starts.
     assert found.splitlines()[-2] in site.manage("bulksafe", "listen", "--once").stderr
     site.migrate()

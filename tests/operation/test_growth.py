@@ -132,7 +132,7 @@ def test_a_slot_that_is_not_read_is_no_finding_about_locks(site):
 def test_doctor_names_the_process_that_blocks_a_queue(site, statement):
     with holding(site, statement) as pid:
         found = doctor(site)
-    assert f"Queues may stand still: process {pid}" in found
+    assert f"Queues may be blocked: process {pid}" in found
     with holding(site, "SELECT count(*) FROM bulksafe_cursor"):
         assert "No findings." in doctor(site, code=0)
 

@@ -34,8 +34,9 @@ queue from advancing.
 It also lists which roles may use bulksafe's tables, and finds privileges that the settings do not
 name, missing privileges, and objects that differ from those that bulksafe's migrations create.
 
---rebase repairs a restored outbox, which the listener also does by itself when it connects:
-transaction numbers do not survive a dump. No waiting event is lost, and none is delivered twice.
+--rebase repairs a restored outbox: transaction numbers do not survive a dump. No waiting event is
+lost, and none is delivered twice. A listener whose role owns bulksafe's tables does it by itself
+when it connects.
 
 exit status: 0 all is well, 1 there are findings, 2 an error
 """
@@ -66,7 +67,9 @@ def _run(command: BaseCommand, *, database: str, rebase: bool, held: float, **op
     if rebase:
         done = rebasing.rebase(store)
         command.stdout.write(
-            "The events were renumbered." if done else "The numbers are those of this cluster."
+            "The events were renumbered."
+            if done
+            else "There is nothing to renumber: the numbers are those of this cluster."
         )
     for line in ownership.summary(database):
         command.stdout.write(line)
@@ -103,7 +106,10 @@ def findings(store: Store, held: float = LONG) -> Iterator[tuple[str, str]]:
 
 
 def _unserved(store: Store) -> Iterator[tuple[str, str]]:
+    declared = {queue for queue, _ in lanes()}
     for queue in state(store, known(store.using)).unserved:
+        if queue not in declared:
+            continue  # no listener of this code would serve it, and it is a finding of its own
         yield (
             f"Events wait in the queue {queue!r}, and no listener serves it.",
             "Run “manage.py bulksafe listen”.",
@@ -118,13 +124,13 @@ def _captures(store: Store) -> Iterator[tuple[str, str]]:
             yield (
                 f'{status.label} is switched off, and BULKSAFE["ROLLOUT"] does not list its model: '
                 f"receivers do not run for changes of the table {status.table}.",
-                f"Run “manage.py bulksafe switch-on {status.label.partition(':')[0]}”.",
+                status.fix,
             )
         else:
             yield (
                 f"{status.label} is {status.state}: changes of the table {status.table} are "
                 "not captured as the code says.",
-                "Run makemigrations and migrate; for a disabled one “manage.py pgtrigger enable”.",
+                status.fix,
             )
 
 
@@ -132,14 +138,15 @@ def _queues(store: Store) -> Iterator[tuple[str, str]]:
     named, begun = lanes(), store.lanes()
     for queue, atomic in sorted(named - begun):
         yield (
-            f"The queue {queue!r} has not begun {_option(atomic)}: no migration has seen it.",
-            "Run migrate.",
+            f"The queue {queue!r} {_option(atomic)} was never started: it gets no events yet.",
+            "Run migrate, or start a listener that serves it.",
         )
     for queue, atomic in sorted(begun - named - {DEFAULT_LANE}):
         yield (
             f"No receiver of this code has the queue {queue!r} {_option(atomic)}: its events are "
-            "kept without a reader, and the outbox cannot be emptied.",
-            "If that is permanent, run “manage.py bulksafe prune --queues”.",
+            "kept, but no listener reads them, and the outbox cannot be emptied.",
+            "Start a listener of the release that has such receivers. If none will, run “manage.py "
+            "bulksafe prune --queues”, which gives these events up.",
         )
 
 
@@ -163,14 +170,15 @@ def _parked(store: Store) -> Iterator[tuple[str, str]]:
     for name, count in store.rows("parked_receivers"):
         if name == EVERY_RECEIVER:
             yield (
-                f"{count} events were read by a listener whose code has no receivers for their "
-                "table.",
+                f"Events that were read by a listener whose code has no receivers for their table: "
+                f"{count:,}.",
                 "Start the listener with the current code; if the receivers were removed, run "
                 f"migrate and “manage.py bulksafe discard --receiver '{EVERY_RECEIVER}'”.",
             )
         elif name not in known:
             yield (
-                f"{count} parked events wait for the receiver {name!r}, which is not in this code.",
+                f"Parked events that wait for the receiver {name!r}, which is not in this code: "
+                f"{count:,}.",
                 f"Run “manage.py bulksafe retry --receiver {name} --rename …” if it was "
                 "renamed, or “discard”.",
             )
@@ -188,21 +196,21 @@ def _locks(store: Store, seconds: float) -> Iterator[tuple[str, str]]:
             )
         elif holder.what == CURSOR:
             yield (
-                f"Queues may stand still: {holder}.",
+                f"Queues may be blocked: {holder}.",
                 "A listener holds such a lock while its receivers run: find out what they wait "
                 f"for. End any other session: {end}",
             )
         elif "ShareLock" in holder.modes.split(", "):
             yield (
-                f"Listeners cannot sleep: {holder}.",
-                "Nothing is lost or late: they check for events 20 times a second meanwhile. It is "
+                f"Listeners poll for events: {holder}.",
+                "Nothing is lost or late: they check 20 times a second meanwhile. It is "
                 f"a long write transaction or a manual lock. To end it: {end}",
             )
         else:
             yield (
-                f"Writers act as if every listener were asleep: {holder}.",
-                "Nothing is lost or late, but each writing transaction sends a NOTIFY. No listener "
-                f"sleeps for so long. To end it: {end}",
+                f"Each writing transaction sends a NOTIFY: {holder}.",
+                "Nothing is lost or late. Listeners do not hold this lock for so long. To end it: "
+                f"{end}",
             )
 
 

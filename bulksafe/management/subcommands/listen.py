@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from bulksafe.outbox.store import Store
 
 _DESCRIPTION = """\
-Run the receivers that are declared with run="after_commit", for every committed change.
+Run the receivers that run after the commit, for every committed change: those declared with
+run="after_commit", those with otherwise="after_commit" for writes by other programs, and Emit.
 
 Each queue has its own worker process, so a call that hangs or crashes delays no other queue. Start
 as many listeners as you like, on as many machines as you like: they divide the rows among
@@ -85,7 +86,8 @@ def _arguments(parser: ArgumentParser) -> None:
         "--max-memory",
         type=_memory,
         metavar="SIZE",
-        help="memory limit of a worker, like 512M: a larger worker is replaced, its call may fail",
+        help="memory limit of a worker, like 512M: a larger worker is replaced after its batch, "
+        "and killed if the current call is to blame",
     )
     parser.add_argument(
         "--once",

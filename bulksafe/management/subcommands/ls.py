@@ -35,7 +35,7 @@ state in the database.
   installed  the database enforces what the code declares
   outdated   the database enforces a different version of it: run makemigrations and migrate
   missing    the database does not enforce it: run makemigrations and migrate
-  disabled   its trigger is disabled: ALTER TABLE … ENABLE TRIGGER …
+  disabled   its trigger is disabled: run pgtrigger enable with its label
   switched off  a capture that bulksafe switch-on switches on; no fault while BULKSAFE["ROLLOUT"]
                 lists the model
 
@@ -123,7 +123,7 @@ def _print_table(
     )
     if wrong:
         command.stdout.write(
-            "Run makemigrations and migrate; for disabled ones “manage.py pgtrigger enable”."
+            "Run makemigrations and migrate; for a disabled one “manage.py pgtrigger enable LABEL”."
         )
     if any(s.state == inspection.SWITCHED_OFF for s in found):
         command.stdout.write(

@@ -231,8 +231,8 @@ def _check_installed(store: Store, receiver: Receiver, models: Sequence[type[Mod
     """Refuse if events would never be delivered, or changes during the replay not captured."""
     if (receiver.queue, receiver.atomic) not in store.lanes():
         raise failed(
-            f"The queue {receiver.queue!r} of {receiver.name!r} has not begun: run “manage.py "
-            f"migrate --database {store.using}”."
+            f"The queue {receiver.queue!r} of {receiver.name!r} was never started: run "
+            f"“manage.py migrate --database {store.using}”."
         )
     tables = {part._meta.db_table for one in models for part in lineage(one)}
     for status in inspection.statuses(store.using, tables):
@@ -240,7 +240,7 @@ def _check_installed(store: Store, receiver: Receiver, models: Sequence[type[Mod
         if status.kind == Capture.__name__ and is_off:
             raise failed(
                 f"{status.label} is {status.state}: changes during the replay would be missed. "
-                "Run makemigrations and migrate, or “manage.py pgtrigger enable”."
+                f"{status.fix}"
             )
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bulksafe import inspection
+from bulksafe.declarations.receivers import lanes
 from bulksafe.dispatch.sources import known
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_of, table
 from bulksafe.outbox import parked
@@ -29,8 +30,8 @@ how long, how many calls are parked (made one by one: they failed and are retrie
 failed call, or run alone), how many were given up (dead), how many listeners run, and which calls
 take long.
 
-exit status: 0 all is well; 1 there are dead letters, or events wait without a listener, or longer
-than --max-lag; 2 an error
+exit status: 0 all is well; 1 there are dead letters, a queue with events or parked calls has no
+listener, or an event has been due for longer than --max-lag; 2 an error
 """
 
 _EXAMPLES = """\
@@ -173,8 +174,15 @@ def _row(queue: QueueState) -> tuple[str, ...]:
 
 
 def _warnings(found: State) -> Iterator[str]:
+    declared = {queue for queue, _ in lanes()}
     for queue in found.unserved:
-        yield f"No listener serves the queue {queue!r}: manage.py bulksafe listen"
+        if queue in declared:
+            yield f"No listener serves the queue {queue!r}: start “manage.py bulksafe listen”."
+        else:
+            yield (
+                f"No receiver of this code has the queue {queue!r}: start a listener of the "
+                "release that has one, or run “manage.py bulksafe prune --queues”."
+            )
     if any(queue.dead for queue in found.queues):
         yield (
             "There are dead letters: “bulksafe status --parked” lists them, “retry” and “discard” "

@@ -54,5 +54,6 @@ def is_confirmed(command: BaseCommand, store: Store, found: str) -> bool:
     try:
         answer = input("Type “yes” to discard them: ")
     except EOFError:
+        command.stderr.write("There is no terminal to confirm on: pass --noinput.")
         return False
     return answer.strip() == "yes"

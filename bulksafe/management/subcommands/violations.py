@@ -66,7 +66,11 @@ def _run(
         _check_known(invariant, counts)
     if delete:
         deleted = violations.delete(store, invariant)
-        said = jsonlib.dumps({"deleted": deleted}) if json else f"{deleted:,} records were deleted."
+        said = (
+            jsonlib.dumps({"deleted": deleted})
+            if json
+            else f"{deleted:,} {'record was' if deleted == 1 else 'records were'} deleted."
+        )
         command.stdout.write(said)
         return CLEAN
     found = violations.find(store, invariant, limit)
