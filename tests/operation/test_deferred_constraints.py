@@ -132,3 +132,33 @@ def test_receivers_of_hidden_writes_that_fail_are_an_attempt_of_the_call(family)
     assert "internal error" not in log
     ((receiver, error),) = family.run("SELECT receiver, error FROM bulksafe_parked")
     assert (receiver, error.splitlines()[0]) == ("hidden", "ValueError: refused inside")
+
+
+#: A check of a batch that nothing but SIGKILL ends, as behind a proxy that drops the cancellation.
+DEAF = """
+import signal, time
+from bulksafe.dispatch.caller import Caller
+
+checked = Caller.check_constraints
+
+def check_constraints(self, call, limit):
+    if call is None:
+        self.activity.begin_check(limit)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        time.sleep(3600)
+    checked(self, call, limit)
+
+Caller.check_constraints = check_constraints
+"""
+
+
+def test_no_receiver_is_blamed_for_the_check_of_a_batch(family):
+    path = family.directory / "shop/receivers.py"
+    path.write_text(path.read_text().replace("max_attempts=2", "max_attempts=1") + DEAF)
+    order(family, "good")
+
+    done = family.manage("bulksafe", "listen", "--once", code=None)
+
+    assert "the check of a batch's constraints exceeded its timeout" in done.stderr
+    assert "failed (attempt" not in done.stderr
+    assert sorted(texts(family)) == ["other good 0", "referring good 0"]
