@@ -140,9 +140,9 @@ def test_doctor_names_the_process_that_blocks_a_queue(site, statement):
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        ("pg_advisory_xact_lock", "each writing transaction sends a NOTIFY"),
-        ("pg_advisory_lock", "each writing transaction sends a NOTIFY"),
-        ("pg_advisory_lock_shared", "they check for events 20 times a second meanwhile"),
+        ("pg_advisory_xact_lock", "Each writing transaction sends a NOTIFY"),
+        ("pg_advisory_lock", "Each writing transaction sends a NOTIFY"),
+        ("pg_advisory_lock_shared", "they check 20 times a second meanwhile"),
     ],
 )
 def test_doctor_names_the_process_that_holds_the_sleepers_lock(site, stranger, function, said):
