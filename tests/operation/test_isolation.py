@@ -288,7 +288,7 @@ def test_retry_after_and_permanent_failure(site):
 
     assert sorted(parked(project)) == [("bad", "1", "waiting", 1), ("bad", "2", "dead", 1)]
     assert "Traceback" not in done.stderr
-    assert "after 1 attempts: PermanentFailure: no such address" in done.stderr
+    assert "after 1 attempt: PermanentFailure: no such address" in done.stderr
     found = project.run("SELECT key FROM bulksafe_parked WHERE due > now() + interval '3500 s'")
     assert found == [("1",)]
 
