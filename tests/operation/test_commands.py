@@ -198,12 +198,6 @@ def test_the_log_as_json(site):
     assert lines[-1]["message"] == "stopped after 2 calls"
 
 
-def test_the_log_has_bulksafes_statements_with_the_highest_verbosity(site):
-    logs = [site.manage("bulksafe", "listen", "--once", "-v", v).stderr for v in "23"]
-
-    assert ["FROM bulksafe_cursor" in log for log in logs] == [False, True]
-
-
 def test_doctor_finds_a_capture_that_is_off(site):
     assert "No findings." in site.manage("bulksafe", "doctor").stdout
     site.run("ALTER TABLE shop_order DISABLE TRIGGER USER")

@@ -264,9 +264,6 @@ def _set_up_logging(command: BaseCommand, log_format: str, verbosity: int) -> No
     handler.setFormatter(_Json() if log_format == "json" else text)
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if verbosity > 1 else logging.INFO)
-    statements = logging.getLogger("bulksafe.sql")
-    if verbosity < 3 and statements.level == logging.NOTSET:
-        statements.setLevel(logging.INFO)
     logger.propagate = False
 
 
