@@ -15,7 +15,6 @@ from bulksafe.outbox.events import Event
 from bulksafe.outbox.known import Known
 from bulksafe.outbox.queries import query
 from bulksafe.outbox.windows import Snapshot
-from bulksafe.own_cursor import own_cursor
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -61,10 +60,7 @@ class Store:
         text = query(name)
         for part, value in parts.items():
             text = text.replace(f"{{{part}}}", value)
-        connection = connections[self.using]
-        connection.ensure_connection()
-        # Past Django's cursor, whose hooks take half of the time before a receiver is called.
-        with own_cursor(connection) as cursor:
+        with connections[self.using].cursor() as cursor:
             cursor.execute(text, parameters)
             return cursor.fetchall() if cursor.description is not None else []
 

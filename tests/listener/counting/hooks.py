@@ -24,13 +24,11 @@ import psycopg
 from django.db.backends.signals import connection_created
 
 from bulksafe.listener.watchdog import Watchdog
-from bulksafe.own_cursor import _OwnCursor
 
 
 def install():
     if {"COUNTING_FAULT", "COUNTING_STATEMENTS"} & os.environ.keys():
         connection_created.connect(_watch, dispatch_uid="counting")
-        _OwnCursor.execute = _execute
     if "COUNTING_PATIENCE" in os.environ:
         Watchdog.__init__.__defaults__ = (float(os.environ["COUNTING_PATIENCE"]),)
         Watchdog._has_expired = _has_expired
@@ -78,16 +76,6 @@ def _at_statement(execute, sql, params, many, context):
             file.write(f"{who}\n")
     _break_at(f"{who}:after:{number}")
     return result
-
-
-_execute_own = _OwnCursor.execute
-
-
-def _execute(cursor, query, *args, **kwargs):
-    """Bulksafe's own statements, which no wrapper sees."""
-    return _at_statement(
-        lambda *_: _execute_own(cursor, query, *args, **kwargs), query, None, False, {}
-    )
 
 
 def _break_at(place):
