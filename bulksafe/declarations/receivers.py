@@ -10,7 +10,7 @@ from operator import attrgetter
 from django.apps import apps
 from django.db import models
 
-from bulksafe.declarations.options import AFTER_COMMIT, IN_TRANSACTION, Lane
+from bulksafe.declarations.options import AFTER_COMMIT, DEFAULT_LANE, IN_TRANSACTION, Lane
 from bulksafe.declarations.receiver import Receiver, is_same_callable
 from bulksafe.declarations.signals import Sender
 
@@ -124,6 +124,11 @@ def captured() -> list[Receiver]:
 def lanes() -> set[Lane]:
     """The lanes of the receivers that the listener runs."""
     return {(receiver.queue, receiver.atomic) for receiver in listened()}
+
+
+def served_queues() -> list[str]:
+    """The queues that a listener of this code serves: of all receivers, and the default queue."""
+    return sorted({queue for queue, _ in (DEFAULT_LANE, *lanes())})
 
 
 def is_captured(receiver: Receiver) -> bool:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.migration.project import environment
-from tests.operation.conftest import order, texts
+from tests.operation.conftest import declare, order, texts
 from tests.operation.processes import PATIENCE, listening, wait_until
 
 pytestmark = pytest.mark.once
@@ -186,6 +186,21 @@ def test_an_event_that_is_parked_meanwhile_is_counted(shop):
 
     assert len(printed) > 2
     assert printed == ["True True"] * (len(printed) - 1) + ["True False"]
+
+
+def test_the_default_queue_is_served_without_receivers(shop):
+    project = shop(notify="max_attempts=1")
+    order(project, "bad")
+    project.manage("bulksafe", "listen", "--once", code=1)
+    project.manage("bulksafe", "retry", "--all")
+    declare(project, notify='queue="mail"')
+
+    assert "No listener serves the queue 'default'" in (
+        project.manage("bulksafe", "status", code=1).stdout
+    )
+    assert "Events wait in the queue 'default'" in (
+        project.manage("bulksafe", "doctor", code=1).stdout
+    )
 
 
 def test_the_log_as_json(site):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bulksafe import inspection
 from bulksafe.declarations import Capture
 from bulksafe.declarations.options import DEFAULT_LANE
-from bulksafe.declarations.receivers import lanes, receivers
+from bulksafe.declarations.receivers import lanes, receivers, served_queues
 from bulksafe.dispatch.sources import known
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, ownership, store_of
 from bulksafe.outbox import rebasing
@@ -106,9 +106,9 @@ def findings(store: Store, held: float = LONG) -> Iterator[tuple[str, str]]:
 
 
 def _unserved(store: Store) -> Iterator[tuple[str, str]]:
-    declared = {queue for queue, _ in lanes()}
+    served = served_queues()
     for queue in state(store, known(store.using)).unserved:
-        if queue not in declared:
+        if queue not in served:
             continue  # no listener of this code would serve it, and it is a finding of its own
         yield (
             f"Events wait in the queue {queue!r}, and no listener serves it.",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, transaction
 
 from bulksafe.declarations.options import DEFAULT_LANE
-from bulksafe.declarations.receivers import lanes
+from bulksafe.declarations.receivers import lanes, served_queues
 from bulksafe.listener.descriptors import allow
 from bulksafe.listener.health import Health
 from bulksafe.listener.supervisor import CannotStart, Supervisor
@@ -118,13 +118,8 @@ def _memory(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def known_queues() -> list[str]:
-    """The queues of all receivers, and the default queue."""
-    return sorted({queue for queue, _ in (DEFAULT_LANE, *lanes())})
-
-
 def _chosen(queues: Sequence[str] | None) -> list[str]:
-    known = known_queues()
+    known = served_queues()
     chosen = [name.strip() for text in queues or () for name in text.split(",") if name.strip()]
     for name in chosen:
         if name not in known:

@@ -78,8 +78,8 @@ def _retry(command: BaseCommand, database: str, rename: str | None, **options: A
     events = "parked event is" if due == 1 else "parked events are"
     command.stdout.write(f"{due:,} {events} due now.")
     if behind:
-        events = "waits" if behind == 1 else "wait"
-        command.stdout.write(f"{behind:,} more {events} for an earlier event of the same row.")
+        wait = "waits" if behind == 1 else "wait"
+        command.stdout.write(f"{behind:,} more {wait} for an earlier event of the same row.")
     return CLEAN if due or behind else FINDINGS
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bulksafe import inspection
-from bulksafe.declarations.receivers import lanes
+from bulksafe.declarations.receivers import served_queues
 from bulksafe.dispatch.sources import known
 from bulksafe.management.subcommands import CLEAN, FINDINGS, Subcommand, store_of, table
 from bulksafe.outbox import parked
@@ -174,9 +174,9 @@ def _row(queue: QueueState) -> tuple[str, ...]:
 
 
 def _warnings(found: State) -> Iterator[str]:
-    declared = {queue for queue, _ in lanes()}
+    served = served_queues()
     for queue in found.unserved:
-        if queue in declared:
+        if queue in served:
             yield f"No listener serves the queue {queue!r}: start “manage.py bulksafe listen”."
         else:
             yield (
