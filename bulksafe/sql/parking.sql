@@ -294,8 +294,19 @@ SET state = 'waiting',
     due = CASE WHEN EXISTS (
         SELECT FROM bulksafe_parked AS q
         WHERE (q.queue, q.atomic, q.bucket, q.source, q.key, q.receiver)
-            = (p.queue, p.atomic, p.bucket, p.source, p.key, p.receiver)
+            = (
+                COALESCE(%(to_queue)s, p.queue), COALESCE(%(to_atomic)s, p.atomic), p.bucket, p.source, p.key,
+                COALESCE(%(to_receiver)s, p.receiver)
+            )
           AND q.id < p.id AND (q.blocks OR q.state = 'dead')
+    ) OR (
+        -- Those that are moved with it are still elsewhere in this snapshot.
+        %(to_receiver)s::text IS NOT NULL
+        AND EXISTS (
+            SELECT FROM bulksafe_parked AS q
+            WHERE (q.bucket, q.source, q.key) = (p.bucket, p.source, p.key)
+              AND q.id < p.id AND q.id IN (SELECT id FROM chosen)
+        )
     ) THEN 'infinity' ELSE clock_timestamp() END
 WHERE p.id IN (SELECT id FROM chosen)
 RETURNING id

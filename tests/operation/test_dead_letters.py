@@ -210,6 +210,29 @@ def test_a_receiver_with_another_name_and_queue(shop, atomic):
     )
 
 
+def test_events_that_are_moved_wait_for_those_that_are_there(shop):
+    """Their order is that of the row's changes, also among the events of the new receiver."""
+    project = shop(first="max_attempts=1, on_dead='skip'", second="max_attempts=1, on_dead='skip'")
+    order(project, "bad")
+    change(project, "bad", 1)
+    project.manage("bulksafe", "listen", "--once", code=1)
+    mend(project)
+    for receiver, amount in (("first", "0"), ("second", "1")):
+        project.run(
+            "DELETE FROM bulksafe_parked WHERE receiver = %s AND \"new\" ->> 'amount' = %s",
+            receiver,
+            amount,
+        )
+
+    project.manage("bulksafe", "retry", "--receiver", "second")
+    said = project.manage("bulksafe", "retry", "--receiver", "first", "--rename", "second").stdout
+
+    project.manage("bulksafe", "listen", "--once")
+
+    assert "1 more waits for an earlier event" in said
+    assert texts(project) == ["second bad 0", "second bad 1"]
+
+
 def test_a_receiver_with_another_name(shop):
     project = shop(old_name="max_attempts=1")
     order(project, "bad")
