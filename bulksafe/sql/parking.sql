@@ -274,7 +274,7 @@ ORDER BY r.number
 -- name: retry
 -- Dead letters get all their attempts again; waiting events are due now, unless others of their row come first.
 -- Each becomes a separate call, and so do the other events of its call: they may lose their leader. A receiver that they
--- are moved to takes them from its own queue only.
+-- are moved to takes them from its own queue only. Those that are moved together are still elsewhere in the snapshot.
 WITH chosen AS (
     SELECT id, queue, call
     FROM bulksafe_parked
@@ -300,7 +300,6 @@ SET state = 'waiting',
             )
           AND q.id < p.id AND (q.blocks OR q.state = 'dead')
     ) OR (
-        -- Those that are moved with it are still elsewhere in this snapshot.
         %(to_receiver)s::text IS NOT NULL
         AND EXISTS (
             SELECT FROM bulksafe_parked AS q
