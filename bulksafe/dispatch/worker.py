@@ -56,8 +56,8 @@ _SILENCE = 30.0
 class Journal(Protocol):
     """Stores the start of a batch while its cursors are locked."""
 
-    def started(self, cursors: Sequence[Cursor]) -> None:
-        """Record that batches of these cursors begin. Durable when this returns."""
+    def starting(self, cursors: Sequence[Cursor]) -> AbstractContextManager[None]:
+        """Record that batches of these cursors begin. Stored when the block ends."""
 
     def suspect(self, queue: str, bucket: int, receiver: str, seq: int, error: str) -> None:
         """Record that a batch was aborted in this call."""
@@ -187,9 +187,9 @@ class Worker:
         page, events, moved = self._page((queue, True), batch, cursors, claim)
         listed: Sequence[Call] = ()
         if events:
-            listed = page.due_now(page.deliveries(events, moved), self._slow_receivers())
-            if listed:
-                self.journal.started(cursors)
+            with self.journal.starting(cursors):
+                deliveries = page.deliveries(events, moved)
+            listed = page.due_now(deliveries, self._slow_receivers())
             for call in listed:
                 if careful:
                     page.make_carefully(call, self.caller)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
+
+from bulksafe.listener.descriptors import readable
 from bulksafe.listener.watchdog import Prober, open_raw
 from bulksafe.outbox.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    import psycopg
+    from psycopg.pq.abc import PGresult
 
     from bulksafe.listener.watchdog import Watchdog
     from bulksafe.outbox.cursors import Cursor
@@ -32,25 +38,60 @@ class DatabaseJournal:
         self._connection: psycopg.Connection[Any] = open_raw(using, "bulksafe journal", watchdog)
         self._prober = Prober(self._connection, watchdog)
 
-    def started(self, cursors: Sequence[Cursor]) -> None:
-        """Store that the batches of these cursors begin."""
-        self._run(
-            query("started"),
-            {
-                "queues": [cursor.queue for cursor in cursors],
-                "buckets": [cursor.bucket for cursor in cursors],
-                "batches": [cursor.batch for cursor in cursors],
-            },
-        )
+    @contextmanager
+    def starting(self, cursors: Sequence[Cursor]) -> Iterator[None]:
+        """Store, while the block runs, that the batches of these cursors begin.
+
+        The server stores it while the worker reads the batch's images; waiting for it first made
+        every call later.
+        """
+        parameters = {
+            "queues": [cursor.queue for cursor in cursors],
+            "buckets": [cursor.bucket for cursor in cursors],
+            "batches": [cursor.batch for cursor in cursors],
+        }
+        with self._prober.lock:
+            self._send(query("started"), parameters)
+            try:
+                yield
+            finally:
+                self._receive()
 
     def suspect(self, queue: str, bucket: int, receiver: str, seq: int, error: str) -> None:
         """Store that a batch was aborted in this call."""
         named = {"queue": queue, "bucket": bucket, "receiver": receiver, "seq": seq, "error": error}
-        self._run(query("suspect"), named)
+        with self._watchdog.watch():
+            self._connection.execute(query("suspect"), named)
 
     def close(self) -> None:
         self._prober.close()
 
-    def _run(self, text: str, parameters: dict[str, Any]) -> None:
+    # psycopg's execute() waits for the answer.
+
+    def _send(self, text: str, parameters: dict[str, Any]) -> None:
+        connection = self._connection
+        statement = psycopg.ClientCursor(connection).mogrify(text, parameters)
+        connection.pgconn.send_query(statement.encode(connection.info.encoding))
+        # All of it: the socket's buffer is empty, since every earlier query has its answer.
+        connection.pgconn.flush()
+
+    def _receive(self) -> None:
+        """Wait for the answer.
+
+        Raises:
+            psycopg.Error: it is an error, or the connection is lost.
+        """
         with self._watchdog.watch():
-            self._connection.execute(text, parameters)
+            results = list(iter(self._result, None))
+        for result in results:
+            if result.status != ExecStatus.COMMAND_OK:
+                raise error_from_result(result, self._connection.info.encoding)
+
+    def _result(self) -> PGresult | None:
+        """The next part of the answer; None after the last one."""
+        connection = self._connection.pgconn
+        # get_result() would wait inside libpq, and keep the watchdog's thread from running.
+        while connection.is_busy():
+            readable([connection.socket], self._watchdog.patience)
+            connection.consume_input()
+        return connection.get_result()

@@ -124,6 +124,9 @@ class Prober:
         connection: in autocommit; other threads may use it, too.
         watchdog: monitors the process's connections.
         probed: called after each probe.
+
+    Attributes:
+        lock: held during a probe; for a query whose answer is awaited later.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class Prober:
         self._connection = connection
         self._watchdog = watchdog
         self._probed = probed
+        self.lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bulksafe prober", daemon=True)
         self._thread.start()
@@ -151,7 +155,8 @@ class Prober:
     def _run(self) -> None:
         while not self._closed.wait(self._watchdog.patience / 2):
             try:
-                with self._watchdog.watch():
+                # In this order: waiting for the lock is not waiting for the server.
+                with self.lock, self._watchdog.watch():
                     self._connection.execute("SELECT 1")
             except psycopg.Error:
                 return  # the next statement finds it closed

@@ -93,8 +93,8 @@ def emptied(leaf):
 class Unwritten:
     """A journal of batches of which each is finished."""
 
-    def started(self, cursors):
-        pass
+    def starting(self, cursors):
+        return nullcontext()
 
 
 class Observed:
