@@ -134,10 +134,12 @@ def _committed(using: str, queues: Collection[str] | None) -> Iterator[list[Call
         for queue, atomic in sorted(served):
             store.rows("adopt_queue", {"queue": queue, "atomic": atomic})
             own = Known(lanes={(queue, atomic): ()})
-            claimed = store.claim(own, atomic=atomic, limit=BUCKETS, stale=0)
-            snapshot = store.start([]).snapshot
-            cursors = [cursor.at(cursor.window.opened(snapshot, 0)) for cursor in claimed]
-            events, done = next_events(store, cursors, _MOST_EVENTS) if cursors else ([], [])
+            start = store.claim(own, atomic=atomic, limit=BUCKETS, stale=0)
+            if start is None:
+                continue
+            opened = [cursor.window.opened(start.snapshot, 0) for cursor in start.cursors]
+            cursors = [one.at(window) for one, window in zip(start.cursors, opened, strict=True)]
+            events, done = next_events(store, cursors, _MOST_EVENTS)
             listed += _calls(store, Routes(using, [queue], atomic), events, cursors=done)
             moved.append(done)
         yield listed

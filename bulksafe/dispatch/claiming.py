@@ -59,24 +59,22 @@ class Claims:
         self._looked: dict[bool, float] = {}
 
     def claimed(self, *, atomic: bool, limit: int) -> Claim:
-        """Locked cursors, each with an open window.
-
-        Requires READ COMMITTED: each statement sees the latest commits.
-        """
+        """Locked cursors, each with an open window."""
         with self._guard():
             claim = partial(self._store.claim, self._known(), atomic=atomic, limit=limit)
-            cursors = claim()
-            if not cursors and self._is_time_to_look_at_all(atomic=atomic):
-                cursors = claim(stale=_STALE)
-        if not cursors:
+            start = claim()
+            if start is None and self._is_time_to_look_at_all(atomic=atomic):
+                start = claim(stale=_STALE)
+        if start is None:
             return Claim([])
-        start = self._store.start({cursor.queue for cursor in cursors})
         # The bound of the previous batch: it must come from a transaction that has ended. This
         # transaction began after that.
         floor = self._mark.floor(start.snapshot) if self._mark else 0
         self._mark = Mark(start.xid, self._number)
         self._number = start.number
-        opened = [cursor.at(cursor.window.opened(start.snapshot, floor)) for cursor in cursors]
+        opened = [
+            cursor.at(cursor.window.opened(start.snapshot, floor)) for cursor in start.cursors
+        ]
         ordered = sorted(opened, key=lambda cursor: (cursor.queue, cursor.bucket))
         return Claim(ordered, start.has_parked, start.session)
 

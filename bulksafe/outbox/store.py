@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Start:
-    """The state of the database when a batch begins.
+    """Locked cursors, and the state of the database when their batch begins.
 
     Attributes:
+        cursors: at least one.
         snapshot: the visible transactions.
         xid: the batch's transaction.
         number: the last event number, including running transactions.
@@ -34,6 +35,7 @@ class Start:
         session: connection settings that must not change.
     """
 
+    cursors: Sequence[Cursor]
     snapshot: Snapshot
     xid: int
     number: int
@@ -78,24 +80,39 @@ class Store:
 
     # Cursors.
 
-    def start(self, queues: Collection[str]) -> Start:
-        """Read the state that is needed when cursors of these queues are locked."""
-        parameters = {"queues": sorted(queues)}
-        ((_, snapshot, xid, *rest),) = self.rows("start", parameters, unlimited=self.unlimited)
-        return Start(Snapshot.parse(snapshot).without(xid), xid, *rest)
-
     def claim(
         self, known: Known, *, atomic: bool, limit: int, stale: float | None = None
-    ) -> list[Cursor]:
+    ) -> Start | None:
         """Lock up to ``limit`` cursors that have work, least recently served first.
+
+        Requires READ COMMITTED: each statement sees the latest commits.
 
         Args:
             known: cursors of its lanes.
             atomic: only lanes with this value of ``atomic``.
             stale: include cursors without work that no worker has checked for this many seconds.
+
+        Returns:
+            the locked cursors; None if there are none.
         """
         parameters = {"atomic": atomic, "limit": limit, "stale": stale, **known.lane_parameters}
-        return [read_cursor(row) for row in self.rows("claim", parameters)]
+        is_current = False
+        while not is_current:
+            rows = self.rows("claim", parameters, unlimited=self.unlimited)
+            # Another worker has moved one of them since the query began: its snapshot is older than
+            # the cursor. Nobody moves those that are locked now, so the next one is newer.
+            is_current = all(current for _, current, *_ in rows)
+        if not rows:
+            return None
+        _, _, snapshot, xid, number, _, session = rows[0][:7]
+        return Start(
+            [read_cursor(row[7:]) for row in rows],
+            Snapshot.parse(snapshot).without(xid),
+            xid,
+            number,
+            any(has_parked for _, _, _, _, _, has_parked, *_ in rows),
+            session,
+        )
 
     def ready(self, queues: Collection[str], known: Known) -> set[str]:
         """The queues that have work.

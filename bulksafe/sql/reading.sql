@@ -25,18 +25,6 @@ ARRAY[set_config('idle_in_transaction_session_timeout', '{idle}', true), set_con
 ARRAY[set_config('idle_in_transaction_session_timeout', '{idle}', true), set_config('statement_timeout', '0', true),
              set_config('lock_timeout', '0', true), set_config('transaction_timeout', '0', true)]
 
--- name: start
--- Asked when cursors are locked, so that it sees all that was committed before they could be. What is visible
--- now; the present transaction; a bound for the numbers of later ones, which is the last number that an event
--- was given, also in a transaction that still runs; and whether any event of these queues is parked. Only of these: a
--- long history of one queue must not slow the others.
-SELECT {unlimited},
-       pg_current_snapshot()::text,
-       pg_current_xact_id()::text::bigint,
-       (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe_outbox_seq),
-       EXISTS (SELECT FROM bulksafe_parked AS p WHERE p.queue = ANY (%(queues)s) AND p.blocks),
-       {query:session}
-
 -- name: work
 -- Part of others: the cursors that have work. A cursor has if its window is open, or if a transaction that it has
 -- not seen wrote events for its bucket, of a table that its lane has receivers for. Transactions that were running are
@@ -108,10 +96,14 @@ CROSS JOIN LATERAL (
 -- name: claim
 -- The lock on the cursor's row is the right to go on from there; it ends with the transaction. Those without
 -- work are claimed too if no worker has checked them for long. The locked row is returned:
--- reading it once more would find it as it was when the statement began, before another worker moved it.
+-- reading it once more finds it as it was when the statement began, before another worker moved it.
+-- With each: whether nobody has moved it, since all else is as of then, too; what is visible; the present transaction,
+-- which begins only if there is work; a bound for the numbers of later ones, which is the last number that an event was
+-- given, also in a transaction that still runs; and whether any event of the queue is parked. Only of this queue: a long
+-- history of one must not slow the others.
 WITH due AS MATERIALIZED (
     SELECT c.queue, c.atomic, c.bucket, c.lower, c.floor, c.running, c.upper, c.upper_floor,
-           c.position, c.skip, c.batch
+           c.position, c.skip, c.batch, c.served_at
     FROM bulksafe_cursor AS c
     JOIN {query:lanes_known} AS l USING (queue, atomic)
     WHERE c.atomic = %(atomic)s
@@ -120,9 +112,17 @@ WITH due AS MATERIALIZED (
     LIMIT %(limit)s
     FOR UPDATE OF c SKIP LOCKED
 )
-SELECT d.queue, d.atomic, d.bucket, lower::text, floor, running, upper::text, upper_floor, position, skip, d.batch,
-       s.batch, s.suspect_receiver, s.suspect_seq, s.suspect_error
+SELECT (SELECT {unlimited}),
+       d.served_at = seen.served_at,
+       pg_current_snapshot()::text,
+       pg_current_xact_id()::text::bigint,
+       (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe_outbox_seq),
+       EXISTS (SELECT FROM bulksafe_parked AS p WHERE p.queue = d.queue AND p.blocks),
+       {query:session},
+       d.queue, d.atomic, d.bucket, d.lower::text, d.floor, d.running, d.upper::text, d.upper_floor, d.position,
+       d.skip, d.batch, s.batch, s.suspect_receiver, s.suspect_seq, s.suspect_error
 FROM due AS d
+JOIN bulksafe_cursor AS seen USING (queue, atomic, bucket)
 LEFT JOIN bulksafe_started AS s USING (queue, atomic, bucket)
 
 -- name: started

@@ -19,8 +19,8 @@ LANE = ("turns", True)
 
 
 def claimed(store, limit):  # noqa: F811
-    cursors = store.claim(Known(lanes={LANE: ()}), atomic=True, limit=limit, stale=0)
-    return {cursor.bucket for cursor in cursors}
+    start = store.claim(Known(lanes={LANE: ()}), atomic=True, limit=limit, stale=0)
+    return {cursor.bucket for cursor in start.cursors}
 
 
 def test_the_least_recently_served_cursors_are_claimed_first(store):  # noqa: F811
