@@ -422,7 +422,7 @@ def logging(sender, instance, **kwargs):
 
 
 def test_writes_of_a_receiver_are_delivered_during_other_commits(shop):
-    """Other transactions begin and end between the worker's first statements."""
+    """Other transactions begin and end before a claim is repeated, as where a cursor was moved."""
     project = shop(placeholder="")
     reacting(
         project,
@@ -439,14 +439,15 @@ import psycopg
 from bulksafe.outbox.store import Store
 from django.db import connection
 
-start = Store.start
+rows = Store.rows
 
-def start_late(store, queues):
-    with psycopg.connect(**connection.get_connection_params()) as other:
-        other.execute("SELECT pg_current_xact_id()")
-    return start(store, queues)
+def repeated(store, name, *args, **kwargs):
+    if name == "claim" and rows(store, name, *args, **kwargs):
+        with psycopg.connect(**connection.get_connection_params()) as other:
+            other.execute("SELECT pg_current_xact_id()")
+    return rows(store, name, *args, **kwargs)
 
-Store.start = start_late
+Store.rows = repeated
 """,
     )
     order(project, "a")

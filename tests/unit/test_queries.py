@@ -43,7 +43,7 @@ def test_a_query_has_the_text_of_its_parts():
 
 
 def test_unfilled_placeholders_are_left_to_the_caller():
-    assert "{unlimited}" in query("start")
+    assert "{unlimited}" in query("claim")
     assert "{selection}" in query("retry")
 
 
