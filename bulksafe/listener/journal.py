@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,11 @@ class DatabaseJournal:
     def __init__(self, using: str, watchdog: Watchdog) -> None:
         self._watchdog = watchdog
         self._connection: psycopg.Connection[Any] = open_raw(using, "bulksafe journal", watchdog)
-        self._prober = Prober(self._connection, watchdog)
+        # Held while a statement is sent, or its answer read.
+        self._lock = threading.Lock()
+        self._is_awaiting = False
+        self._results: list[PGresult] = []
+        self._prober = Prober(self._connection, watchdog, self._probe)
 
     @contextmanager
     def starting(self, cursors: Sequence[Cursor]) -> Iterator[None]:
@@ -50,12 +55,14 @@ class DatabaseJournal:
             "buckets": [cursor.bucket for cursor in cursors],
             "batches": [cursor.batch for cursor in cursors],
         }
-        with self._prober.lock:
+        with self._lock:
             self._send(query("started"), parameters)
-            try:
-                yield
-            finally:
+        try:
+            yield
+        finally:
+            with self._watchdog.watch(), self._lock:
                 self._receive()
+            self._check()
 
     def suspect(self, queue: str, bucket: int, receiver: str, seq: int, error: str) -> None:
         """Store that a batch was aborted in this call."""
@@ -66,6 +73,13 @@ class DatabaseJournal:
     def close(self) -> None:
         self._prober.close()
 
+    def _probe(self) -> None:
+        with self._lock:
+            # Reading images may take long: an unread answer would hide for so long that the server
+            # is lost.
+            self._receive()
+            self._connection.execute("SELECT 1")
+
     # psycopg's execute() waits for the answer.
 
     def _send(self, text: str, parameters: dict[str, Any]) -> None:
@@ -74,18 +88,20 @@ class DatabaseJournal:
         connection.pgconn.send_query(statement.encode(connection.info.encoding))
         # All of it: the socket's buffer is empty, since every earlier query has its answer.
         connection.pgconn.flush()
+        self._results = []
+        self._is_awaiting = True
 
     def _receive(self) -> None:
-        """Wait for the answer.
+        """Read the answer, unless that was done.
 
         Raises:
-            psycopg.Error: it is an error, or the connection is lost.
+            psycopg.OperationalError: the connection is lost.
         """
-        with self._watchdog.watch():
-            results = list(iter(self._result, None))
-        for result in results:
-            if result.status != ExecStatus.COMMAND_OK:
-                raise error_from_result(result, self._connection.info.encoding)
+        while self._is_awaiting:
+            if (result := self._result()) is not None:
+                self._results.append(result)
+            else:
+                self._is_awaiting = False
 
     def _result(self) -> PGresult | None:
         """The next part of the answer; None after the last one."""
@@ -95,3 +111,9 @@ class DatabaseJournal:
             readable([connection.socket], self._watchdog.patience)
             connection.consume_input()
         return connection.get_result()
+
+    def _check(self) -> None:
+        """Raise the error that the server has answered with."""
+        for result in self._results:
+            if result.status != ExecStatus.COMMAND_OK:
+                raise error_from_result(result, self._connection.info.encoding)

@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import time
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -115,8 +116,7 @@ class Keeper:
     def _serve(self, watchdog: Watchdog) -> None:
         name = application_name(",".join(self._places.queues))
         ear = open_raw(self._serving.using, name, watchdog)
-        # A notification that arrives with a probe's answer does not wake select().
-        prober = Prober(ear, watchdog, self._places.bell.ring)
+        prober = Prober(ear, watchdog, partial(self._probe, ear))
         try:
             with watchdog.watch():
                 ear.execute(f"LISTEN {_CHANNEL}")
@@ -140,6 +140,11 @@ class Keeper:
         finally:
             self._places.shared.is_connected = False
             prober.close()
+
+    def _probe(self, ear: psycopg.Connection[Any]) -> None:
+        ear.execute("SELECT 1")
+        # A notification that arrives with the answer does not wake select().
+        self._places.bell.ring()
 
     def _tidy(self) -> None:
         if time.monotonic() - self._tidied < _TIDY:

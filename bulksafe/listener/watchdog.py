@@ -123,22 +123,18 @@ class Prober:
     Args:
         connection: in autocommit; other threads may use it, too.
         watchdog: monitors the process's connections.
-        probed: called after each probe.
-
-    Attributes:
-        lock: held during a probe; for a query whose answer is awaited later.
+        probe: makes a query on the connection that the server can answer at once.
     """
 
     def __init__(
         self,
         connection: psycopg.Connection[Any],
         watchdog: Watchdog,
-        probed: Callable[[], None] = lambda: None,
+        probe: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._watchdog = watchdog
-        self._probed = probed
-        self.lock = threading.Lock()
+        self._probe = probe
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bulksafe prober", daemon=True)
         self._thread.start()
@@ -155,12 +151,10 @@ class Prober:
     def _run(self) -> None:
         while not self._closed.wait(self._watchdog.patience / 2):
             try:
-                # In this order: waiting for the lock is not waiting for the server.
-                with self.lock, self._watchdog.watch():
-                    self._connection.execute("SELECT 1")
+                with self._watchdog.watch():
+                    self._probe()
             except psycopg.Error:
                 return  # the next statement finds it closed
-            self._probed()
 
 
 def connect(using: str, watchdog: Watchdog) -> None:

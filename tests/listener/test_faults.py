@@ -55,9 +55,11 @@ def test_connection_lost_at_a_statement(place, part):
         *(f"{process}:connecting" for process in faults.PROCESSES),
         # A worker has one connection, and is about to open its second, which works.
         *(f"default:after:{number}" for number in (4, 5, 6)),
+        # Meanwhile, its second connection awaits the answer to the marker of the batch.
+        "default:images",
     ],
 )
-def test_proxy_hangs_at_a_connect(place, at):
+def test_proxy_hangs_at(place, at):
     outcome = place.outcome(f"silent {at}", place.cut_at("silence", at))
     assert outcome.is_good, outcome
 

@@ -5,7 +5,7 @@ from the start, of the worker of the queue “default”, or of the keeper. Ther
 has its connections cut where ``COUNTING_CUT`` says how and by which control port of a proxy:
 ``unplug:40123``. That happens once: ``COUNTING_DONE`` is a file that is made then.
 ``COUNTING_STATEMENTS`` is a file that gets a line for each statement. ``default:connecting`` is a
-query of that worker during Django's ``connect()``.
+query of that worker during Django's ``connect()``, ``default:images`` the first one for images.
 
 ``COUNTING_PATIENCE`` is how many seconds a dead connection is waited for. ``COUNTING_PROXY``, the
 control port, says which connections are dead: on a busy machine, an answer may take longer.
@@ -70,6 +70,8 @@ def _at_statement(execute, sql, params, many, context):
     _made[who] += 1
     number = _made[who]
     _break_at(f"{who}:before:{number}")
+    if '"new 0"' in sql:
+        _break_at(f"{who}:images")
     result = execute(sql, params, many, context)
     if "COUNTING_STATEMENTS" in os.environ:
         with Path(os.environ["COUNTING_STATEMENTS"]).open("a") as file:
