@@ -97,10 +97,10 @@ CROSS JOIN LATERAL (
 -- The lock on the cursor's row is the right to go on from there; it ends with the transaction. Those without
 -- work are claimed too if no worker has checked them for long. The locked row is returned:
 -- reading it once more finds it as it was when the statement began, before another worker moved it.
--- With each: whether nobody has moved it, since all else is as of then, too; what is visible; the present transaction,
--- which begins only if there is work; a bound for the numbers of later ones, which is the last number that an event was
--- given, also in a transaction that still runs; and whether any event of the queue is parked. Only of this queue: a long
--- history of one must not slow the others.
+-- Each row has also: whether nobody has moved the cursor since then, because what follows is as of then, too; what is
+-- visible; the present transaction, which begins only if there is work; a bound for the numbers of later ones, which is
+-- the last number that an event was given, also in one that still runs; and whether any event of the queue is parked.
+-- Only of this queue: a long history of one must not slow the others.
 WITH due AS MATERIALIZED (
     SELECT c.queue, c.atomic, c.bucket, c.lower, c.floor, c.running, c.upper, c.upper_floor,
            c.position, c.skip, c.batch, c.served_at

@@ -47,4 +47,3 @@ def test_an_error_of_the_block_comes_after_the_marker(journal):
             raise ValueError("unreadable")
     with journal.starting([]):
         pass
-    assert not journal._is_awaiting

@@ -167,8 +167,8 @@ def test_an_interrupted_backfill_says_how_to_go_on(site, started, sent):
     _, said = process.communicate(timeout=PATIENCE)
     assert sent == signal.SIGINT or process.returncode == 128 + signal.SIGTERM
     resume = (
-        "Interrupted. To resume, add the other options to: manage.py bulksafe backfill "
-        "shop.Order:compute_net shop.Order:compute_twice --after "
+        "Interrupted. To resume, run this with the same options as before: manage.py bulksafe "
+        "backfill shop.Order:compute_net shop.Order:compute_twice --after "
     )
     assert resume in said
     position = re.search(r"--after (\d+)", said)

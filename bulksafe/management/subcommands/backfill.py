@@ -207,7 +207,7 @@ class _Said:
         if report.position is not None:
             words = ["manage.py", "bulksafe", "backfill", *report.repaired]
             command = shlex.join([*words, "--after", report.position])
-            text += f"To resume, add the other options to: {command}"
+            text += f"To resume, run this with the same options as before: {command}"
         if text:
             self.command.stderr.write(text.rstrip(), style_func=str)
             self.command.stderr.flush()
