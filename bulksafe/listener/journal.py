@@ -47,8 +47,8 @@ class DatabaseJournal:
     def starting(self, cursors: Sequence[Cursor]) -> Iterator[None]:
         """Store, while the block runs, that the batches of these cursors begin.
 
-        The server stores it while the worker reads the batch's images; waiting for it first made
-        every call later.
+        The server stores it while the worker reads the images. Waiting for the answer first would
+        delay every call.
         """
         parameters = {
             "queues": [cursor.queue for cursor in cursors],
@@ -59,10 +59,10 @@ class DatabaseJournal:
             self._send(query("started"), parameters)
         try:
             yield
-        finally:
-            with self._watchdog.watch(), self._lock:
-                self._receive()
-            self._check()
+        except Exception:
+            self._confirm()
+            raise
+        self._confirm()
 
     def suspect(self, queue: str, bucket: int, receiver: str, seq: int, error: str) -> None:
         """Store that a batch was aborted in this call."""
@@ -75,21 +75,21 @@ class DatabaseJournal:
 
     def _probe(self) -> None:
         with self._lock:
-            # Reading images may take long: an unread answer would hide for so long that the server
-            # is lost.
+            # While the worker reads images, nobody else reads the answer, and no query can be sent
+            # before it is read: a lost server would go unnoticed.
             self._receive()
             self._connection.execute("SELECT 1")
 
-    # psycopg's execute() waits for the answer.
+    # The raw protocol, because psycopg's execute() waits for the answer.
 
     def _send(self, text: str, parameters: dict[str, Any]) -> None:
         connection = self._connection
         statement = psycopg.ClientCursor(connection).mogrify(text, parameters)
-        connection.pgconn.send_query(statement.encode(connection.info.encoding))
-        # All of it: the socket's buffer is empty, since every earlier query has its answer.
-        connection.pgconn.flush()
         self._results = []
         self._is_awaiting = True
+        connection.pgconn.send_query(statement.encode(connection.info.encoding))
+        # Sends all of it: the socket's buffer is empty, because every earlier query was answered.
+        connection.pgconn.flush()
 
     def _receive(self) -> None:
         """Read the answer, unless that was done.
@@ -106,14 +106,20 @@ class DatabaseJournal:
     def _result(self) -> PGresult | None:
         """The next part of the answer; None after the last one."""
         connection = self._connection.pgconn
-        # get_result() would wait inside libpq, and keep the watchdog's thread from running.
+        # get_result() would wait while holding the interpreter's lock: no watchdog could run.
         while connection.is_busy():
             readable([connection.socket], self._watchdog.patience)
             connection.consume_input()
         return connection.get_result()
 
-    def _check(self) -> None:
-        """Raise the error that the server has answered with."""
-        for result in self._results:
-            if result.status != ExecStatus.COMMAND_OK:
-                raise error_from_result(result, self._connection.info.encoding)
+    def _confirm(self) -> None:
+        """Wait until the marker is stored.
+
+        Raises:
+            psycopg.Error: it cannot be.
+        """
+        with self._watchdog.watch(), self._lock:
+            self._receive()
+        (result,) = self._results
+        if result.status != ExecStatus.COMMAND_OK:
+            raise error_from_result(result, self._connection.info.encoding)

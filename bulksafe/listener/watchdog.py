@@ -185,7 +185,12 @@ def open_raw(using: str, name: str, watchdog: Watchdog) -> psycopg.Connection[An
         if key not in ("cursor_factory", "context", "prepare_threshold", "isolation_level")
     }
     parameters["application_name"] = name
-    opened: psycopg.Connection[Any] = psycopg.connect(**{**TCP, **parameters}, autocommit=True)
+    opened: psycopg.Connection[Any] = psycopg.connect(
+        **{**TCP, **parameters},
+        autocommit=True,
+        # A pooler may not keep prepared statements.
+        prepare_threshold=None,
+    )
     watchdog.monitor(lambda: opened)
     return opened
 

@@ -99,18 +99,18 @@ class Store:
         is_current = False
         while not is_current:
             rows = self.rows("claim", parameters, unlimited=self.unlimited)
-            # Another worker has moved one of them since the query began: its snapshot is older than
-            # the cursor. Nobody moves those that are locked now, so the next one is newer.
+            # If another worker moved a cursor after this query's snapshot was taken, the snapshot
+            # is older than the cursor. The cursors are locked now: the next snapshot is newer.
             is_current = all(current for _, current, *_ in rows)
         if not rows:
             return None
-        _, _, snapshot, xid, number, _, session = rows[0][:7]
+        _, _, snapshot, xid, number, has_parked, session = rows[0][:7]
         return Start(
             [read_cursor(row[7:]) for row in rows],
             Snapshot.parse(snapshot).without(xid),
             xid,
             number,
-            any(has_parked for _, _, _, _, _, has_parked, *_ in rows),
+            has_parked,
             session,
         )
 

@@ -28,10 +28,10 @@ ARRAY[set_config('idle_in_transaction_session_timeout', '{idle}', true), set_con
 -- name: work
 -- Part of others: the cursors that have work. A cursor has if its window is open, or if a transaction that it has
 -- not seen wrote events for its bucket, of a table that its lane has receivers for. Transactions that were running are
--- looked for only when they have ended, and from the number that they began at, so that one which runs for hours costs
--- nothing. A cursor that is far behind has work, too: otherwise each look would scan the events of other lanes.
+-- looked for only when they have ended, and from the lowest number that one began at, so that one which runs for hours
+-- costs nothing. A cursor that is far behind has work, too: otherwise each look would scan the events of other lanes.
 -- The first number and not EXISTS: the planner expects an event to come soon, and would scan the whole outbox for one
--- that is not there. Only one subquery reads the outbox: planning one takes longer than running it.
+-- that is not there. A single subquery reads the outbox, because planning such a subquery takes longer than running it.
 (
           c.upper IS NOT NULL
           OR (
@@ -95,15 +95,14 @@ CROSS JOIN LATERAL (
 
 -- name: claim
 -- The lock on the cursor's row is the right to go on from there; it ends with the transaction. Those without
--- work are claimed too if no worker has checked them for long. The locked row is returned:
--- reading it once more finds it as it was when the statement began, before another worker moved it.
--- Each row has also: whether nobody has moved the cursor since then, because what follows is as of then, too; what is
--- visible; the present transaction, which begins only if there is work; a bound for the numbers of later ones, which is
--- the last number that an event was given, also in one that still runs; and whether any event of the queue is parked.
--- Only of this queue: a long history of one must not slow the others.
+-- work are claimed too if no worker has checked them for long. The locked row is returned.
+-- "seen" is the same row as the snapshot sees it. If it differs, another worker moved the cursor after the snapshot was
+-- taken, and the other columns are too old for it: the snapshot; the present transaction, which gets its number only if
+-- there is work; the last event number that was given, also in running transactions; and whether any event of these
+-- queues is parked. Only of these: a long history of one queue must not slow the others.
 WITH due AS MATERIALIZED (
     SELECT c.queue, c.atomic, c.bucket, c.lower, c.floor, c.running, c.upper, c.upper_floor,
-           c.position, c.skip, c.batch, c.served_at
+           c.position, c.skip, c.batch
     FROM bulksafe_cursor AS c
     JOIN {query:lanes_known} AS l USING (queue, atomic)
     WHERE c.atomic = %(atomic)s
@@ -113,11 +112,11 @@ WITH due AS MATERIALIZED (
     FOR UPDATE OF c SKIP LOCKED
 )
 SELECT (SELECT {unlimited}),
-       d.served_at = seen.served_at,
+       d.batch = seen.batch,
        pg_current_snapshot()::text,
        pg_current_xact_id()::text::bigint,
        (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM bulksafe_outbox_seq),
-       EXISTS (SELECT FROM bulksafe_parked AS p WHERE p.queue = d.queue AND p.blocks),
+       EXISTS (SELECT FROM bulksafe_parked AS p WHERE p.queue = ANY (%(lane_queues)s::text[]) AND p.blocks),
        {query:session},
        d.queue, d.atomic, d.bucket, d.lower::text, d.floor, d.running, d.upper::text, d.upper_floor, d.position,
        d.skip, d.batch, s.batch, s.suspect_receiver, s.suspect_seq, s.suspect_error
@@ -128,12 +127,14 @@ LEFT JOIN bulksafe_started AS s USING (queue, atomic, bucket)
 -- name: started
 -- Stored before the first call of a batch, on a connection of its own. No call has brought a crash of the server
 -- about, so that nothing need be on the disk by then. For this transaction only: a pooler may share the connection.
+-- The marker of a killed worker may come late: it must not replace that of a later batch.
 INSERT INTO bulksafe_started AS s (queue, atomic, bucket, batch)
 SELECT w.queue, true, w.bucket, w.batch
 FROM unnest(%(queues)s::text[], %(buckets)s::smallint[], %(batches)s::bigint[]) AS w (queue, bucket, batch)
 CROSS JOIN (SELECT set_config('synchronous_commit', 'off', true)) AS quickly
 ON CONFLICT (queue, atomic, bucket) DO UPDATE
 SET batch = EXCLUDED.batch, suspect_receiver = NULL, suspect_seq = NULL, suspect_error = NULL
+WHERE s.batch < EXCLUDED.batch
 
 -- name: event
 -- Part of others: the columns of an event. The size is that on disk, which is known without reading the images.

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import psycopg
 import pytest
 from django.db import connection
 
 from bulksafe.listener.journal import DatabaseJournal
 from bulksafe.listener.watchdog import Watchdog
+from examples.server import database_url
 from tests.operation.processes import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-LAST = """
-SELECT query FROM pg_stat_activity
+SESSION = """
+SELECT query, wait_event_type = 'Lock' AS is_waiting FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'bulksafe journal'
 """
 
 
 @pytest.fixture
 def journal(monkeypatch):
-    """Its server is asked for an answer often; a busy one is not taken for a lost one."""
+    """Probed every 50 ms; a slow server does not count as lost."""
     monkeypatch.setattr(Watchdog, "_has_expired", lambda watchdog: False)
     watchdog = Watchdog(patience=0.1)
     journal = DatabaseJournal("default", watchdog)
@@ -28,16 +32,20 @@ def journal(monkeypatch):
     watchdog.close()
 
 
-def last_query():
+def journal_session():
     with connection.cursor() as cursor:
-        cursor.execute(LAST)
-        return cursor.fetchone()[0]
+        cursor.execute(SESSION)
+        return SimpleNamespace(**dict(zip(("query", "is_waiting"), cursor.fetchone(), strict=True)))
 
 
 def test_the_server_is_probed_while_a_marker_is_stored(journal):
     """Reading images may take long: a server that is lost meanwhile must be noticed."""
-    with journal.starting([]):
-        wait_until(lambda: last_query() == "SELECT 1")
+    with psycopg.connect(database_url(connection.settings_dict)) as lock:
+        lock.execute("LOCK TABLE bulksafe_started IN SHARE MODE")
+        with journal.starting([]):
+            wait_until(lambda: journal_session().is_waiting)
+            lock.commit()
+            wait_until(lambda: journal_session().query == "SELECT 1")
 
 
 def test_an_error_of_the_block_comes_after_the_marker(journal):

@@ -373,13 +373,15 @@ class Range:
         self._some_events()
         done = self.site.directory / "done"
         done.unlink(missing_ok=True)
-        return self._restarted(
+        recovered = self._restarted(
             may_end=True,
             proxied=True,
             COUNTING_FAULT=place,
             COUNTING_DONE=str(done),
             COUNTING_CUT=f"{how}:{self.proxy.control}",
         )
+        assert done.exists() or not place.endswith("images"), f"{place} was not come to"
+        return recovered
 
     def _place_in_a_batch(self):
         return self.choice.choice(self.places())

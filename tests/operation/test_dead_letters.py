@@ -422,7 +422,7 @@ def logging(sender, instance, **kwargs):
 
 
 def test_writes_of_a_receiver_are_delivered_during_other_commits(shop):
-    """Other transactions begin and end before a claim is repeated, as where a cursor was moved."""
+    """Other transactions begin and end between two runs of a claim, one of whose cursors moved."""
     project = shop(placeholder="")
     reacting(
         project,

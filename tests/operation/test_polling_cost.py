@@ -114,10 +114,32 @@ def test_a_poll_does_not_scan_events_already_read(site, known, name):
         **known.lane_parameters,
     }
 
-    with site.connect() as connection:
-        cursor = ClientCursor(connection)
-        plan = cursor.execute(f"EXPLAIN {query(name)}", named).fetchall()
-
-    scans = [line for (line,) in plan if " on bulksafe_outbox_0 " in line]
+    scans = [line for line in plan(site, name, named) if " on bulksafe_outbox_0 " in line]
     assert scans
     assert all("Index" in line for line in scans)
+
+
+def test_a_claim_does_not_scan_the_parked_calls_of_other_queues(site, known):
+    site.run(
+        "INSERT INTO bulksafe_parked "
+        "(queue, atomic, receiver, bucket, source, key, seq, at, operation) "
+        "SELECT 'elsewhere', true, 'elsewhere', 0, 'shop_mended'::regclass, n::text, n, now(), 'U' "
+        "FROM generate_series(1, %s) AS n",
+        READ,
+    )
+    site.run("ANALYZE")
+    ((lane, sources), _) = known.lanes.items()
+    named = {"atomic": True, "limit": 4, "stale": None}
+    named |= Known(lanes={lane: sources}).lane_parameters
+
+    scans = [line for line in plan(site, "claim", named) if " on bulksafe_parked " in line]
+    assert scans
+    assert all("Index" in line for line in scans)
+
+
+def plan(site, name, named):
+    """The lines of a query's plan."""
+    text = query(name).replace("{unlimited}", "NULL")
+    with site.connect() as connection:
+        found = ClientCursor(connection).execute(f"EXPLAIN {text}", named).fetchall()
+    return [line for (line,) in found]
