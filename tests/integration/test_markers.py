@@ -10,6 +10,8 @@ from django.db import connection
 
 from bulksafe.listener.journal import DatabaseJournal
 from bulksafe.listener.watchdog import Watchdog
+from bulksafe.outbox.cursors import Cursor
+from bulksafe.outbox.windows import Snapshot, Window
 from examples.server import database_url
 from tests.operation.processes import wait_until
 
@@ -55,3 +57,14 @@ def test_an_error_of_the_block_comes_after_the_marker(journal):
             raise ValueError("unreadable")
     with journal.starting([]):
         pass
+
+
+def test_a_marker_that_comes_late_keeps_that_of_a_later_batch(journal):
+    """A worker is killed, and its last statement waits."""
+    window = Window(Snapshot(1, 1), 0)
+    for batch in (5, 4):
+        with journal.starting([Cursor("late", True, 0, window, batch)]):
+            pass
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM bulksafe_started WHERE queue = 'late' RETURNING batch")
+        assert cursor.fetchall() == [(5,)]
