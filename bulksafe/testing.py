@@ -137,9 +137,7 @@ def _committed(using: str, queues: Collection[str] | None) -> Iterator[list[Call
             start = store.claim(own, atomic=atomic, limit=BUCKETS, stale=0)
             if start is None:
                 continue
-            opened = [cursor.window.opened(start.snapshot, 0) for cursor in start.cursors]
-            cursors = [one.at(window) for one, window in zip(start.cursors, opened, strict=True)]
-            events, done = next_events(store, cursors, _MOST_EVENTS)
+            events, done = next_events(store, start.opened(), _MOST_EVENTS)
             listed += _calls(store, Routes(using, [queue], atomic), events, cursors=done)
             moved.append(done)
         yield listed

@@ -72,9 +72,8 @@ class Claims:
         floor = self._mark.floor(start.snapshot) if self._mark else 0
         self._mark = Mark(start.xid, self._number)
         self._number = start.number
-        ordered = sorted(start.cursors, key=lambda cursor: (cursor.queue, cursor.bucket))
-        opened = [cursor.at(cursor.window.opened(start.snapshot, floor)) for cursor in ordered]
-        return Claim(opened, start.has_parked, start.session)
+        ordered = sorted(start.opened(floor), key=lambda cursor: (cursor.queue, cursor.bucket))
+        return Claim(ordered, start.has_parked, start.session)
 
     def _is_time_to_look_at_all(self, *, atomic: bool) -> bool:
         """Whether it is time to advance cursors without work."""

@@ -75,8 +75,8 @@ class DatabaseJournal:
 
     def _probe(self) -> None:
         with self._lock:
-            # While the worker reads images, nobody else reads the answer, and no query can be sent
-            # before it is read: a lost server would go unnoticed.
+            # A query can be sent only after the answer was read, and the worker is still reading
+            # images: without this, a lost server would go unnoticed.
             self._receive()
             self._connection.execute("SELECT 1")
 

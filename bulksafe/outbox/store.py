@@ -42,6 +42,14 @@ class Start:
     has_parked: bool
     session: Sequence[str]
 
+    def opened(self, floor: int = 0) -> list[Cursor]:
+        """The cursors, each with its window open up to the snapshot.
+
+        Args:
+            floor: a bound for the event numbers of transactions from the snapshot's xmax on.
+        """
+        return [one.at(one.window.opened(self.snapshot, floor)) for one in self.cursors]
+
 
 class Store:
     """Runs the queries on the connection ``using``; the caller manages transactions.
