@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bulksafe.outbox.windows import Snapshot, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: The number of buckets for row keys; ``& 15`` in ``capture_rows.sql``.
 BUCKETS = 16
@@ -53,8 +56,43 @@ class Cursor:
         return replace(self, window=window)
 
 
-def read_cursor(row: tuple[Any, ...]) -> Cursor:
-    """A cursor from a row of the query ``claim``."""
+@dataclass(frozen=True)
+class Start:
+    """Locked cursors, and the state of the database when their batch begins.
+
+    Attributes:
+        cursors: at least one.
+        snapshot: the visible transactions.
+        xid: the batch's transaction.
+        number: the last event number, including running transactions.
+        has_parked: whether any event is parked and others may have to wait behind it.
+        session: connection settings that must not change.
+    """
+
+    cursors: Sequence[Cursor]
+    snapshot: Snapshot
+    xid: int
+    number: int
+    has_parked: bool
+    session: Sequence[str]
+
+    def opened(self, floor: int = 0) -> list[Cursor]:
+        """The cursors, each with its window open up to the snapshot.
+
+        Args:
+            floor: a bound for the event numbers of transactions from the snapshot's xmax on.
+        """
+        return [one.at(one.window.opened(self.snapshot, floor)) for one in self.cursors]
+
+
+def read_start(rows: Sequence[tuple[Any, ...]]) -> Start:
+    """The start from the rows of the query ``claim``, at least one."""
+    _, _, snapshot, xid, number, has_parked, session = rows[0][:7]
+    cursors = [_read_cursor(row[7:]) for row in rows]
+    return Start(cursors, Snapshot.parse(snapshot).without(xid), xid, number, has_parked, session)
+
+
+def _read_cursor(row: tuple[Any, ...]) -> Cursor:
     queue, atomic, bucket, lower, floor, running, upper, upper_floor, position, skip = row[:10]
     batch, started, *suspect = row[10:]
     known = json.loads(running) if isinstance(running, str) else running

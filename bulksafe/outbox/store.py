@@ -3,52 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 from django.utils.functional import cached_property
 
 from bulksafe.outbox.contexts import read_context
-from bulksafe.outbox.cursors import Cursor, read_cursor
+from bulksafe.outbox.cursors import read_start
 from bulksafe.outbox.events import Event
-from bulksafe.outbox.known import Known
+from bulksafe.outbox.planned import Planned
 from bulksafe.outbox.queries import query
-from bulksafe.outbox.windows import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from bulksafe.declarations.options import Lane
-
-
-@dataclass(frozen=True)
-class Start:
-    """Locked cursors, and the state of the database when their batch begins.
-
-    Attributes:
-        cursors: at least one.
-        snapshot: the visible transactions.
-        xid: the batch's transaction.
-        number: the last event number, including running transactions.
-        has_parked: whether any event is parked and others may have to wait behind it.
-        session: connection settings that must not change.
-    """
-
-    cursors: Sequence[Cursor]
-    snapshot: Snapshot
-    xid: int
-    number: int
-    has_parked: bool
-    session: Sequence[str]
-
-    def opened(self, floor: int = 0) -> list[Cursor]:
-        """The cursors, each with its window open up to the snapshot.
-
-        Args:
-            floor: a bound for the event numbers of transactions from the snapshot's xmax on.
-        """
-        return [one.at(one.window.opened(self.snapshot, floor)) for one in self.cursors]
+    from bulksafe.outbox.cursors import Cursor, Start
+    from bulksafe.outbox.known import Known
 
 
 class Store:
@@ -62,17 +33,22 @@ class Store:
     def __init__(self, using: str, idle: float = 0.0) -> None:
         self.using = using
         self._idle = idle
+        self._planned = Planned(using)
+        self._number = 0
 
     def rows(
         self, name: str, parameters: Mapping[str, Any] | None = None, **parts: str
     ) -> list[tuple[Any, ...]]:
         """The rows that the query ``name`` returns."""
-        text = query(name)
-        for part, value in parts.items():
-            text = text.replace(f"{{{part}}}", value)
         with connections[self.using].cursor() as cursor:
-            cursor.execute(text, parameters)
+            cursor.execute(_text(name, parts), parameters)
             return cursor.fetchall() if cursor.description is not None else []
+
+    def repeated_rows(
+        self, name: str, parameters: Mapping[str, Any], **parts: str
+    ) -> list[tuple[Any, ...]]:
+        """The same for a query that is run over and over: its plan may be kept."""
+        return self._planned.rows(_text(name, parts), parameters, self._number)
 
     @cached_property
     def unlimited(self) -> str:
@@ -106,21 +82,15 @@ class Store:
         parameters = {"atomic": atomic, "limit": limit, "stale": stale, **known.lane_parameters}
         is_current = False
         while not is_current:
-            rows = self.rows("claim", parameters, unlimited=self.unlimited)
+            rows = self.repeated_rows("claim", parameters, unlimited=self.unlimited)
             # If another worker moved a cursor after this query's snapshot was taken, the snapshot
             # is older than the cursor. The cursors are locked now: the next snapshot is newer.
             is_current = all(current for _, current, *_ in rows)
         if not rows:
             return None
-        _, _, snapshot, xid, number, has_parked, session = rows[0][:7]
-        return Start(
-            [read_cursor(row[7:]) for row in rows],
-            Snapshot.parse(snapshot).without(xid),
-            xid,
-            number,
-            has_parked,
-            session,
-        )
+        start = read_start(rows)
+        self._number = start.number
+        return start
 
     def ready(self, queues: Collection[str], known: Known) -> set[str]:
         """The queues that have work.
@@ -128,12 +98,13 @@ class Store:
         Args:
             known: the receivers and tables of this code.
         """
-        rows = self.rows("ready", {"queues": sorted(queues), **known.lane_parameters})
-        found = {queue for queue, has_work, _ in rows if has_work}
-        asked = [queue for queue, has_work, has_due in rows if has_due and not has_work]
+        rows = self.repeated_rows("ready", {"queues": sorted(queues), **known.lane_parameters})
+        self._number = max((number for *_, number in rows), default=self._number)
+        found = {queue for queue, has_work, *_ in rows if has_work}
+        asked = [queue for queue, has_work, has_due, _ in rows if has_due and not has_work]
         if asked:
-            parameters = {"queues": asked, **known.parameters}
-            found |= {q for (q,) in self.rows("ready_parked", parameters)}
+            parked = self.rows("ready_parked", {"queues": asked, **known.parameters})
+            found |= {queue for (queue,) in parked}
         return found
 
     def next_due(self, queues: Collection[str]) -> float | None:
@@ -286,6 +257,13 @@ class Store:
 
     def _events(self, name: str, parameters: dict[str, Any]) -> list[Event]:
         return [_event(row) for row in self.rows(name, parameters)]
+
+
+def _text(name: str, parts: Mapping[str, str]) -> str:
+    text = query(name)
+    for part, value in parts.items():
+        text = text.replace(f"{{{part}}}", value)
+    return text
 
 
 def _event(row: tuple[Any, ...]) -> Event:

@@ -63,8 +63,8 @@ ARRAY[set_config('idle_in_transaction_session_timeout', '{idle}', true), set_con
       )
 
 -- name: ready
--- For each queue, whether a cursor has work, and whether any parked call may be due. Whether one is free takes
--- longer to plan than this takes in all, and most of the time none is due.
+-- For each queue, whether a cursor has work, whether any parked call may be due, and the last event number. Whether a
+-- parked call is free takes longer to plan than this takes in all, and most of the time none is due.
 SELECT q.queue,
        EXISTS (
            SELECT
@@ -72,7 +72,8 @@ SELECT q.queue,
            JOIN {query:lanes_known} AS l USING (queue, atomic)
            WHERE c.queue = q.queue AND {query:work}
        ),
-       {query:is_due}
+       {query:is_due},
+       (SELECT last_value FROM bulksafe_outbox_seq)
 FROM unnest(%(queues)s::text[]) AS q (queue)
 
 -- name: ready_parked

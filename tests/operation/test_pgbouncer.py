@@ -87,6 +87,8 @@ def test_notifications_are_swallowed_and_polling_is_the_floor(pooled):
 
     assert texts(pooled) == [f"notify {number} 0" for number in range(5)]
     assert "no connection" not in log.read_text()
+    # A prepared statement would be missing in most of the pooler's connections.
+    assert "prepared statement" not in log.read_text()
 
 
 def test_a_sleeping_listener_that_dies_leaves_no_lock(pooled):

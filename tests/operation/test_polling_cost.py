@@ -47,7 +47,7 @@ def ready(site, known):
     named = {"queues": ["default", "elsewhere"], **known.lane_parameters}
     with site.connect() as connection:
         rows = ClientCursor(connection).execute(query("ready"), named).fetchall()
-    return {queue for queue, has_work, _ in rows if has_work}
+    return {queue for queue, has_work, *_ in rows if has_work}
 
 
 def add_orders(site, number):

@@ -23,11 +23,12 @@ def asked(monkeypatch):
         return found.answers[name]
 
     monkeypatch.setattr(Store, "rows", rows)
+    monkeypatch.setattr(Store, "repeated_rows", rows)
     return found
 
 
 def test_without_due_calls_one_query_finds_the_ready_queues(asked):
-    asked.answers = {"ready": [("mail", True, False), ("search", False, False)]}
+    asked.answers = {"ready": [("mail", True, False, 9), ("search", False, False, 9)]}
 
     assert Store("default").ready(["mail", "search"], Known()) == {"mail"}
     assert [name for name, _ in asked] == ["ready"]
@@ -35,7 +36,11 @@ def test_without_due_calls_one_query_finds_the_ready_queues(asked):
 
 def test_due_calls_are_polled_if_the_cursors_have_no_work(asked):
     asked.answers = {
-        "ready": [("mail", True, True), ("search", False, True), ("stock", False, False)],
+        "ready": [
+            ("mail", True, True, 9),
+            ("search", False, True, 9),
+            ("stock", False, False, 9),
+        ],
         "ready_parked": [("search",)],
     }
 
@@ -44,7 +49,7 @@ def test_due_calls_are_polled_if_the_cursors_have_no_work(asked):
 
 
 def test_a_due_call_that_waits_for_an_earlier_call_is_not_ready(asked):
-    asked.answers = {"ready": [("mail", False, True)], "ready_parked": []}
+    asked.answers = {"ready": [("mail", False, True, 9)], "ready_parked": []}
 
     assert Store("default").ready(["mail"], Known()) == set()
 
