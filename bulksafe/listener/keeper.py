@@ -164,13 +164,13 @@ class Keeper:
             return
         if self._is_draining():
             with watchdog.watch():
-                self._wake(self._store.ready(idle, self._known))
+                self._wake(self._ready(idle))
             self._places.bell.wait(_DRAINING)
             return
         with transaction.atomic(using=self._serving.using):
             with watchdog.watch():
                 ((_, has_lock),) = self._store.rows("sleep", unlimited=self._store.unlimited)
-                ready = self._store.ready(idle, self._known)
+                ready = self._ready(idle)
             is_asleep = has_lock and not ready
             if is_asleep:
                 self._pause = _SHORTEST
@@ -202,7 +202,10 @@ class Keeper:
             # Their workers have checked since the lock was taken; later writers notify.
             idle = idle | rested
         # A single queue is faster to wake than to query.
-        return idle if len(idle) == 1 else self._store.ready(idle, self._known)
+        return idle if len(idle) == 1 else self._ready(idle)
+
+    def _ready(self, idle: set[str]) -> set[str]:
+        return self._store.ready(self._places.queues, self._known, idle)
 
     def _has_looked(self, queue: str, since: float) -> bool:
         """Whether an idle worker of the queue has found no work since then."""

@@ -15,8 +15,6 @@ import psycopg
 from django.db import connections
 from psycopg import IsolationLevel
 
-from bulksafe.outbox.planned import ON_REQUEST
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -165,7 +163,6 @@ def connect(using: str, watchdog: Watchdog) -> None:
     options = connection.settings_dict.setdefault("OPTIONS", {})
     for key, value in TCP.items():
         options.setdefault(key, value)
-    options.setdefault("prepare_threshold", ON_REQUEST)
     # Each statement of a worker must see the latest commits, even on a connection that Django
     # opened because a receiver closed the previous one.
     options["isolation_level"] = IsolationLevel.READ_COMMITTED

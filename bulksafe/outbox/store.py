@@ -11,7 +11,7 @@ from django.utils.functional import cached_property
 from bulksafe.outbox.contexts import read_context
 from bulksafe.outbox.cursors import read_start
 from bulksafe.outbox.events import Event
-from bulksafe.outbox.planned import Planned
+from bulksafe.outbox.kept_plans import KeptPlans
 from bulksafe.outbox.queries import query
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Store:
     def __init__(self, using: str, idle: float = 0.0) -> None:
         self.using = using
         self._idle = idle
-        self._planned = Planned(using)
+        self._plans = KeptPlans(using)
         self._number = 0
 
     def rows(
@@ -44,11 +44,9 @@ class Store:
             cursor.execute(_text(name, parts), parameters)
             return cursor.fetchall() if cursor.description is not None else []
 
-    def repeated_rows(
-        self, name: str, parameters: Mapping[str, Any], **parts: str
-    ) -> list[tuple[Any, ...]]:
+    def poll(self, name: str, parameters: Mapping[str, Any], **parts: str) -> list[tuple[Any, ...]]:
         """The same for a query that is run over and over: its plan may be kept."""
-        return self._planned.rows(_text(name, parts), parameters, self._number)
+        return self._plans.rows(_text(name, parts), parameters, self._number)
 
     @cached_property
     def unlimited(self) -> str:
@@ -82,7 +80,7 @@ class Store:
         parameters = {"atomic": atomic, "limit": limit, "stale": stale, **known.lane_parameters}
         is_current = False
         while not is_current:
-            rows = self.repeated_rows("claim", parameters, unlimited=self.unlimited)
+            rows = self.poll("claim", parameters, unlimited=self.unlimited)
             # If another worker moved a cursor after this query's snapshot was taken, the snapshot
             # is older than the cursor. The cursors are locked now: the next snapshot is newer.
             is_current = all(current for _, current, *_ in rows)
@@ -92,14 +90,19 @@ class Store:
         self._number = start.number
         return start
 
-    def ready(self, queues: Collection[str], known: Known) -> set[str]:
+    def ready(
+        self, queues: Collection[str], known: Known, idle: Collection[str] | None = None
+    ) -> set[str]:
         """The queues that have work.
 
         Args:
+            queues: the same at each call, so that the plan can be kept.
             known: the receivers and tables of this code.
+            idle: those of the queues to look at; None for all.
         """
-        rows = self.repeated_rows("ready", {"queues": sorted(queues), **known.lane_parameters})
+        rows = self.poll("ready", {"queues": sorted(queues), **known.lane_parameters})
         self._number = max((number for *_, number in rows), default=self._number)
+        rows = [row for row in rows if idle is None or row[0] in idle]
         found = {queue for queue, has_work, *_ in rows if has_work}
         asked = [queue for queue, has_work, has_due, _ in rows if has_due and not has_work]
         if asked:

@@ -439,7 +439,7 @@ import psycopg
 from bulksafe.outbox.store import Store
 from django.db import connection
 
-rows = Store.repeated_rows
+rows = Store.poll
 
 def repeated(store, name, *args, **kwargs):
     if name == "claim" and rows(store, name, *args, **kwargs):
@@ -447,7 +447,7 @@ def repeated(store, name, *args, **kwargs):
             other.execute("SELECT pg_current_xact_id()")
     return rows(store, name, *args, **kwargs)
 
-Store.repeated_rows = repeated
+Store.poll = repeated
 """,
     )
     order(project, "a")

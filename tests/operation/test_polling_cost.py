@@ -8,6 +8,7 @@ from psycopg import ClientCursor
 from bulksafe.outbox.known import Known
 from bulksafe.outbox.queries import query
 from tests.operation.conftest import order, texts
+from tests.operation.processes import listening, wait_until
 
 #: More than ``work`` lets a cursor be behind.
 MANY = 600
@@ -17,6 +18,25 @@ ELSEWHERE = """
 @bulksafe.critical(post_save, sender=Mended, run="after_commit", queue="elsewhere")
 def elsewhere(sender, instance, **kwargs):
     work("elsewhere", Order(number="mended"))
+"""
+
+#: Notes how many claims the worker's session has prepared, and does something to the session.
+NOTING = """
+import bulksafe
+from django.db import connection
+from django.db.models.signals import post_save
+from shop.models import Log, Order
+
+@bulksafe.critical(post_save, sender=Order, run="after_commit", dispatch_uid="note")
+def note(sender, instance, **kwargs):
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_prepared_statements "
+            "WHERE position('SKIP LOCKED' in statement) > 0"
+        )
+        ((prepared,),) = cursor.fetchall()
+        cursor.execute("{deed}")
+    Log.objects.create(text=str(prepared))
 """
 
 
@@ -135,6 +155,44 @@ def test_a_claim_does_not_scan_the_parked_calls_of_other_queues(site, known):
     scans = [line for line in plan(site, "claim", named) if " on bulksafe_parked " in line]
     assert scans
     assert all("Index" in line for line in scans)
+
+
+@pytest.fixture
+def noting(shop):
+    """Makes a project whose receiver notes what its session has prepared."""
+
+    def make(deed):
+        project = shop(placeholder="")
+        project.write("shop/receivers.py", NOTING.format(deed=deed))
+        project.migrate()
+        return project
+
+    return make
+
+
+def noted(project):
+    """What is noted after one more event."""
+    order(project, "one more")
+    return texts(project)
+
+
+def test_a_worker_keeps_the_plan_of_its_claims(noting):
+    project = noting("SELECT 1")
+
+    with listening(project) as (_, log):
+        wait_until(lambda: "1" in noted(project), log)
+
+
+def test_a_receiver_that_discards_prepared_statements_delays_nothing(noting):
+    project = noting("DEALLOCATE ALL")
+
+    with listening(project) as (_, log):
+        wait_until(lambda: noted(project) and "prepared statement" in log.read_text(), log)
+        number = len(project.run("SELECT FROM shop_order"))
+        wait_until(lambda: len(texts(project)) == number, log)
+
+    assert "connects again" not in log.read_text()
+    assert "trying again" not in log.read_text()
 
 
 def plan(site, name, named):

@@ -120,7 +120,7 @@ def asked(keeper, monkeypatch):
     monkeypatch.setattr(keeper, "_seconds", lambda idle: 1.0)
     monkeypatch.setattr(keeper, "_is_notified", lambda ear, seconds: ear.ends.pop(0)())
     monkeypatch.setattr(
-        keeper._store, "ready", lambda queues, known: asked.append(set(queues)) or {"mail"}
+        keeper._store, "ready", lambda queues, known, idle: asked.append(set(idle)) or {"mail"}
     )
     return asked
 

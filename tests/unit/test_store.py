@@ -23,7 +23,7 @@ def asked(monkeypatch):
         return found.answers[name]
 
     monkeypatch.setattr(Store, "rows", rows)
-    monkeypatch.setattr(Store, "repeated_rows", rows)
+    monkeypatch.setattr(Store, "poll", rows)
     return found
 
 
