@@ -82,7 +82,7 @@ def run(url: str, *command: str, **environment: str) -> subprocess.CompletedProc
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=3600,  # for a run that hangs, however busy the machine is
     )
 
 
