@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 _BEFORE = r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*"
@@ -40,6 +43,8 @@ _FITS_IN_TRANSACTION = re.compile(
     r"(?:TABLE|VIEW))\b",
     _FLAGS,
 )
+
+_SETS = re.compile(r"\bSET\b|\bset_config\b", re.IGNORECASE)
 
 #: Statements that may undo a transaction-local setting.
 _UNDOES_SETTINGS = re.compile(
@@ -155,26 +160,35 @@ def text_of(statement: object, connection: BaseDatabaseWrapper) -> str:
     return str(statement)
 
 
+_LONG, _MANY = 4000, 2000
+
+
+def _remembered(classify: Callable[[str], bool]) -> Callable[[str], bool]:
+    """Remember the answers: statement texts recur, without their parameters; long ones seldom do.
+
+    Each statement is classified several times, and the search takes longer than the lookup.
+    """
+    known: dict[str, bool] = {}
+
+    @functools.wraps(classify)
+    def remembered(text: str) -> bool:
+        found = known.get(text)
+        if found is None:
+            found = classify(text)
+            if len(text) < _LONG and len(known) < _MANY:
+                known[text] = found
+        return found
+
+    return remembered
+
+
+@_remembered
 def may_write(text: str) -> bool:
     """Whether a statement may change rows, directly or through functions.
 
     False only for commands that run nothing, and for queries that call no functions but
     PostgreSQL's own. Operators, casts, views and ``row.function`` are not examined.
     """
-    found = _kept.get(text)
-    if found is None:
-        found = _may_write(text)
-        # Statement texts recur, without their parameters; long ones seldom do.
-        if len(text) < _LONG and len(_kept) < _MANY:
-            _kept[text] = found
-    return found
-
-
-_kept: dict[str, bool] = {}
-_LONG, _MANY = 4000, 2000
-
-
-def _may_write(text: str) -> bool:
     matched = _KEYWORD.match(text)
     if matched is None:
         return True
@@ -205,6 +219,13 @@ def fits_in_transaction(text: str) -> bool:
     return _FITS_IN_TRANSACTION.match(text) is not None
 
 
+@_remembered
+def may_set(text: str) -> bool:
+    """Whether a statement may change a setting itself."""
+    return _SETS.search(text) is not None
+
+
+@_remembered
 def may_undo_settings(text: str) -> bool:
     """Whether a statement may undo a transaction-local setting."""
     return _UNDOES_SETTINGS.search(text) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextvars import ContextVar
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,14 @@ def current() -> dict[str, Any]:
 def identity() -> str:
     """The context with the names of the receivers being called; empty without either."""
     values, names = in_force.get(), running()
+    if not values:
+        return _of_receivers(names)
     if names:
         values = {**values, WRITTEN_BY: names}
-    return json.dumps(values, cls=DjangoJSONEncoder) if values else ""
+    return json.dumps(values, cls=DjangoJSONEncoder)
+
+
+@lru_cache(maxsize=1000)
+def _of_receivers(names: tuple[str, ...]) -> str:
+    """Called for each write of a receiver."""
+    return json.dumps({WRITTEN_BY: names}) if names else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 
 from bulksafe.call_stack import running
 from bulksafe.contexts.identity import identity
-from bulksafe.statements import may_undo_settings
+from bulksafe.statements import may_set, may_undo_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 
 _SETTING = "bulksafe.context"
 _SET = "SELECT set_config(%s, %s, true)"
-
-#: A statement that sets the setting by hand.
-_SETS = re.compile(r"\bSET\b|\bset_config\b", re.IGNORECASE)
 
 
 class _Here(threading.local):
@@ -142,12 +138,12 @@ class IdentitySetting:
         return None if self._known is None else self._known()
 
     @property
-    def _status(self) -> TransactionStatus:
-        """The driver's view of the transaction."""
+    def _status(self) -> int:
+        """The driver's view of the transaction, a ``TransactionStatus``."""
         driver = self._driver
         if driver is None or self.connection.connection is None:
             return TransactionStatus.UNKNOWN
-        return TransactionStatus(driver.pgconn.transaction_status)
+        return int(driver.pgconn.transaction_status)
 
     @property
     def _is_ready(self) -> bool:
@@ -158,7 +154,7 @@ class IdentitySetting:
 
 
 def _sets_by_hand(text: str, params: Any) -> bool:
-    if _SETS.search(text) is None:
+    if not may_set(text):
         return False
     named = params.values() if isinstance(params, dict) else params or ()
     return _SETTING in text or _SETTING in [one for one in named if isinstance(one, str)]

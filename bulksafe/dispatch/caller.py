@@ -68,7 +68,8 @@ class Caller:
         """Whether the transaction cannot continue."""
         if self._connection.needs_rollback:
             return True
-        status = self._connection.connection.info.transaction_status
+        # Not through psycopg's ``info``: asked after each call.
+        status = self._connection.connection.pgconn.transaction_status
         return bool(status == TransactionStatus.INERROR)
 
     @property
