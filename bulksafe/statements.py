@@ -44,6 +44,7 @@ _FITS_IN_TRANSACTION = re.compile(
     _FLAGS,
 )
 
+#: Statements that may change a setting.
 _SETS = re.compile(r"\bSET\b|\bset_config\b", re.IGNORECASE)
 
 #: Statements that may undo a transaction-local setting.
@@ -160,6 +161,7 @@ def text_of(statement: object, connection: BaseDatabaseWrapper) -> str:
     return str(statement)
 
 
+#: Texts longer than this are not remembered, and of the others so many.
 _LONG, _MANY = 4000, 2000
 
 

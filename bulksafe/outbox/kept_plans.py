@@ -58,9 +58,10 @@ class KeptPlans:
             statement = psycopg.ClientCursor(connection).mogrify(text, parameters)
             statement += f"\n-- {events // _GROWTH} {time.monotonic() // _SECONDS:.0f}"
             logger.debug("%s", statement)
-            is_prepared = statement in self._seen and self._may_prepare(connection)
-            if statement not in self._seen:
+            is_repeated = statement in self._seen
+            if not is_repeated:
                 self._seen.append(statement)
+            is_prepared = is_repeated and self._may_prepare(connection)
             with (
                 _preparing(connection) if is_prepared else nullcontext(),
                 psycopg.Cursor(connection) as cursor,
