@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
 from django.db.models import BooleanField, Expression, Model, QuerySet
+from psycopg.pq import TransactionStatus
 
 from bulksafe.adoption import keys
 from bulksafe.adoption.errors import goes_away, is_about_no_row, message_of
@@ -196,5 +197,11 @@ class Repair:
     def _is_lost(self, error: Exception) -> bool:
         """Whether no other row can be written either."""
         connection = connections[self.table.using]
-        is_closed = connection.connection is None or connection.connection.closed
-        return is_closed or is_about_no_row(error)
+        if connection.connection is None or connection.connection.closed:
+            return True
+        # A signal in the middle of a query can leave its transaction open. To go on would hide the
+        # signal, and take every row for refused.
+        status = connection.connection.info.transaction_status
+        begins_alone = connection.settings_dict["AUTOCOMMIT"] and not connection.in_atomic_block
+        is_left_open = begins_alone and status != TransactionStatus.IDLE
+        return is_left_open or is_about_no_row(error)

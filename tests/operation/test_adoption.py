@@ -91,6 +91,12 @@ def value(project, statement):
     return project.run(statement)[0][0]
 
 
+def wait_for_repairs(site, statement, is_reached):
+    """Poll a number until it is reached. That may take as long as it keeps changing."""
+    while not is_reached(number := value(site, statement)):
+        wait_until(lambda number=number: value(site, statement) != number)
+
+
 def test_the_way_of_a_rule_onto_a_table_with_rows(before):
     shown = before.manage("bulksafe", "verify", "--json", "--first", "2", code=1).stdout
     found = {one["invariant"]: one for one in json.loads(shown)["invariants"]}
@@ -162,7 +168,7 @@ def spoil(project):
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_backfill_says_how_to_go_on(site, started, sent):
     process = started(site, "backfill", "--batch", "10", "--sleep", "0.01")
-    wait_until(lambda: value(site, WRONG) < ROWS - 1000)
+    wait_for_repairs(site, WRONG, lambda wrong: wrong < ROWS - 1000)
     process.send_signal(sent)
     _, said = process.communicate(timeout=PATIENCE)
     assert sent == signal.SIGINT or process.returncode == 128 + signal.SIGTERM
@@ -175,13 +181,32 @@ def test_an_interrupted_backfill_says_how_to_go_on(site, started, sent):
     assert value(site, f"{WRONG} AND id <= {position[1]} AND discount <= amount") == 0
 
 
+def test_a_backfill_ends_in_the_middle_of_a_query(site, started):
+    """The rest of the query must not replace what ends the backfill by an error."""
+    site.run(
+        "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN PERFORM pg_sleep(3600); RETURN NEW; END'"
+    )
+    site.run(
+        "CREATE TRIGGER linger BEFORE UPDATE ON shop_order FOR EACH ROW EXECUTE FUNCTION linger()"
+    )
+    process = started(site, "backfill")
+    lingering = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    wait_until(lambda: value(site, lingering) == 1)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said == "Interrupted.\n"
+    wait_until(lambda: value(site, lingering) == 0)
+
+
 def test_rows_in_use_are_left_to_the_end(site, started):
     with site.connect() as writer:
         writer.execute("BEGIN")
         writer.execute("UPDATE shop_order SET amount = 7000 WHERE id IN (3, 12000)")
         process = started(site, "backfill", "--json", "--batch", "500", "-v", "0")
         # All others are repaired while the writer is idle in its transaction.
-        wait_until(lambda: value(site, f"{WRONG} AND discount <= amount") == 2)
+        wait_for_repairs(site, f"{WRONG} AND discount <= amount", lambda wrong: wrong == 2)
         assert process.poll() is None
         writer.execute("COMMIT")
         out, said = process.communicate(timeout=PATIENCE)

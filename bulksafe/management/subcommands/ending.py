@@ -19,12 +19,22 @@ def ended_by_sigterm() -> Iterator[None]:
         # Only that one may set a handler.
         yield
         return
-    before = signal.signal(signal.SIGTERM, _end)
+    is_ended = False
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        nonlocal is_ended
+        is_ended = True
+        # psycopg cancels the current query for this exception only.
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except (Exception, KeyboardInterrupt):
+        # Interrupted in a query, the connection may be left busy; what closes the transaction then
+        # fails, and its error takes the place of the first one.
+        if is_ended:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
-
-
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
