@@ -51,9 +51,13 @@ def execute(text, params=None):
 def fill(count=ROWS):
     """The rows lie in the table in an order that is not that of their keys.
 
-    A MERGE is delivered in the order of its plan, which must not change from one write to the next.
+    A MERGE is delivered in the order of its plan, which must not change from one write to the next:
+    without these, its only plan fetches each row by its ctid, in the order of the subquery.
     """
-    execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+    execute(
+        "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; "
+        "SET LOCAL enable_seqscan = off"
+    )
     Article.objects.bulk_create(
         Article(pk=number, title=str(number), amount=number)
         for number in sorted(range(1, count + 1), key=lambda number: number * 17 % count)
@@ -83,7 +87,8 @@ WRITES = {
     "delete()": lambda: Article.objects.filter(pk__gt=2).delete(),
     "DELETE": lambda: execute(f"DELETE FROM {ARTICLES} WHERE id > 2"),
     "MERGE": lambda: execute(
-        f"MERGE INTO {ARTICLES} AS a USING {ARTICLES} AS b ON a.id = b.id "
+        f"MERGE INTO {ARTICLES} AS a USING (SELECT ctid, id FROM {ARTICLES} ORDER BY title) AS b "
+        "ON a.ctid = b.ctid "
         "WHEN MATCHED AND b.id > 30 THEN DELETE WHEN MATCHED THEN UPDATE SET amount = 7"
     ),
     "ON CONFLICT": lambda: execute(

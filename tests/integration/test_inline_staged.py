@@ -336,9 +336,15 @@ def test_effects_outside_the_rows_happen_once(beside):
     assert execute("SELECT count(*) FROM beside") == [(2 if beside == "trigger before it" else 1,)]
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="the receivers are called for both rows, and the plan decides which of them is stored",
+)
 def test_a_row_that_two_rows_of_another_table_match():
     """Which of them is taken is undefined; the row changes once, as it was collected."""
     articles(1)
+    # With other statistics, it is the other row that is stored.
+    execute(f"ANALYZE {ARTICLES}")
     calls = inline.critical(pre_save, Article)
     inline.critical(pre_save, Article, lambda **kwargs: Log.objects.exists())
     execute(f"UPDATE {ARTICLES} SET amount = v.n FROM (VALUES (1), (2)) AS v (n)")
