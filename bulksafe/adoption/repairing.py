@@ -201,7 +201,6 @@ class Repair:
             return True
         # A signal in the middle of a query can leave its transaction open. To go on would hide the
         # signal, and take every row for refused.
-        status = connection.connection.info.transaction_status
-        begins_alone = connection.settings_dict["AUTOCOMMIT"] and not connection.in_atomic_block
-        is_left_open = begins_alone and status != TransactionStatus.IDLE
-        return is_left_open or is_about_no_row(error)
+        is_idle = connection.connection.info.transaction_status == TransactionStatus.IDLE
+        is_between = connection.settings_dict["AUTOCOMMIT"] and not connection.in_atomic_block
+        return (is_between and not is_idle) or is_about_no_row(error)

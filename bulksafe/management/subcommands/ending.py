@@ -33,8 +33,9 @@ def ended_by_sigterm() -> Iterator[None]:
     except (Exception, KeyboardInterrupt):
         # Interrupted in a query, the connection may be left busy; what closes the transaction then
         # fails, and its error takes the place of the first one.
-        if is_ended:
-            raise SystemExit(128 + signal.SIGTERM) from None
-        raise
+        if not is_ended:
+            raise
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+    if is_ended:
+        raise SystemExit(128 + signal.SIGTERM)
