@@ -6,7 +6,7 @@ from django.db import connection
 
 from bulksafe.adoption import backfilling
 from bulksafe.adoption.backfilling import Backfill, Options
-from bulksafe.adoption.repairing import LOCKED
+from bulksafe.adoption.repairing import LOCKED, Repair
 from bulksafe.declarations import declared
 from examples import server
 from tests.apps.twins.models import Entry
@@ -59,3 +59,17 @@ def test_a_lock_that_is_given_back_in_time_is_waited_for(other):
         if report.repaired["twins.Entry:compute_net"] == 5:
             other.rollback()
     assert (run.report.remaining, run.report.is_complete, is_right(Entry)) == ({}, True, True)
+
+
+def test_a_transaction_that_an_interruption_left_open_ends_the_backfill(monkeypatch):
+    """Otherwise every other row would be tried, and be reported as refused."""
+    entries(Entry, 6, wrong=lambda key: True)
+
+    def interrupted(*_):
+        # As psycopg leaves the connection when a signal comes before it waits for the answer.
+        connection.connection.pgconn.send_query(b"BEGIN")
+        raise psycopg.OperationalError("another command is already in progress")
+
+    monkeypatch.setattr(Repair, "_written", interrupted)
+    with pytest.raises(psycopg.OperationalError, match="another command"):
+        backfill(Entry)

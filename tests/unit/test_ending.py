@@ -6,19 +6,22 @@ import pytest
 from bulksafe.management.subcommands.ending import ended_by_sigterm
 
 
-def test_an_error_that_takes_the_place_of_the_interruption_does_not_hide_it():
-    with pytest.raises(SystemExit) as ended, ended_by_sigterm():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        finally:
-            raise ValueError("another command is already in progress")
-    assert ended.value.code == 128 + signal.SIGTERM
+def replace_the_interruption():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        raise ValueError("another command is already in progress")
 
 
-def test_a_block_that_swallows_the_interruption_ends_the_process():
+def swallow_the_interruption():
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("block", [replace_the_interruption, swallow_the_interruption])
+def test_the_interruption_wins_over_what_the_block_makes_of_it(block):
     with pytest.raises(SystemExit) as ended, ended_by_sigterm():
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
+        block()
     assert ended.value.code == 128 + signal.SIGTERM
 
 
