@@ -73,3 +73,5 @@ def test_a_transaction_that_an_interruption_left_open_ends_the_backfill(monkeypa
     monkeypatch.setattr(Repair, "_written", interrupted)
     with pytest.raises(psycopg.OperationalError, match="another command"):
         backfill(Entry)
+    # The command ends here; the next test needs a connection that is not busy.
+    connection.close()
